@@ -1,0 +1,7 @@
+"""``python -m mnist_fp8``."""
+
+import sys
+
+from mnist_fp8.cli import main
+
+sys.exit(main())

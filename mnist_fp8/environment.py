@@ -1,0 +1,43 @@
+"""What a result was measured with: it stands in every report, so that no two kinds of run are confused."""
+
+import os
+import platform
+from importlib import metadata
+
+import jax
+
+from mnist_fp8 import __version__, te_api
+from mnist_fp8.config import Precision
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+_VARIABLES = ("NVTE_", "XLA_", "JAX_", "MNIST_FP8_")
+
+
+def describe(precision: Precision | None = None) -> dict[str, str]:
+    """Versions, device and kind of run, by name and in the order to print them.
+
+    Args:
+        precision: what ran; Flax BF16 involves no Transformer Engine. ``None`` is a test run.
+
+    Raises:
+        TeUnavailableError: Transformer Engine is involved and cannot run.
+    """
+    involved = precision is None or precision.uses_te
+    facts = {
+        "run": te_api.engine().kind.description if involved else "Flax only: Transformer Engine is not involved",
+        "transformer-engine": te_api.version(),
+        **{package: metadata.version(package) for package in _PACKAGES},
+        "python": platform.python_version(),
+        "device": describe_devices(),
+        "platform": platform.platform(),
+        "mnist-fp8": __version__,
+    }
+    return facts | {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
+
+
+def describe_devices() -> str:
+    """The devices that JAX uses, such as ``2 x NVIDIA H100 80GB HBM3 (compute capability 9.0)``."""
+    devices = jax.devices()
+    capability = getattr(devices[0], "compute_capability", None)
+    shown = f"{len(devices)} x {devices[0].device_kind}"
+    return f"{shown} (compute capability {capability})" if capability else shown

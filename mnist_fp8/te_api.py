@@ -1,0 +1,310 @@
+"""The one door to Transformer Engine: nothing else in the project imports it, `te_host` excepted.
+
+The first call of any function here loads TE, in the kind of run that the machine allows or ``MNIST_FP8_TE`` forces.
+What differs between releases is found by looking (is there a name, an argument), not by comparing versions.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import importlib
+import importlib.util
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from importlib import metadata
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.core import meta
+
+from mnist_fp8 import te_host
+from mnist_fp8.config import ConfigError, RecipeConfig, RunKind, requested_run_kind
+
+Variables = Mapping[str, Any]
+"""Flax variables: collections by name, such as ``params``."""
+
+
+class TeUnavailableError(RuntimeError):
+    """Transformer Engine cannot run here in the way asked for; the message says why and what to do."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Engine:
+    """The loaded Transformer Engine.
+
+    Attributes:
+        kind: kernel or host run.
+        module: ``transformer_engine.jax``.
+        recipes: ``transformer_engine.common.recipe``.
+    """
+
+    kind: RunKind
+    module: ModuleType
+    recipes: ModuleType
+
+
+@dataclasses.dataclass(frozen=True)
+class Support:
+    """Whether this machine can run something, and TE's own words where it cannot."""
+
+    ok: bool
+    reason: str = ""
+
+
+# --- loading -------------------------------------------------------------------------------------------------------
+
+
+@functools.cache
+def engine() -> Engine:
+    """Load Transformer Engine once for the process.
+
+    Raises:
+        TeUnavailableError: it is not installed, does not import, or cannot run as ``MNIST_FP8_TE`` demands.
+    """
+    kind = choose_run_kind(requested_run_kind(), backend=jax.default_backend(), extension=find_extension())
+    try:
+        module = te_host.load() if kind is RunKind.HOST else importlib.import_module("transformer_engine.jax")
+    except Exception as error:
+        message = f"Transformer Engine does not import ({kind.value} run): {type(error).__name__}: {error}"
+        raise TeUnavailableError(message) from error
+    return Engine(kind, module, importlib.import_module("transformer_engine.common.recipe"))
+
+
+def choose_run_kind(requested: RunKind | None, *, backend: str, extension: Path | None) -> RunKind:
+    """Decide how to run TE. A usable GPU is never passed over silently.
+
+    Args:
+        requested: what the user forces, if anything.
+        backend: JAX's default backend, such as ``cpu`` or ``gpu``.
+        extension: TE's compiled JAX extension, if there is one.
+
+    Raises:
+        TeUnavailableError: the request, or a GPU without the extension, cannot be honoured.
+    """
+    gpu = backend in ("gpu", "cuda")
+    found = f"JAX's backend is {backend!r} and TE's CUDA extension is {extension or 'not installed'}"
+    if requested is RunKind.KERNEL and not (gpu and extension):
+        raise TeUnavailableError(f"MNIST_FP8_TE=kernel needs a GPU and TE's CUDA extension; {found}")
+    if requested is RunKind.HOST and gpu:
+        raise TeUnavailableError(f"a host run needs JAX on the CPU; {found}: set JAX_PLATFORMS=cpu as well")
+    if requested is None and gpu and not extension:
+        raise TeUnavailableError(
+            f"{found}: install the extension (tox -e gpu shows how),"
+            " or ask for a host run with MNIST_FP8_TE=host JAX_PLATFORMS=cpu"
+        )
+    return requested or (RunKind.KERNEL if gpu else RunKind.HOST)
+
+
+def find_extension() -> Path | None:
+    """Path of TE's compiled JAX extension, without loading it; ``None`` where there is none."""
+    spec = importlib.util.find_spec("transformer_engine")
+    if spec is None or spec.origin is None:
+        return None
+    package = Path(spec.origin).parent
+    for folder in (package / "wheel_lib", package, package.parent):
+        for found in sorted(folder.glob("transformer_engine_jax*.so")):
+            return found
+    return None
+
+
+def version() -> str:
+    """Version of the installed TE, without loading it; ``not installed`` where there is none."""
+    try:
+        return metadata.version("transformer-engine")
+    except metadata.PackageNotFoundError:
+        return "not installed"
+
+
+# --- layers and variables ------------------------------------------------------------------------------------------
+
+
+def dense_general(**fields: Any) -> Any:  # noqa: ANN401 - a Flax module, whose type TE does not export
+    """Make a ``te.flax.DenseGeneral``. Its ``dtype`` is the parameters'; it computes in its input's dtype."""
+    return engine().module.flax.DenseGeneral(**fields)
+
+
+def metadata_collection() -> str:
+    """Name of the Flax collection that holds the FP8 metadata (amax histories and scales)."""
+    return str(engine().module.NVTE_FP8_COLLECTION_NAME)
+
+
+def unbox(variables: Variables) -> dict[str, Any]:
+    """Variables as plain arrays: without the sharding boxes that TE puts around its parameters."""
+    plain: dict[str, Any] = meta.unbox(dict(variables))
+    return plain
+
+
+def update_collections(new: Variables, original: Variables) -> Any:  # noqa: ANN401 - follows `original`
+    """TE's ``update_collections``: the collections of ``original``, those in ``new`` replaced."""
+    return engine().module.update_collections(new, original)
+
+
+def update_fp8_metas(variables: Variables, grads: Variables, step: Any, interval: int = 1) -> Any:  # noqa: ANN401
+    """New FP8 metadata after a training step.
+
+    TE's backward pass returns the metadata of the next step as the "gradient" of their collection: they replace the
+    old ones, and no optimizer may touch them.
+
+    Args:
+        variables: variables that the step used; its metadata collection is kept between updates.
+        grads: gradient of the loss with respect to ``variables``.
+        step: steps done before this one; a number or a traced scalar.
+        interval: steps from one update to the next; the updates follow steps ``interval - 1``, ``2*interval - 1``, ...
+
+    Returns:
+        The metadata collection; an empty dictionary where the recipe keeps none.
+    """
+    name = metadata_collection()
+    if name not in grads:
+        return {}
+    if interval == 1:
+        return grads[name]
+    due = (step + 1) % interval == 0
+    return jax.tree.map(lambda new, old: jnp.where(due, new, old), grads[name], variables[name])
+
+
+# --- autocast ------------------------------------------------------------------------------------------------------
+
+
+def mesh_resource(**axes: str) -> Any:  # noqa: ANN401 - TE's MeshResource
+    """TE's ``MeshResource``; keyword ``dp_resource="data"`` says that mesh axis ``data`` is for data parallelism."""
+    return engine().module.MeshResource(**axes)
+
+
+def mesh_axes() -> tuple[str, ...]:
+    """Kinds of parallelism that the installed TE knows, such as ``dp`` and ``fsdp``."""
+    names = (field.name for field in dataclasses.fields(engine().module.MeshResource))
+    return tuple(name.removesuffix("_resource") for name in names)
+
+
+@contextlib.contextmanager
+def autocast(*, enabled: bool, recipe: object = None, resource: object = None) -> Iterator[None]:
+    """TE's autocast, whatever the release calls it and its arguments.
+
+    Args:
+        enabled: whether dense layers inside quantize.
+        recipe: a recipe object; ``None`` is TE's default, DelayedScaling.
+        resource: a ``MeshResource``; ``None`` is an empty one.
+
+    Raises:
+        AssertionError: TE's own, where the recipe is not supported on this machine.
+    """
+    context = getattr(engine().module, "autocast", None) or engine().module.fp8_autocast
+    recipe_argument = "recipe" if "recipe" in inspect.signature(context).parameters else "fp8_recipe"
+    resource = mesh_resource() if resource is None else resource
+    with context(enabled=enabled, mesh_resource=resource, **{recipe_argument: recipe}):
+        yield
+
+
+@dataclasses.dataclass(frozen=True)
+class Autocast:
+    """A mode of computation that can be entered any number of times.
+
+    It is hashable, so it can be a static part of what ``jax.jit`` traces. That matters: ``jit`` does not see
+    autocast, and a function traced in one mode silently stays in it. A function that enters its ``Autocast`` itself
+    is traced once for each mode.
+
+    Attributes:
+        recipe: ``None`` computes in the input's dtype.
+        axes: kinds of parallelism, each over the mesh axis of its own name.
+    """
+
+    recipe: RecipeConfig | None = None
+    axes: tuple[str, ...] = ()
+
+    def __call__(self) -> contextlib.AbstractContextManager[None]:
+        """Enter the mode."""
+        resource = mesh_resource(**{f"{axis}_resource": axis for axis in self.axes})
+        recipe = make_recipe(self.recipe) if self.recipe else None
+        return autocast(enabled=self.recipe is not None, recipe=recipe, resource=resource)
+
+
+# --- recipes -------------------------------------------------------------------------------------------------------
+
+
+def recipe_names() -> tuple[str, ...]:
+    """Names of the recipes that the installed TE has and that its options can build, supported here or not."""
+    base = engine().recipes.Recipe
+    classes = (value for value in vars(engine().recipes).values() if inspect.isclass(value))
+    recipes = [cls for cls in classes if issubclass(cls, base) and cls is not base]
+    return tuple(sorted(cls.__name__ for cls in recipes if _needs_no_argument(cls)))
+
+
+def _needs_no_argument(cls: type) -> bool:
+    parameters = inspect.signature(cls).parameters.values()
+    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+
+
+def make_recipe(config: RecipeConfig) -> object:
+    """Build TE's recipe object.
+
+    Raises:
+        ConfigError: TE has no such recipe, the recipe has no such option, or refuses its value.
+    """
+    names = recipe_names()
+    if config.name not in names:
+        message = f"recipe {config.name!r} is not in Transformer Engine {version()}; it has {', '.join(names)}"
+        raise ConfigError(message)
+    cls: Callable[..., object] = getattr(engine().recipes, config.name)
+    fields = inspect.signature(cls).parameters
+    for option in config.options:
+        if option not in fields:
+            owners = [n for n in names if option in inspect.signature(getattr(engine().recipes, n)).parameters]
+            raise ConfigError(f"recipe {config.name} has no option {option}; {' and '.join(owners)} have it")
+    arguments = dict(config.options)
+    if config.fp8_format is not None:
+        arguments["fp8_format"] = _fp8_format(config.fp8_format)
+    try:
+        return cls(**arguments)
+    except (AssertionError, ValueError) as error:
+        raise ConfigError(f"recipe {config.name} refuses {_shown(config.options)}: {error}") from error
+
+
+def _fp8_format(name: str) -> object:
+    formats = engine().recipes.Format.__members__
+    eight_bit = [known for known in formats if known != "E2M1"]
+    if name not in eight_bit:
+        raise ConfigError(f"FP8 format {name!r} is not one of {', '.join(eight_bit)}")
+    return formats[name]
+
+
+def _shown(options: Mapping[str, object]) -> str:
+    return ", ".join(f"{name}={value}" for name, value in options.items())
+
+
+def support(recipe: object) -> Support:
+    """Whether TE lets this machine use a recipe object, found by asking its autocast."""
+    try:
+        with autocast(enabled=True, recipe=recipe):
+            return Support(ok=True)
+    except (AssertionError, ValueError, NotImplementedError) as error:
+        return Support(ok=False, reason=str(error))
+
+
+def require_support(config: RecipeConfig) -> None:
+    """Refuse a recipe that cannot run here.
+
+    Raises:
+        ConfigError: with TE's reason and the recipes that this machine can run.
+    """
+    asked = support(make_recipe(config))
+    if asked.ok:
+        return
+    able = [name for name in recipe_names() if support(make_recipe(RecipeConfig(name))).ok]
+    raise ConfigError(
+        f"recipe {config.name} cannot run here ({engine().kind.description}): {asked.reason}"
+        f" Possible here: {', '.join(able) or 'none'}"
+    )
+
+
+def keeps_metadata(config: RecipeConfig) -> bool:
+    """Whether a recipe keeps metadata from step to step: it does if it has an amax history."""
+    return "amax_history_len" in inspect.signature(getattr(engine().recipes, config.name)).parameters
+
+
+def size_multiple(config: RecipeConfig) -> int:
+    """What the sizes of an FP8 GEMM must be multiples of: 16 for cuBLAS, 32 for a block-scaled recipe's blocks."""
+    return 32 if "BlockScaling" in config.name else 16

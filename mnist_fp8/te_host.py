@@ -1,0 +1,165 @@
+"""Load Transformer Engine's own Python on a machine without CUDA: the host run.
+
+The ``transformer-engine`` wheel is pure Python. Two things are missing without CUDA: the native module
+``transformer_engine_jax`` (enums, device queries, workspace sizes, FFI registrations) and the shared libraries that
+``transformer_engine.common`` loads. With its custom calls disabled, TE computes everything that a dense layer needs
+in plain JAX, and asks the native module only for enums and for what the device can do.
+
+What this module touches of TE, and nothing else (each named point serves releases 2.14 to 2.20, those tested with):
+
+==============================================  ==========================================================
+``sys.modules["transformer_engine_jax"]``       the stand-in below, for the life of the process
+``NVTE_PROJECT_BUILDING=1``                     during the import, so that ``common`` loads no library
+``transformer_engine.common``                   its ``load_framework_extension`` refuses PyTorch and accepts JAX
+``NVTE_JAX_CUSTOM_CALLS=false``                 for the life of the process: TE reads it whenever it is traced
+==============================================  ==========================================================
+
+If the import fails, all of it is undone.
+"""
+
+import contextlib
+import importlib
+import importlib.util
+import os
+import sys
+from collections.abc import Callable, Iterator
+from types import ModuleType
+from typing import Any, NoReturn
+
+HOST_CAPABILITY = 90
+"""Compute capability that the host run pretends to have: Hopper's, times ten, as TE writes it."""
+
+_NATIVE = "transformer_engine_jax"
+_ENUM_PREFIXES = ("NVTE_", "JAXX_", "DType")
+
+# Versions as the libraries encode them: 13.0 of CUDA and cuBLASLt and 9.19 of cuDNN, none below what TE asks for.
+_QUERIES: dict[str, Any] = {
+    "get_device_compute_capability": HOST_CAPABILITY,
+    "get_cuda_version": 13000,
+    "get_cublasLt_version": 130000,
+    "get_cudnn_version": 91900,
+    "get_num_compute_streams": 1,
+    "get_grouped_gemm_setup_workspace_size": 0,
+    "registrations": {},
+}
+
+# TE asks with hasattr() for these: absent means "built without expert parallelism".
+_OPTIONAL = ("get_ep_instance_state_type_id", "get_ep_instance_state_type_info")
+
+
+class NeedsCudaExtensionError(RuntimeError):
+    """TE asked its native module to do something that only the CUDA extension can do."""
+
+
+class _EnumMember(int):
+    """A member of a stand-in enum: distinct, hashable, an integer because TE converts some members to one."""
+
+    label: str
+
+    def __repr__(self) -> str:
+        return self.label
+
+
+class _StandInEnum:
+    """Stands for one of the extension's enums: any member asked for exists from then on."""
+
+    def __init__(self, name: str) -> None:
+        self.__name__ = name
+        self._members: dict[str, _EnumMember] = {}
+
+    def __getattr__(self, member: str) -> _EnumMember:
+        if member.startswith("__"):
+            raise AttributeError(member)
+        if member not in self._members:
+            created = _EnumMember(len(self._members))
+            created.label = f"{self.__name__}.{member}"
+            self._members[member] = created
+        return self._members[member]
+
+
+class StandInModule(ModuleType):
+    """Stands for ``transformer_engine_jax``: answers what the device can do and computes nothing."""
+
+    def __getattr__(self, name: str) -> Any:  # noqa: ANN401 - an enum or a function
+        if name.startswith("__") or name in _OPTIONAL:
+            raise AttributeError(name)
+        if name.startswith(_ENUM_PREFIXES):
+            value: Any = _StandInEnum(name)
+        elif name in _QUERIES:
+            value = _constant(_QUERIES[name])
+        else:
+            value = _refusal(name)
+        setattr(self, name, value)
+        return value
+
+
+def _constant(answer: object) -> Callable[..., object]:
+    return lambda *_args, **_kwargs: answer
+
+
+def _refusal(name: str) -> Callable[..., NoReturn]:
+    def refuse(*_args: object, **_kwargs: object) -> NoReturn:
+        message = f"transformer_engine_jax.{name} needs Transformer Engine's CUDA extension; this is a host run"
+        raise NeedsCudaExtensionError(message)
+
+    return refuse
+
+
+def load() -> ModuleType:
+    """Import ``transformer_engine.jax`` without CUDA and return it.
+
+    Raises:
+        ImportError: there is no ``transformer_engine``, or its Python does not import.
+    """
+    spec = importlib.util.find_spec("transformer_engine")
+    if spec is None or spec.loader is None:
+        raise ModuleNotFoundError("No module named 'transformer_engine'", name="transformer_engine")
+    with _undone_on_error():
+        sys.modules[_NATIVE] = StandInModule(_NATIVE)
+        os.environ["NVTE_JAX_CUSTOM_CALLS"] = "false"
+        # The package's own __init__ imports .jax, so `common` has to be prepared before __init__ runs.
+        package = importlib.util.module_from_spec(spec)
+        sys.modules["transformer_engine"] = package
+        with _project_building():
+            common = importlib.import_module("transformer_engine.common")
+            vars(common)["load_framework_extension"] = _load_framework_extension
+            spec.loader.exec_module(package)
+        # __init__ swallows an ImportError of .jax; asking again raises it.
+        return importlib.import_module("transformer_engine.jax")
+
+
+def _load_framework_extension(framework: str) -> None:
+    if framework != "jax":
+        raise ImportError(f"the host run has no {framework} extension")
+
+
+@contextlib.contextmanager
+def _project_building() -> Iterator[None]:
+    before = {name: os.environ.pop(name, None) for name in ("NVTE_PROJECT_BUILDING", "NVTE_RELEASE_BUILD")}
+    os.environ["NVTE_PROJECT_BUILDING"] = "1"
+    try:
+        yield
+    finally:
+        _restore_environment(before)
+
+
+@contextlib.contextmanager
+def _undone_on_error() -> Iterator[None]:
+    modules = set(sys.modules)
+    before = {"NVTE_JAX_CUSTOM_CALLS": os.environ.get("NVTE_JAX_CUSTOM_CALLS")}
+    try:
+        yield
+    except BaseException:
+        for name in set(sys.modules) - modules:
+            if name == _NATIVE or name.split(".")[0] == "transformer_engine":
+                del sys.modules[name]
+        _restore_environment(before)
+        raise
+
+
+def _restore_environment(before: dict[str, str | None]) -> None:
+    for name, value in before.items():
+        if value is None:
+            os.environ.pop(name, None)
+        else:
+            os.environ[name] = value

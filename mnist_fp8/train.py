@@ -1,0 +1,423 @@
+"""Train and evaluate `Net` in one of the three precisions."""
+
+import contextlib
+import dataclasses
+import functools
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from flax.training import train_state
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mnist_fp8 import data, float8, te_api
+from mnist_fp8.config import ConfigError, Precision, TrainConfig
+from mnist_fp8.model import Net
+
+Metadata = Mapping[str, Any]
+"""FP8 metadata by collection: ``{"fp8_metas": {...}}``, or empty where the mode keeps none."""
+
+_DATA_AXES = ("dp", "fsdp")
+_STEPS_IN_FLIGHT = 10
+
+
+class Float8MissingError(RuntimeError):
+    """A model that should compute in FP8 does not; the message lists where."""
+
+
+class TrainState(train_state.TrainState):  # type: ignore[misc]
+    """Flax's state and the static facts that change what is traced.
+
+    Attributes:
+        mode: context to compute in; `te_api.Autocast` for TE, ``contextlib.nullcontext`` for Flax.
+        metadata_interval: steps from one update of the FP8 metadata to the next; 0 never updates.
+        batch_sharding: how the batch is divided over devices; ``None`` on one device.
+    """
+
+    mode: Callable[[], contextlib.AbstractContextManager[None]] = struct.field(pytree_node=False)
+    metadata_interval: int = struct.field(pytree_node=False)
+    batch_sharding: NamedSharding | None = struct.field(pytree_node=False, default=None)
+
+
+@dataclasses.dataclass(frozen=True)
+class EpochMetrics:
+    """Mean loss and accuracy of an epoch; the training figures are taken while training, with dropout."""
+
+    epoch: int
+    train_loss: float
+    train_accuracy: float
+    test_loss: float
+    test_accuracy: float
+    seconds: float
+
+
+@dataclasses.dataclass
+class TrainResult:
+    """What a run has produced so far.
+
+    Attributes:
+        status: ``complete``, ``interrupted`` or ``diverged``.
+    """
+
+    epochs: list[EpochMetrics]
+    status: str
+    state: TrainState
+    metadata: Metadata
+
+
+class Watcher:
+    """What a training run tells to whoever watches it; each method may be overridden."""
+
+    def on_variables(self, variables: Mapping[str, Any]) -> None:
+        """Before training: the initial variables, metadata included."""
+
+    def on_steps(self, epoch: int, done: int, total: int) -> None:
+        """After some steps of an epoch."""
+
+    def on_epoch(self, metrics: EpochMetrics) -> None:
+        """After an epoch and its evaluation."""
+
+
+# --- before any work -----------------------------------------------------------------------------------------------
+
+
+def check_feasible(config: TrainConfig) -> None:
+    """Refuse what the machine, the recipe or the data cannot honour, before any work.
+
+    Raises:
+        ConfigError: with what was asked, what is possible and why.
+        TeUnavailableError: TE is needed and cannot run.
+    """
+    data.check_data_dir(config.data_dir)
+    for what, size, images in (
+        ("batch size", config.batch_size, config.train_size or data.SIZES["train"]),
+        ("test batch size", config.test_batch_size, config.test_size or data.SIZES["test"]),
+    ):
+        if size > images:
+            raise ConfigError(f"{what} is {size}, more than the {images} images there are to take it from")
+    if config.mesh:
+        _check_mesh(config)
+    if config.precision is Precision.TE_FP8:
+        te_api.require_support(config.recipe)
+        if config.fp8_update_interval > 1 and not te_api.keeps_metadata(config.recipe):
+            raise ConfigError(f"recipe {config.recipe.name} keeps no metadata, so an update interval has no meaning")
+        _check_fp8_sizes(config)
+    elif config.precision.uses_te:
+        te_api.engine()
+
+
+def _check_mesh(config: TrainConfig) -> None:
+    for axis, _ in config.mesh:
+        if axis not in _DATA_AXES:
+            known = f"; TE also knows {', '.join(te_api.mesh_axes())}" if config.precision.uses_te else ""
+            raise ConfigError(f"mesh axis {axis!r} divides the model; this trainer divides the batch: dp, fsdp{known}")
+    found = jax.devices()
+    if config.devices > len(found):
+        more = ""
+        if found[0].platform == "cpu":
+            more = f"; on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count={config.devices} makes virtual ones"
+        raise ConfigError(f"the mesh asks for {config.devices} devices; JAX has {len(found)} ({found[0]}){more}")
+
+
+def _check_fp8_sizes(config: TrainConfig) -> None:
+    multiple = te_api.size_multiple(config.recipe) * config.devices
+    for what, size in (("batch size", config.batch_size), ("test batch size", config.test_batch_size)):
+        if size % multiple:
+            on_each = f" on each of {config.devices} devices" if config.devices > 1 else ""
+            raise ConfigError(
+                f"{what} is {size}; {config.recipe.name} needs a multiple of"
+                f" {te_api.size_multiple(config.recipe)}{on_each}, as FP8 matrix products do"
+            )
+
+
+# --- one step ------------------------------------------------------------------------------------------------------
+
+
+def create_train_state(config: TrainConfig) -> tuple[TrainState, Metadata]:
+    """Initialise the model and its optimizer (SGD with momentum).
+
+    The parameters depend on the seed only: they are the same numbers in every precision.
+
+    Returns:
+        The state, and the FP8 metadata (empty unless the recipe keeps some).
+    """
+    model = Net(config.precision)
+    mode = _mode(config)
+    mesh = _mesh(config)
+    with mode(), mesh or contextlib.nullcontext():
+        variables = te_api.unbox(_init(model, config.seed))
+    params = variables.pop("params")
+    state = TrainState.create(
+        apply_fn=model.apply,
+        params=params,
+        tx=optax.sgd(config.learning_rate, config.momentum),
+        mode=mode,
+        metadata_interval=config.fp8_update_interval if config.precision is Precision.TE_FP8 else 0,
+        batch_sharding=NamedSharding(mesh, PartitionSpec(mesh.axis_names)) if mesh else None,
+    )
+    return state, variables
+
+
+def _init(model: Net, seed: int) -> Any:  # noqa: ANN401
+    key = jax.random.key(seed)
+    images = jnp.zeros((32, 28, 28, 1), jnp.float32)
+    return jax.jit(model.init)({"params": key, "sr_rng": key}, images)
+
+
+def _mode(config: TrainConfig) -> Callable[[], contextlib.AbstractContextManager[None]]:
+    if not config.precision.uses_te:
+        return contextlib.nullcontext
+    recipe = config.recipe if config.precision is Precision.TE_FP8 else None
+    return te_api.Autocast(recipe, tuple(axis for axis, _ in config.mesh))
+
+
+def _mesh(config: TrainConfig) -> Mesh | None:
+    if not config.mesh:
+        return None
+    devices = np.asarray(jax.devices()[: config.devices]).reshape([size for _, size in config.mesh])
+    return Mesh(devices, [axis for axis, _ in config.mesh])
+
+
+@jax.jit
+def apply_model(
+    state: TrainState, images: jax.Array, labels: jax.Array, metadata: Metadata, rngs: Mapping[str, jax.Array]
+) -> tuple[dict[str, Any], jax.Array, jax.Array]:
+    """Run the model forward and backward on a batch.
+
+    The parameters and the FP8 metadata together are the variables that are differentiated: that is how Transformer
+    Engine hands back the metadata of the next step.
+
+    Args:
+        state: training state; its ``mode`` decides the precision, whatever autocast surrounds the call.
+        images: shape (N, 28, 28, 1).
+        labels: digits, integers of shape (N,).
+        metadata: FP8 metadata; ignored by a mode that does not quantize.
+        rngs: RNG keys: ``dropout``, and ``sr_rng`` for a recipe with stochastic rounding.
+
+    Returns:
+        Gradients of the variables, mean loss and accuracy.
+    """
+    if state.batch_sharding is not None:
+        images, labels = jax.lax.with_sharding_constraint((images, labels), state.batch_sharding)
+
+    def loss_of(variables: Mapping[str, Any]) -> tuple[jax.Array, jax.Array]:
+        logits = state.apply_fn(variables, images, train=True, rngs=rngs)
+        return optax.softmax_cross_entropy_with_integer_labels(logits, labels).mean(), logits
+
+    with state.mode():
+        (loss, logits), grads = jax.value_and_grad(loss_of, has_aux=True)({**metadata, "params": state.params})
+    return grads, loss, jnp.mean(jnp.argmax(logits, -1) == labels)
+
+
+@jax.jit
+def update_model(state: TrainState, grads: Mapping[str, Any], metadata: Metadata) -> tuple[TrainState, Metadata]:
+    """Apply the optimizer to the parameters, and bring the FP8 metadata forward.
+
+    Outside FP8 the "gradient" of metadata is zero and must not replace them (a scale of zero makes the next FP8 step
+    NaN), so a mode that does not quantize leaves them as they are.
+
+    Returns:
+        The new state and the new metadata.
+    """
+    if state.metadata_interval and metadata:
+        updated = te_api.update_fp8_metas(metadata, grads, state.step, state.metadata_interval)
+        metadata = te_api.update_collections({te_api.metadata_collection(): updated}, metadata)
+    return state.apply_gradients(grads=grads["params"]), metadata
+
+
+@jax.jit
+def _train_step(
+    state: TrainState, metadata: Metadata, images: jax.Array, labels: jax.Array, key: jax.Array
+) -> tuple[TrainState, Metadata, jax.Array, jax.Array]:
+    dropout, stochastic_rounding = jax.random.split(key)
+    rngs = {"dropout": dropout, "sr_rng": stochastic_rounding}
+    grads, loss, accuracy = apply_model(state, images, labels, metadata, rngs)
+    state, metadata = update_model(state, grads, metadata)
+    return state, metadata, loss, accuracy
+
+
+# --- an epoch ------------------------------------------------------------------------------------------------------
+
+
+def train_epoch(
+    state: TrainState,
+    train_ds: data.Dataset,
+    batch_size: int,
+    key: jax.Array,
+    metadata: Metadata,
+    on_steps: Callable[[int, int], None] = lambda _done, _total: None,
+) -> tuple[TrainState, Metadata, float, float]:
+    """Train once over the data in random order; images beyond the last full batch are left out.
+
+    Args:
+        state: training state.
+        train_ds: images and labels, as from `data.get_datasets`.
+        batch_size: images in a step.
+        key: decides the order and the dropout.
+        metadata: FP8 metadata.
+        on_steps: called now and then with the steps done and the steps in all.
+
+    Returns:
+        The new state and metadata, mean loss and mean accuracy.
+    """
+    order_key, step_key = jax.random.split(key)
+    order = np.asarray(jax.random.permutation(order_key, len(train_ds["label"])))
+    steps = len(order) // batch_size
+    keys = jax.random.split(step_key, steps)
+    losses, accuracies = [], []
+    for step in range(steps):
+        batch = order[step * batch_size : (step + 1) * batch_size]
+        images, labels = train_ds["image"][batch], train_ds["label"][batch]
+        state, metadata, loss, accuracy = _train_step(state, metadata, images, labels, keys[step])
+        losses.append(loss)
+        accuracies.append(accuracy)
+        if (step + 1) % _STEPS_IN_FLIGHT == 0 or step + 1 == steps:
+            loss.block_until_ready()
+            on_steps(step + 1, steps)
+    return state, metadata, float(jnp.mean(jnp.stack(losses))), float(jnp.mean(jnp.stack(accuracies)))
+
+
+def eval_model(state: TrainState, test_ds: data.Dataset, batch_size: int, metadata: Metadata) -> tuple[float, float]:
+    """Evaluate over all the data, without dropout; nothing is updated.
+
+    A last batch that is not full is filled up with its own images, which then do not count. (They leave the largest
+    absolute value of every activation as it is, so that no scale changes either.)
+
+    Returns:
+        Mean loss and accuracy.
+    """
+    total = len(test_ds["label"])
+    sums = np.zeros(2)
+    for start in range(0, total, batch_size):
+        rows = np.arange(start, min(start + batch_size, total))
+        filled = np.resize(rows, batch_size)
+        counts = np.arange(batch_size) < len(rows)
+        batch = test_ds["image"][filled], test_ds["label"][filled]
+        sums += np.asarray(_eval_batch(state, metadata, *batch, counts), np.float64)
+    loss, accuracy = sums / total
+    return float(loss), float(accuracy)
+
+
+@jax.jit
+def _eval_batch(
+    state: TrainState, metadata: Metadata, images: jax.Array, labels: jax.Array, counts: jax.Array
+) -> jax.Array:
+    """Summed loss and summed hits of the rows that count, shape (2,)."""
+    if state.batch_sharding is not None:
+        images, labels = jax.lax.with_sharding_constraint((images, labels), state.batch_sharding)
+    with state.mode():
+        logits = state.apply_fn({**metadata, "params": state.params}, images, rngs={"sr_rng": jax.random.key(0)})
+    losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    hits = jnp.argmax(logits, -1) == labels
+    return jnp.stack([jnp.sum(losses, where=counts), jnp.sum(hits, where=counts)])
+
+
+# --- is it FP8? ----------------------------------------------------------------------------------------------------
+
+
+def check_fp8(
+    state: TrainState, images: jax.Array, labels: jax.Array, metadata: Metadata, rngs: Mapping[str, jax.Array]
+) -> list[float8.Gemm]:
+    """Make sure that every dense layer multiplies quantized operands, forward and backward.
+
+    The training step is traced, not run, and its jaxpr is read as structure (see `float8`).
+
+    Returns:
+        The matrix products that were found.
+
+    Raises:
+        Float8MissingError: a dense layer computes in another precision, or does not compute where it should.
+    """
+    jaxpr = jax.make_jaxpr(apply_model.__wrapped__)(state, images, labels, metadata, rngs)
+    found = float8.gemms(jaxpr)
+    problems = [problem for layer in _dense_layers(state.params) for problem in _fp8_problems(layer, found)]
+    problems += [_unquantized(gemm) for gemm in found if not gemm.quantized]
+    if problems or not found:
+        shown = "; ".join(dict.fromkeys(problems)) or "the model has no dense layer"
+        raise Float8MissingError(f"training should compute in FP8, but does not: {shown}")
+    return found
+
+
+def _dense_layers(params: Mapping[str, Any]) -> list[str]:
+    """Paths of the layers with a matrix as their kernel; a convolution's has more dimensions."""
+    kernels = jax.tree_util.tree_leaves_with_path(params)
+    paths = [path for path, leaf in kernels if path[-1].key == "kernel" and leaf.ndim == 2]  # noqa: PLR2004
+    return ["/".join(entry.key for entry in path[:-1]) for path in paths]
+
+
+def _fp8_problems(layer: str, found: list[float8.Gemm]) -> Iterator[str]:
+    own = [gemm for gemm in found if gemm.layer.endswith(layer)]
+    for name, backward, expected in (("forward", False, 1), ("backward", True, 2)):
+        count = sum(gemm.backward is backward and gemm.quantized for gemm in own)
+        if count != expected:
+            yield f"{layer}: {name} has {count} float8 matrix products, expected {expected}"
+
+
+def _unquantized(gemm: float8.Gemm) -> str:
+    direction = "backward" if gemm.backward else "forward"
+    return f"{gemm.layer}: {direction} {gemm.primitive} multiplies {gemm.lhs} by {gemm.rhs}"
+
+
+# --- a run ---------------------------------------------------------------------------------------------------------
+
+
+def train_and_evaluate(config: TrainConfig, watcher: Watcher | None = None) -> TrainResult:
+    """Train and evaluate as configured.
+
+    Ctrl-C and a loss that is not finite end the run early; the epochs measured until then are in the result.
+
+    Args:
+        config: what to do.
+        watcher: is told how it goes.
+
+    Raises:
+        ConfigError: the request cannot be honoured; nothing has been done.
+        TeUnavailableError: Transformer Engine is needed and cannot run.
+        Float8MissingError: FP8 was asked for and the model does not compute in it.
+    """
+    watcher = watcher or Watcher()
+    check_feasible(config)
+    train_ds, test_ds = data.get_datasets(config.train_size, config.test_size, config.data_dir)
+    state, metadata = create_train_state(config)
+    watcher.on_variables({**metadata, "params": state.params})
+    if config.precision is Precision.TE_FP8:
+        key = jax.random.key(0)
+        batch = train_ds["image"][: config.batch_size], train_ds["label"][: config.batch_size]
+        check_fp8(state, *batch, metadata, {"dropout": key, "sr_rng": key})
+    result = TrainResult([], "complete", state, metadata)
+    with _mesh(config) or contextlib.nullcontext():
+        _run_epochs(config, train_ds, test_ds, result, watcher)
+    return result
+
+
+def _run_epochs(
+    config: TrainConfig, train_ds: data.Dataset, test_ds: data.Dataset, result: TrainResult, watcher: Watcher
+) -> None:
+    key = jax.random.key(config.seed)
+    try:
+        for epoch in range(1, config.epochs + 1):
+            started = time.perf_counter()
+            result.state, result.metadata, train_loss, train_accuracy = train_epoch(
+                result.state,
+                train_ds,
+                config.batch_size,
+                jax.random.fold_in(key, epoch),
+                result.metadata,
+                functools.partial(watcher.on_steps, epoch),
+            )
+            test_loss, test_accuracy = eval_model(result.state, test_ds, config.test_batch_size, result.metadata)
+            if not (math.isfinite(train_loss) and math.isfinite(test_loss)):
+                result.status = "diverged"
+                return
+            seconds = time.perf_counter() - started
+            metrics = EpochMetrics(epoch, train_loss, train_accuracy, test_loss, test_accuracy, seconds)
+            result.epochs.append(metrics)
+            watcher.on_epoch(metrics)
+    except KeyboardInterrupt:
+        result.status = "interrupted"
