@@ -23,7 +23,7 @@ DEVIATIONS = 5
 
 
 def short_run(mode: str, seed: int = 1) -> TrainConfig:
-    """200 steps of 16 images, evaluated on 2,000 test images."""
+    """400 steps of 16 images, evaluated on 2,000 test images."""
     precision, recipe = MODES[mode]
     return TrainConfig(
         precision=precision,
@@ -32,7 +32,7 @@ def short_run(mode: str, seed: int = 1) -> TrainConfig:
         batch_size=16,
         test_batch_size=400,
         epochs=1,
-        train_size=3200,
+        train_size=6400,
         test_size=2000,
     )
 

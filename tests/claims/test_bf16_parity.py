@@ -1,0 +1,193 @@
+"""Claim: outside autocast, ``te.DenseGeneral`` computes in BF16 what Flax's dense layers compute.
+
+Promised by TE's documentation of ``DenseGeneral`` (a drop-in for Flax's layer of that name) and by its MNIST example,
+which compares the two. Both are also compared with a float64 product, since two wrong results can agree.
+
+What a failure means for an upgrade: BF16 training changes, and with it the baseline that FP8 is judged against.
+"""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from mnist_fp8 import te_api, train
+from mnist_fp8.config import Precision, TrainConfig
+from support import oracles
+from support.assertions import (
+    assert_close,
+    assert_close_norm,
+    assert_equal,
+    assert_same_structure,
+    assert_trees_close_norm,
+    assert_trees_equal,
+)
+from support.layers import BF16, Step, dense_layer, dense_step
+from support.strategies import DenseCase, dense_cases
+from support.tolerances import BF16_NET, product_tolerance
+
+CASES = [
+    DenseCase(batch=(1,), contracted=(16,), features=(16,), use_bias=True),
+    DenseCase(batch=(2, 3, 5), contracted=(7,), features=(11,), use_bias=True),
+    DenseCase(batch=(8,), contracted=(4, 6), features=(3, 5), use_bias=True),
+    DenseCase(batch=(3, 4), contracted=(2, 9), features=(17,), use_bias=False),
+]
+
+
+@given(case=dense_cases, seed=st.integers(0, 2**16))
+@example(case=CASES[0], seed=0)
+@example(case=CASES[1], seed=1)
+@example(case=CASES[2], seed=2)
+@example(case=CASES[3], seed=3)
+def test_dense_general_equals_flax_in_output_and_every_gradient(case: DenseCase, seed: int) -> None:
+    variables, x, grad = _inputs(case, seed)
+    te = dense_layer(features=case.features, axis=case.axis, use_bias=case.use_bias)
+    flax_layer = nn.DenseGeneral(
+        case.features, axis=case.axis, use_bias=case.use_bias, dtype=jnp.bfloat16, param_dtype=jnp.float32
+    )
+    for name, layer in (("TE", te), ("Flax", flax_layer)):
+        step = dense_step(layer, BF16, variables, x, grad)
+        _assert_step(case, step, variables["params"], x, grad, where=f"{name} {case}")
+
+
+def _inputs(case: DenseCase, seed: int) -> tuple[dict[str, Any], jax.Array, jax.Array]:
+    drawn = np.random.default_rng(seed)
+    params = {"kernel": jnp.asarray(drawn.normal(0, 0.5, case.contracted + case.features), jnp.float32)}
+    if case.use_bias:
+        params["bias"] = jnp.asarray(drawn.normal(0, 1, case.features), jnp.float32)
+    x = jnp.asarray(drawn.normal(0, 1, case.batch + case.contracted), jnp.bfloat16)
+    # Halves up to 2: their sums over the batch are BF16 numbers, so that the bias gradient has to be exact.
+    grad = jnp.asarray(drawn.integers(-4, 5, case.batch + case.features) / 2, jnp.bfloat16)
+    return {"params": params}, x, grad
+
+
+def _assert_step(
+    case: DenseCase, step: Step, params: dict[str, Any], x: jax.Array, grad: jax.Array, *, where: str
+) -> None:
+    """Compare with float64. The kernel is rounded to BF16 first: that is what computing in BF16 means."""
+    __tracebackhide__ = True
+    kind = te_api.engine().kind
+    rows, inner = case.rows, int(np.prod(case.contracted))
+    kernel = np.asarray(params["kernel"].astype(jnp.bfloat16), np.float64).reshape(inner, -1)
+    flat_grad = np.asarray(grad, np.float64).reshape(rows, -1)
+    exact = oracles.dense(np.asarray(x, np.float64).reshape(rows, inner), kernel, flat_grad)
+    output, tolerance = exact.y.value, product_tolerance(exact.y, "bfloat16", kind)
+    if case.use_bias:
+        bias = np.asarray(params["bias"].astype(jnp.bfloat16), np.float64).reshape(1, -1)
+        output = output + bias
+        tolerance = tolerance + product_tolerance(oracles.Product(output, np.abs(output), 1), "bfloat16", kind)
+        found = np.asarray(step.grads["params"]["bias"]).reshape(-1)
+        assert_equal(where=f"{where}: bias gradient", actual=found, expected=flat_grad.sum(axis=0))
+    for name, actual, expected, allowed in (
+        ("output", step.y, output, tolerance),
+        ("input gradient", step.dx, exact.dx.value, product_tolerance(exact.dx, "bfloat16", kind)),
+        (
+            "kernel gradient",
+            step.grads["params"]["kernel"],
+            exact.dkernel.value,
+            product_tolerance(exact.dkernel, "bfloat16", kind),
+        ),
+    ):
+        found = np.asarray(actual, np.float64).reshape(expected.shape)
+        assert_close(where=f"{where}: {name}", actual=found, expected=expected, tolerance=allowed)
+    assert step.y.shape == case.batch + case.features, f"{where}: output shape={step.y.shape}"
+    for name, array in (("output", step.y), ("input gradient", step.dx)):
+        assert array.dtype == jnp.bfloat16, f"{where}: {name} dtype={array.dtype}, but should be bfloat16"
+
+
+# --- parameters ----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.contracted}-to-{case.features}")
+def test_parameters_have_the_names_shapes_and_dtypes_of_flax(case: DenseCase) -> None:
+    x = jnp.zeros(case.batch + case.contracted, jnp.bfloat16)
+    te = dense_layer(features=case.features, axis=case.axis, use_bias=case.use_bias)
+    found = te_api.unbox(te.init(jax.random.key(0), x))
+    assert set(found) == {"params"}, f"collections={sorted(found)}, but should be params only"
+    expected = {"kernel": (case.contracted + case.features, "float32")}
+    if case.use_bias:
+        expected["bias"] = (case.features, "float32")
+    assert_same_structure(where="parameters", actual=found["params"], expected=expected)
+
+
+def test_initial_parameters_are_those_of_flax() -> None:
+    """The kernel is lecun-normal: fan-in scaling, truncated at two standard deviations; the bias is zero."""
+    x = jnp.zeros((1, 400), jnp.bfloat16)
+    key = jax.random.key(3)
+    te = te_api.unbox(dense_layer(features=300).init(key, x))["params"]
+    flax_params = nn.Dense(300).init(key, x)["params"]
+    assert_equal(where="initial kernel", actual=te["kernel"], expected=flax_params["kernel"])
+    assert_equal(where="initial bias", actual=te["bias"], expected=np.zeros(300))
+    kernel = np.asarray(te["kernel"], np.float64)
+    # A truncated normal of standard deviation 1/sqrt(fan-in) whose truncation is at 2/0.8796 of that.
+    deviation = kernel.std() * np.sqrt(400)
+    assert 0.99 < deviation < 1.01, f"standard deviation times sqrt(fan-in)={deviation:.4f}, but should be 1"
+    reach = np.abs(kernel).max() * np.sqrt(400)
+    assert 2.2 < reach < 2.28, f"largest weight times sqrt(fan-in)={reach:.4f}, but should be just below 2.274"
+
+
+def test_output_dtype_follows_the_input() -> None:
+    layer = dense_layer(features=16)
+    params = {"params": {"kernel": jnp.ones((16, 16)), "bias": jnp.zeros(16)}}
+    for dtype in (jnp.bfloat16, jnp.float32, jnp.float16):
+        x = jnp.ones((16, 16), dtype)
+        found = dense_step(layer, BF16, params, x, x).y.dtype
+        assert found == dtype, f"output dtype={found}, but should be the input's, {jnp.dtype(dtype)}"
+
+
+# --- the whole network ---------------------------------------------------------------------------------------------
+
+
+def _networks() -> dict[str, tuple[train.TrainState, Any]]:
+    precisions = {"Flax": Precision.FLAX_BF16, "TE": Precision.TE_BF16}
+    return {name: train.create_train_state(TrainConfig(precision=p, batch_size=16)) for name, p in precisions.items()}
+
+
+def _batches(count: int) -> list[tuple[Any, Any]]:
+    drawn = np.random.default_rng(11)
+    templates = drawn.random((10, 28, 28, 1), np.float32)
+    labels = drawn.integers(0, 10, (count, 16)).astype(np.int32)
+    noise = drawn.normal(0, 0.2, (count, 16, 28, 28, 1)).astype(np.float32)
+    return [(templates[label] + extra, label) for label, extra in zip(labels, noise, strict=True)]
+
+
+def test_network_starts_from_the_same_parameters() -> None:
+    flax_state, te_state = (state for state, _ in _networks().values())
+    assert_trees_equal(where="initial parameters", actual=te_state.params, expected=flax_state.params)
+
+
+def test_network_matches_flax_in_its_first_ten_training_steps() -> None:
+    """Loss and gradients of every parameter, from the same state in each step: rounding is not carried on and on."""
+    (flax_state, _), (te_state, metadata) = _networks().values()
+    assert not metadata, f"the BF16 network has metadata: {sorted(metadata)}"
+    losses = []
+    for number, batch in enumerate(_batches(10)):
+        rngs = {"dropout": jax.random.key(number)}
+        expected, loss, _ = train.apply_model(flax_state, *batch, {}, rngs)
+        te_state = te_state.replace(params=flax_state.params, opt_state=flax_state.opt_state)
+        found, te_loss, _ = train.apply_model(te_state, *batch, {}, rngs)
+        where = f"training step {number}"
+        assert_close_norm(where=f"{where}: loss", actual=te_loss, expected=loss, tolerance=BF16_NET)
+        assert_trees_close_norm(where=where, actual=found["params"], expected=expected["params"], tolerance=BF16_NET)
+        flax_state, _ = train.update_model(flax_state, expected, {})
+        te_state, _ = train.update_model(te_state, found, {})
+        assert_trees_close_norm(
+            where=f"parameters after {where}", actual=te_state.params, expected=flax_state.params, tolerance=BF16_NET
+        )
+        losses.append(float(loss))
+    assert losses[-1] < losses[0], f"Control: the network should learn; losses={losses}"
+
+
+def test_network_evaluates_like_flax() -> None:
+    (flax_state, _), (te_state, _) = _networks().values()
+    images, _ = _batches(1)[0]
+    logits = {}
+    for name, state in (("Flax", flax_state), ("TE", te_state)):
+        with state.mode():
+            logits[name] = jax.jit(state.apply_fn)({"params": flax_state.params}, images)
+    assert_close_norm(where="logits", actual=logits["TE"], expected=logits["Flax"], tolerance=BF16_NET)

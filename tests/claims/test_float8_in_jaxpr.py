@@ -1,0 +1,320 @@
+"""Claim: under autocast every dense layer multiplies float8 operands, forward and backward; outside there is none.
+
+Promised by TE's user guide and by its MNIST example, whose own check looks for a float8 name anywhere in the printed
+forward program. Here the program is read as structure: which operands each matrix product really takes.
+
+What a failure means for an upgrade: training that is believed to run in FP8 runs, in part or as a whole, in BF16; or
+the other way round.
+"""
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnist_fp8 import float8, te_api, train
+from mnist_fp8.config import Precision, RecipeConfig, TrainConfig
+from support.layers import BF16, dense_layer, fp8
+
+X = jnp.ones((16, 32), jnp.bfloat16)
+E4M3, E5M2 = "float8_e4m3fn", "float8_e5m2"
+
+Function = Callable[..., Any]
+
+
+class Stack(nn.Module):
+    """Two dense layers."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Apply both."""
+        return te_api.dense_general(features=16, name="second")(te_api.dense_general(features=32, name="first")(x))
+
+
+def gradient_jaxpr(
+    mode: te_api.Autocast, *, of_loss: Callable[[Function], Function] | None = None, of_gradient: Any = None
+) -> Any:  # noqa: ANN401
+    """The jaxpr of a loss and its gradients with respect to variables and input, traced afresh in a mode.
+
+    Args:
+        mode: what to trace in.
+        of_loss: a transformation of the loss before it is differentiated.
+        of_gradient: a transformation of the differentiated loss.
+    """
+    with mode():
+        model = Stack()
+        variables = te_api.unbox(model.init(jax.random.key(0), X))
+
+        def loss(variables: Any, x: jax.Array) -> jax.Array:  # noqa: ANN401
+            return jnp.sum(model.apply(variables, x).astype(jnp.float32) ** 2)
+
+        gradient = jax.value_and_grad(of_loss(loss) if of_loss else loss, argnums=(0, 1))
+        return jax.make_jaxpr(of_gradient(gradient) if of_gradient else gradient)(variables, X)
+
+
+def operands(jaxpr: Any) -> dict[tuple[str, str], Counter[tuple[str, str]]]:  # noqa: ANN401
+    """Operand dtypes of the matrix products, by layer and direction. Left and right are not told apart."""
+    found: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
+    for gemm in float8.gemms(jaxpr):
+        layer = gemm.layer.split("/")[-1]
+        pair = (min(gemm.lhs, gemm.rhs), max(gemm.lhs, gemm.rhs))
+        found.setdefault((layer, "backward" if gemm.backward else "forward"), Counter())[pair] += 1
+    return found
+
+
+def assert_operands(jaxpr: Any, *, forward: tuple[str, str], backward: tuple[str, str]) -> None:  # noqa: ANN401
+    """Each of the layers has one forward and two backward products, of the given operands."""
+    __tracebackhide__ = True
+    found = operands(jaxpr)
+    problems = []
+    for layer in ("first", "second"):
+        for direction, pair, count in (("forward", forward, 1), ("backward", backward, 2)):
+            products = found.pop((layer, direction), Counter())
+            if products != Counter({pair: count}):
+                problems.append(f"{layer} {direction}: products={dict(products)}, but should be {count} of {pair}")
+    problems += [f"unexpected products in {where}: {dict(products)}" for where, products in found.items()]
+    assert not problems, "; ".join(problems)
+
+
+BACKWARD = {"HYBRID": (E4M3, E5M2), "E4M3": (E4M3, E4M3)}
+
+
+@pytest.mark.parametrize("fp8_format", BACKWARD)
+@pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
+def test_every_product_takes_the_float8_operands_of_the_format(recipe: str, fp8_format: str) -> None:
+    jaxpr = gradient_jaxpr(fp8(recipe, fp8_format=fp8_format))
+    assert_operands(jaxpr, forward=(E4M3, E4M3), backward=BACKWARD[fp8_format])
+
+
+@pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
+def test_hybrid_is_the_default_format(recipe: str) -> None:
+    assert_operands(gradient_jaxpr(fp8(recipe)), forward=(E4M3, E4M3), backward=BACKWARD["HYBRID"])
+
+
+def test_autocast_without_a_recipe_is_delayed_scaling() -> None:
+    with te_api.autocast(enabled=True):
+        variables = te_api.unbox(Stack().init(jax.random.key(0), X))
+        forward = jax.make_jaxpr(lambda: Stack().apply(variables, X))()
+    found = operands(forward)
+    expected = {(layer, "forward"): Counter({(E4M3, E4M3): 1}) for layer in ("first", "second")}
+    assert found == expected, f"products={found}, but should be {expected}"
+    assert te_api.metadata_collection() in variables, "autocast without a recipe made no metadata"
+
+
+def _scan_over_batches(gradient: Function) -> Function:
+    return lambda variables, x: jax.lax.scan(lambda _, row: (None, gradient(variables, row)), None, jnp.stack([x, x]))
+
+
+def _vmap_over_batches(gradient: Function) -> Function:
+    return lambda variables, x: jax.vmap(gradient, in_axes=(None, 0))(variables, jnp.stack([x, x]))
+
+
+TRANSFORMATIONS = {"jit": jax.jit, "scan": _scan_over_batches, "vmap": _vmap_over_batches}
+
+
+@pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+def test_products_stay_float8_under_transformations(name: str, recipe: str) -> None:
+    jaxpr = gradient_jaxpr(fp8(recipe), of_gradient=TRANSFORMATIONS[name])
+    assert_operands(jaxpr, forward=(E4M3, E4M3), backward=(E4M3, E5M2))
+
+
+def test_products_stay_float8_in_a_scan_over_layers() -> None:
+    """A stack of layers as one scanned body, as in a transformer: differentiated from outside."""
+    layer = dense_layer(features=32)
+
+    def loss(stacked: Any, x: jax.Array) -> jax.Array:  # noqa: ANN401
+        y, _ = jax.lax.scan(lambda carry, variables: (layer.apply(variables, carry), None), x, stacked)
+        return jnp.sum(y.astype(jnp.float32) ** 2)
+
+    with fp8()():
+        variables = te_api.unbox(layer.init(jax.random.key(0), X))
+        stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), variables)
+        found = operands(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(stacked, X))
+    total = {direction: products for (_, direction), products in found.items()}
+    expected = {"forward": Counter({(E4M3, E4M3): 1}), "backward": Counter({(E4M3, E5M2): 2})}
+    assert total == expected, f"products={total}, but should be {expected}"
+
+
+def test_rematerialised_products_stay_float8() -> None:
+    """The backward pass repeats the forward products: three to each layer, all float8."""
+    found = operands(gradient_jaxpr(fp8("Float8CurrentScaling"), of_loss=jax.checkpoint))
+    for layer in ("first", "second"):
+        total = sum((found.get((layer, direction), Counter()) for direction in ("forward", "backward")), Counter())
+        assert total[E4M3, E5M2] == 2, f"{layer}: e4m3 x e5m2 products={total[E4M3, E5M2]}, but should be 2"
+        assert total[E4M3, E4M3] >= 1, f"{layer}: e4m3 x e4m3 products={total[E4M3, E4M3]}, but should be some"
+        assert set(total) == {(E4M3, E4M3), (E4M3, E5M2)}, f"{layer}: unexpected products {dict(total)}"
+
+
+def test_forward_program_alone_holds_e4m3_and_no_e5m2() -> None:
+    with fp8()():
+        variables = te_api.unbox(Stack().init(jax.random.key(0), X))
+        found = float8.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(X))
+    assert found == {E4M3}, f"quantized dtypes={sorted(found)}, but should be {E4M3} only"
+
+
+# --- controls: no float8 where there should be none ----------------------------------------------------------------
+
+
+def test_no_float8_with_autocast_disabled() -> None:
+    # Control.
+    jaxpr = gradient_jaxpr(BF16)
+    assert_operands(jaxpr, forward=("bfloat16", "bfloat16"), backward=("bfloat16", "bfloat16"))
+    assert not float8.quantized_dtypes(jaxpr), f"quantized dtypes={sorted(float8.quantized_dtypes(jaxpr))}"
+
+
+def test_disabled_autocast_ignores_its_recipe() -> None:
+    # Control.
+    recipe = te_api.make_recipe(RecipeConfig())
+    with te_api.autocast(enabled=False, recipe=recipe):
+        variables = te_api.unbox(Stack().init(jax.random.key(0), X))
+        found = float8.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(X))
+    assert not found, f"quantized dtypes={sorted(found)}, but should be none"
+    assert set(variables) == {"params"}, f"collections={sorted(variables)}, but should be params only"
+
+
+def test_no_float8_outside_autocast() -> None:
+    # Control.
+    layer = dense_layer(features=16)
+    variables = te_api.unbox(layer.init(jax.random.key(0), X))
+    jaxpr = jax.make_jaxpr(jax.grad(lambda v: jnp.sum(layer.apply(v, X).astype(jnp.float32))))(variables)
+    found = float8.quantized_dtypes(jaxpr)
+    assert not found, f"quantized dtypes={sorted(found)}, but should be none"
+    assert float8.gemms(jaxpr), "no matrix product was found at all"
+
+
+def test_no_float8_in_the_flax_layer_under_autocast() -> None:
+    # Control: autocast is about TE's layers only.
+    layer = nn.Dense(16, dtype=jnp.bfloat16)
+    with fp8()():
+        variables = layer.init(jax.random.key(0), X)
+        jaxpr = jax.make_jaxpr(jax.grad(lambda v: jnp.sum(layer.apply(v, X).astype(jnp.float32))))(variables)
+    assert not float8.quantized_dtypes(jaxpr)
+    assert set(variables) == {"params"}
+
+
+# --- the network, and check_fp8 ------------------------------------------------------------------------------------
+
+
+def _network(precision: Precision, recipe: str = "DelayedScaling") -> tuple[Any, ...]:
+    config = TrainConfig(precision=precision, recipe=RecipeConfig(recipe), batch_size=16)
+    state, metadata = train.create_train_state(config)
+    images, labels = np.zeros((16, 28, 28, 1), np.float32), np.zeros(16, np.int32)
+    return state, images, labels, metadata, {"dropout": jax.random.key(0)}
+
+
+@pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
+def test_network_multiplies_float8_in_all_three_layers(recipe: str) -> None:
+    found = train.check_fp8(*_network(Precision.TE_FP8, recipe))
+    counts = Counter((gemm.layer, gemm.backward) for gemm in found)
+    expected = {(f"Net/dense{i}", backward): 1 + backward for i in (1, 2, 3) for backward in (False, True)}
+    assert counts == expected, f"float8 products={dict(counts)}, but should be {expected}"
+
+
+@pytest.mark.parametrize("precision", [Precision.FLAX_BF16, Precision.TE_BF16])
+def test_check_fp8_rejects_a_network_in_bf16(precision: Precision) -> None:
+    # Control.
+    with pytest.raises(train.Float8MissingError, match=r"dense1: forward has 0 float8 matrix products, expected 1"):
+        train.check_fp8(*_network(precision))
+
+
+class LooksLikeFp8(nn.Module):
+    """Layers that hold float8 numbers and do not, or not all, compute with them."""
+
+    how: str
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Two layers of which the second is the one in question."""
+        del train
+        x = jnp.asarray(images).reshape(images.shape[0], -1)[:, :32].astype(jnp.bfloat16)
+        x = te_api.dense_general(features=32, name="real")(x)
+        return FAKES[self.how](features=32, name="fake")(x).astype(jnp.float32)
+
+
+class CastAndBack(nn.Module):
+    """Casts both operands to float8 and back, and multiplies in BF16."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Multiply."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        lhs, rhs = (a.astype(jnp.float8_e4m3fn).astype(jnp.bfloat16) for a in (x, kernel))
+        return lhs @ rhs
+
+
+@jax.custom_vjp
+def _forward_only(x: jax.Array, kernel: jax.Array) -> jax.Array:
+    lhs, rhs = (a.astype(jnp.float8_e4m3fn) for a in (x, kernel))
+    return jax.lax.dot(lhs, rhs, preferred_element_type=jnp.bfloat16)
+
+
+_forward_only.defvjp(
+    lambda x, kernel: (_forward_only(x, kernel), (x, kernel)),
+    lambda kept, g: (g @ kept[1].T.astype(g.dtype), (kept[0].T @ g).astype(jnp.float32)),
+)
+
+
+class ForwardOnly(nn.Module):
+    """FP8 forward and BF16 backward."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Multiply."""
+        kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], self.features))
+        return _forward_only(x, kernel)
+
+
+class Decoy(nn.Module):
+    """A BF16 layer beside a float8 product that nobody uses."""
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Multiply."""
+        code = x.astype(jnp.float8_e4m3fn)
+        jax.lax.dot(code, code.T, preferred_element_type=jnp.bfloat16)
+        return nn.Dense(self.features, dtype=jnp.bfloat16, name="dense")(x)
+
+
+FAKES: dict[str, Any] = {"cast and back": CastAndBack, "forward only": ForwardOnly, "decoy": Decoy}
+MESSAGES = {
+    "cast and back": r"fake: forward dot_general multiplies bfloat16 by bfloat16",
+    "forward only": r"fake: backward has 0 float8 matrix products, expected 2",
+    "decoy": r"fake/dense: forward has 0 float8 matrix products, expected 1",
+}
+
+
+@pytest.mark.parametrize("how", FAKES)
+def test_check_fp8_rejects_a_model_that_only_looks_like_fp8(how: str) -> None:
+    # Control.
+    state, images, labels, _, rngs = _network(Precision.TE_FP8, "Float8CurrentScaling")
+    model = LooksLikeFp8(how)
+    with state.mode():
+        variables = te_api.unbox(model.init(jax.random.key(0), images))
+    fake = state.replace(apply_fn=model.apply, params=variables["params"])
+    with pytest.raises(train.Float8MissingError, match=MESSAGES[how]):
+        train.check_fp8(fake, images, labels, {}, rngs)
+
+
+def test_check_fp8_rejects_a_model_without_dense_layers() -> None:
+    # Control: nothing found is nothing verified.
+    state, images, labels, _, rngs = _network(Precision.TE_FP8, "Float8CurrentScaling")
+    model = nn.Conv(32, (28, 28), padding="VALID")
+    params = model.init(jax.random.key(0), images)["params"]
+
+    def apply(variables: Any, x: jax.Array, **_: Any) -> jax.Array:  # noqa: ANN401
+        return model.apply(variables, x).reshape(x.shape[0], -1)
+
+    with pytest.raises(train.Float8MissingError, match="the model has no dense layer"):
+        train.check_fp8(state.replace(apply_fn=apply, params=params), images, labels, {}, rngs)

@@ -1,0 +1,329 @@
+"""Claim: TE's delayed scaling updates amax histories and scales as the recipe says, step by step.
+
+Promised by the docstring of ``transformer_engine.common.recipe.DelayedScaling`` and by TE's user guide: a step
+quantizes with the scale of the steps before it, records the amax of what it saw, and derives the next scale from the
+history. The new metadata arrive as the gradient of their collection.
+
+What a failure means for an upgrade: FP8 training scales tensors wrongly. It saturates or underflows, often without a
+visible error in the first steps.
+"""
+
+from typing import Any
+
+import flax.errors
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnist_fp8 import te_api, train
+from mnist_fp8.config import Precision, TrainConfig
+from support.assertions import assert_equal, assert_same_structure, assert_trees_equal
+from support.layers import Step, dense_layer, dense_step, fp8, init, read_meta, variables_of, with_amax
+from support.oracles import FORMATS, FP8_MAX, TENSORS, Meta, initial_meta, next_meta
+
+ROWS, CONTRACTED, FEATURES = 16, 32, 16
+SHAPES = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}
+
+
+def run_step(mode: te_api.Autocast, metas: dict[str, Meta], amaxes: dict[str, float], seed: int = 0) -> Step:
+    """One step of a dense layer on tensors with the given amaxes."""
+    tensors = {name: with_amax(amaxes[name], SHAPES[name], seed) for name in TENSORS}
+    layer = dense_layer(features=FEATURES, use_bias=False)
+    x, grad = (jnp.asarray(tensors[name], jnp.bfloat16) for name in ("x", "grad"))
+    return dense_step(layer, mode, variables_of(tensors["kernel"], metas), x, grad)
+
+
+def assert_metas(metadata: dict[str, Any], expected: dict[str, Meta], *, where: str, nan: bool = False) -> None:
+    """Compare stored metadata bit for bit."""
+    __tracebackhide__ = True
+    for tensor in TENSORS:
+        found, wanted = read_meta(metadata, tensor), expected[tensor]
+        assert_equal(where=f"{where}: {tensor} amax history", actual=found.history, expected=wanted.history, nan=nan)
+        assert_equal(where=f"{where}: {tensor} scale", actual=found.scale, expected=wanted.scale)
+
+
+# --- what is stored ------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [1, 16, 1024])
+def test_metadata_start_as_scale_one_and_an_empty_history(length: int) -> None:
+    layer = dense_layer(features=FEATURES)
+    variables = init(layer, fp8(amax_history_len=length), jnp.ones(SHAPES["x"], jnp.bfloat16))
+    metadata = variables[te_api.metadata_collection()]
+    expected = {f"{t}_scale": ((1,), "float32") for t in TENSORS}
+    expected |= {f"{t}_amax_history": ((length,), "float32") for t in TENSORS}
+    assert_same_structure(where="metadata after init", actual=metadata, expected=expected)
+    assert_metas(metadata, dict.fromkeys(TENSORS, initial_meta(length)), where="metadata after init")
+
+
+def test_default_history_keeps_1024_steps() -> None:
+    variables = init(dense_layer(features=FEATURES), fp8(), jnp.ones(SHAPES["x"], jnp.bfloat16))
+    for tensor in TENSORS:
+        found = variables[te_api.metadata_collection()][f"{tensor}_amax_history"].shape
+        assert found == (1024,), f"default history of {tensor}: shape={found}, but should be (1024,)"
+
+
+def test_current_scaling_keeps_no_metadata() -> None:
+    # Control: metadata belong to delayed scaling.
+    layer = dense_layer(features=FEATURES)
+    variables = init(layer, fp8("Float8CurrentScaling"), jnp.ones(SHAPES["x"], jnp.bfloat16))
+    assert set(variables) == {"params"}, f"collections={sorted(variables)}, but should be params only"
+
+
+# --- step by step --------------------------------------------------------------------------------------------------
+
+WRITTEN_OUT = [
+    # amaxes of this step, then history and scale afterwards, worked out by hand. 448/amax for x and kernel (E4M3),
+    # 57344/amax for the gradient (E5M2), where amax is the largest of the last four.
+    {
+        "amax": {"x": 1.0, "kernel": 3.5, "grad": 0.25},
+        "history": {"x": [0, 0, 0, 1], "kernel": [0, 0, 0, 3.5], "grad": [0, 0, 0, 0.25]},
+        "scale": {"x": 448.0, "kernel": 128.0, "grad": 229376.0},
+    },
+    {
+        "amax": {"x": 2.0, "kernel": 1.75, "grad": 0.5},
+        "history": {"x": [0, 0, 1, 2], "kernel": [0, 0, 3.5, 1.75], "grad": [0, 0, 0.25, 0.5]},
+        "scale": {"x": 224.0, "kernel": 128.0, "grad": 114688.0},
+    },
+    {
+        "amax": {"x": 4.0, "kernel": 7.0, "grad": 0.125},
+        "history": {"x": [0, 1, 2, 4], "kernel": [0, 3.5, 1.75, 7], "grad": [0, 0.25, 0.5, 0.125]},
+        "scale": {"x": 112.0, "kernel": 64.0, "grad": 114688.0},
+    },
+    {
+        "amax": {"x": 0.5, "kernel": 0.875, "grad": 0.125},
+        "history": {"x": [0, 2, 4, 0.5], "kernel": [0, 1.75, 7, 0.875], "grad": [0, 0.5, 0.125, 0.125]},
+        "scale": {"x": 112.0, "kernel": 64.0, "grad": 114688.0},
+    },
+    {
+        "amax": {"x": 0.5, "kernel": 0.875, "grad": 0.125},
+        "history": {"x": [0, 4, 0.5, 0.5], "kernel": [0, 7, 0.875, 0.875], "grad": [0, 0.125, 0.125, 0.125]},
+        "scale": {"x": 112.0, "kernel": 64.0, "grad": 114688.0},
+    },
+    {
+        "amax": {"x": 0.5, "kernel": 0.875, "grad": 0.0625},
+        "history": {"x": [0, 0.5, 0.5, 0.5], "kernel": [0, 0.875, 0.875, 0.875], "grad": [0, 0.125, 0.125, 0.0625]},
+        "scale": {"x": 112.0, "kernel": 64.0, "grad": 458752.0},
+    },
+]
+
+
+def test_history_and_scale_match_numbers_worked_out_by_hand() -> None:
+    metas = dict.fromkeys(TENSORS, initial_meta(4))
+    for number, step in enumerate(WRITTEN_OUT):
+        metadata = run_step(fp8(amax_history_len=4), metas, step["amax"]).metadata
+        metas = {
+            tensor: Meta(np.float32(step["scale"][tensor]), np.asarray(step["history"][tensor], np.float32))
+            for tensor in TENSORS
+        }
+        assert_metas(metadata, metas, where=f"step {number}")
+
+
+OPTIONS = {
+    "max": {"amax_history_len": 4, "amax_compute_algo": "max"},
+    "most recent": {"amax_history_len": 4, "amax_compute_algo": "most_recent"},
+    "margin 2": {"amax_history_len": 3, "margin": 2},
+    "most recent, margin -1": {"amax_history_len": 2, "amax_compute_algo": "most_recent", "margin": -1},
+    "history of one": {"amax_history_len": 1},
+    "long history": {"amax_history_len": 1024},
+    "E4M3": {"amax_history_len": 4, "fp8_format": "E4M3"},
+    "defaults": {},
+}
+
+
+@pytest.mark.parametrize("options", OPTIONS.values(), ids=OPTIONS)
+def test_metadata_follow_the_oracle_over_many_steps(options: dict[str, Any]) -> None:
+    drawn = np.random.default_rng(7)
+    metas = dict.fromkeys(TENSORS, initial_meta(options.get("amax_history_len", 1024)))
+    for number in range(10):
+        amaxes = {tensor: _bf16(float(np.exp(drawn.normal(0, 3)))) for tensor in TENSORS}
+        metadata = run_step(fp8(**options), metas, amaxes, seed=number).metadata
+        metas = {tensor: _next(metas[tensor], amaxes[tensor], tensor, options) for tensor in TENSORS}
+        assert_metas(metadata, metas, where=f"step {number}")
+
+
+def _next(meta: Meta, amax: float, tensor: str, options: dict[str, Any]) -> Meta:
+    dtype = FORMATS[options.get("fp8_format", "HYBRID")][tensor]
+    margin, algo = options.get("margin", 0), options.get("amax_compute_algo", "max")
+    return next_meta(meta, amax, fp8_max=FP8_MAX[dtype], margin=margin, algo=algo)
+
+
+def _bf16(value: float) -> float:
+    return float(jnp.bfloat16(value))
+
+
+SPECIAL = {
+    "zero": [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 2.0],
+    "huge": [1.0, 3.0e38, 1.0, 1.0, 1.0, 1.0, 1.0],
+    "tiny": [1.0, 2.0e-30, 2.0e-30, 2.0e-30, 2.0e-30, 1.0],
+    "infinite": [1.0, np.inf, 2.0, 2.0, 2.0, 2.0, 2.0],
+    "not a number": [1.0, np.nan, 2.0, 2.0, 2.0, 2.0, 2.0],
+}
+
+
+@pytest.mark.parametrize("algo", ["max", "most_recent"])
+@pytest.mark.parametrize("special", SPECIAL)
+def test_special_amaxes_leave_the_scale_usable(special: str, algo: str) -> None:
+    """Zero, infinite and NaN amaxes keep the old scale; a huge or tiny one gives the scale of the formula."""
+    options = {"amax_history_len": 4, "amax_compute_algo": algo}
+    metas = dict.fromkeys(TENSORS, initial_meta(4))
+    for number, value in enumerate(SPECIAL[special]):
+        amaxes = dict.fromkeys(TENSORS, _bf16(value))
+        amaxes["kernel"] = float(np.float32(value))  # the kernel's amax is taken in its own dtype, float32
+        metadata = run_step(fp8(**options), metas, amaxes).metadata
+        metas = {tensor: _next(metas[tensor], amaxes[tensor], tensor, options) for tensor in TENSORS}
+        assert_metas(metadata, metas, where=f"{special} amax, step {number}", nan=True)
+
+
+# --- when they are updated, and how they travel --------------------------------------------------------------------
+
+
+def settled_metas() -> dict[str, Meta]:
+    """Metadata unlike each other and unlike fresh ones."""
+    return {
+        "x": Meta(np.float32(101), np.asarray([0, 3, 1, 2], np.float32)),
+        "kernel": Meta(np.float32(52), np.asarray([0, 5, 4, 8], np.float32)),
+        "grad": Meta(np.float32(707), np.asarray([0, 9, 7, 6], np.float32)),
+    }
+
+
+@pytest.mark.parametrize("mutable", [False, True], ids=["read-only", "mutable"])
+def test_evaluation_leaves_metadata_as_they_are(mutable: bool) -> None:  # noqa: FBT001 - a parameter
+    metas = settled_metas()
+    variables = variables_of(with_amax(20.0, SHAPES["kernel"], 0), metas)
+    x = jnp.asarray(with_amax(30.0, SHAPES["x"], 0), jnp.bfloat16)
+    layer = dense_layer(features=FEATURES, use_bias=False)
+    name = te_api.metadata_collection()
+    with fp8(amax_history_len=4)():
+        y, updated = layer.apply(variables, x, mutable=[name] if mutable else ["nothing"])
+    assert np.isfinite(np.asarray(y, np.float32)).all()
+    assert_metas(variables[name], metas, where="variables after evaluation")
+    if mutable:
+        assert_metas(updated[name], metas, where="collection that evaluation returned")
+
+
+def test_metadata_do_not_depend_on_where_the_loss_is_scaled() -> None:
+    """They are no gradient: x and kernel stay, and the gradient's amax follows the loss."""
+    metas, amaxes = settled_metas(), {"x": 1.5, "kernel": 2.5, "grad": 4.0}
+    mode = fp8(amax_history_len=4)
+    for factor in (1.0, 8.0):
+        scaled = amaxes | {"grad": amaxes["grad"] * factor}
+        expected = {t: _next(metas[t], scaled[t], t, {"amax_history_len": 4}) for t in TENSORS}
+        assert_metas(run_step(mode, metas, scaled).metadata, expected, where=f"loss times {factor}")
+
+
+def test_metadata_carried_through_scan_equal_a_loop() -> None:
+    layer = dense_layer(features=FEATURES, use_bias=False)
+    mode, name, steps = fp8(amax_history_len=4), te_api.metadata_collection(), 3
+    kernel = with_amax(2.0, SHAPES["kernel"], 0)
+    xs = jnp.stack([jnp.asarray(with_amax(2.0**i, SHAPES["x"], i), jnp.bfloat16) for i in range(steps)])
+    grads = jnp.stack([jnp.asarray(with_amax(3.0**i, SHAPES["grad"], i), jnp.bfloat16) for i in range(steps)])
+    variables = variables_of(kernel, settled_metas())
+
+    def body(metadata: Any, batch: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:  # noqa: ANN401
+        step = dense_step(layer, mode, {**variables, name: metadata}, *batch)
+        return step.metadata, None
+
+    scanned, _ = jax.lax.scan(body, variables[name], (xs, grads))
+    metas = settled_metas()
+    for i in range(steps):
+        amaxes = {"x": 2.0**i, "kernel": 2.0, "grad": 3.0**i}
+        metas = {t: _next(metas[t], amaxes[t], t, {"amax_history_len": 4}) for t in TENSORS}
+    assert_metas(scanned, metas, where="metadata after a scan of three steps")
+
+
+def test_layer_applied_twice_returns_the_sum_of_both_updates() -> None:
+    """Stated and pinned: JAX adds up what two uses return, so shared layers and accumulated gradients must not be.
+
+    With one collection for two uses (or two micro-batches added up), histories and scales come out as sums: here, a
+    scale twice as large as either. A user has to keep one of them, as `mnist_fp8.train` does by updating each step.
+    """
+    layer = dense_layer(features=FEATURES, use_bias=False)
+    mode, name = fp8(amax_history_len=4), te_api.metadata_collection()
+    x, grad = (jnp.asarray(with_amax(2.0, SHAPES[t], 0), jnp.bfloat16) for t in ("x", "grad"))
+    variables = variables_of(with_amax(2.0, SHAPES["kernel"], 0), settled_metas())
+
+    def both(variables: Any) -> jax.Array:  # noqa: ANN401
+        return layer.apply(variables, x) + layer.apply(variables, x)
+
+    with mode():
+        _, pull_back = jax.vjp(both, variables)
+        (twice,) = pull_back(grad)
+    once = dense_step(layer, mode, variables, x, grad)
+    for leaf, value in once.metadata.items():
+        assert_equal(where=f"{leaf} of a layer applied twice", actual=twice[name][leaf], expected=2 * value)
+
+
+# --- under a recipe without metadata -------------------------------------------------------------------------------
+
+
+def test_autocast_without_metadata_is_an_error_that_names_them() -> None:
+    """TE documents that variables come from an initialisation under autocast; there is no silent fallback."""
+    layer = dense_layer(features=FEATURES, use_bias=False)
+    x = jnp.ones(SHAPES["x"], jnp.bfloat16)
+    with fp8()(), pytest.raises(flax.errors.FlaxError, match=te_api.metadata_collection()):
+        layer.apply(variables_of(with_amax(1.0, SHAPES["kernel"], 0), {}), x)
+
+
+def test_autocast_creates_missing_metadata_when_they_are_mutable() -> None:
+    layer = dense_layer(features=FEATURES, use_bias=False)
+    name = te_api.metadata_collection()
+    variables = variables_of(with_amax(1.0, SHAPES["kernel"], 0), {})
+    with fp8(amax_history_len=4)():
+        _, created = layer.apply(variables, jnp.ones(SHAPES["x"], jnp.bfloat16), mutable=[name])
+    assert_metas(created[name], dict.fromkeys(TENSORS, initial_meta(4)), where="created metadata")
+
+
+# --- update_collections --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("frozen", [False, True], ids=["dict", "FrozenDict"])
+def test_update_collections_replaces_named_collections_whole(frozen: bool) -> None:  # noqa: FBT001
+    original = {"params": {"w": 1}, "fp8_metas": {"a": 1, "b": 2}}
+    given = flax.core.freeze(original) if frozen else original
+    updated = te_api.update_collections({"fp8_metas": {"a": 3}}, given)
+    assert dict(updated) == {"params": {"w": 1}, "fp8_metas": {"a": 3}}
+    assert isinstance(updated, flax.core.FrozenDict) is frozen, f"type={type(updated).__name__}, should follow original"
+    assert original == {"params": {"w": 1}, "fp8_metas": {"a": 1, "b": 2}}, "the original collections were changed"
+
+
+# --- in the training loop ------------------------------------------------------------------------------------------
+
+
+def _batch(seed: int) -> tuple[Any, Any]:
+    drawn = np.random.default_rng(seed)
+    return drawn.random((16, 28, 28, 1), np.float32), drawn.integers(0, 10, 16).astype(np.int32)
+
+
+@pytest.mark.parametrize("interval", [1, 3])
+def test_training_replaces_metadata_at_each_interval_and_nothing_else_touches_them(interval: int) -> None:
+    """Never averaged, decayed or passed through the optimizer, whose momentum would show after two steps."""
+    config = TrainConfig(precision=Precision.TE_FP8, fp8_update_interval=interval, batch_size=16)
+    state, metadata = train.create_train_state(config)
+    name = te_api.metadata_collection()
+    expected = metadata[name]
+    for step in range(4):
+        rngs = {"dropout": jax.random.key(step)}
+        grads, _, _ = train.apply_model(state, *_batch(step), metadata, rngs)
+        state, metadata = train.update_model(state, grads, metadata)
+        if (step + 1) % interval == 0:
+            expected = grads[name]
+        assert_trees_equal(where=f"metadata after step {step}", actual=metadata[name], expected=expected)
+    optimized = {path[-1].key for path, _ in jax.tree_util.tree_leaves_with_path(state.opt_state)}
+    assert optimized == {"kernel", "bias"}, f"optimizer keeps state for {sorted(optimized)}, but should for params only"
+
+
+def test_every_layer_of_the_network_has_its_own_moving_metadata() -> None:
+    state, metadata = train.create_train_state(TrainConfig(precision=Precision.TE_FP8, batch_size=16))
+    name = te_api.metadata_collection()
+    grads, _, _ = train.apply_model(state, *_batch(0), metadata, {"dropout": jax.random.key(0)})
+    _, after = train.update_model(state, grads, metadata)
+    for layer in ("dense1", "dense2", "dense3"):
+        for tensor in TENSORS:
+            old, new = (read_meta(m[name][layer], tensor) for m in (metadata, after))
+            assert new.history[-1] > 0, f"{layer}: {tensor} recorded amax={new.history[-1]}, but should be above 0"
+            assert new.scale != old.scale, f"{layer}: {tensor} scale stayed {old.scale}"
+        kernel = state.params[layer]["kernel"]
+        recorded = read_meta(after[name][layer], "kernel").history[-1]
+        assert_equal(where=f"{layer}: kernel amax", actual=recorded, expected=np.max(np.abs(kernel)))

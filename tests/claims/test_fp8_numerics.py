@@ -1,0 +1,206 @@
+"""Claim: in FP8, TE computes what its scales and formats say: quantize, multiply, undo the scales.
+
+Promised by TE's user guide: a tensor is multiplied by its scale, saturated at the format's largest number, rounded to
+FP8, and the matrix product of the codes is divided by both scales. The expected values come from a NumPy oracle that
+does just that, so that a tolerance of rounding errors suffices; next to BF16 results it would have to be a few percent
+wide, and a wrong scale, format or operand could hide in it.
+
+What a failure means for an upgrade: FP8 training computes something else than it did.
+"""
+
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mnist_fp8 import te_api
+from support import oracles
+from support.assertions import assert_close, assert_equal
+from support.layers import Step, dense_layer, dense_step, fp8, variables_of
+from support.oracles import FORMATS, TENSORS, Array, Meta
+from support.tolerances import product_tolerance, rounding_tolerance, sum_tolerance
+
+ROWS, CONTRACTED, FEATURES = 32, 48, 16
+SCALES = {"x": np.float32(101.3), "kernel": np.float32(352.7), "grad": np.float32(7013.5)}
+"""Unlike each other and no powers of two, so that a swapped, missing or inverted one shows."""
+
+
+def tensors(seed: int, spread: Mapping[str, float] | None = None) -> dict[str, Array]:
+    """Normally distributed x, kernel and grad; x and grad hold BF16 numbers."""
+    drawn = np.random.default_rng(seed)
+    shapes = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}
+    values = {name: drawn.normal(0, (spread or {}).get(name, 1), shape) for name, shape in shapes.items()}
+    return {name: np.asarray(jnp.asarray(value, jnp.bfloat16), np.float32) for name, value in values.items()}
+
+
+def run(mode: te_api.Autocast, values: Mapping[str, Array], dtype: str, metas: Mapping[str, Meta]) -> Step:
+    """Forward and backward pass of a layer without bias on the given tensors."""
+    layer = dense_layer(features=FEATURES, use_bias=False)
+    x, grad = (jnp.asarray(values[name], dtype) for name in ("x", "grad"))
+    return dense_step(layer, mode, variables_of(values["kernel"], metas), x, grad)
+
+
+def metas_of(scales: Mapping[str, np.float32]) -> dict[str, Meta]:
+    """Metadata with the given scales and a short history."""
+    return {name: Meta(scale, np.asarray([0, 1, 2, 3], np.float32)) for name, scale in scales.items()}
+
+
+def assert_passes(step: Step, expected: oracles.DensePasses, dtype: str, *, where: str) -> None:
+    """Compare output and gradients with the oracle.
+
+    The result is rounded twice: TE rounds the product of the codes before it divides by the scales. In float32, the
+    two reciprocal scales and their product round as well.
+    """
+    __tracebackhide__ = True
+    kind = te_api.engine().kind
+    roundings = {"bfloat16": 2, "float32": 6}[dtype]
+    found = {
+        "output": (step.y, expected.y),
+        "input gradient": (step.dx, expected.dx),
+        "kernel gradient": (step.grads["params"]["kernel"], expected.dkernel),
+    }
+    for name, (actual, wanted) in found.items():
+        tolerance = product_tolerance(wanted, dtype, kind, roundings=roundings, fp8=True)
+        assert_close(where=f"{where}: {name}", actual=actual, expected=wanted.value, tolerance=tolerance)
+    assert str(step.y.dtype) == dtype, f"{where}: output dtype={step.y.dtype}, but should be the input's, {dtype}"
+    assert str(step.dx.dtype) == dtype, f"{where}: input gradient dtype={step.dx.dtype}, but should be {dtype}"
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("fp8_format", FORMATS)
+def test_delayed_scaling_computes_with_the_stored_scales(fp8_format: str, dtype: str) -> None:
+    values = tensors(1, {"x": 1, "kernel": 0.3, "grad": 0.01})
+    mode = fp8(fp8_format=fp8_format, amax_history_len=4)
+    step = run(mode, values, dtype, metas_of(SCALES))
+    assert_passes(step, oracles.fp8_dense(**values, scales=SCALES, fp8_format=fp8_format), dtype, where=fp8_format)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("fp8_format", FORMATS)
+def test_current_scaling_computes_with_each_tensors_own_amax(fp8_format: str, dtype: str) -> None:
+    values = tensors(2, {"x": 3, "kernel": 0.1, "grad": 0.001})
+    scales = {name: oracles.current_scale(values[name], FORMATS[fp8_format][name]) for name in TENSORS}
+    step = run(fp8("Float8CurrentScaling", fp8_format=fp8_format), values, dtype, {})
+    assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format=fp8_format), dtype, where=fp8_format)
+
+
+@given(exponents=st.tuples(*[st.integers(-12, 12)] * 3), seed=st.integers(0, 2**16))
+def test_output_and_gradients_follow_the_oracle_for_any_scale(exponents: tuple[int, int, int], seed: int) -> None:
+    """From scales at which everything is subnormal or zero to scales at which everything saturates."""
+    drawn = np.random.default_rng(seed)
+    scales = {
+        name: np.float32(oracles.FP8_MAX[FORMATS["HYBRID"][name]] * 2.0**exponent * drawn.uniform(0.5, 1))
+        for name, exponent in zip(TENSORS, exponents, strict=True)
+    }
+    values = tensors(seed)
+    step = run(fp8(amax_history_len=4), values, "float32", metas_of(scales))
+    assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float32", where=str(scales))
+
+
+def test_values_beyond_the_format_saturate() -> None:
+    """A scale of 448 and values up to 4: anything above 1 becomes the largest number, none infinite or NaN."""
+    values = tensors(3)
+    scales = {name: np.float32(oracles.FP8_MAX[FORMATS["HYBRID"][name]]) for name in TENSORS}
+    assert max(np.abs(values[name]).max() for name in TENSORS) > 2, "the tensors should exceed the format's range"
+    step = run(fp8(amax_history_len=4), values, "float32", metas_of(scales))
+    assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float32", where="saturated")
+
+
+def test_rounding_is_to_the_nearest_code_and_ties_to_even() -> None:
+    """One row times the identity shows the codes themselves: written-out halfway cases of E4M3."""
+    inputs = [17.0, 19.0, 18.5, -17.0, 1.0625, 1.1875, 449.0, -460.0, 2.0**-10, 3 * 2.0**-10, 2.0**-9, 0.0]
+    codes = [16.0, 20.0, 18.0, -16.0, 1.0, 1.25, 448.0, -448.0, 0.0, 2.0**-8, 2.0**-9, 0.0]
+    x = np.zeros((16, 16), np.float32)
+    x[0, : len(inputs)] = inputs
+    ones = {name: np.float32(1) for name in TENSORS}
+    layer = dense_layer(features=16, use_bias=False)
+    variables = variables_of(np.eye(16, dtype=np.float32), metas_of(ones))
+    step = dense_step(layer, fp8(amax_history_len=4), variables, jnp.asarray(x), jnp.zeros((16, 16), jnp.float32))
+    assert_equal(where="codes of E4M3", actual=step.y[0, : len(codes)], expected=codes)
+
+
+def test_exactly_representable_values_give_the_exact_product() -> None:
+    """Small integers are E4M3 and E5M2 numbers, so that quantization may not change them at all."""
+    drawn = np.random.default_rng(4)
+    shapes = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}
+    values = {name: drawn.integers(-4, 5, shape).astype(np.float32) for name, shape in shapes.items()}
+    scales = {"x": np.float32(8), "kernel": np.float32(16), "grad": np.float32(1024)}
+    step = run(fp8(amax_history_len=4), values, "float32", metas_of(scales))
+    exact = oracles.dense(**values)
+    assert_equal(where="output", actual=step.y, expected=exact.y.value)
+    assert_equal(where="input gradient", actual=step.dx, expected=exact.dx.value)
+    assert_equal(where="kernel gradient", actual=step.grads["params"]["kernel"], expected=exact.dkernel.value)
+
+
+@pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
+def test_result_is_as_inexact_as_fp8_is(recipe: str) -> None:
+    """A product that is too exact did not run in FP8.
+
+    Rounding to E4M3 (3 mantissa bits) errs by up to 2**-4 of a number, about 0.026 of it in the root mean square over
+    normal numbers; two operands make that 0.037, and E5M2 (2 bits) twice as much for the gradient: 0.058. The band
+    around these is a factor of 1.35 both ways; BF16 would be below 0.004.
+    """
+    values = tensors(5)
+    scales = {name: oracles.current_scale(values[name], FORMATS["HYBRID"][name]) for name in TENSORS}
+    metas = metas_of(scales) if recipe == "DelayedScaling" else {}
+    step = run(fp8(recipe), values, "bfloat16", metas)
+    exact = oracles.dense(**values)
+    for where, actual, expected, typical in (
+        ("output", step.y, exact.y.value, 0.037),
+        ("input gradient", step.dx, exact.dx.value, 0.058),
+        ("kernel gradient", step.grads["params"]["kernel"], exact.dkernel.value, 0.058),
+    ):
+        found = np.asarray(actual, np.float64)
+        error = float(np.linalg.norm(found - expected) / np.linalg.norm(expected))
+        assert typical / 1.35 < error < typical * 1.35, (
+            f"{where}: relative error={error:.4f}, but FP8's is about {typical} (within a factor of 1.35)"
+        )
+
+
+def test_several_contracted_axes_and_features_quantize_alike() -> None:
+    """A layer over two axes, with a tuple of features, computes what the flattened layer computes."""
+    values = tensors(6, {"kernel": 0.3, "grad": 0.01})
+    layer = dense_layer(features=(2, 8), axis=(-2, -1), use_bias=False)
+    kernel = values["kernel"].reshape(6, 8, 2, 8)
+    x, grad = jnp.asarray(values["x"].reshape(4, 8, 6, 8)), jnp.asarray(values["grad"].reshape(4, 8, 2, 8))
+    step = dense_step(layer, fp8(amax_history_len=4), variables_of(kernel, metas_of(SCALES)), x, grad)
+    flat = Step(
+        step.y.reshape(ROWS, FEATURES),
+        step.dx.reshape(ROWS, CONTRACTED),
+        {"params": {"kernel": step.grads["params"]["kernel"].reshape(CONTRACTED, FEATURES)}},
+    )
+    expected = oracles.fp8_dense(**values, scales=SCALES, fp8_format="HYBRID")
+    assert_passes(flat, expected, "float32", where="kernel (6, 8, 2, 8)")
+
+
+def test_bias_and_its_gradient_are_not_quantized() -> None:
+    values = tensors(7, {"kernel": 0.3})
+    bias = np.linspace(-3, 3, FEATURES, dtype=np.float32)
+    with_bias, without = dense_layer(features=FEATURES), dense_layer(features=FEATURES, use_bias=False)
+    x, grad = jnp.asarray(values["x"]), jnp.asarray(values["grad"])
+    mode, metas = fp8(amax_history_len=4), metas_of(SCALES)
+    biased = dense_step(with_bias, mode, variables_of(values["kernel"], metas, bias), x, grad)
+    plain = dense_step(without, mode, variables_of(values["kernel"], metas), x, grad)
+    unbiased = np.asarray(plain.y)
+    # XLA may fuse the last multiplication and the addition, which then round once instead of twice.
+    tolerance = rounding_tolerance(np.abs(unbiased) + np.abs(bias), "float32", roundings=2)
+    assert_close(where="output with bias", actual=biased.y, expected=unbiased + bias, tolerance=tolerance)
+    assert_close(
+        where="bias gradient",
+        actual=biased.grads["params"]["bias"],
+        expected=values["grad"].astype(np.float64).sum(axis=0),
+        tolerance=sum_tolerance(values["grad"], "float32"),
+    )
+
+
+def test_a_row_of_a_batch_does_not_depend_on_the_others_under_delayed_scaling() -> None:
+    values = tensors(8)
+    mode, metas = fp8(amax_history_len=4), metas_of(SCALES)
+    whole = run(mode, values, "bfloat16", metas)
+    order = np.random.default_rng(0).permutation(ROWS)
+    shuffled = run(mode, values | {name: values[name][order] for name in ("x", "grad")}, "bfloat16", metas)
+    assert_equal(where="output of a shuffled batch", actual=shuffled.y, expected=np.asarray(whole.y)[order])
+    assert_equal(where="input gradient of a shuffled batch", actual=shuffled.dx, expected=np.asarray(whole.dx)[order])

@@ -1,0 +1,76 @@
+"""Every tolerance of the claims, derived. Nothing else may write one.
+
+Notation: ``u`` is a dtype's unit roundoff, half its ``eps``: what one rounding costs, relative to the rounded number.
+"""
+
+from typing import Any
+
+import ml_dtypes
+import numpy as np
+import numpy.typing as npt
+
+from mnist_fp8.config import RunKind
+from support.oracles import Product
+
+Array = npt.NDArray[Any]
+
+ACCUMULATION = {
+    # XLA's CPU dots and cuBLAS accumulate in float32.
+    ("host", False): 2.0**-24,
+    ("host", True): 2.0**-24,
+    ("kernel", False): 2.0**-24,
+    # Hopper's FP8 tensor cores keep about 14 bits while they add up (fast accumulation, which TE's forward and
+    # backward products use); DeepSeek-V3 technical report, section 3.3.2.
+    ("kernel", True): 2.0**-13,
+}
+"""Unit roundoff of a product's accumulator, by kind of run and whether its operands are FP8."""
+
+BF16_NET = 2.0**-7
+"""Largest relative norm of a difference between two BF16 computations of the network from the same state.
+
+Where two implementations accumulate in another order, an element may be rounded to the other neighbour: a relative
+difference of up to 2u, 2**-8 for BF16, and in the norm over a tensor about half of that. A gradient passes through
+three dense layers and two convolutions, which makes about sqrt(5) times as much. Measured on a CPU over 6 seeds: up
+to 0.0018.
+"""
+
+
+def unit_roundoff(dtype: str) -> float:
+    """Half of a dtype's eps."""
+    return float(ml_dtypes.finfo(dtype).eps) / 2
+
+
+def product_tolerance(expected: Product, dtype: str, kind: RunKind, *, roundings: int = 1, fp8: bool = False) -> Array:
+    """Largest difference from a matrix product that rounding explains, element by element.
+
+    The accumulator errs by at most ``contracted * u * magnitude`` (the classical bound for a sum; Higham, "Accuracy
+    and Stability of Numerical Algorithms", section 3.1), and each rounding to the output's dtype by ``u`` of the
+    result. The largest such error over a fast accumulator does not grow with the number of terms in practice, and for
+    FP8 it is taken for 16 of them.
+
+    Args:
+        expected: the exact product.
+        dtype: dtype of the result.
+        kind: kernel or host run.
+        roundings: how many times the result is rounded to ``dtype``.
+        fp8: whether the operands are FP8.
+    """
+    accumulator = ACCUMULATION[kind.value, fp8]
+    terms = min(expected.contracted, 16) if accumulator > unit_roundoff("float32") else expected.contracted
+    accumulation = terms * accumulator * expected.magnitude
+    return accumulation + roundings * unit_roundoff(dtype) * (np.abs(expected.value) + accumulation)
+
+
+def sum_tolerance(terms: Array, dtype: str) -> Array:
+    """Largest difference from a sum over the first axis that rounding explains.
+
+    The sum accumulates in float32, as XLA does for BF16 too, and its result is rounded to ``dtype``.
+    """
+    values = terms.astype(np.float64)
+    accumulation = len(values) * unit_roundoff("float32") * np.abs(values).sum(axis=0)
+    return accumulation + unit_roundoff(dtype) * (np.abs(values.sum(axis=0)) + accumulation)
+
+
+def rounding_tolerance(magnitude: Array, dtype: str, roundings: int) -> Array:
+    """Largest difference that some roundings of numbers of a given size explain."""
+    return roundings * unit_roundoff(dtype) * np.abs(magnitude.astype(np.float64))
