@@ -1,4 +1,137 @@
-"""Placeholder."""
+"""Options, header, and the one place where a test's needs become a skip.
+
+A test says what it needs with a mark; `pytest_runtest_setup` compares that with what there is. A skip is a claim that
+was *not verified*: its reason reads "needs X; found Y", and the summary counts it as such.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+# Before JAX starts. Workers of one machine share a GPU, so none may take all of its memory beforehand.
+os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+
+import pytest
 from hypothesis import settings
+
+CLAIMS = Path(__file__).parent / "tests" / "claims"
+CPU_DEVICES = 2
+"""Virtual devices on a CPU, so that data parallelism can be verified there."""
+
 settings.register_profile("dev", max_examples=25, deadline=None)
-settings.load_profile("dev")
+settings.register_profile("ci", max_examples=25, deadline=None, derandomize=True)
+settings.register_profile("nightly", max_examples=500, deadline=None)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare JAX, and refuse to verify kernels where there are none."""
+    if config.option.collectonly:
+        return  # collecting touches no device and loads no Transformer Engine
+    import jax  # noqa: PLC0415
+
+    jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
+    from mnist_fp8 import config as settings_  # noqa: PLC0415
+    from mnist_fp8 import te_api  # noqa: PLC0415
+
+    try:
+        kind = te_api.engine().kind
+    except (te_api.TeUnavailableError, settings_.ConfigError) as error:
+        raise pytest.UsageError(f"nothing can be verified: {error}") from error
+    if selects_gpu(config.option.markexpr) and kind is not settings_.RunKind.KERNEL:
+        found = te_api.why_no_gpu() or "a GPU, but MNIST_FP8_TE=host"
+        raise pytest.UsageError(f"-m gpu needs a kernel run: a GPU and TE's CUDA extension; found {found}")
+
+
+def selects_gpu(expression: str) -> bool:
+    """Whether a ``-m`` expression asks for GPU tests."""
+    return re.search(r"(?<!not )\bgpu\b", expression) is not None
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``-m gpu``, the claims are verified on kernels: they are GPU tests then."""
+    if selects_gpu(config.option.markexpr):
+        for item in items:
+            if CLAIMS in item.path.parents:
+                item.add_marker(pytest.mark.gpu)
+
+
+# --- needs ---------------------------------------------------------------------------------------------------------
+
+
+def _unmet_gpu() -> str | None:
+    from mnist_fp8 import te_api  # noqa: PLC0415
+    from mnist_fp8.config import RunKind  # noqa: PLC0415
+
+    kind = te_api.engine().kind
+    return None if kind is RunKind.KERNEL else f"needs a kernel run on a GPU; found a {kind.value} run"
+
+
+def _unmet_host() -> str | None:
+    return None if _unmet_gpu() else "needs a host run; found a kernel run"
+
+
+def _unmet_devices(count: int) -> str | None:
+    import jax  # noqa: PLC0415
+
+    found = len(jax.devices())
+    return None if found >= count else f"needs {count} devices; found {found} ({jax.devices()[0].device_kind})"
+
+
+def _unmet_recipe(name: str) -> str | None:
+    from mnist_fp8 import te_api  # noqa: PLC0415
+    from mnist_fp8.config import RecipeConfig  # noqa: PLC0415
+
+    support = te_api.support(te_api.make_recipe(RecipeConfig(name)))
+    return None if support.ok else f"needs recipe {name}; found: {support.reason}"
+
+
+NEEDS: dict[str, Callable[..., str | None]] = {
+    "gpu": _unmet_gpu,
+    "host": _unmet_host,
+    "devices": _unmet_devices,
+    "recipe": _unmet_recipe,
+}
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose needs are not met, with what is needed and what was found."""
+    for name, unmet in NEEDS.items():
+        for mark in item.iter_markers(name):
+            reason = unmet(*mark.args)
+            if reason:
+                pytest.skip(reason)
+
+
+# --- what a person sees --------------------------------------------------------------------------------------------
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Name the subject: what runs, in which kind of run, with which versions."""
+    if config.option.collectonly:
+        return []
+    from mnist_fp8 import environment, te_api  # noqa: PLC0415
+    from mnist_fp8.config import RecipeConfig  # noqa: PLC0415
+
+    recipes = {name: te_api.support(te_api.make_recipe(RecipeConfig(name))) for name in te_api.recipe_names()}
+    facts = environment.describe() | {
+        "recipes": ", ".join(name for name, support in recipes.items() if support.ok) or "none",
+        **{f"not {name}": support.reason for name, support in recipes.items() if not support.ok},
+    }
+    return [f"{name}: {value}" for name, value in facts.items()]
+
+
+def pytest_terminal_summary(terminalreporter: Any) -> None:  # noqa: ANN401 - pytest's reporter has no public type
+    """Say what this run did not verify."""
+    from mnist_fp8 import te_api  # noqa: PLC0415
+
+    if terminalreporter.config.option.collectonly:
+        return
+    skipped = len(terminalreporter.stats.get("skipped", []))
+    if skipped:
+        terminalreporter.write_line(f"{skipped} tests were NOT VERIFIED; the reasons are above", yellow=True)
+    terminalreporter.write_line(te_api.engine().kind.description)
+

@@ -49,7 +49,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         return _train(args)
     except KeyboardInterrupt:
-        print("mnist-fp8: interrupted before training began; nothing was written", file=sys.stderr)
+        print("mnist-fp8: interrupted before all results were written", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
         code = _exit_code(error)
@@ -189,7 +189,10 @@ def _train(args: argparse.Namespace) -> int:
 
 def _check_output(output: Path) -> None:
     """Refuse an output folder that could not be written to, before any work."""
-    existing = next(path for path in (output, *output.absolute().parents) if path.exists())
+    try:
+        existing = next(path for path in (output, *output.parents) if path.exists())
+    except OSError as error:  # such as a name that is too long
+        raise ConfigError(f"output {output} cannot be a folder: {error.strerror}") from error
     if not existing.is_dir():
         raise ConfigError(f"output {output} cannot be a folder: {existing} is a file")
     if not os.access(existing, os.W_OK):

@@ -7,6 +7,13 @@ from collections.abc import Mapping
 from pathlib import Path
 
 
+MAX_SEED = 2**32 - 1
+"""JAX keeps 32 bits of a seed: a larger one would silently be another seed, or none."""
+
+MAX_MARGIN = 30
+"""Transformer Engine computes ``2**margin`` as a 32-bit integer."""
+
+
 class ConfigError(ValueError):
     """Something asked for cannot be done; the message is one line for the person who asked."""
 
@@ -59,6 +66,7 @@ class RecipeConfig:
     def __post_init__(self) -> None:
         """Refuse what no recipe can take."""
         _check_at_least("amax history length", self.amax_history_len, 1)
+        _check_between("FP8 margin", self.margin, -MAX_MARGIN, MAX_MARGIN)
         if self.amax_compute_algo not in (None, "max", "most_recent"):
             raise ConfigError(f"amax algorithm is {self.amax_compute_algo!r}; expected 'max' or 'most_recent'")
 
@@ -105,7 +113,7 @@ class TrainConfig:
         _check_at_least("epochs", self.epochs, 1)
         _check_at_least("train size", self.train_size, 1)
         _check_at_least("test size", self.test_size, 1)
-        _check_at_least("seed", self.seed, 0)
+        _check_between("seed", self.seed, 0, MAX_SEED)
         if not 0 < self.learning_rate < float("inf"):
             raise ConfigError(f"learning rate is {self.learning_rate}; expected a finite number above 0")
         if not 0 <= self.momentum < 1:
@@ -126,6 +134,11 @@ class TrainConfig:
 def _check_at_least(what: str, value: int | None, least: int) -> None:
     if value is not None and value < least:
         raise ConfigError(f"{what} is {value}; expected {least} or more")
+
+
+def _check_between(what: str, value: int | None, least: int, most: int) -> None:
+    if value is not None and not least <= value <= most:
+        raise ConfigError(f"{what} is {value}; expected {least} to {most}")
 
 
 def requested_run_kind(environ: Mapping[str, str] = os.environ) -> RunKind | None:

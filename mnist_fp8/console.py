@@ -84,15 +84,13 @@ def print_summary(
     config: TrainConfig, facts: Mapping[str, str], status: str, epochs: int, written: Sequence[Path]
 ) -> None:
     """Print what ran, with what, and where the results are."""
-    table = Table(show_header=False, box=None, pad_edge=False)
-    table.add_row("mode", _mode(config))
-    for name, value in facts.items():
-        table.add_row(name, value)
-    for path in written:
-        table.add_row("written", str(path))
-    console = Console(highlight=False, soft_wrap=True)
+    rows = [("mode", _mode(config)), *facts.items(), *(("written", str(path)) for path in written)]
+    width = max(len(name) for name, _ in rows)
+    # Lines as they are: a path keeps its brackets and is never broken.
+    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
     console.print()
-    console.print(table)
+    for name, value in rows:
+        console.print(f"{name:<{width}}  {value}")
     if status == "interrupted":
         kept = f"the {epochs} finished of {config.epochs} epochs are kept" if epochs else "no epoch was finished"
         print(f"mnist-fp8: interrupted; {kept}", file=sys.stderr)  # noqa: T201

@@ -68,8 +68,15 @@ def check_data_dir(data_dir: Path | None) -> None:
     Raises:
         DataError: it is not a directory.
     """
-    if data_dir is not None and not data_dir.is_dir():
-        raise DataError(f"data directory {data_dir} does not exist; expected an existing TFDS directory")
+    if data_dir is None:
+        return
+    try:
+        if data_dir.is_dir():
+            return
+        problem = "is not a directory" if data_dir.exists() else "does not exist"
+    except OSError as error:  # such as a name that is too long
+        problem = f"cannot be used ({error.strerror})"
+    raise DataError(f"data directory {data_dir} {problem}; expected an existing TFDS directory")
 
 
 def _locate(data_dir: Path | None) -> Path:

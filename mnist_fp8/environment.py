@@ -29,6 +29,7 @@ def describe(precision: Precision | None = None) -> dict[str, str]:
         **{package: metadata.version(package) for package in _PACKAGES},
         "python": platform.python_version(),
         "device": describe_devices(),
+        **({"gpu": f"none used: {te_api.why_no_gpu()}"} if te_api.why_no_gpu() else {}),
         "platform": platform.platform(),
         "mnist-fp8": __version__,
     }

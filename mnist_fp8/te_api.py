@@ -5,6 +5,7 @@ What differs between releases is found by looking (is there a name, an argument)
 """
 
 import contextlib
+import ctypes
 import dataclasses
 import functools
 import importlib
@@ -61,41 +62,62 @@ class Support:
 def engine() -> Engine:
     """Load Transformer Engine once for the process.
 
+    On a GPU this has to happen before JAX starts its backend: both load cuDNN, and where a machine has two of them,
+    TE does not import once JAX has loaded the other one.
+
     Raises:
         TeUnavailableError: it is not installed, does not import, or cannot run as ``MNIST_FP8_TE`` demands.
     """
-    kind = choose_run_kind(requested_run_kind(), backend=jax.default_backend(), extension=find_extension())
+    kind = choose_run_kind(requested_run_kind(), no_gpu=why_no_gpu(), extension=find_extension())
     try:
-        module = te_host.load() if kind is RunKind.HOST else importlib.import_module("transformer_engine.jax")
+        with te_host.without_pytorch():
+            module = te_host.load() if kind is RunKind.HOST else importlib.import_module("transformer_engine.jax")
     except Exception as error:
         message = f"Transformer Engine does not import ({kind.value} run): {type(error).__name__}: {error}"
         raise TeUnavailableError(message) from error
+    if kind is RunKind.KERNEL and jax.default_backend() != "gpu":
+        raise TeUnavailableError(f"the driver shows a GPU, but JAX runs on {jax.default_backend()!r}")
     return Engine(kind, module, importlib.import_module("transformer_engine.common.recipe"))
 
 
-def choose_run_kind(requested: RunKind | None, *, backend: str, extension: Path | None) -> RunKind:
+def choose_run_kind(requested: RunKind | None, *, no_gpu: str, extension: Path | None) -> RunKind:
     """Decide how to run TE. A usable GPU is never passed over silently.
 
     Args:
         requested: what the user forces, if anything.
-        backend: JAX's default backend, such as ``cpu`` or ``gpu``.
+        no_gpu: why JAX has no GPU to use; empty if it has one.
         extension: TE's compiled JAX extension, if there is one.
 
     Raises:
         TeUnavailableError: the request, or a GPU without the extension, cannot be honoured.
     """
-    gpu = backend in ("gpu", "cuda")
-    found = f"JAX's backend is {backend!r} and TE's CUDA extension is {extension or 'not installed'}"
-    if requested is RunKind.KERNEL and not (gpu and extension):
+    found = f"found {no_gpu or 'a GPU'}, and {extension or 'no CUDA extension of TE'}"
+    if requested is RunKind.KERNEL and (no_gpu or not extension):
         raise TeUnavailableError(f"MNIST_FP8_TE=kernel needs a GPU and TE's CUDA extension; {found}")
-    if requested is RunKind.HOST and gpu:
+    if requested is RunKind.HOST and not no_gpu:
         raise TeUnavailableError(f"a host run needs JAX on the CPU; {found}: set JAX_PLATFORMS=cpu as well")
-    if requested is None and gpu and not extension:
+    if requested is None and not no_gpu and not extension:
         raise TeUnavailableError(
             f"{found}: install the extension (tox -e gpu shows how),"
             " or ask for a host run with MNIST_FP8_TE=host JAX_PLATFORMS=cpu"
         )
-    return requested or (RunKind.KERNEL if gpu else RunKind.HOST)
+    return requested or (RunKind.HOST if no_gpu else RunKind.KERNEL)
+
+
+def why_no_gpu() -> str:
+    """Why JAX would not use a GPU here, found out without starting its backend; empty if it would."""
+    platforms = str(jax.config.jax_platforms or "")
+    if platforms and not {"cuda", "gpu"} & set(platforms.split(",")):
+        return f"JAX restricted to {platforms} (JAX_PLATFORMS)"
+    if not any(importlib.util.find_spec(f"jax_cuda{major}_plugin") for major in (12, 13)):
+        return "a JAX without CUDA"
+    try:
+        driver = ctypes.CDLL("libcuda.so.1")
+    except OSError:
+        return "no NVIDIA driver (libcuda.so.1)"
+    count = ctypes.c_int(0)
+    error = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
+    return "" if not error and count.value else f"no GPU (the NVIDIA driver answers error {error}, {count.value} GPUs)"
 
 
 def find_extension() -> Path | None:

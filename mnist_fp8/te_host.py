@@ -10,7 +10,8 @@ What this module touches of TE, and nothing else (each named point serves releas
 ==============================================  ==========================================================
 ``sys.modules["transformer_engine_jax"]``       the stand-in below, for the life of the process
 ``NVTE_PROJECT_BUILDING=1``                     during the import, so that ``common`` loads no library
-``transformer_engine.common``                   its ``load_framework_extension`` refuses PyTorch and accepts JAX
+``transformer_engine.common``                   its ``load_framework_extension`` does nothing
+``transformer_engine.pytorch``                  kept from being imported, which takes seconds where PyTorch is there
 ``NVTE_JAX_CUSTOM_CALLS=false``                 for the life of the process: TE reads it whenever it is traced
 ==============================================  ==========================================================
 
@@ -122,15 +123,24 @@ def load() -> ModuleType:
         sys.modules["transformer_engine"] = package
         with _project_building():
             common = importlib.import_module("transformer_engine.common")
-            vars(common)["load_framework_extension"] = _load_framework_extension
+            vars(common)["load_framework_extension"] = lambda _framework: None
             spec.loader.exec_module(package)
         # __init__ swallows an ImportError of .jax; asking again raises it.
         return importlib.import_module("transformer_engine.jax")
 
 
-def _load_framework_extension(framework: str) -> None:
-    if framework != "jax":
-        raise ImportError(f"the host run has no {framework} extension")
+@contextlib.contextmanager
+def without_pytorch() -> Iterator[None]:
+    """Keep TE from importing its PyTorch side, which it tries to where PyTorch is installed."""
+    name = "transformer_engine.pytorch"
+    if name in sys.modules:
+        yield
+        return
+    vars(sys)["modules"][name] = None  # what makes an import fail as if there was no such module
+    try:
+        yield
+    finally:
+        sys.modules.pop(name, None)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import struct
 from flax.training import train_state
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from mnist_fp8 import data, float8, te_api
 from mnist_fp8.config import ConfigError, Precision, TrainConfig
@@ -94,6 +94,8 @@ def check_feasible(config: TrainConfig) -> None:
         ConfigError: with what was asked, what is possible and why.
         TeUnavailableError: TE is needed and cannot run.
     """
+    if config.precision.uses_te:
+        te_api.engine()  # before anything starts JAX's backend
     data.check_data_dir(config.data_dir)
     for what, size, images in (
         ("batch size", config.batch_size, config.train_size or data.SIZES["train"]),
@@ -108,8 +110,6 @@ def check_feasible(config: TrainConfig) -> None:
         if config.fp8_update_interval > 1 and not te_api.keeps_metadata(config.recipe):
             raise ConfigError(f"recipe {config.recipe.name} keeps no metadata, so an update interval has no meaning")
         _check_fp8_sizes(config)
-    elif config.precision.uses_te:
-        te_api.engine()
 
 
 def _check_mesh(config: TrainConfig) -> None:
@@ -147,10 +147,12 @@ def create_train_state(config: TrainConfig) -> tuple[TrainState, Metadata]:
     Returns:
         The state, and the FP8 metadata (empty unless the recipe keeps some).
     """
+    if config.precision.uses_te:
+        te_api.engine()  # before anything starts JAX's backend
     model = Net(config.precision)
     mode = _mode(config)
     mesh = _mesh(config)
-    with mode(), mesh or contextlib.nullcontext():
+    with mode(), mesh_context(config):
         variables = te_api.unbox(_init(model, config.seed))
     params = variables.pop("params")
     state = TrainState.create(
@@ -181,7 +183,13 @@ def _mesh(config: TrainConfig) -> Mesh | None:
     if not config.mesh:
         return None
     devices = np.asarray(jax.devices()[: config.devices]).reshape([size for _, size in config.mesh])
-    return Mesh(devices, [axis for axis, _ in config.mesh])
+    return Mesh(devices, [axis for axis, _ in config.mesh], axis_types=(AxisType.Auto,) * devices.ndim)
+
+
+def mesh_context(config: TrainConfig) -> contextlib.AbstractContextManager[object]:
+    """The mesh to train in, as a context; an empty one where the configuration has none."""
+    mesh = _mesh(config)
+    return jax.set_mesh(mesh) if mesh else contextlib.nullcontext()
 
 
 @jax.jit
@@ -391,7 +399,7 @@ def train_and_evaluate(config: TrainConfig, watcher: Watcher | None = None) -> T
         batch = train_ds["image"][: config.batch_size], train_ds["label"][: config.batch_size]
         check_fp8(state, *batch, metadata, {"dropout": key, "sr_rng": key})
     result = TrainResult([], "complete", state, metadata)
-    with _mesh(config) or contextlib.nullcontext():
+    with mesh_context(config):
         _run_epochs(config, train_ds, test_ds, result, watcher)
     return result
 

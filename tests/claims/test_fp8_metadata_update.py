@@ -17,10 +17,11 @@ import numpy as np
 import pytest
 
 from mnist_fp8 import te_api, train
-from mnist_fp8.config import Precision, TrainConfig
-from support.assertions import assert_equal, assert_same_structure, assert_trees_equal
+from mnist_fp8.config import Precision, RunKind, TrainConfig
+from support.assertions import assert_close, assert_equal, assert_same_structure, assert_trees_equal
 from support.layers import Step, dense_layer, dense_step, fp8, init, read_meta, variables_of, with_amax
 from support.oracles import FORMATS, FP8_MAX, TENSORS, Meta, initial_meta, next_meta
+from support.tolerances import scale_tolerance
 
 ROWS, CONTRACTED, FEATURES = 16, 32, 16
 SHAPES = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}
@@ -35,12 +36,13 @@ def run_step(mode: te_api.Autocast, metas: dict[str, Meta], amaxes: dict[str, fl
 
 
 def assert_metas(metadata: dict[str, Any], expected: dict[str, Meta], *, where: str, nan: bool = False) -> None:
-    """Compare stored metadata bit for bit."""
+    """Compare stored metadata: histories bit for bit, scales too where division is exactly rounded."""
     __tracebackhide__ = True
     for tensor in TENSORS:
         found, wanted = read_meta(metadata, tensor), expected[tensor]
         assert_equal(where=f"{where}: {tensor} amax history", actual=found.history, expected=wanted.history, nan=nan)
-        assert_equal(where=f"{where}: {tensor} scale", actual=found.scale, expected=wanted.scale)
+        tolerance = scale_tolerance(wanted.scale, te_api.engine().kind)
+        assert_close(where=f"{where}: {tensor} scale", actual=found.scale, expected=wanted.scale, tolerance=tolerance)
 
 
 # --- what is stored ------------------------------------------------------------------------------------------------
@@ -165,15 +167,26 @@ SPECIAL = {
 @pytest.mark.parametrize("algo", ["max", "most_recent"])
 @pytest.mark.parametrize("special", SPECIAL)
 def test_special_amaxes_leave_the_scale_usable(special: str, algo: str) -> None:
-    """Zero, infinite and NaN amaxes keep the old scale; a huge or tiny one gives the scale of the formula."""
+    """Zero, infinite and NaN amaxes keep the old scale; a huge or tiny one gives the scale of the formula.
+
+    A NaN element makes TE's JAX path record NaN, while its kernels pass over it and record the amax of the others.
+    """
     options = {"amax_history_len": 4, "amax_compute_algo": algo}
     metas = dict.fromkeys(TENSORS, initial_meta(4))
     for number, value in enumerate(SPECIAL[special]):
         amaxes = dict.fromkeys(TENSORS, _bf16(value))
         amaxes["kernel"] = float(np.float32(value))  # the kernel's amax is taken in its own dtype, float32
         metadata = run_step(fp8(**options), metas, amaxes).metadata
+        amaxes = {tensor: _recorded(amax, tensor) for tensor, amax in amaxes.items()}
         metas = {tensor: _next(metas[tensor], amaxes[tensor], tensor, options) for tensor in TENSORS}
         assert_metas(metadata, metas, where=f"{special} amax, step {number}", nan=True)
+
+
+def _recorded(amax: float, tensor: str) -> float:
+    if not np.isnan(amax) or te_api.engine().kind is RunKind.HOST:
+        return amax
+    others = float(np.nanmax(np.abs(with_amax(amax, SHAPES[tensor], 0))))
+    return others if tensor == "kernel" else _bf16(others)
 
 
 # --- when they are updated, and how they travel --------------------------------------------------------------------

@@ -17,11 +17,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_fp8 import te_api
+from mnist_fp8.config import RunKind
 from support import oracles
 from support.assertions import assert_close, assert_equal
 from support.layers import Step, dense_layer, dense_step, fp8, variables_of
 from support.oracles import FORMATS, TENSORS, Array, Meta
-from support.tolerances import product_tolerance, rounding_tolerance, sum_tolerance
+from support.tolerances import product_tolerance, rounding_tolerance, scale_tolerance, sum_tolerance
 
 ROWS, CONTRACTED, FEATURES = 32, 48, 16
 SCALES = {"x": np.float32(101.3), "kernel": np.float32(352.7), "grad": np.float32(7013.5)}
@@ -69,6 +70,14 @@ def assert_passes(step: Step, expected: oracles.DensePasses, dtype: str, *, wher
     assert str(step.dx.dtype) == dtype, f"{where}: input gradient dtype={step.dx.dtype}, but should be {dtype}"
 
 
+def assert_no_code_hangs_on_the_last_bits(values: Mapping[str, Array], scales: Mapping[str, float], fmt: str) -> None:
+    """Control: no value is so close to halfway between two codes that a GPU's division decides which one it becomes."""
+    for name in TENSORS:
+        error = scale_tolerance(scales[name], RunKind.KERNEL)
+        low, high = (oracles.quantize(values[name], scales[name] + sign * error, FORMATS[fmt][name]) for sign in (-1, 1))
+        assert_equal(where=f"Control: codes of {name} at both ends of the scale's error", actual=low, expected=high)
+
+
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("fp8_format", FORMATS)
 def test_delayed_scaling_computes_with_the_stored_scales(fp8_format: str, dtype: str) -> None:
@@ -81,8 +90,9 @@ def test_delayed_scaling_computes_with_the_stored_scales(fp8_format: str, dtype:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("fp8_format", FORMATS)
 def test_current_scaling_computes_with_each_tensors_own_amax(fp8_format: str, dtype: str) -> None:
-    values = tensors(2, {"x": 3, "kernel": 0.1, "grad": 0.001})
+    values = tensors(10, {"x": 3, "kernel": 0.1, "grad": 0.001})
     scales = {name: oracles.current_scale(values[name], FORMATS[fp8_format][name]) for name in TENSORS}
+    assert_no_code_hangs_on_the_last_bits(values, scales, fp8_format)
     step = run(fp8("Float8CurrentScaling", fp8_format=fp8_format), values, dtype, {})
     assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format=fp8_format), dtype, where=fp8_format)
 

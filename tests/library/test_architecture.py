@@ -1,0 +1,132 @@
+"""The arrows between the modules, and what is imported when."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from library.subprocesses import ROOT, broken_package, run_code, run_python, was_imported
+
+PACKAGE = ROOT / "mnist_fp8"
+MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+SOURCES = sorted([*PACKAGE.glob("*.py"), *(ROOT / "tests").rglob("*.py"), ROOT / "conftest.py"])
+IMPORTING_CALLS = ("import_module", "find_spec", "__import__")
+
+
+def imports(path: Path) -> set[str]:
+    """Full names of everything a file imports, at its top, inside functions or by name through ``importlib``."""
+    return {name for node in ast.walk(ast.parse(path.read_text())) for name in _imported(node)}
+
+
+def _imported(node: ast.AST) -> Iterator[str]:
+    match node:
+        case ast.Import(names=names):
+            yield from (alias.name for alias in names)
+        case ast.ImportFrom(module=module, names=names):
+            yield from (f"{module}.{alias.name}" for alias in names)
+        case ast.Call(func=ast.Attribute(attr=called) | ast.Name(id=called), args=[ast.Constant(value=str(name)), *_]):
+            if called in IMPORTING_CALLS:
+                yield name
+
+
+def importers(prefix: str) -> set[str]:
+    """Files of the project that import something of that name, relative to the repository."""
+    return {
+        str(path.relative_to(ROOT))
+        for path in SOURCES
+        if any(name == prefix or name.startswith(prefix + ".") for name in imports(path))
+    }
+
+
+def test_only_two_modules_import_transformer_engine() -> None:
+    assert importers("transformer_engine") == {"mnist_fp8/te_api.py", "mnist_fp8/te_host.py"}
+
+
+def test_nothing_in_the_package_imports_cli_except_main() -> None:
+    assert {path for path in importers("mnist_fp8.cli") if path.startswith("mnist_fp8")} == {"mnist_fp8/__main__.py"}
+
+
+def test_support_imports_neither_cli_nor_console_nor_plots() -> None:
+    """What the claims rest on does not depend on what a person sees."""
+    above = importers("mnist_fp8.cli") | importers("mnist_fp8.console") | importers("mnist_fp8.plots")
+    assert not {path for path in above if path.startswith("tests/support")}
+
+
+@pytest.mark.parametrize(
+    ("lower", "higher"),
+    [
+        ("config", {"te_api", "data", "float8", "model", "train", "environment", "console", "plots"}),
+        ("te_host", {"te_api", "data", "float8", "model", "train", "environment", "console", "plots"}),
+        ("te_api", {"data", "float8", "model", "train", "environment", "console", "plots"}),
+        ("float8", {"te_api", "data", "model", "train", "environment", "console", "plots"}),
+        ("data", {"te_api", "float8", "model", "train", "environment", "console", "plots"}),
+        ("model", {"train", "environment", "console", "plots"}),
+        ("train", {"environment", "console", "plots"}),
+    ],
+)
+def test_lower_module_knows_nothing_of_a_higher_one(lower: str, higher: set[str]) -> None:
+    found = imports(PACKAGE / f"{lower}.py")
+    assert not found & {f"mnist_fp8.{name}" for name in higher}
+
+
+def test_each_module_has_its_test_file() -> None:
+    mirrored = {name for name in MODULES if not name.startswith("__")}
+    there = {path.stem.removeprefix("test_") for path in Path(__file__).parent.glob("test_*.py")}
+    assert mirrored - there == set(), "modules without a test file"
+    assert there - mirrored == {"architecture"}, "test files without a module"
+
+
+def test_command_line_and_config_import_nothing_heavy() -> None:
+    """``mnist-fp8 --help`` and a wrong command line answer at once."""
+    heavy = ("jax", "flax", "matplotlib", "tensorflow_datasets", "rich", "numpy", "transformer_engine")
+    code = f"""
+        import sys
+        import mnist_fp8.cli, mnist_fp8.config
+        print([name for name in {heavy!r} if name in sys.modules])
+    """
+    assert run_code(code).strip() == "[]"
+
+
+def test_no_module_imports_transformer_engine_when_it_is_imported(tmp_path: Path) -> None:
+    names = [f"mnist_fp8.{name}" for name in MODULES if name != "__main__"]
+    broken = broken_package(tmp_path, "transformer_engine")
+    run_code(f"import importlib\nfor name in {names!r}: importlib.import_module(name)", first_on_path=broken)
+    assert not was_imported(tmp_path, "transformer_engine")
+
+
+def test_collecting_the_suite_needs_no_transformer_engine(tmp_path: Path) -> None:
+    broken = broken_package(tmp_path, "transformer_engine")
+    arguments = ("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider")
+    printed = run_python(*arguments, first_on_path=broken)
+    assert "tests/claims/test_float8_in_jaxpr.py::" in printed, "Control: the claims were collected"
+    assert not was_imported(tmp_path, "transformer_engine")
+
+
+def test_test_bodies_do_not_skip() -> None:
+    """What a test needs is a mark; one hook in conftest.py decides."""
+    marks = ("pytest.skip", "skipif", "importorskip")
+    found = [
+        f"{path.name}: {ast.unparse(node)}"
+        for path in (ROOT / "tests").rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text()))
+        if isinstance(node, ast.Attribute) and ast.unparse(node).endswith(marks)
+    ]
+    assert not found
+
+
+@pytest.mark.parametrize(
+    ("line", "name"),
+    [
+        ("import a.b", "a.b"),
+        ("from a import b", "a.b"),
+        ("def f():\n    import a.b", "a.b"),
+        ("importlib.import_module('a.b')", "a.b"),
+        ("import_module('a.b')", "a.b"),
+    ],
+)
+def test_imports_of_every_form_are_seen(tmp_path: Path, line: str, name: str) -> None:
+    """The tester tested: the rules above rest on this."""
+    source = tmp_path / "source.py"
+    source.write_text(line)
+    assert name in imports(source)

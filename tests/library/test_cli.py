@@ -1,0 +1,447 @@
+"""The command: its arguments, its answers, its exit codes, and what it leaves behind."""
+
+import contextlib
+import io
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from library import bad_input
+from library.bad_input import ROWS, BadInput, Outcome, exit_code
+from library.subprocesses import ROOT, TIMEOUT_S, run_python
+from mnist_fp8 import __version__, cli, plots, te_api, train
+from mnist_fp8.config import ConfigError, Precision, RecipeConfig, TrainConfig
+
+PAGE = ROOT / "docs" / "errors.md"
+SMALL = ["--batch-size", "16", "--test-batch-size", "16", "--train-size", "32", "--test-size", "32"]
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test runs in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# --- wrong command lines -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=row.command, marks=[pytest.mark.host] if row.host else []) for row in ROWS]
+)
+def test_wrong_command_line_is_one_line_and_exit_code_2(row: BadInput, tmp_path: Path) -> None:
+    outcome = bad_input.run(row.command, tmp_path)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert outcome.err.count("\n") == 1
+    assert re.match(r"mnist-fp8( train)?: error: ", outcome.err)
+    assert row.says in outcome.err
+    assert outcome.written == set()
+    if not row.varies:
+        assert bad_input.table_row(row, outcome.err) in PAGE.read_text().splitlines()
+
+
+def test_page_has_every_row_and_no_other() -> None:
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    commands = [line.split("` ")[0] + "`" + (" \N{DAGGER}" if "` \N{DAGGER} |" in line else "") for line in lines]
+    assert commands == [bad_input.table_row(row, "").split(" | ")[0] for row in ROWS]
+
+
+def test_page_opens_with_its_introduction_and_names_no_path() -> None:
+    text = PAGE.read_text()
+    assert text.startswith(bad_input.INTRODUCTION)
+    assert not re.findall(r"[` (]/\w+/\S*", text)
+
+
+def test_table_is_as_long_as_promised() -> None:
+    assert len({row.command for row in ROWS}) == len(ROWS) >= 25
+
+
+@pytest.mark.parametrize("flag", ["--output", "--data-dir"])
+def test_name_that_is_too_long_is_one_line(flag: str, tmp_path: Path) -> None:
+    outcome = bad_input.run(f"mnist-fp8 train {flag} {'x' * 300}", tmp_path)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert "File name too long" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--frobnicate"], "mnist-fp8: error: unrecognized arguments: --frobnicate"),
+        (["train", "--lr", "0"], "mnist-fp8: error: learning rate is 0.0"),
+        (["train", "--mesh", "tp=2"], "mnist-fp8: error: mesh axis 'tp' divides the model"),
+    ],
+    ids=["by argparse", "by the configuration", "by the trainer"],
+)
+def test_process_refuses_as_the_function_does(arguments: list[str], says: str) -> None:
+    done = subprocess.run(  # noqa: S603 - our own interpreter and command
+        [sys.executable, "-m", "mnist_fp8", *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(says)
+
+
+def test_defect_of_ours_is_not_dressed_up_as_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_config: TrainConfig) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(train, "check_feasible", fail)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train"])
+
+
+# --- arguments -----------------------------------------------------------------------------------------------------
+
+
+def parsed(*arguments: str) -> TrainConfig:
+    """The configuration that those arguments mean."""
+    return cli.build_config(vars(cli._parser().parse_args(["train", *arguments])))
+
+
+def test_no_argument_means_the_defaults() -> None:
+    assert parsed() == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "precision"),
+    [([], Precision.FLAX_BF16), (["--use-te"], Precision.TE_BF16), (["--use-fp8"], Precision.TE_FP8)]
+    + [(["--use-te", "--use-fp8"], Precision.TE_FP8)],
+    ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else value.value,
+)
+def test_precision_follows_the_flags(arguments: list[str], precision: Precision) -> None:
+    assert parsed(*arguments).precision is precision
+
+
+def test_every_argument_arrives_in_the_configuration() -> None:
+    given = """--use-fp8 --fp8-recipe R --fp8-margin 2 --fp8-format F --amax-history-len 3 --amax-compute-algo max
+        --fp8-update-interval 4 --batch-size 6 --test-batch-size 8 --epochs 9 --lr 0.5 --momentum 0.25 --seed 11
+        --mesh dp=2,fsdp=1 --train-size 12 --test-size 14 --data-dir somewhere"""
+    assert parsed(*given.split()) == TrainConfig(
+        precision=Precision.TE_FP8,
+        recipe=RecipeConfig("R", margin=2, fp8_format="F", amax_history_len=3, amax_compute_algo="max"),
+        fp8_update_interval=4,
+        mesh=(("dp", 2), ("fsdp", 1)),
+        batch_size=6,
+        test_batch_size=8,
+        epochs=9,
+        learning_rate=0.5,
+        momentum=0.25,
+        seed=11,
+        train_size=12,
+        test_size=14,
+        data_dir=Path("somewhere"),
+    )
+
+
+def test_quick_gives_way_to_what_is_asked_for() -> None:
+    sizes = {"batch_size": 16, "test_batch_size": 400, "epochs": 2, "train_size": 6400, "test_size": 2000}
+    assert parsed("--quick") == TrainConfig(**sizes)  # type: ignore[arg-type]
+    for arguments in (["--quick", "--epochs", "3"], ["--epochs", "3", "--quick"]):
+        assert parsed(*arguments) == TrainConfig(**sizes | {"epochs": 3})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "mesh"),
+    [("dp=2", (("dp", 2),)), ("dp=2,fsdp=4", (("dp", 2), ("fsdp", 4))), ("fsdp=1", (("fsdp", 1),))],
+)
+def test_mesh_is_read_in_order(text: str, mesh: object) -> None:
+    assert cli.parse_mesh(text) == mesh
+
+
+@pytest.mark.parametrize("text", ["", "dp", "dp=", "=2", "dp=-1", "dp=1.5", "dp=2,", "dp=2;fsdp=2", "dp==2", "2=dp"])
+def test_mesh_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(cli.argparse.ArgumentTypeError, match="is not of the form AXIS=N"):
+        cli.parse_mesh(text)
+
+
+def test_version_is_printed(capsys: Captured) -> None:
+    assert exit_code(["--version"]) == 0
+    assert capsys.readouterr() == (f"mnist-fp8 {__version__}\n", "")
+
+
+def test_help_states_the_real_defaults(capsys: Captured) -> None:
+    assert exit_code(["train", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    config, quick = TrainConfig(), TrainConfig(**cli.QUICK)
+    for flag, name in (("batch-size", "batch_size"), ("test-batch-size", "test_batch_size"), ("epochs", "epochs")):
+        assert re.search(rf"--{flag} N [^-]*\b{getattr(config, name)} \[{getattr(quick, name)}\]", text), flag
+    assert re.search(rf"--lr X [^-]*\b{config.learning_rate}", text)
+    assert re.search(rf"--momentum X [^-]*\b{config.momentum}", text)
+    assert re.search(rf"--seed N [^-]*\b{config.seed}", text)
+    assert re.search(rf"--train-size N [^-]*\b60000 \[{quick.train_size}\]", text)
+    assert re.search(rf"--test-size N [^-]*\b10000 \[{quick.test_size}\]", text)
+
+
+# --- runs that train -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Path]:
+    """A run of two epochs in Flax BF16, and its folder, whose name has brackets."""
+    folder = tmp_path_factory.mktemp("complete") / "runs" / "[first]"
+    return trained(*SMALL, "--epochs", "2", "--output", str(folder)), folder
+
+
+@pytest.fixture(scope="module")
+def dry_fp8(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """A dry run in FP8 that shows its variables."""
+    with contextlib.chdir(tmp_path_factory.mktemp("dry")):
+        return trained("--use-fp8", *SMALL, "--epochs", "3", "--dry-run", "--show-variables", "--output", "nothing")
+
+
+def trained(*arguments: str) -> Outcome:
+    """Train in this process, in the working directory."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        code = exit_code(["train", *arguments])
+    return Outcome(code, out.getvalue(), err.getvalue(), {str(path) for path in Path().rglob("*")})
+
+
+def strict_json(path: Path) -> Any:  # noqa: ANN401
+    """A JSON file; ``NaN`` and ``Infinity`` are no JSON."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def summary_of(out: str) -> dict[str, str]:
+    """The facts under the epochs, by name."""
+    return dict(re.split(r" {2,}", line, maxsplit=1) for line in out.split("\n\n")[-1].splitlines())
+
+
+def test_complete_run_prints_epochs_and_what_it_wrote(complete: tuple[Outcome, Path]) -> None:
+    outcome, folder = complete
+    assert (outcome.code, outcome.err) == (0, "")
+    epochs = [line for line in outcome.out.splitlines() if line.startswith("epoch ")]
+    assert [line.split("  ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    assert outcome.out.splitlines()[-2:] == [
+        f"written             {folder / name}" for name in ("metrics.json", "curves.png")
+    ]
+    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "metrics.json"]
+    assert "parameters" not in outcome.out, "variables were not asked for"
+
+
+def test_metrics_file_says_what_ran_with_what(complete: tuple[Outcome, Path]) -> None:
+    outcome, folder = complete
+    found = strict_json(folder / "metrics.json")
+    assert (found["schema_version"], found["status"]) == (1, "complete")
+    shown = summary_of(outcome.out)
+    assert shown.pop("mode") == "flax-bf16"
+    shown.pop("written")
+    assert found["environment"] == shown
+    assert found["environment"]["run"] == "Flax only: Transformer Engine is not involved"
+    config = found["config"]
+    assert (config["precision"], config["recipe"]["name"], config["mesh"]) == ("flax-bf16", "DelayedScaling", [])
+    assert (config["batch_size"], config["train_size"], config["data_dir"]) == (16, 32, None)
+    assert set(config) == {field.name for field in cli.dataclasses.fields(TrainConfig)}
+
+
+def test_metrics_file_has_the_epochs_that_were_printed(complete: tuple[Outcome, Path]) -> None:
+    outcome, folder = complete
+    epochs = strict_json(folder / "metrics.json")["epochs"]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    for epoch in epochs:
+        assert 0 < epoch["train_loss"] < 10
+        assert 0 <= epoch["test_accuracy"] <= 1
+        line = f"train loss {epoch['train_loss']:.4f}  accuracy {epoch['train_accuracy']:.4f}"
+        assert f"{line}  |  test loss {epoch['test_loss']:.4f}  accuracy {epoch['test_accuracy']:.4f}" in outcome.out
+
+
+def test_curves_are_a_picture(complete: tuple[Outcome, Path]) -> None:
+    content = (complete[1] / "curves.png").read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert content[-8:-4] == b"IEND"
+
+
+def test_dry_run_writes_nothing_and_takes_one_step(dry_fp8: Outcome) -> None:
+    assert (dry_fp8.code, dry_fp8.err, dry_fp8.written) == (0, "", set())
+    assert [line[:9] for line in dry_fp8.out.splitlines() if line.startswith("epoch")] == ["epoch 1/1"]
+    assert "written" not in dry_fp8.out
+
+
+def test_shown_variables_are_parameters_and_metadata(dry_fp8: Outcome) -> None:
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in dry_fp8.out.splitlines() if "│" in line]
+    assert ["dense1/kernel", "(12544, 128)", "float32"] in rows
+    metadata = [name for name, *_ in rows if name.endswith(("scale", "amax_history"))]
+    assert len(metadata) == 18, "three layers, three tensors, two variables"
+    assert dry_fp8.out.index("parameters (params)") < dry_fp8.out.index("FP8 metadata (")
+
+
+def test_fp8_run_says_its_recipe_and_kind(dry_fp8: Outcome) -> None:
+    facts = summary_of(dry_fp8.out)
+    assert facts["mode"] == "te-fp8: DelayedScaling"
+    assert facts["run"] == te_api.engine().kind.description
+
+
+def test_diverging_run_is_one_line_and_exit_code_1(working_directory: Path) -> None:
+    outcome = trained(*SMALL, "--epochs", "3", "--lr", "1e6", "--output", "out")
+    assert outcome.code == 1
+    assert re.fullmatch(r"mnist-fp8: error: the loss of epoch \d is not finite\n", outcome.err)
+    for file in working_directory.rglob("metrics.json"):
+        assert strict_json(file)["status"] == "diverged"
+
+
+def test_ctrl_c_in_the_terminal_keeps_finished_epochs(working_directory: Path) -> None:
+    """The real signal, sent to a real process."""
+    arguments = ["train", *SMALL, "--epochs", "100000", "--output", "out"]
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter and command
+        [sys.executable, "-u", "-m", "mnist_fp8", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    found = strict_json(working_directory / "out" / "metrics.json")
+    done = len(found["epochs"])
+    assert process.returncode == 130
+    assert err == f"mnist-fp8: interrupted; the {done} finished of 100000 epochs are kept\n"
+    assert found["status"] == "interrupted"
+    assert (first + out).count("train loss") == done >= 1
+
+
+# --- the same without computing ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let epochs take no time; call it with what each does: give a loss, or raise an error."""
+
+    def arrange(*epochs: float | BaseException) -> None:
+        results: Iterator[float | BaseException] = iter(epochs)
+
+        def train_epoch(state: Any, *_args: Any) -> Any:  # noqa: ANN401
+            result = next(results)
+            if isinstance(result, BaseException):
+                raise result
+            return state, {}, result, 0.5
+
+        monkeypatch.setattr(train, "train_epoch", train_epoch)
+
+    images = {"image": np.zeros((64, 28, 28, 1), np.float32), "label": np.zeros(64, np.int32)}
+    monkeypatch.setattr(train.data, "get_datasets", lambda *_args: (images, images))
+    monkeypatch.setattr(train, "create_train_state", lambda _config: (SimpleNamespace(params={}), {}))
+    monkeypatch.setattr(train, "eval_model", lambda *_args: (1.5, 0.75))
+    return arrange
+
+
+def test_interrupted_run_keeps_finished_epochs(instant: Callable[..., None]) -> None:
+    instant(2.0, 1.0, KeyboardInterrupt())
+    outcome = trained("--epochs", "5", "--output", "out")
+    assert outcome.code == 130
+    assert outcome.err == "mnist-fp8: interrupted; the 2 finished of 5 epochs are kept\n"
+    assert outcome.written == {"out", "out/metrics.json", "out/curves.png"}
+    found = strict_json(Path("out/metrics.json"))
+    assert (found["status"], [epoch["train_loss"] for epoch in found["epochs"]]) == ("interrupted", [2.0, 1.0])
+
+
+def test_run_interrupted_in_its_first_epoch_writes_nothing(instant: Callable[..., None]) -> None:
+    instant(KeyboardInterrupt())
+    outcome = trained("--output", "out")
+    assert (outcome.code, outcome.written) == (130, set())
+    assert outcome.err == "mnist-fp8: interrupted; no epoch was finished\n"
+
+
+@pytest.mark.parametrize("target", [(train, "check_feasible"), (plots, "save_curves")], ids=["before", "after"])
+def test_ctrl_c_outside_of_training_is_one_line(
+    instant: Callable[..., None], monkeypatch: pytest.MonkeyPatch, target: tuple[object, str]
+) -> None:
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    instant(2.0)
+    monkeypatch.setattr(*target, interrupt)
+    outcome = trained("--epochs", "1", "--output", "out")
+    assert (outcome.code, outcome.err) == (130, "mnist-fp8: interrupted before all results were written\n")
+
+
+def test_run_that_diverges_later_keeps_what_it_has(instant: Callable[..., None]) -> None:
+    instant(2.0, math.nan)
+    outcome = trained("--epochs", "5", "--output", "out")
+    assert (outcome.code, outcome.err) == (1, "mnist-fp8: error: the loss of epoch 2 is not finite\n")
+    found = strict_json(Path("out/metrics.json"))
+    assert (found["status"], len(found["epochs"])) == ("diverged", 1)
+
+
+def test_fp8_that_is_not_computed_in_fp8_is_exit_code_1(
+    instant: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_args: object) -> None:
+        raise train.Float8MissingError("training should compute in FP8,\nbut does not")
+
+    instant(2.0)
+    monkeypatch.setattr(train, "check_fp8", missing)
+    outcome = trained("--use-fp8", "--test-batch-size", "16", "--output", "out")
+    assert (outcome.code, outcome.out, outcome.written) == (1, "", set())
+    assert outcome.err == "mnist-fp8: error: training should compute in FP8, but does not\n"
+
+
+def test_results_go_to_a_new_folder_unless_one_is_named(instant: Callable[..., None]) -> None:
+    instant(2.0)
+    outcome = trained("--epochs", "1")
+    (folder,) = Path("runs").iterdir()
+    assert outcome.code == 0
+    assert re.fullmatch(r"\d{8}-\d{6}-flax-bf16", folder.name)
+    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "metrics.json"]
+
+
+def test_older_results_are_replaced(instant: Callable[..., None]) -> None:
+    Path("out").mkdir()
+    for name in ("metrics.json", "curves.png", "other"):
+        Path("out", name).write_text("older")
+    instant(2.0)
+    assert trained("--epochs", "1", "--output", "out").code == 0
+    assert strict_json(Path("out/metrics.json"))["status"] == "complete"
+    assert Path("out/other").read_text() == "older"
+    assert not list(Path().rglob("*.partial"))
+
+
+def test_results_that_cannot_be_written_are_one_line(instant: Callable[..., None]) -> None:
+    Path("out/metrics.json").mkdir(parents=True)
+    instant(2.0)
+    outcome = trained("--epochs", "1", "--output", "out")
+    assert outcome.code == 2
+    assert outcome.err.startswith("mnist-fp8: error: results cannot be written to out: ")
+    assert outcome.err.count("\n") == 1
+
+
+def test_output_is_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(train, "check_feasible", lambda _config: pytest.fail("it went on"))
+    Path("a-file").touch()
+    assert exit_code(["train", "--output", "a-file"]) == 2
+
+
+@pytest.mark.parametrize("existing", ["folder", "."])
+def test_output_that_can_be_made_is_accepted(existing: str) -> None:
+    Path(existing).mkdir(exist_ok=True)
+    cli._check_output(Path(existing) / "new" / "newer")
+    cli._check_output(Path(existing))
+
+
+def test_output_without_permission_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(cli.os, "access", lambda _path, _mode: False)
+    with pytest.raises(ConfigError, match=r"^output new cannot be written: no permission in \.$"):
+        cli._check_output(Path("new"))
+
+
+def test_installed_command_is_the_same_function() -> None:
+    code = "from importlib.metadata import entry_points as e; print(e(group='console_scripts')['mnist-fp8'].value)"
+    assert run_python("-c", code).strip() == "mnist_fp8.cli:main"

@@ -1,0 +1,78 @@
+"""The facts that stand in every report."""
+
+import platform
+from importlib import metadata
+from types import SimpleNamespace
+
+import jax
+import pytest
+
+from mnist_fp8 import environment, te_api
+from mnist_fp8.config import Precision
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+
+
+def test_facts_come_in_the_order_to_print_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment.os, "environ", {})
+    monkeypatch.setattr(te_api, "why_no_gpu", lambda: "")
+    expected = ["run", "transformer-engine", *PACKAGES, "python", "device", "platform", "mnist-fp8"]
+    assert list(environment.describe(Precision.FLAX_BF16)) == expected
+
+
+def test_reason_for_not_using_a_gpu_is_a_fact(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(te_api, "why_no_gpu", lambda: "no NVIDIA driver")
+    assert environment.describe(Precision.FLAX_BF16)["gpu"] == "none used: no NVIDIA driver"
+
+
+def test_versions_are_those_installed() -> None:
+    facts = environment.describe()
+    for package in (*PACKAGES, "transformer-engine", "mnist-fp8"):
+        assert facts[package] == metadata.version(package), package
+    assert facts["python"] == platform.python_version()
+
+
+@pytest.mark.parametrize("precision", [None, Precision.TE_BF16, Precision.TE_FP8], ids=["tests", "te-bf16", "te-fp8"])
+def test_kind_of_run_is_said_where_transformer_engine_is_involved(precision: Precision | None) -> None:
+    assert environment.describe(precision)["run"] == te_api.engine().kind.description
+
+
+def test_run_of_flax_alone_does_not_load_transformer_engine(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> te_api.Engine:
+        raise te_api.TeUnavailableError("it was loaded")
+
+    monkeypatch.setattr(te_api, "engine", fail)
+    run = environment.describe(Precision.FLAX_BF16)["run"]
+    assert run == "Flax only: Transformer Engine is not involved"
+    with pytest.raises(te_api.TeUnavailableError):
+        environment.describe(Precision.TE_BF16)  # Control: it would be
+
+
+def test_variables_that_change_a_result_are_facts(monkeypatch: pytest.MonkeyPatch) -> None:
+    ours = {"NVTE_FOO": "1", "XLA_FLAGS": "--a=[b]", "JAX_PLATFORMS": "cpu", "MNIST_FP8_TE": "host"}
+    monkeypatch.setattr(environment.os, "environ", {"HOME": "/", "TOKEN": "secret", **ours})
+    facts = environment.describe()
+    assert {name: facts[name] for name in ours} == ours
+    assert list(facts)[-4:] == sorted(ours)
+    assert not {"HOME", "TOKEN"} & set(facts)
+
+
+def test_devices_are_counted_and_named() -> None:
+    devices = jax.devices()
+    assert environment.describe_devices().startswith(f"{len(devices)} x {devices[0].device_kind}")
+
+
+@pytest.mark.parametrize(
+    ("device", "described"),
+    [
+        (SimpleNamespace(device_kind="cpu"), "2 x cpu"),
+        (SimpleNamespace(device_kind="NVIDIA H100", compute_capability="9.0"),
+         "2 x NVIDIA H100 (compute capability 9.0)"),
+    ],
+    ids=["CPU", "GPU"],
+)
+def test_compute_capability_is_said_where_there_is_one(
+    monkeypatch: pytest.MonkeyPatch, device: SimpleNamespace, described: str
+) -> None:
+    monkeypatch.setattr(environment, "jax", SimpleNamespace(devices=lambda: [device, device]))
+    assert environment.describe_devices() == described

@@ -1,0 +1,331 @@
+"""The door to Transformer Engine: what it chooses, builds and refuses."""
+
+import contextlib
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.core import meta
+
+from mnist_fp8 import float8, te_api
+from mnist_fp8.config import ConfigError, RecipeConfig, RunKind
+
+EXTENSION = Path("/somewhere/transformer_engine_jax.so")
+NO_GPU = "a JAX without CUDA"
+KERNEL, HOST = RunKind.KERNEL, RunKind.HOST
+
+CHOICES: dict[tuple[RunKind | None, str, Path | None], RunKind | str] = {
+    (None, NO_GPU, None): HOST,
+    (None, NO_GPU, EXTENSION): HOST,
+    (None, "", None): "install the extension (tox -e gpu shows how), or ask for a host run with MNIST_FP8_TE=host",
+    (None, "", EXTENSION): KERNEL,
+    (HOST, NO_GPU, None): HOST,
+    (HOST, NO_GPU, EXTENSION): HOST,
+    (HOST, "", None): "a host run needs JAX on the CPU; found a GPU, and no CUDA extension of TE",
+    (HOST, "", EXTENSION): "set JAX_PLATFORMS=cpu as well",
+    (KERNEL, NO_GPU, None): f"MNIST_FP8_TE=kernel needs a GPU and TE's CUDA extension; found {NO_GPU}, and no CUDA",
+    (KERNEL, NO_GPU, EXTENSION): f"found {NO_GPU}, and {EXTENSION}",
+    (KERNEL, "", None): "MNIST_FP8_TE=kernel needs a GPU and TE's CUDA extension; found a GPU, and no CUDA extension",
+    (KERNEL, "", EXTENSION): KERNEL,
+}
+
+
+def test_table_of_choices_is_full() -> None:
+    assert set(CHOICES) == set(itertools.product([None, HOST, KERNEL], [NO_GPU, ""], [None, EXTENSION]))
+
+
+@pytest.mark.parametrize(
+    ("requested", "no_gpu", "extension", "expected"),
+    [
+        pytest.param(
+            *(requested, no_gpu, extension, expected),
+            id=f"{requested.value if requested else 'nothing'} asked, {'no GPU' if no_gpu else 'GPU'},"
+            f" {'extension' if extension else 'no extension'}",
+        )
+        for (requested, no_gpu, extension), expected in CHOICES.items()
+    ],
+)
+def test_kind_of_run_follows_request_gpu_and_extension(
+    requested: RunKind | None, no_gpu: str, extension: Path | None, expected: RunKind | str
+) -> None:
+    if isinstance(expected, RunKind):
+        assert te_api.choose_run_kind(requested, no_gpu=no_gpu, extension=extension) is expected
+        return
+    with pytest.raises(te_api.TeUnavailableError) as error:
+        te_api.choose_run_kind(requested, no_gpu=no_gpu, extension=extension)
+    assert expected in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("platforms", "plugin", "answers", "expected"),
+    [
+        ("cpu", True, (0, 1), "JAX restricted to cpu (JAX_PLATFORMS)"),
+        ("", False, (0, 1), "a JAX without CUDA"),
+        ("", True, None, "no NVIDIA driver (libcuda.so.1)"),
+        ("", True, (100, 0), "no GPU (the NVIDIA driver answers error 100, 0 GPUs)"),
+        ("", True, (0, 0), "no GPU (the NVIDIA driver answers error 0, 0 GPUs)"),
+        ("", True, (0, 2), ""),
+        ("cuda,cpu", True, (0, 1), ""),
+        ("gpu", True, (0, 1), ""),
+    ],
+    ids=["JAX on a CPU", "no plugin", "no driver", "no device", "no devices", "two GPUs", "JAX on CUDA", "JAX on a GPU"],
+)
+def test_gpu_is_looked_for_without_starting_jax(
+    monkeypatch: pytest.MonkeyPatch, platforms: str, *, plugin: bool, answers: tuple[int, int] | None, expected: str
+) -> None:
+    def driver(_name: str) -> SimpleNamespace:
+        if answers is None:
+            raise OSError
+        error, count = answers
+        return SimpleNamespace(
+            cuInit=lambda _flags: error, cuDeviceGetCount=lambda where: setattr(where._obj, "value", count) or 0
+        )
+
+    monkeypatch.setattr(te_api, "jax", SimpleNamespace(config=SimpleNamespace(jax_platforms=platforms)))
+    monkeypatch.setattr(te_api.ctypes, "CDLL", driver)
+    found_package(monkeypatch, object() if plugin else None)
+    assert te_api.why_no_gpu() == expected
+
+
+# --- loading -------------------------------------------------------------------------------------------------------
+
+
+def test_engine_loads_once() -> None:
+    assert te_api.engine() is te_api.engine()
+
+
+def test_import_error_becomes_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> ModuleType:
+        raise ImportError("no such enum")
+
+    monkeypatch.setattr(te_api, "choose_run_kind", lambda *_args, **_kwargs: HOST)
+    monkeypatch.setattr(te_api.te_host, "load", fail)
+    with pytest.raises(te_api.TeUnavailableError) as error:
+        te_api.engine.__wrapped__()
+    assert str(error.value) == "Transformer Engine does not import (host run): ImportError: no such enum"
+
+
+@pytest.mark.parametrize("folder", ["transformer_engine/wheel_lib", "transformer_engine", "."])
+def test_extension_is_found_in_and_beside_the_package(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    library = tmp_path / folder / "transformer_engine_jax.cpython-311.so"
+    library.parent.mkdir(parents=True, exist_ok=True)
+    library.touch()
+    found_package(monkeypatch, SimpleNamespace(origin=str(tmp_path / "transformer_engine" / "__init__.py")))
+    assert te_api.find_extension() == library
+
+
+def test_other_libraries_are_no_extension(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "transformer_engine_torch.so").touch()
+    found_package(monkeypatch, SimpleNamespace(origin=str(tmp_path / "transformer_engine" / "__init__.py")))
+    assert te_api.find_extension() is None
+
+
+@pytest.mark.parametrize("spec", [None, SimpleNamespace(origin=None)], ids=["no package", "namespace package"])
+def test_without_the_package_there_is_no_extension(monkeypatch: pytest.MonkeyPatch, spec: object) -> None:
+    found_package(monkeypatch, spec)
+    assert te_api.find_extension() is None
+
+
+def found_package(monkeypatch: pytest.MonkeyPatch, spec: object) -> None:
+    """Let `te_api` find that package, and only it."""
+    fake = SimpleNamespace(util=SimpleNamespace(find_spec=lambda _name: spec))
+    monkeypatch.setattr(te_api, "importlib", fake)
+
+
+def test_version_of_a_missing_package_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert te_api.version()[0].isdigit(), "Control: it is installed"
+
+    def fail(name: str) -> str:
+        raise te_api.metadata.PackageNotFoundError(name)
+
+    error = te_api.metadata.PackageNotFoundError
+    monkeypatch.setattr(te_api, "metadata", SimpleNamespace(version=fail, PackageNotFoundError=error))
+    assert te_api.version() == "not installed"
+
+
+# --- recipes -------------------------------------------------------------------------------------------------------
+
+
+def test_recipes_have_their_names_from_transformer_engine() -> None:
+    names = te_api.recipe_names()
+    assert {"DelayedScaling", "Float8CurrentScaling", "MXFP8BlockScaling"} <= set(names)
+    assert "Recipe" not in names
+    assert "CustomRecipe" not in names, "it needs an argument that no option gives"
+    assert list(names) == sorted(names)
+
+
+def test_recipe_is_made_with_the_options_asked_for() -> None:
+    asked = {"margin": 3, "fp8_format": "E4M3", "amax_history_len": 7, "amax_compute_algo": "most_recent"}
+    made: Any = te_api.make_recipe(RecipeConfig("DelayedScaling", **asked))  # type: ignore[arg-type]
+    assert type(made).__name__ == "DelayedScaling"
+    assert (made.margin, made.amax_history_len, made.amax_compute_algo) == (3, 7, "most_recent")
+    assert made.fp8_format.name == "E4M3"
+
+
+def test_recipe_without_options_is_transformer_engines_own() -> None:
+    made: Any = te_api.make_recipe(RecipeConfig("DelayedScaling"))
+    assert made == type(made)()
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        (RecipeConfig("Foo"), "recipe 'Foo' is not in Transformer Engine "),
+        (RecipeConfig("Recipe"), "recipe 'Recipe' is not in Transformer Engine "),
+        (
+            RecipeConfig("Float8CurrentScaling", amax_history_len=4),
+            "recipe Float8CurrentScaling has no option amax_history_len; DelayedScaling ",
+        ),
+        (RecipeConfig(fp8_format="FOO"), "FP8 format 'FOO' is not one of "),
+        (RecipeConfig(fp8_format="E2M1"), "FP8 format 'E2M1' is not one of "),
+    ],
+    ids=["unknown recipe", "base class", "option of another recipe", "unknown format", "format of four bits"],
+)
+def test_recipe_that_cannot_be_made_is_refused(config: RecipeConfig, message: str) -> None:
+    with pytest.raises(ConfigError) as error:
+        te_api.make_recipe(config)
+    assert str(error.value).startswith(message)
+
+
+def test_refusal_of_transformer_engine_becomes_an_answer() -> None:
+    with pytest.raises(ConfigError, match=r"^recipe DelayedScaling refuses .*E5M2(.|\n)*Pure E5M2 training"):
+        te_api.make_recipe(RecipeConfig(fp8_format="E5M2"))
+
+
+def test_unsupported_recipe_comes_with_the_reason() -> None:
+    class Unknown(te_api.engine().recipes.Recipe):  # type: ignore[misc,name-defined]
+        """A recipe that no release knows."""
+
+    found = te_api.support(Unknown())
+    assert not found.ok
+    assert found.reason
+    assert te_api.support(te_api.make_recipe(RecipeConfig("DelayedScaling"))) == te_api.Support(ok=True)
+
+
+@pytest.mark.host
+def test_recipe_that_cannot_run_here_is_refused_with_those_that_can() -> None:
+    with pytest.raises(ConfigError) as error:
+        te_api.require_support(RecipeConfig("MXFP8BlockScaling"))
+    message = str(error.value)
+    assert message.startswith("recipe MXFP8BlockScaling cannot run here (host run: ")
+    assert message.endswith("Possible here: DelayedScaling, Float8CurrentScaling")
+
+
+def test_supported_recipe_is_not_refused() -> None:
+    te_api.require_support(RecipeConfig("DelayedScaling"))
+
+
+def test_only_a_recipe_with_a_history_keeps_metadata() -> None:
+    assert te_api.keeps_metadata(RecipeConfig("DelayedScaling"))
+    assert not te_api.keeps_metadata(RecipeConfig("Float8CurrentScaling"))
+
+
+@pytest.mark.parametrize(
+    ("name", "multiple"),
+    [("DelayedScaling", 16), ("Float8CurrentScaling", 16), ("MXFP8BlockScaling", 32), ("NVFP4BlockScaling", 32)],
+)
+def test_sizes_must_be_multiples_of_the_block(name: str, multiple: int) -> None:
+    assert te_api.size_multiple(RecipeConfig(name)) == multiple
+
+
+# --- autocast ------------------------------------------------------------------------------------------------------
+
+
+def test_modes_are_equal_by_what_they_do() -> None:
+    """``jax.jit`` traces once for each mode, and not more often."""
+    asked = RecipeConfig("DelayedScaling", amax_history_len=4)
+    assert hash(te_api.Autocast(asked)) == hash(te_api.Autocast(RecipeConfig("DelayedScaling", amax_history_len=4)))
+    modes = {te_api.Autocast(asked), te_api.Autocast(RecipeConfig()), te_api.Autocast(), te_api.Autocast(asked, ("dp",))}
+    assert len(modes) == 4
+
+
+def test_mode_can_be_entered_again_and_ends_with_its_block() -> None:
+    layer, x = te_api.dense_general(features=16), jnp.ones((16, 16), jnp.bfloat16)
+    mode = te_api.Autocast(RecipeConfig("Float8CurrentScaling"))
+
+    def found() -> set[str]:
+        return float8.quantized_dtypes(jax.make_jaxpr(lambda x: layer.init(jax.random.key(0), x))(x))
+
+    for _ in range(2):
+        with mode():
+            assert found() == {"float8_e4m3fn"}
+        assert found() == set()
+    with te_api.Autocast()():
+        assert found() == set()
+
+
+class OldModule(SimpleNamespace):
+    """The names of an older release: ``fp8_autocast`` and its ``fp8_recipe``."""
+
+    def __init__(self, calls: list[tuple[Any, ...]]) -> None:
+        @contextlib.contextmanager
+        def fp8_autocast(*, enabled: bool, fp8_recipe: object, mesh_resource: object) -> Iterator[None]:
+            calls.append((enabled, fp8_recipe, mesh_resource))
+            yield
+
+        super().__init__(fp8_autocast=fp8_autocast, MeshResource=lambda **axes: axes)
+
+
+def test_older_name_of_autocast_serves_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+    old = te_api.Engine(HOST, OldModule(calls), ModuleType("recipes"))  # type: ignore[arg-type]
+    monkeypatch.setattr(te_api, "engine", lambda: old)
+    with te_api.autocast(enabled=True, recipe="a recipe"):
+        pass
+    assert calls == [(True, "a recipe", {})]
+
+
+def test_mesh_axes_are_those_of_transformer_engine() -> None:
+    assert {"dp", "fsdp", "tp"} <= set(te_api.mesh_axes())
+    resource = te_api.mesh_resource(dp_resource="data")
+    assert (resource.dp_resource, resource.fsdp_resource) == ("data", None)
+
+
+# --- variables -----------------------------------------------------------------------------------------------------
+
+
+def test_unboxed_variables_are_plain_arrays() -> None:
+    boxed = {"params": {"kernel": meta.Partitioned(jnp.ones(3), names=("a",)), "bias": jnp.zeros(2)}}
+    plain = te_api.unbox(boxed)
+    assert isinstance(plain["params"]["kernel"], jax.Array)
+    np.testing.assert_array_equal(plain["params"]["kernel"], np.ones(3))
+    assert isinstance(boxed["params"]["kernel"], meta.Partitioned), "the original stays as it is"
+
+
+def test_collections_are_replaced_by_name() -> None:
+    original = {"params": {"w": 1}, "fp8_metas": {"scale": 2}}
+    assert te_api.update_collections({"fp8_metas": {"scale": 3}}, original) == {
+        "params": {"w": 1},
+        "fp8_metas": {"scale": 3},
+    }
+
+
+@pytest.mark.parametrize(
+    ("interval", "updated_after"),
+    [(1, [0, 1, 2, 3, 4, 5]), (2, [1, 3, 5]), (3, [2, 5])],
+)
+def test_metadata_are_replaced_at_every_interval(interval: int, updated_after: list[int]) -> None:
+    name = te_api.metadata_collection()
+    old, new = {name: {"scale": jnp.float32(2)}}, {name: {"scale": jnp.float32(3)}, "params": {}}
+    steps = range(6)
+    found = [float(te_api.update_fp8_metas(old, new, step, interval)["scale"]) for step in steps]
+    assert found == [3.0 if step in updated_after else 2.0 for step in steps]
+
+
+def test_step_may_be_traced() -> None:
+    name = te_api.metadata_collection()
+    old, new = {name: {"scale": jnp.float32(2)}}, {name: {"scale": jnp.float32(3)}}
+    update = jax.jit(lambda step: te_api.update_fp8_metas(old, new, step, 2))
+    assert [float(update(step)["scale"]) for step in (0, 1)] == [2.0, 3.0]
+
+
+def test_recipe_without_metadata_has_none_to_replace() -> None:
+    assert te_api.update_fp8_metas({"params": {}}, {"params": {}}, 0) == {}
