@@ -134,4 +134,3 @@ def pytest_terminal_summary(terminalreporter: Any) -> None:  # noqa: ANN401 - py
     if skipped:
         terminalreporter.write_line(f"{skipped} tests were NOT VERIFIED; the reasons are above", yellow=True)
     terminalreporter.write_line(te_api.engine().kind.description)
-

@@ -6,11 +6,11 @@ Exit codes: 0 done; 1 it ran and did not hold (training diverged, or FP8 was not
 
 import argparse
 import dataclasses
-import datetime
 import enum
 import json
 import os
 import sys
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -171,9 +171,9 @@ def _train(args: argparse.Namespace) -> int:
     config = build_config(given)
     dry_run = "dry_run" in given
     if dry_run:
-        sizes = {"train_size": config.batch_size, "test_size": config.test_batch_size}
-        config = dataclasses.replace(config, epochs=1, **sizes)
-    output = given.get("output") or Path("runs") / f"{datetime.datetime.now():%Y%m%d-%H%M%S}-{config.precision.value}"
+        one_batch, one_test_batch = config.batch_size, config.test_batch_size
+        config = dataclasses.replace(config, epochs=1, train_size=one_batch, test_size=one_test_batch)
+    output = given.get("output") or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{config.precision.value}"
     _check_output(output)
 
     from mnist_fp8 import console, environment, train  # noqa: PLC0415 - importing JAX takes half a second

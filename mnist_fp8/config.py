@@ -6,7 +6,6 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-
 MAX_SEED = 2**32 - 1
 """JAX keeps 32 bits of a seed: a larger one would silently be another seed, or none."""
 

@@ -115,7 +115,7 @@ def _make_builder(data_dir: Path) -> Any:  # noqa: ANN401
 
     with tfds.core.registered.skip_registration():
 
-        class OfflineMnist(mnist.MNIST):  # type: ignore[misc]
+        class OfflineMnist(mnist.MNIST):
             """TFDS's MNIST, generated from the files in this package."""
 
             name = "mnist"

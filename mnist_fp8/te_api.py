@@ -106,7 +106,7 @@ def choose_run_kind(requested: RunKind | None, *, no_gpu: str, extension: Path |
 
 def why_no_gpu() -> str:
     """Why JAX would not use a GPU here, found out without starting its backend; empty if it would."""
-    platforms = str(jax.config.jax_platforms or "")
+    platforms = str(jax.config.values["jax_platforms"] or "")
     if platforms and not {"cuda", "gpu"} & set(platforms.split(",")):
         return f"JAX restricted to {platforms} (JAX_PLATFORMS)"
     if not any(importlib.util.find_spec(f"jax_cuda{major}_plugin") for major in (12, 13)):

@@ -15,6 +15,7 @@ import optax
 from flax import struct
 from flax.training import train_state
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.typing import ArrayLike
 
 from mnist_fp8 import data, float8, te_api
 from mnist_fp8.config import ConfigError, Precision, TrainConfig
@@ -31,7 +32,7 @@ class Float8MissingError(RuntimeError):
     """A model that should compute in FP8 does not; the message lists where."""
 
 
-class TrainState(train_state.TrainState):  # type: ignore[misc]
+class TrainState(train_state.TrainState):
     """Flax's state and the static facts that change what is traced.
 
     Attributes:
@@ -194,7 +195,7 @@ def mesh_context(config: TrainConfig) -> contextlib.AbstractContextManager[objec
 
 @jax.jit
 def apply_model(
-    state: TrainState, images: jax.Array, labels: jax.Array, metadata: Metadata, rngs: Mapping[str, jax.Array]
+    state: TrainState, images: ArrayLike, labels: ArrayLike, metadata: Metadata, rngs: Mapping[str, jax.Array]
 ) -> tuple[dict[str, Any], jax.Array, jax.Array]:
     """Run the model forward and backward on a batch.
 
@@ -330,7 +331,7 @@ def _eval_batch(
 
 
 def check_fp8(
-    state: TrainState, images: jax.Array, labels: jax.Array, metadata: Metadata, rngs: Mapping[str, jax.Array]
+    state: TrainState, images: ArrayLike, labels: ArrayLike, metadata: Metadata, rngs: Mapping[str, jax.Array]
 ) -> list[float8.Gemm]:
     """Make sure that every dense layer multiplies quantized operands, forward and backward.
 
@@ -342,7 +343,7 @@ def check_fp8(
     Raises:
         Float8MissingError: a dense layer computes in another precision, or does not compute where it should.
     """
-    jaxpr = jax.make_jaxpr(apply_model.__wrapped__)(state, images, labels, metadata, rngs)
+    jaxpr = jax.make_jaxpr(apply_model)(state, images, labels, metadata, rngs)
     found = float8.gemms(jaxpr)
     problems = [problem for layer in _dense_layers(state.params) for problem in _fp8_problems(layer, found)]
     problems += [_unquantized(gemm) for gemm in found if not gemm.quantized]

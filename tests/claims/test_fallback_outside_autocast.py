@@ -27,13 +27,13 @@ GRAD = jax.random.normal(jax.random.fold_in(KEY, 1), (16, 16), jnp.bfloat16)
 
 
 @pytest.fixture(scope="module")
-def layer() -> Any:  # noqa: ANN401
+def layer() -> Any:
     """A dense layer with a bias."""
     return te_api.dense_general(features=16)
 
 
 @pytest.fixture(scope="module")
-def variables(layer: Any) -> dict[str, Any]:  # noqa: ANN401
+def variables(layer: Any) -> dict[str, Any]:
     """Variables from an initialisation under autocast, with metadata that would change any result they touch."""
     made = init(layer, fp8(amax_history_len=4), X)
     name = te_api.metadata_collection()
@@ -43,13 +43,13 @@ def variables(layer: Any) -> dict[str, Any]:  # noqa: ANN401
     return made
 
 
-def passes(layer: Any, variables: Any) -> tuple[jax.Array, jax.Array, dict[str, Any]]:  # noqa: ANN401
+def passes(layer: Any, variables: Any) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
     """Output, input gradient and gradients of the variables, in whatever mode surrounds the call.
 
     It is traced at every call, since ``jax.jit`` would not see that the mode has changed.
     """
 
-    def fresh(variables: Any, x: jax.Array, grad: jax.Array) -> Any:  # noqa: ANN401
+    def fresh(variables: Any, x: jax.Array, grad: jax.Array) -> Any:
         y, pull_back = jax.vjp(layer.apply, variables, x)
         grads, dx = pull_back(grad)
         return y, dx, grads
@@ -58,12 +58,12 @@ def passes(layer: Any, variables: Any) -> tuple[jax.Array, jax.Array, dict[str, 
 
 
 @pytest.fixture(scope="module")
-def bf16(layer: Any, variables: dict[str, Any]) -> tuple[jax.Array, jax.Array, dict[str, Any]]:  # noqa: ANN401
+def bf16(layer: Any, variables: dict[str, Any]) -> tuple[jax.Array, jax.Array, dict[str, Any]]:
     """The reference: the same parameters alone, never near an autocast."""
     return passes(layer, {"params": variables["params"]})
 
 
-def assert_bf16(found: Any, bf16: Any, *, where: str) -> None:  # noqa: ANN401
+def assert_bf16(found: Any, bf16: Any, *, where: str) -> None:
     """Output and gradients of the parameters equal the reference bit for bit."""
     __tracebackhide__ = True
     assert_equal(where=f"{where}: output", actual=found[0], expected=bf16[0])
@@ -71,29 +71,29 @@ def assert_bf16(found: Any, bf16: Any, *, where: str) -> None:  # noqa: ANN401
     assert_trees_equal(where=f"{where}: gradient", actual=found[2]["params"], expected=bf16[2]["params"])
 
 
-def assert_not_bf16(found: Any, bf16: Any, *, where: str) -> None:  # noqa: ANN401
+def assert_not_bf16(found: Any, bf16: Any, *, where: str) -> None:
     """Control: FP8 differs."""
     __tracebackhide__ = True
     assert not np.array_equal(found[0], bf16[0]), f"Control: {where}: FP8 should not equal BF16"
 
 
 def test_metadata_without_autocast_leave_output_and_gradients_in_bf16(
-    layer: Any,  # noqa: ANN401
+    layer: Any,
     variables: dict[str, Any],
-    bf16: Any,  # noqa: ANN401
+    bf16: Any,
 ) -> None:
     assert_bf16(passes(layer, variables), bf16, where="metadata present, no autocast")
     with fp8(amax_history_len=4)():
         assert_not_bf16(passes(layer, variables), bf16, where="the same call under autocast")
 
 
-def test_disabled_autocast_falls_back_as_well(layer: Any, variables: dict[str, Any], bf16: Any) -> None:  # noqa: ANN401
+def test_disabled_autocast_falls_back_as_well(layer: Any, variables: dict[str, Any], bf16: Any) -> None:
     for recipe in (None, te_api.make_recipe(RecipeConfig(amax_history_len=4))):
         with te_api.autocast(enabled=False, recipe=recipe):
             assert_bf16(passes(layer, variables), bf16, where=f"autocast disabled, recipe {recipe}")
 
 
-def test_program_outside_autocast_holds_no_float8(layer: Any, variables: dict[str, Any]) -> None:  # noqa: ANN401
+def test_program_outside_autocast_holds_no_float8(layer: Any, variables: dict[str, Any]) -> None:
     jaxpr = jax.make_jaxpr(lambda v: passes(layer, v))(variables)
     found = float8.quantized_dtypes(jaxpr)
     assert not found, f"quantized dtypes={sorted(found)}, but should be none"
@@ -101,7 +101,7 @@ def test_program_outside_autocast_holds_no_float8(layer: Any, variables: dict[st
         assert float8.quantized_dtypes(jax.make_jaxpr(lambda v: passes(layer, v))(variables)), "Control: under autocast"
 
 
-def test_metadata_stay_untouched_outside_autocast(layer: Any, variables: dict[str, Any], bf16: Any) -> None:  # noqa: ANN401
+def test_metadata_stay_untouched_outside_autocast(layer: Any, variables: dict[str, Any], bf16: Any) -> None:
     name = te_api.metadata_collection()
     before = jax.tree.map(np.array, variables[name])
     y, updated = layer.apply(variables, X, mutable=[name])
@@ -110,8 +110,8 @@ def test_metadata_stay_untouched_outside_autocast(layer: Any, variables: dict[st
     assert_trees_equal(where="metadata in the variables", actual=variables[name], expected=before)
 
 
-def test_gradient_of_unused_metadata_is_zero(layer: Any, variables: dict[str, Any]) -> None:  # noqa: ANN401
-    """They do not take part. (Written back as metadata these zeros would destroy them: see the next test.)"""
+def test_gradient_of_unused_metadata_is_zero(layer: Any, variables: dict[str, Any]) -> None:
+    """They do not take part; written back as metadata, these zeros would destroy them (see the next test)."""
     grads = passes(layer, variables)[2][te_api.metadata_collection()]
     assert_trees_equal(where="gradient of metadata", actual=grads, expected=jax.tree.map(jnp.zeros_like, grads))
 
@@ -132,7 +132,7 @@ def test_training_outside_autocast_keeps_metadata_for_later() -> None:
     assert np.isfinite(fp8_loss), f"loss of the FP8 step after it={fp8_loss}"
 
 
-def test_initialisation_under_autocast_changes_no_parameter(layer: Any) -> None:  # noqa: ANN401
+def test_initialisation_under_autocast_changes_no_parameter(layer: Any) -> None:
     inside = init(layer, fp8(), X)["params"]
     outside = te_api.unbox(layer.init(jax.random.key(0), X))
     assert set(outside) == {"params"}, f"collections outside autocast={sorted(outside)}, but should be params only"
@@ -140,9 +140,9 @@ def test_initialisation_under_autocast_changes_no_parameter(layer: Any) -> None:
 
 
 def test_nested_and_reentered_autocasts_restore_the_mode_around_them(
-    layer: Any,  # noqa: ANN401
+    layer: Any,
     variables: dict[str, Any],
-    bf16: Any,  # noqa: ANN401
+    bf16: Any,
 ) -> None:
     delayed, current = fp8(amax_history_len=4), fp8("Float8CurrentScaling")
     with delayed():
@@ -164,7 +164,7 @@ def test_nested_and_reentered_autocasts_restore_the_mode_around_them(
         assert_bf16(passes(layer, variables), bf16, where="after re-entering")
 
 
-def test_exception_inside_autocast_ends_it(layer: Any, variables: dict[str, Any], bf16: Any) -> None:  # noqa: ANN401
+def test_exception_inside_autocast_ends_it(layer: Any, variables: dict[str, Any], bf16: Any) -> None:
     with pytest.raises(RuntimeError, match="on purpose"), fp8(amax_history_len=4)():
         raise RuntimeError("on purpose")
     assert_bf16(passes(layer, variables), bf16, where="after an exception inside autocast")
@@ -173,7 +173,7 @@ def test_exception_inside_autocast_ends_it(layer: Any, variables: dict[str, Any]
     assert_bf16(passes(layer, variables), bf16, where="after an exception inside a nested autocast")
 
 
-def test_unsupported_recipe_leaves_no_trace(layer: Any, variables: dict[str, Any], bf16: Any) -> None:  # noqa: ANN401
+def test_unsupported_recipe_leaves_no_trace(layer: Any, variables: dict[str, Any], bf16: Any) -> None:
     """Entering fails, for a recipe that no release supports in JAX; what follows is in BF16."""
     recipe = te_api.make_recipe(RecipeConfig("Float8BlockScaling"))
     with pytest.raises((ValueError, AssertionError)), te_api.autocast(enabled=True, recipe=recipe):
@@ -181,7 +181,7 @@ def test_unsupported_recipe_leaves_no_trace(layer: Any, variables: dict[str, Any
     assert_bf16(passes(layer, variables), bf16, where="after an autocast that could not be entered")
 
 
-def test_autocast_of_another_thread_ends_with_it(layer: Any, variables: dict[str, Any], bf16: Any) -> None:  # noqa: ANN401
+def test_autocast_of_another_thread_ends_with_it(layer: Any, variables: dict[str, Any], bf16: Any) -> None:
     found: list[Any] = []
 
     def work() -> None:
@@ -196,13 +196,13 @@ def test_autocast_of_another_thread_ends_with_it(layer: Any, variables: dict[str
     assert_bf16(passes(layer, variables), bf16, where="after the thread")
 
 
-def test_missing_metadata_under_autocast_is_an_error_not_a_fallback(layer: Any, variables: dict[str, Any]) -> None:  # noqa: ANN401
+def test_missing_metadata_under_autocast_is_an_error_not_a_fallback(layer: Any, variables: dict[str, Any]) -> None:
     # Control: the opposite case. The error names the collection.
     with fp8()(), pytest.raises(flax.errors.FlaxError, match=te_api.metadata_collection()):
         layer.apply({"params": variables["params"]}, X)
 
 
-def test_stale_metadata_do_not_disturb_a_recipe_that_keeps_none(layer: Any, variables: dict[str, Any]) -> None:  # noqa: ANN401
+def test_stale_metadata_do_not_disturb_a_recipe_that_keeps_none(layer: Any, variables: dict[str, Any]) -> None:
     with fp8("Float8CurrentScaling")():
         with_stale = passes(layer, variables)
         without = passes(layer, {"params": variables["params"]})

@@ -38,7 +38,7 @@ class Stack(nn.Module):
 
 def gradient_jaxpr(
     mode: te_api.Autocast, *, of_loss: Callable[[Function], Function] | None = None, of_gradient: Any = None
-) -> Any:  # noqa: ANN401
+) -> Any:
     """The jaxpr of a loss and its gradients with respect to variables and input, traced afresh in a mode.
 
     Args:
@@ -50,14 +50,14 @@ def gradient_jaxpr(
         model = Stack()
         variables = te_api.unbox(model.init(jax.random.key(0), X))
 
-        def loss(variables: Any, x: jax.Array) -> jax.Array:  # noqa: ANN401
+        def loss(variables: Any, x: jax.Array) -> jax.Array:
             return jnp.sum(model.apply(variables, x).astype(jnp.float32) ** 2)
 
         gradient = jax.value_and_grad(of_loss(loss) if of_loss else loss, argnums=(0, 1))
         return jax.make_jaxpr(of_gradient(gradient) if of_gradient else gradient)(variables, X)
 
 
-def operands(jaxpr: Any) -> dict[tuple[str, str], Counter[tuple[str, str]]]:  # noqa: ANN401
+def operands(jaxpr: Any) -> dict[tuple[str, str], Counter[tuple[str, str]]]:
     """Operand dtypes of the matrix products, by layer and direction. Left and right are not told apart."""
     found: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
     for gemm in float8.gemms(jaxpr):
@@ -67,7 +67,7 @@ def operands(jaxpr: Any) -> dict[tuple[str, str], Counter[tuple[str, str]]]:  # 
     return found
 
 
-def assert_operands(jaxpr: Any, *, forward: tuple[str, str], backward: tuple[str, str]) -> None:  # noqa: ANN401
+def assert_operands(jaxpr: Any, *, forward: tuple[str, str], backward: tuple[str, str]) -> None:
     """Each of the layers has one forward and two backward products, of the given operands."""
     __tracebackhide__ = True
     found = operands(jaxpr)
@@ -133,7 +133,7 @@ def test_products_stay_float8_in_a_scan_over_layers() -> None:
     """A stack of layers as one scanned body, as in a transformer: differentiated from outside."""
     layer = dense_layer(features=32)
 
-    def loss(stacked: Any, x: jax.Array) -> jax.Array:  # noqa: ANN401
+    def loss(stacked: Any, x: jax.Array) -> jax.Array:
         y, _ = jax.lax.scan(lambda carry, variables: (layer.apply(variables, carry), None), x, stacked)
         return jnp.sum(y.astype(jnp.float32) ** 2)
 
@@ -318,7 +318,7 @@ def test_check_fp8_rejects_a_model_without_dense_layers() -> None:
     model = nn.Conv(32, (28, 28), padding="VALID")
     params = model.init(jax.random.key(0), images)["params"]
 
-    def apply(variables: Any, x: jax.Array, **_: Any) -> jax.Array:  # noqa: ANN401
+    def apply(variables: Any, x: jax.Array, **_: Any) -> jax.Array:
         return model.apply(variables, x).reshape(x.shape[0], -1)
 
     with pytest.raises(train.Float8MissingError, match="the model has no dense layer"):

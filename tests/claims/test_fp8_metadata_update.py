@@ -234,7 +234,7 @@ def test_metadata_carried_through_scan_equal_a_loop() -> None:
     grads = jnp.stack([jnp.asarray(with_amax(3.0**i, SHAPES["grad"], i), jnp.bfloat16) for i in range(steps)])
     variables = variables_of(kernel, settled_metas())
 
-    def body(metadata: Any, batch: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:  # noqa: ANN401
+    def body(metadata: Any, batch: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
         step = dense_step(layer, mode, {**variables, name: metadata}, *batch)
         return step.metadata, None
 
@@ -257,7 +257,7 @@ def test_layer_applied_twice_returns_the_sum_of_both_updates() -> None:
     x, grad = (jnp.asarray(with_amax(2.0, SHAPES[t], 0), jnp.bfloat16) for t in ("x", "grad"))
     variables = variables_of(with_amax(2.0, SHAPES["kernel"], 0), settled_metas())
 
-    def both(variables: Any) -> jax.Array:  # noqa: ANN401
+    def both(variables: Any) -> jax.Array:
         return layer.apply(variables, x) + layer.apply(variables, x)
 
     with mode():

@@ -74,7 +74,9 @@ def assert_no_code_hangs_on_the_last_bits(values: Mapping[str, Array], scales: M
     """Control: no value is so close to halfway between two codes that a GPU's division decides which one it becomes."""
     for name in TENSORS:
         error = scale_tolerance(scales[name], RunKind.KERNEL)
-        low, high = (oracles.quantize(values[name], scales[name] + sign * error, FORMATS[fmt][name]) for sign in (-1, 1))
+        low, high = (
+            oracles.quantize(values[name], scales[name] + sign * error, FORMATS[fmt][name]) for sign in (-1, 1)
+        )
         assert_equal(where=f"Control: codes of {name} at both ends of the scale's error", actual=low, expected=high)
 
 
@@ -130,6 +132,27 @@ def test_rounding_is_to_the_nearest_code_and_ties_to_even() -> None:
     variables = variables_of(np.eye(16, dtype=np.float32), metas_of(ones))
     step = dense_step(layer, fp8(amax_history_len=4), variables, jnp.asarray(x), jnp.zeros((16, 16), jnp.float32))
     assert_equal(where="codes of E4M3", actual=step.y[0, : len(codes)], expected=codes)
+
+
+def test_current_scaling_spreads_a_tensor_over_the_whole_format() -> None:
+    """The largest value becomes the largest code: what is small beside it is rounded as a subnormal, no earlier.
+
+    A scale that is off by a power of two leaves all other values as they are. The identity as kernel shows the codes
+    of input and gradient; 1.75 as their amax makes the scales powers of two, 256 and 32768.
+    """
+    sizes = {"x": 2.0 ** -np.arange(24), "grad": 2.0 ** -np.arange(40)}
+    values = {name: np.zeros((16, 16), np.float32) for name in sizes}
+    for name, size in sizes.items():
+        steps = np.concatenate([[1.75], 1.3 * size[1:]])
+        values[name].flat[: 5 * len(steps) : 5] = steps
+    values["kernel"] = np.eye(16, dtype=np.float32)
+    scales = {"x": np.float32(256), "kernel": np.float32(448), "grad": np.float32(32768)}
+    layer = dense_layer(features=16, use_bias=False)
+    x, grad = jnp.asarray(values["x"]), jnp.asarray(values["grad"])
+    step = dense_step(layer, fp8("Float8CurrentScaling"), variables_of(values["kernel"], {}), x, grad)
+    expected = oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID")
+    assert_equal(where="Control: codes lost to underflow", actual=expected.y.value[values["x"] != 0].min(), expected=0)
+    assert_passes(step, expected, "float32", where="current scaling, amax 1.75")
 
 
 def test_exactly_representable_values_give_the_exact_product() -> None:

@@ -143,7 +143,9 @@ SECTIONS: dict[str, list[BadInput]] = {
         BadInput("mnist-fp8 train --mesh dp=0", "argument --mesh: 'dp=0' is not of the form AXIS=N[,AXIS=N]"),
         BadInput("mnist-fp8 train --mesh dp=2,dp=2", "argument --mesh: 'dp=2,dp=2' names an axis twice"),
         BadInput("mnist-fp8 train --mesh tp=2", "mesh axis 'tp' divides the model; this trainer divides the batch"),
-        BadInput("mnist-fp8 train --mesh dp=2 --batch-size 15", "batch size is 15; expected a multiple of the mesh's 2"),
+        BadInput(
+            "mnist-fp8 train --mesh dp=2 --batch-size 15", "batch size is 15; expected a multiple of the mesh's 2"
+        ),
     ],
     "Output": [
         BadInput("mnist-fp8 train --output a-file", "output a-file cannot be a folder: a-file is a file"),

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-
 from library import bad_input
 from library.bad_input import ROWS, BadInput, Outcome, exit_code
 from library.subprocesses import ROOT, TIMEOUT_S, run_python
+
 from mnist_fp8 import __version__, cli, plots, te_api, train
 from mnist_fp8.config import ConfigError, Precision, RecipeConfig, TrainConfig
 
@@ -117,8 +117,12 @@ def test_no_argument_means_the_defaults() -> None:
 
 @pytest.mark.parametrize(
     ("arguments", "precision"),
-    [([], Precision.FLAX_BF16), (["--use-te"], Precision.TE_BF16), (["--use-fp8"], Precision.TE_FP8)]
-    + [(["--use-te", "--use-fp8"], Precision.TE_FP8)],
+    [
+        ([], Precision.FLAX_BF16),
+        (["--use-te"], Precision.TE_BF16),
+        (["--use-fp8"], Precision.TE_FP8),
+        (["--use-te", "--use-fp8"], Precision.TE_FP8),
+    ],
     ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else value.value,
 )
 def test_precision_follows_the_flags(arguments: list[str], precision: Precision) -> None:
@@ -192,7 +196,8 @@ def test_help_states_the_real_defaults(capsys: Captured) -> None:
 def complete(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Path]:
     """A run of two epochs in Flax BF16, and its folder, whose name has brackets."""
     folder = tmp_path_factory.mktemp("complete") / "runs" / "[first]"
-    return trained(*SMALL, "--epochs", "2", "--output", str(folder)), folder
+    with contextlib.chdir(folder.parents[1]):
+        return trained(*SMALL, "--epochs", "2", "--output", str(folder)), folder
 
 
 @pytest.fixture(scope="module")
@@ -221,7 +226,7 @@ def strict_json(path: Path) -> Any:  # noqa: ANN401
 
 def summary_of(out: str) -> dict[str, str]:
     """The facts under the epochs, by name."""
-    return dict(re.split(r" {2,}", line, maxsplit=1) for line in out.split("\n\n")[-1].splitlines())
+    return dict(re.split(r" {2,}", line, maxsplit=1) for line in out.rsplit("\n\n", maxsplit=1)[-1].splitlines())
 
 
 def test_complete_run_prints_epochs_and_what_it_wrote(complete: tuple[Outcome, Path]) -> None:
@@ -229,10 +234,11 @@ def test_complete_run_prints_epochs_and_what_it_wrote(complete: tuple[Outcome, P
     assert (outcome.code, outcome.err) == (0, "")
     epochs = [line for line in outcome.out.splitlines() if line.startswith("epoch ")]
     assert [line.split("  ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
-    assert outcome.out.splitlines()[-2:] == [
-        f"written             {folder / name}" for name in ("metrics.json", "curves.png")
-    ]
-    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "metrics.json"]
+    written = [line.split()[-1] for line in outcome.out.splitlines() if line.startswith("written ")]
+    assert written == [str(folder / name) for name in ("metrics.json", "curves.png")]
+    assert {path for path in outcome.written if Path(path).suffix} == {
+        f"runs/[first]/{name}" for name in ("metrics.json", "curves.png")
+    }
     assert "parameters" not in outcome.out, "variables were not asked for"
 
 

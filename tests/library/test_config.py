@@ -64,7 +64,7 @@ def test_recipe_refuses_what_no_recipe_can_take(values: dict[str, Any], message:
     assert str(error.value) == message
 
 
-@pytest.mark.parametrize("values", ACCEPTED, ids=lambda values: ", ".join(values))
+@pytest.mark.parametrize("values", ACCEPTED, ids=", ".join)
 def test_training_accepts_the_values_just_inside_its_limits(values: dict[str, Any]) -> None:
     assert {name: getattr(TrainConfig(**values), name) for name in values} == values
 

@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import filelock
 import numpy as np
 import pytest
+from library.subprocesses import ROOT, broken_package, run_code, was_imported
 from tensorflow_datasets.image_classification import mnist
 
-from library.subprocesses import ROOT, broken_package, run_code, was_imported
 from mnist_fp8 import data
 
 FILES = ROOT / "mnist_fp8" / "mnist_files"

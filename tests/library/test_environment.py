@@ -66,8 +66,10 @@ def test_devices_are_counted_and_named() -> None:
     ("device", "described"),
     [
         (SimpleNamespace(device_kind="cpu"), "2 x cpu"),
-        (SimpleNamespace(device_kind="NVIDIA H100", compute_capability="9.0"),
-         "2 x NVIDIA H100 (compute capability 9.0)"),
+        (
+            SimpleNamespace(device_kind="NVIDIA H100", compute_capability="9.0"),
+            "2 x NVIDIA H100 (compute capability 9.0)",
+        ),
     ],
     ids=["CPU", "GPU"],
 )

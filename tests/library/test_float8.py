@@ -50,7 +50,7 @@ def with_own_tangent(f: Program) -> Program:
 WRAPPERS: dict[str, Callable[[Program], Program]] = {
     "nothing": lambda f: f,
     "jit": jax.jit,
-    "jit in jit": lambda f: jax.jit(lambda a, b: jax.jit(f)(a, b)),
+    "jit in jit": lambda f: jax.jit(jax.jit(f)),
     "remat": jax.checkpoint,
     "custom_vjp": with_own_derivative,
     "custom_jvp": with_own_tangent,
@@ -115,7 +115,7 @@ def test_program_without_products_has_none() -> None:
 
 
 def test_input_that_nothing_uses_counts_among_the_dtypes() -> None:
-    assert dtypes(lambda a, b: b, A.astype(jnp.float8_e5m2), B) == {"float8_e5m2"}
+    assert dtypes(lambda _, b: b, A.astype(jnp.float8_e5m2), B) == {"float8_e5m2"}
 
 
 def test_constant_counts_among_the_dtypes() -> None:
@@ -138,7 +138,7 @@ def test_operands_are_taken_from_the_places_of_the_primitive(name: str, position
     primitive = core.Primitive(name)
     primitive.def_abstract_eval(lambda *operands: operands[-1])
     inputs = [jnp.ones(4, jnp.float8_e5m2 if place in positions else jnp.float32) for place in range(4)]
-    (found,) = gemms(lambda *operands: primitive.bind(*operands), *inputs)
+    (found,) = gemms(primitive.bind, *inputs)
     assert (found.lhs, found.rhs, found.primitive) == ("float8_e5m2", "float8_e5m2", name)
 
 

@@ -74,7 +74,16 @@ def test_kind_of_run_follows_request_gpu_and_extension(
         ("cuda,cpu", True, (0, 1), ""),
         ("gpu", True, (0, 1), ""),
     ],
-    ids=["JAX on a CPU", "no plugin", "no driver", "no device", "no devices", "two GPUs", "JAX on CUDA", "JAX on a GPU"],
+    ids=[
+        "JAX on a CPU",
+        "no plugin",
+        "no driver",
+        "no device",
+        "no devices",
+        "two GPUs",
+        "JAX on CUDA",
+        "JAX on a GPU",
+    ],
 )
 def test_gpu_is_looked_for_without_starting_jax(
     monkeypatch: pytest.MonkeyPatch, platforms: str, *, plugin: bool, answers: tuple[int, int] | None, expected: str
@@ -243,7 +252,12 @@ def test_modes_are_equal_by_what_they_do() -> None:
     """``jax.jit`` traces once for each mode, and not more often."""
     asked = RecipeConfig("DelayedScaling", amax_history_len=4)
     assert hash(te_api.Autocast(asked)) == hash(te_api.Autocast(RecipeConfig("DelayedScaling", amax_history_len=4)))
-    modes = {te_api.Autocast(asked), te_api.Autocast(RecipeConfig()), te_api.Autocast(), te_api.Autocast(asked, ("dp",))}
+    modes = {
+        te_api.Autocast(asked),
+        te_api.Autocast(RecipeConfig()),
+        te_api.Autocast(),
+        te_api.Autocast(asked, ("dp",)),
+    }
     assert len(modes) == 4
 
 

@@ -10,8 +10,8 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-
 from library.subprocesses import run_code
+
 from mnist_fp8 import te_host
 
 
@@ -163,9 +163,7 @@ def test_package_loads_in_an_empty_environment(tmp_path: Path) -> None:
     ],
     ids=["missing dependency", "error in jax", "Ctrl-C in common", "error in the package"],
 )
-def test_failing_import_leaves_neither_modules_nor_variables(
-    tmp_path: Path, parts: dict[str, str], error: str
-) -> None:
+def test_failing_import_leaves_neither_modules_nor_variables(tmp_path: Path, parts: dict[str, str], error: str) -> None:
     found = report(package(tmp_path, **parts), **VARIABLES)
     assert found == {"error": error, "modules": [], "changed": {}}
 
@@ -209,7 +207,6 @@ def test_broken_package_is_one_line_for_the_person_who_asked(tmp_path: Path) -> 
     broken = package(tmp_path, jax="raise ImportError('a broken\\n transformer_engine')")
     lines = run_code(code, cwd=tmp_path, first_on_path=broken, JAX_PLATFORMS="cpu", MNIST_FP8_TE="").splitlines()
     assert lines == [
-        "mnist-fp8: error: Transformer Engine does not import (host run):"
-        " ImportError: a broken transformer_engine",
+        "mnist-fp8: error: Transformer Engine does not import (host run): ImportError: a broken transformer_engine",
         "2",
     ]

@@ -14,7 +14,7 @@ import numpy.typing as npt
 Array = npt.NDArray[Any]
 
 
-def assert_close(*, where: str, actual: Any, expected: Any, tolerance: Any) -> None:  # noqa: ANN401 - any array
+def assert_close(*, where: str, actual: Any, expected: Any, tolerance: Any) -> None:
     """Compare two tensors element by element.
 
     Args:
@@ -44,7 +44,7 @@ def assert_close(*, where: str, actual: Any, expected: Any, tolerance: Any) -> N
         raise AssertionError(message + _guess(found, wanted))
 
 
-def assert_equal(*, where: str, actual: Any, expected: Any, nan: bool = False) -> None:  # noqa: ANN401
+def assert_equal(*, where: str, actual: Any, expected: Any, nan: bool = False) -> None:
     """Compare two tensors exactly.
 
     Args:
@@ -65,15 +65,15 @@ def assert_equal(*, where: str, actual: Any, expected: Any, nan: bool = False) -
     if not np.array_equal(found, wanted, equal_nan=True):
         wrong = ~((found == wanted) | (np.isnan(found) & np.isnan(wanted)))
         first = tuple(int(i) for i in np.argwhere(wrong)[0])
-        shown = f"; {_short(found)}, but should be {_short(wanted)}" if wanted.size <= 16 else ""  # noqa: PLR2004
+        shown = f"; {_short(found)}, but should be {_short(wanted)}" if wanted.size <= 16 else ""
         message = (
-            f"{where}: {int(wrong.sum())} of {wrong.size} elements differ; first {list(first)}={found[first]!r},"
-            f" but should be {wanted[first]!r}{shown}"
+            f"{where}: {int(wrong.sum())} of {wrong.size} elements differ; first {list(first)}={float(found[first])!r},"
+            f" but should be {float(wanted[first])!r}{shown}"
         )
         raise AssertionError(message + _guess(found, wanted))
 
 
-def assert_close_norm(*, where: str, actual: Any, expected: Any, tolerance: float) -> None:  # noqa: ANN401
+def assert_close_norm(*, where: str, actual: Any, expected: Any, tolerance: float) -> None:
     """Compare two tensors as a whole: the norm of their difference, relative to the expected one's.
 
     Args:
@@ -98,19 +98,19 @@ def assert_close_norm(*, where: str, actual: Any, expected: Any, tolerance: floa
         raise AssertionError(message + _guess(found, wanted))
 
 
-def assert_trees_equal(*, where: str, actual: Any, expected: Any) -> None:  # noqa: ANN401
+def assert_trees_equal(*, where: str, actual: Any, expected: Any) -> None:
     """Compare two trees of tensors exactly, leaf by leaf; every leaf that differs is listed."""
     __tracebackhide__ = True
     _compare_trees(assert_equal, where, actual, expected)
 
 
-def assert_trees_close_norm(*, where: str, actual: Any, expected: Any, tolerance: float) -> None:  # noqa: ANN401
+def assert_trees_close_norm(*, where: str, actual: Any, expected: Any, tolerance: float) -> None:
     """Compare two trees of tensors leaf by leaf with `assert_close_norm`; every leaf that differs is listed."""
     __tracebackhide__ = True
     _compare_trees(functools.partial(assert_close_norm, tolerance=tolerance), where, actual, expected)
 
 
-def _compare_trees(compare: Callable[..., None], where: str, actual: Any, expected: Any) -> None:  # noqa: ANN401
+def _compare_trees(compare: Callable[..., None], where: str, actual: Any, expected: Any) -> None:
     __tracebackhide__ = True
     found, wanted = _leaves(actual), _leaves(expected)
     problems = [f"{where}: {path} is missing" for path in wanted if path not in found]
@@ -123,7 +123,7 @@ def _compare_trees(compare: Callable[..., None], where: str, actual: Any, expect
     assert not problems, "\n".join(problems)
 
 
-def _leaves(tree: Any) -> dict[str, Any]:  # noqa: ANN401
+def _leaves(tree: Any) -> dict[str, Any]:
     return {jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
@@ -147,7 +147,7 @@ def assert_same_structure(*, where: str, actual: Mapping[str, Any], expected: Ma
     assert not problems, f"{where}: " + "; ".join(problems)
 
 
-def _float64(array: Any) -> Array:  # noqa: ANN401
+def _float64(array: Any) -> Array:
     return np.asarray(array).astype(np.float64)
 
 
@@ -165,6 +165,6 @@ def _guess(found: Array, wanted: Array) -> str:
     if norm > 0:
         factor = float(np.sum(found * wanted)) / norm
         residual = np.linalg.norm(found - factor * wanted) / np.sqrt(norm)
-        if residual < 0.05 and abs(factor - 1) > 0.1:  # noqa: PLR2004 - only a hint
+        if residual < 0.05 and abs(factor - 1) > 0.1:
             return f"; as a whole it is {factor:.4g} times what was expected"
     return ""

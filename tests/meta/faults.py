@@ -1,0 +1,558 @@
+"""Faults put into a copy of Transformer Engine, and the claim that has to catch each.
+
+``python tests/meta/faults.py`` copies the installed TE (written for 2.20.2), edits one place at a time, runs the claim's
+own tests against the copy and prints the table of ``docs/faults.md``: each fault has to turn that claim red with a
+message that matches. A fault whose place is not found in the source is an error, not a pass.
+
+The run is a host run: the faults are in TE's Python.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import importlib.util
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parents[2]
+HELPER, QUANTIZER = "jax/quantize/helper.py", "jax/quantize/quantizer.py"
+MODULE, DENSE = "jax/flax/module.py", "jax/dense.py"
+GEMM, RECIPE = "jax/cpp_extensions/gemm.py", "common/recipe/__init__.py"
+
+
+@dataclasses.dataclass(frozen=True)
+class Fault:
+    """One edit of TE.
+
+    Attributes:
+        what: the fault in a few words.
+        claim: the claim that has to catch it, as the file ``tests/claims/test_<claim>.py``.
+        file: the file in TE.
+        old: text that stands there exactly once, or first.
+        new: what replaces it.
+        message: pattern that the failure's message has to match.
+    """
+
+    what: str
+    claim: str
+    file: str
+    old: str
+    new: str
+    message: str
+
+
+PARITY, FLOAT8, FALLBACK = "bf16_parity", "float8_in_jaxpr", "fallback_outside_autocast"
+METADATA, NUMERICS, ACCURACY = "fp8_metadata_update", "fp8_numerics", "short_run_accuracy"
+
+_BF16_DOT = "return jax.lax.dot_general(lhs, rhs, dim_nums, preferred_element_type=lhs.dtype)"
+_BACKWARD = "return dgrad, wgrad, dbias, quantizer_set"
+_FP8_DOT = "lhs.data, rhs.data, dim_nums, precision=precision, preferred_element_type=lhs.dq_dtype"
+_QUANTIZER_SET = """            quantization_checkpoint_name=self.quantization_checkpoint_name
+        )
+
+        if quantizer_set == noop_quantizer_set:"""
+
+FAULTS = [
+    # --- BF16 parity -----------------------------------------------------------------------------------------------
+    Fault("product doubled", PARITY, GEMM, _BF16_DOT, _BF16_DOT + " * 2", r"output: .* elements are wrong"),
+    Fault("kernel gradient halved", PARITY, DENSE, _BACKWARD, _BACKWARD.replace("wgrad", "wgrad * 0.5"), "kernel grad"),
+    Fault("input gradient zero", PARITY, DENSE, _BACKWARD, _BACKWARD.replace("dgrad", "dgrad * 0"), "is zero"),
+    Fault("input gradient negated", PARITY, DENSE, _BACKWARD, _BACKWARD.replace("dgrad", "-dgrad"), "input gradient"),
+    Fault("bias added twice", PARITY, MODULE, "y += jnp.reshape(bias", "y += 2 * jnp.reshape(bias", "output"),
+    Fault(
+        "kernel rounded to float8",
+        PARITY,
+        DENSE,
+        "kernel = kernel.astype(input_dtype)",
+        "kernel = kernel.astype(jnp.float8_e4m3fn).astype(input_dtype)",
+        "output: .* elements are wrong",
+    ),
+    Fault(
+        "bias starts at one",
+        PARITY,
+        MODULE,
+        "use_bias: bool = True\n    bias_init: Initializer = nn.initializers.zeros",
+        "use_bias: bool = True\n    bias_init: Initializer = nn.initializers.ones",
+        "initial bias",
+    ),
+    Fault(
+        "kernel scaled by fan-out",
+        PARITY,
+        MODULE,
+        '1.0, "fan_in", "truncated_normal", dtype=self.dtype',
+        '1.0, "fan_out", "truncated_normal", dtype=self.dtype',
+        "initial kernel",
+    ),
+    Fault(
+        "parameters stored in BF16",
+        PARITY,
+        MODULE,
+        "    dtype: DType = jnp.float32\n    input_axes",
+        "    dtype: DType = jnp.bfloat16\n    input_axes",
+        "bfloat16.*should be.*float32",
+    ),
+    Fault(
+        "output in float32",
+        PARITY,
+        MODULE,
+        "        assert y.dtype == input_dtype\n        return y",
+        "        return y.astype(jnp.float32)",
+        "dtype",
+    ),
+    # --- float8 in the program -------------------------------------------------------------------------------------
+    Fault("autocast does nothing", FLOAT8, HELPER, "            if enabled:\n", "            if False:\n", "bfloat16"),
+    Fault(
+        "formats swapped",
+        FLOAT8,
+        HELPER,
+        "return jnp.float8_e4m3fn, jnp.float8_e5m2",
+        "return jnp.float8_e5m2, jnp.float8_e4m3fn",
+        "first forward: .*e5m2.*should be 1 of .*e4m3",
+    ),
+    Fault(
+        "recipe replaced by none on the way",
+        FLOAT8,
+        MODULE,
+        "quantize_config = get_quantize_config_with_recipe(fp8_recipe)",
+        "fp8_recipe = None; quantize_config = get_quantize_config_with_recipe(None)",
+        "(?s).*(bfloat16|fp8_metas|noop|quantize_meta_set)",
+    ),
+    Fault(
+        "gradient left in BF16",
+        FLOAT8,
+        QUANTIZER,
+        "            grad_scaling_mode,\n            bwd_dtype,\n",
+        "            grad_scaling_mode,\n            jnp.bfloat16,\n",
+        "first backward: .*bfloat16",
+    ),
+    Fault(
+        "one layer of three left in BF16",
+        FLOAT8,
+        MODULE,
+        _QUANTIZER_SET,
+        _QUANTIZER_SET.replace(
+            "        if",
+            '        quantizer_set = noop_quantizer_set if self.name == "dense2" else quantizer_set\n        if',
+        ),
+        "dense2: forward has 0 float8",
+    ),
+    Fault(
+        "product in 16 bits after the casts",
+        FLOAT8,
+        GEMM,
+        _FP8_DOT,
+        _FP8_DOT.replace("lhs.data, rhs.data", "lhs.data.astype(jnp.bfloat16), rhs.data.astype(jnp.bfloat16)"),
+        "first forward: .*bfloat16",
+    ),
+    Fault(
+        "E4M3 format gives E5M2 gradients",
+        FLOAT8,
+        HELPER,
+        "return jnp.float8_e4m3fn, jnp.float8_e4m3fn",
+        "return jnp.float8_e4m3fn, jnp.float8_e5m2",
+        "first backward",
+    ),
+    Fault(
+        "HYBRID no longer the default",
+        FLOAT8,
+        RECIPE,
+        "fp8_format: Format = Format.HYBRID",
+        "fp8_format: Format = Format.E4M3",
+        "first backward",
+    ),
+    Fault(
+        "disabled autocast quantizes",
+        FLOAT8,
+        HELPER,
+        "            if enabled:\n",
+        "            if True:\n",
+        "(bfloat16|quantized dtypes)",
+    ),
+    # --- fallback --------------------------------------------------------------------------------------------------
+    Fault(
+        "metadata alone switch FP8 on",
+        FALLBACK,
+        MODULE,
+        "            fp8_recipe = get_global_quantize_recipe()\n",
+        "            fp8_recipe = get_global_quantize_recipe()\n"
+        '        if fp8_recipe is None and self.has_variable("fp8_metas", "x_scale"):\n'
+        '            fp8_recipe = __import__("transformer_engine.common.recipe", fromlist=["recipe"]).DelayedScaling()\n',
+        "metadata present, no autocast: output",
+    ),
+    Fault(
+        "autocast does not end",
+        FALLBACK,
+        HELPER,
+        "    finally:\n        _GLOBAL_RECIPE = old_global_recipe",
+        "    finally:\n        pass",
+        "(output|after|fp8_metas|metadata)",
+    ),
+    Fault(
+        "autocast does not end after an exception",
+        FALLBACK,
+        HELPER,
+        "            yield\n    finally:\n        _GLOBAL_RECIPE = old_global_recipe",
+        "            yield\n        _GLOBAL_RECIPE = old_global_recipe\n    finally:\n        pass",
+        "after an (exception inside|autocast that could not)",
+    ),
+    Fault(
+        "nested disabled autocast has no effect",
+        FALLBACK,
+        HELPER,
+        "    _GLOBAL_RECIPE = None\n\n    try:",
+        "    try:",
+        "disabled inside enabled",
+    ),
+    Fault(
+        "nested autocast ends the outer one",
+        FALLBACK,
+        HELPER,
+        "        _GLOBAL_RECIPE = old_global_recipe\n",
+        "        _GLOBAL_RECIPE = None\n",
+        "delayed scaling after a nested autocast",
+    ),
+    Fault(
+        "metadata used outside autocast",
+        FALLBACK,
+        MODULE,
+        "        if self.enable_low_rank_adaptation:\n            lora_a",
+        '        if self.has_variable("fp8_metas", "x_scale"):\n            y = y * self.get_variable("fp8_metas", "x_scale").astype(y.dtype)\n        if self.enable_low_rank_adaptation:\n            lora_a',
+        "metadata present, no autocast: output",
+    ),
+    Fault(
+        "missing metadata fall back to BF16",
+        FALLBACK,
+        MODULE,
+        "        if fp8_recipe is None:\n            fp8_recipe = get_global_quantize_recipe()",
+        '        if not self.is_initializing() and not self.has_variable("fp8_metas", "x_scale"):\n            return noop_quantizer_set\n        if fp8_recipe is None:\n            fp8_recipe = get_global_quantize_recipe()',
+        "(DID NOT RAISE|recipes should differ)",
+    ),
+    Fault(
+        "initialisation under autocast draws other parameters",
+        FALLBACK,
+        MODULE,
+        '        kernel = self.param(\n            "kernel",',
+        '        if get_global_quantize_recipe() is not None and self.is_initializing():\n            self.make_rng("params")\n        kernel = self.param(\n            "kernel",',
+        "parameters",
+    ),
+    # --- metadata --------------------------------------------------------------------------------------------------
+    Fault(
+        "metadata overwritten with their old values",
+        METADATA,
+        QUANTIZER,
+        "        self.update(amax)\n",
+        "",
+        "step 0: x amax history",
+    ),
+    Fault(
+        "history rolled the wrong way",
+        METADATA,
+        QUANTIZER,
+        "jnp.roll(amax_history, -1, -1)",
+        "jnp.roll(amax_history, 1, -1)",
+        "step 0: x amax history",
+    ),
+    Fault(
+        "scale inverted",
+        METADATA,
+        QUANTIZER,
+        "sf = (fp8_max / amax) / (2**margin)",
+        "sf = (amax / fp8_max) / (2**margin)",
+        "x scale",
+    ),
+    Fault(
+        "margin multiplies",
+        METADATA,
+        QUANTIZER,
+        "sf = (fp8_max / amax) / (2**margin)",
+        "sf = (fp8_max / amax) * (2**margin)",
+        "scale: .* 16 times|scale",
+    ),
+    Fault(
+        "smallest amax of the history",
+        METADATA,
+        QUANTIZER,
+        "amax = jnp.max(amax_history, axis=-1",
+        "amax = jnp.min(amax_history, axis=-1",
+        "scale",
+    ),
+    Fault(
+        "most recent takes the oldest",
+        METADATA,
+        QUANTIZER,
+        "amax = amax_history[0:1]",
+        "amax = amax_history[-1:]",
+        "scale",
+    ),
+    Fault(
+        "amax without absolute value",
+        METADATA,
+        QUANTIZER,
+        "        amax = x.amax or jnp.max(jnp.abs(x.data)).reshape((1,))\n        # Note",
+        "        amax = x.amax or jnp.max(x.data).reshape((1,))\n        # Note",
+        "amax history",
+    ),
+    Fault(
+        "slot of the history not cleared",
+        METADATA,
+        QUANTIZER,
+        "updated_amax_history.at[0].set(0.0)",
+        "updated_amax_history",
+        "amax history",
+    ),
+    Fault(
+        "zero amax not guarded",
+        METADATA,
+        QUANTIZER,
+        "    sf = jnp.where(amax > 0.0, sf, scale)\n",
+        "",
+        "zero amax.*scale",
+    ),
+    Fault(
+        "infinite amax not guarded",
+        METADATA,
+        QUANTIZER,
+        "    sf = jnp.where(jnp.isfinite(amax), sf, scale)\n",
+        "",
+        "(infinite|not a number) amax.*scale",
+    ),
+    Fault(
+        "scale averaged with the old one",
+        METADATA,
+        QUANTIZER,
+        "        self.scale = self._compute_scale(\n            amax_history, self.scale, self.q_dtype, self.amax_compute_algo, self.margin\n        )",
+        "        self.scale = 0.5 * self.scale + 0.5 * self._compute_scale(\n            amax_history, self.scale, self.q_dtype, self.amax_compute_algo, self.margin\n        )",
+        "x scale",
+    ),
+    Fault(
+        "history one step too short",
+        METADATA,
+        HELPER,
+        "(self.AMAX_HISTORY_LEN,)",
+        "(max(self.AMAX_HISTORY_LEN - 1, 1),)",
+        "amax_history",
+    ),
+    Fault(
+        "x gets the kernel's metadata",
+        METADATA,
+        QUANTIZER,
+        "args_x = quantize_meta_set.x.get",
+        "args_x = quantize_meta_set.kernel.get",
+        "amax history",
+    ),
+    Fault(
+        "margin of the recipe ignored",
+        METADATA,
+        HELPER,
+        'self.MARGIN = fp8_recipe.margin if "margin" in dir(fp8_recipe) else 0.0',
+        "self.MARGIN = 0.0",
+        "scale",
+    ),
+    Fault(
+        "algorithm of the recipe ignored",
+        METADATA,
+        HELPER,
+        "self.AMAX_COMPUTE_ALGO = string_to_amax_compute_algo[fp8_recipe.amax_compute_algo]",
+        "self.AMAX_COMPUTE_ALGO = AmaxComputeAlgo.MAX",
+        "scale",
+    ),
+    Fault(
+        "update_collections keeps the old",
+        METADATA,
+        HELPER,
+        "FrozenDict({**new, **frozen_original})",
+        "FrozenDict({**new, **original})",
+        "assert",
+    ),
+    # --- numerics --------------------------------------------------------------------------------------------------
+    Fault(
+        "reciprocal scale not inverted",
+        NUMERICS,
+        QUANTIZER,
+        "scale_inv = 1.0 / self.scale",
+        "scale_inv = self.scale",
+        "output",
+    ),
+    Fault(
+        "saturation left out",
+        NUMERICS,
+        QUANTIZER,
+        "clipped_scaled_x = jnp.clip(scaled_x, -dtype_max, dtype_max).astype(self.q_dtype)\n        scale_inv = 1.0 / self.scale",
+        "clipped_scaled_x = scaled_x.astype(self.q_dtype)\n        scale_inv = 1.0 / self.scale",
+        "(not finite|wrong)",
+    ),
+    Fault(
+        "saturation at half the format",
+        NUMERICS,
+        QUANTIZER,
+        "jnp.clip(scaled_x, -dtype_max, dtype_max).astype(self.q_dtype)\n        scale_inv = 1.0 / self.scale",
+        "jnp.clip(scaled_x, -dtype_max / 2, dtype_max / 2).astype(self.q_dtype)\n        scale_inv = 1.0 / self.scale",
+        "wrong|differ",
+    ),
+    Fault(
+        "one operand's scale used for both",
+        NUMERICS,
+        GEMM,
+        "scale_inv = lhs.scale_inv * rhs.scale_inv",
+        "scale_inv = lhs.scale_inv * lhs.scale_inv",
+        "output",
+    ),
+    Fault(
+        "rounded to BF16 before FP8",
+        NUMERICS,
+        QUANTIZER,
+        "scaled_x = x.data.astype(compute_dtype) * self.scale",
+        "scaled_x = (x.data.astype(compute_dtype) * self.scale).astype(jnp.bfloat16)",
+        "wrong|differ",
+    ),
+    Fault(
+        "this step's scale instead of the stored one",
+        NUMERICS,
+        QUANTIZER,
+        "scaled_x = x.data.astype(compute_dtype) * self.scale",
+        "self.scale = compute_scale_from_amax(jnp.max(jnp.abs(x.data)).astype(jnp.float32).reshape((1,)), self.q_dtype, 0.0)\n        scaled_x = x.data.astype(compute_dtype) * self.scale",
+        "output",
+    ),
+    Fault(
+        "current scaling with a margin",
+        NUMERICS,
+        QUANTIZER,
+        "scale = compute_scale_from_amax(amax, self.q_dtype, margin=0.0)",
+        "scale = compute_scale_from_amax(amax, self.q_dtype, margin=1.0)",
+        "wrong",
+    ),
+    Fault(
+        "rounded towards zero",
+        NUMERICS,
+        QUANTIZER,
+        "clipped_scaled_x = jnp.clip(scaled_x, -dtype_max, dtype_max).astype(self.q_dtype)\n        scale_inv = 1.0 / self.scale",
+        "clipped_scaled_x = (jnp.clip(scaled_x, -dtype_max, dtype_max) * 0.97).astype(self.q_dtype)\n        scale_inv = 1.0 / self.scale",
+        "wrong|differ",
+    ),
+    # --- accuracy --------------------------------------------------------------------------------------------------
+    Fault(
+        "kernel gradient negated", ACCURACY, DENSE, _BACKWARD, _BACKWARD.replace("wgrad", "-wgrad"), "accuracy|diverged"
+    ),
+    Fault(
+        "input gradient negated, FP8 or not",
+        ACCURACY,
+        DENSE,
+        _BACKWARD,
+        _BACKWARD.replace("dgrad", "-dgrad"),
+        "accuracy|diverged",
+    ),
+    Fault(
+        "no gradient for the kernels",
+        ACCURACY,
+        DENSE,
+        _BACKWARD,
+        _BACKWARD.replace("wgrad", "wgrad * 0"),
+        "accuracy|diverged",
+    ),
+    Fault(
+        "zero and first amaxes not guarded",
+        ACCURACY,
+        QUANTIZER,
+        "    sf = jnp.where(amax > 0.0, sf, scale)\n    sf = jnp.where(jnp.isfinite(amax), sf, scale)\n    assert",
+        "    sf = jnp.where(amax > 1.0, sf, jnp.inf)\n    assert",
+        "accuracy|diverged",
+    ),
+    Fault(
+        "scales a thousand times too large",
+        ACCURACY,
+        QUANTIZER,
+        "sf = (fp8_max / amax) / (2**margin)",
+        "sf = (fp8_max / amax) * 1024",
+        "accuracy|diverged",
+    ),
+    Fault(
+        "scales a millionth of what they should be",
+        ACCURACY,
+        QUANTIZER,
+        "sf = (fp8_max / amax) / (2**margin)",
+        "sf = (fp8_max / amax) / 2**20",
+        "accuracy|diverged",
+    ),
+]
+
+
+def faulty_copy(fault: Fault, folder: Path) -> None:
+    """Copy the installed TE's Python into a folder, with the fault in it.
+
+    Raises:
+        LookupError: the place to edit is not there, so that nothing would be tested.
+    """
+    spec = importlib.util.find_spec("transformer_engine")
+    if spec is None or spec.origin is None:
+        raise LookupError("transformer_engine is not installed")
+    copy = folder / "transformer_engine"
+    unneeded = shutil.ignore_patterns("pytorch", "__pycache__", "*.so")
+    shutil.copytree(Path(spec.origin).parent, copy, ignore=unneeded)
+    path = copy / fault.file
+    source = path.read_text()
+    if fault.old not in source:
+        raise LookupError(f"{fault.what}: the text to replace is not in {fault.file}")
+    path.write_text(source.replace(fault.old, fault.new, 1))
+
+
+def first_failure(fault: Fault) -> tuple[str, str]:
+    """Run the claim against the faulty copy: name and message of the first failing test; empty if all passed."""
+    with tempfile.TemporaryDirectory() as name:
+        faulty_copy(fault, Path(name))
+        command = [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-x",
+            "-q",
+            "--tb=short",
+            "-p",
+            "no:cacheprovider",
+            "-p",
+            "no:randomly",
+        ]
+        environment = os.environ | {
+            "PYTHONPATH": name,
+            "MNIST_FP8_TE": "host",
+            "JAX_PLATFORMS": "cpu",
+            "COLUMNS": "400",
+        }
+        claim = f"tests/claims/test_{fault.claim}.py"
+        run = subprocess.run(  # noqa: S603 - our own command
+            [*command, claim], cwd=ROOT, env=environment, capture_output=True, text=True, check=False
+        )
+    failed = re.search(r"^(?:FAILED|ERROR) \S*?::(\S+)", run.stdout, re.MULTILINE)
+    if failed is None:
+        return "", run.stdout[-2000:] + run.stderr[-2000:]
+    message = " ".join(line[1:].strip() for line in run.stdout.splitlines() if line.startswith("E  "))
+    return failed[1], message
+
+
+def main() -> None:
+    """Run the faults and print the table; exits 1 if one was not caught as it should be."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--claim", help="only faults of this claim, such as fp8_numerics")
+    parser.add_argument("--jobs", type=int, default=2, help="how many to run side by side (default: %(default)s)")
+    args = parser.parse_args()
+    faults = [fault for fault in FAULTS if args.claim in (None, fault.claim)]
+    print("| claim | fault | caught by | message |\n|---|---|---|---|", flush=True)
+    missed = 0
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        for fault, (test, message) in zip(faults, pool.map(first_failure, faults), strict=True):
+            caught = bool(test) and re.search(fault.message, message) is not None
+            missed += not caught
+            shown = message.replace("|", "\\|")[:220]
+            print(
+                f"| {fault.claim} | {fault.what} | {test if caught else f'**missed** {test}'} | {shown} |", flush=True
+            )
+    print(f"\n{len(faults) - missed} of {len(faults)} faults caught")
+    sys.exit(bool(missed))
+
+
+if __name__ == "__main__":
+    main()

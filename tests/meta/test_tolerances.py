@@ -1,0 +1,100 @@
+"""Each tolerance has power: it rejects zeros, a factor of two, a swapped operand and a single wrong element."""
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from mnist_fp8.config import RunKind
+from support import oracles
+from support.assertions import assert_close, assert_close_norm
+from support.oracles import Array
+from support.tolerances import (
+    BF16_NET,
+    KERNEL_AGAINST_JAX,
+    PARTIAL_SUMS,
+    product_tolerance,
+    rounding_tolerance,
+    scale_tolerance,
+    sum_tolerance,
+    unit_roundoff,
+)
+
+DRAWN = np.random.default_rng(0)
+X, KERNEL = DRAWN.normal(0, 1, (32, 48)), DRAWN.normal(0, 0.3, (48, 16))
+EXPECTED = oracles.product(X, KERNEL)
+
+
+def one_wrong_element(values: Array) -> Array:
+    """The largest element as its half: what a wrong exponent makes of it."""
+    wrong = values.copy()
+    wrong[np.unravel_index(np.argmax(np.abs(values)), values.shape)] /= 2
+    return wrong
+
+
+WRONG: dict[str, Callable[[Array], Array]] = {
+    "zeros": np.zeros_like,
+    "twice": lambda values: values * 2,
+    "half": lambda values: values / 2,
+    "negated": lambda values: -values,
+    "one wrong element": one_wrong_element,
+    "swapped operand": lambda _: oracles.product(X[::-1], KERNEL).value,
+    "nan": lambda values: values * np.nan,
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("kind", RunKind)
+@pytest.mark.parametrize(("dtype", "fp8"), [("bfloat16", False), ("bfloat16", True), ("float32", True)])
+def test_product_tolerance_rejects(wrong: str, kind: RunKind, dtype: str, fp8: bool) -> None:  # noqa: FBT001
+    tolerance = product_tolerance(EXPECTED, dtype, kind, roundings=2, fp8=fp8)
+    with pytest.raises(AssertionError, match="y: "):
+        assert_close(where="y", actual=WRONG[wrong](EXPECTED.value), expected=EXPECTED.value, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("kind", RunKind)
+def test_product_tolerance_rejects_bf16_in_place_of_fp8(kind: RunKind) -> None:
+    """The exact product instead of that of the codes: a layer that did not quantize."""
+    scales = {name: np.float32(100) for name in oracles.TENSORS}
+    codes = oracles.fp8_dense(X, KERNEL, np.ones((32, 16)), scales, "HYBRID").y
+    tolerance = product_tolerance(codes, "bfloat16", kind, roundings=2, fp8=True)
+    with pytest.raises(AssertionError, match="elements are wrong"):
+        assert_close(where="y", actual=EXPECTED.value, expected=codes.value, tolerance=tolerance)
+
+
+def test_product_tolerance_accepts_a_rounded_product() -> None:
+    rounded = (X.astype(np.float32) @ KERNEL.astype(np.float32)).astype("float32")
+    exact = oracles.product(X.astype(np.float32), KERNEL.astype(np.float32))
+    for kind in RunKind:
+        tolerance = product_tolerance(exact, "float32", kind)
+        assert_close(where="y", actual=rounded, expected=exact.value, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("wrong", [name for name in WRONG if name != "swapped operand"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_sum_and_rounding_tolerances_reject(wrong: str, dtype: str) -> None:
+    total = X.sum(axis=0)
+    for tolerance in (sum_tolerance(X, dtype), rounding_tolerance(total, dtype, roundings=2)):
+        with pytest.raises(AssertionError, match="b: "):
+            assert_close(where="b", actual=WRONG[wrong](total), expected=total, tolerance=tolerance)
+
+
+@pytest.mark.parametrize("tolerance", [BF16_NET, PARTIAL_SUMS, KERNEL_AGAINST_JAX])
+@pytest.mark.parametrize("wrong", WRONG)
+def test_norm_tolerances_reject(wrong: str, tolerance: float) -> None:
+    with pytest.raises(AssertionError, match="relative difference"):
+        assert_close_norm(where="g", actual=WRONG[wrong](EXPECTED.value), expected=EXPECTED.value, tolerance=tolerance)
+
+
+def test_scale_tolerance_is_exact_on_a_cpu_and_two_ulps_on_a_gpu() -> None:
+    assert scale_tolerance(448.0, RunKind.HOST) == 0
+    two_ulps = 2 * np.spacing(np.float32(448))
+    assert 0 < scale_tolerance(448.0, RunKind.KERNEL) <= 2 * two_ulps
+    with pytest.raises(AssertionError, match="scale"):
+        assert_close(where="scale", actual=224, expected=448, tolerance=scale_tolerance(448.0, RunKind.KERNEL))
+
+
+def test_unit_roundoffs_are_those_of_the_formats() -> None:
+    assert unit_roundoff("bfloat16") == 2.0**-8
+    assert unit_roundoff("float32") == 2.0**-24
+    assert unit_roundoff("float8_e4m3fn") == 2.0**-4
