@@ -89,11 +89,20 @@ def _unmet_recipe(name: str) -> str | None:
     return None if support.ok else f"needs recipe {name}; found: {support.reason}"
 
 
+def _unmet_te_name(name: str) -> str | None:
+    from mnist_fp8 import te_api  # noqa: PLC0415
+
+    return (
+        None if te_api.has_name(name) else f"needs {name} in transformer_engine.jax; found none in {te_api.version()}"
+    )
+
+
 NEEDS: dict[str, Callable[..., str | None]] = {
     "gpu": _unmet_gpu,
     "host": _unmet_host,
     "devices": _unmet_devices,
     "recipe": _unmet_recipe,
+    "te_name": _unmet_te_name,
 }
 
 

@@ -111,9 +111,11 @@ def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--dry-run", action="store_true", help="one step and one evaluation batch; write nothing")
 
     files = parser.add_argument_group("files and output")
-    files.add_argument("--data-dir", type=Path, metavar="DIR", help="TFDS directory (default: your own, or a cache)")
     files.add_argument(
-        "--output", type=Path, metavar="DIR", help="for metrics.json and curves.png (default: a new one)"
+        "--data-dir", type=parse_folder, metavar="DIR", help="TFDS directory (default: your own, or a cache)"
+    )
+    files.add_argument(
+        "--output", type=parse_folder, metavar="DIR", help="for metrics.json and curves.png (default: a new one)"
     )
     files.add_argument("--show-variables", action="store_true", help="print parameters and FP8 metadata")
 
@@ -130,6 +132,17 @@ def parse_mesh(text: str) -> tuple[tuple[str, int], ...]:
     if len({axis for axis, _, _ in axes}) < len(axes):
         raise argparse.ArgumentTypeError(f"{text!r} names an axis twice")
     return tuple((axis, int(size)) for axis, _, size in axes)
+
+
+def parse_folder(text: str) -> Path:
+    """Parse a folder's name.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty, as an unset shell variable is.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the name of the folder is empty")
+    return Path(text)
 
 
 def build_config(args: Mapping[str, Any]) -> TrainConfig:
@@ -170,15 +183,15 @@ def _train(args: argparse.Namespace) -> int:
     given = vars(args)
     config = build_config(given)
     dry_run = "dry_run" in given
-    if dry_run:
-        one_batch, one_test_batch = config.batch_size, config.test_batch_size
-        config = dataclasses.replace(config, epochs=1, train_size=one_batch, test_size=one_test_batch)
     output = given.get("output") or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{config.precision.value}"
     _check_output(output)
 
     from mnist_fp8 import console, environment, train  # noqa: PLC0415 - importing JAX takes half a second
 
     train.check_feasible(config)
+    if dry_run:
+        one_batch, one_test_batch = config.batch_size, config.test_batch_size
+        config = dataclasses.replace(config, epochs=1, train_size=one_batch, test_size=one_test_batch)
     facts = environment.describe(config.precision)
     with console.ConsoleWatcher(config, show_variables="show_variables" in given) as watcher:
         result = train.train_and_evaluate(config, watcher)
@@ -205,6 +218,7 @@ def _write_results(output: Path, config: TrainConfig, facts: Mapping[str, str], 
     document = {
         "schema_version": SCHEMA_VERSION,
         "status": result.status,
+        "mode": config.mode,
         "environment": dict(facts),
         "config": dataclasses.asdict(config),
         "epochs": [dataclasses.asdict(metrics) for metrics in result.epochs],
@@ -213,7 +227,7 @@ def _write_results(output: Path, config: TrainConfig, facts: Mapping[str, str], 
         output.mkdir(parents=True, exist_ok=True)
         metrics, curves = output / "metrics.json", output / "curves.png"
         _replace(metrics, json.dumps(document, indent=2, default=_plain, allow_nan=False).encode() + b"\n")
-        title = f"{config.precision.value}, Transformer Engine {facts['transformer-engine']}\n{facts['run']}"
+        title = f"{config.mode}; Transformer Engine {facts['transformer-engine']}\n{facts['run']}"
         partial = curves.with_suffix(".partial")
         plots.save_curves(result.epochs, title, partial)
         partial.replace(curves)

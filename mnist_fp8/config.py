@@ -122,6 +122,14 @@ class TrainConfig:
                 raise ConfigError(f"{name} is {size}; expected a multiple of the mesh's {self.devices} devices")
 
     @property
+    def mode(self) -> str:
+        """The precision and, for FP8, the recipe with the options asked for, such as ``te-fp8: DelayedScaling``."""
+        if self.precision is not Precision.TE_FP8:
+            return self.precision.value
+        options = "".join(f", {name}={value}" for name, value in self.recipe.options.items())
+        return f"{self.precision.value}: {self.recipe.name}{options}"
+
+    @property
     def devices(self) -> int:
         """Devices that the mesh asks for."""
         product = 1

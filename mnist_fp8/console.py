@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from mnist_fp8.config import Precision, TrainConfig
+from mnist_fp8.config import TrainConfig
 from mnist_fp8.train import EpochMetrics, Watcher
 
 
@@ -84,7 +84,7 @@ def print_summary(
     config: TrainConfig, facts: Mapping[str, str], status: str, epochs: int, written: Sequence[Path]
 ) -> None:
     """Print what ran, with what, and where the results are."""
-    rows = [("mode", _mode(config)), *facts.items(), *(("written", str(path)) for path in written)]
+    rows = [("mode", config.mode), *facts.items(), *(("written", str(path)) for path in written)]
     width = max(len(name) for name, _ in rows)
     # Lines as they are: a path keeps its brackets and is never broken.
     console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
@@ -96,10 +96,3 @@ def print_summary(
         print(f"mnist-fp8: interrupted; {kept}", file=sys.stderr)  # noqa: T201
     elif status == "diverged":
         print(f"mnist-fp8: error: the loss of epoch {epochs + 1} is not finite", file=sys.stderr)  # noqa: T201
-
-
-def _mode(config: TrainConfig) -> str:
-    if config.precision is not Precision.TE_FP8:
-        return config.precision.value
-    options = "".join(f", {name}={value}" for name, value in config.recipe.options.items())
-    return f"{config.precision.value}: {config.recipe.name}{options}"

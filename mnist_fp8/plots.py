@@ -27,7 +27,7 @@ def save_curves(epochs: Sequence[EpochMetrics], title: str, path: Path) -> None:
                 f"{values[-1]:.4f}", (numbers[-1], values[-1]), xytext=(6, 4), textcoords="offset points", color=colour
             )
         axes.set(xlabel="epoch", title=quantity)
-        axes.margins(x=0.15)
+        axes.margins(x=0.25, y=0.12)  # room for the numbers
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.grid(alpha=0.3)
         axes.legend()

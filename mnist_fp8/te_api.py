@@ -11,6 +11,7 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import re
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -101,7 +102,7 @@ def choose_run_kind(requested: RunKind | None, *, no_gpu: str, extension: Path |
             f"{found}: install the extension (tox -e gpu shows how),"
             " or ask for a host run with MNIST_FP8_TE=host JAX_PLATFORMS=cpu"
         )
-    return requested or (RunKind.HOST if no_gpu else RunKind.KERNEL)
+    return RunKind.HOST if no_gpu else RunKind.KERNEL
 
 
 def why_no_gpu() -> str:
@@ -221,6 +222,22 @@ def autocast(*, enabled: bool, recipe: object = None, resource: object = None) -
         yield
 
 
+def former_autocast(recipe: object) -> contextlib.AbstractContextManager[None]:
+    """TE's ``fp8_autocast``, enabled, as it was called before 2.9; newer releases keep it with a warning.
+
+    Raises:
+        AttributeError: the installed TE no longer has it.
+    """
+    context: contextlib.AbstractContextManager[None]
+    context = engine().module.fp8_autocast(enabled=True, fp8_recipe=recipe, mesh_resource=mesh_resource())
+    return context
+
+
+def has_name(name: str) -> bool:
+    """Whether ``transformer_engine.jax`` has a public name."""
+    return hasattr(engine().module, name)
+
+
 @dataclasses.dataclass(frozen=True)
 class Autocast:
     """A mode of computation that can be entered any number of times.
@@ -275,22 +292,27 @@ def make_recipe(config: RecipeConfig) -> object:
     for option in config.options:
         if option not in fields:
             owners = [n for n in names if option in inspect.signature(getattr(engine().recipes, n)).parameters]
-            raise ConfigError(f"recipe {config.name} has no option {option}; {' and '.join(owners)} have it")
+            raise ConfigError(f"recipe {config.name} has no option {option}; it is one of {' and '.join(owners)}")
     arguments = dict(config.options)
     if config.fp8_format is not None:
         arguments["fp8_format"] = _fp8_format(config.fp8_format)
     try:
         return cls(**arguments)
     except (AssertionError, ValueError) as error:
-        raise ConfigError(f"recipe {config.name} refuses {_shown(config.options)}: {error}") from error
+        raise ConfigError(f"recipe {config.name} refuses {_shown(config.options)}: {_words_of(error)}") from error
 
 
 def _fp8_format(name: str) -> object:
     formats = engine().recipes.Format.__members__
-    eight_bit = [known for known in formats if known != "E2M1"]
-    if name not in eight_bit:
-        raise ConfigError(f"FP8 format {name!r} is not one of {', '.join(eight_bit)}")
+    if name not in formats or name == "E2M1":  # a format of four bits
+        raise ConfigError(f"FP8 format is {name!r}; expected E4M3 or HYBRID")
     return formats[name]
+
+
+def _words_of(error: Exception) -> str:
+    """TE's own words, without what pydantic puts around an assertion in a recipe."""
+    assertion = re.search(r"Assertion failed, (.*?)(?: \[type=|$)", str(error), re.MULTILINE)
+    return assertion[1] if assertion else str(error)
 
 
 def _shown(options: Mapping[str, object]) -> str:

@@ -153,7 +153,7 @@ def create_train_state(config: TrainConfig) -> tuple[TrainState, Metadata]:
     model = Net(config.precision)
     mode = _mode(config)
     mesh = _mesh(config)
-    with mode(), mesh_context(config):
+    with mesh_context(config), mode():
         variables = te_api.unbox(_init(model, config.seed))
     params = variables.pop("params")
     state = TrainState.create(
@@ -187,10 +187,20 @@ def _mesh(config: TrainConfig) -> Mesh | None:
     return Mesh(devices, [axis for axis, _ in config.mesh], axis_types=(AxisType.Auto,) * devices.ndim)
 
 
-def mesh_context(config: TrainConfig) -> contextlib.AbstractContextManager[object]:
-    """The mesh to train in, as a context; an empty one where the configuration has none."""
+@contextlib.contextmanager
+def mesh_context(config: TrainConfig) -> Iterator[None]:
+    """Enter the mesh to train in; nothing where the configuration has none.
+
+    TE asks for the mesh resource while a program is compiled, not only while it is traced, so it has to be set around
+    the call of a jitted function, and not just in its mode.
+    """
     mesh = _mesh(config)
-    return jax.set_mesh(mesh) if mesh else contextlib.nullcontext()
+    if mesh is None:
+        yield
+        return
+    resource = te_api.Autocast(axes=mesh.axis_names)() if config.precision.uses_te else contextlib.nullcontext()
+    with jax.set_mesh(mesh), resource:
+        yield
 
 
 @jax.jit

@@ -44,7 +44,8 @@ def run_layer(recipe: str, axis: str | None) -> Step:
     if axis is None:
         return dense_step(layer, te_api.Autocast(RECIPES[recipe]), variables, *batch)
     mesh = Mesh(np.asarray(jax.devices()[:2]), (axis,), axis_types=(AxisType.Auto,))
-    with jax.set_mesh(mesh):
+    # TE asks for the mesh resource while it is compiled, so it has to be set around the call as well.
+    with jax.set_mesh(mesh), te_api.Autocast(axes=(axis,))():
         divided = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(axis)))
         variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
         step = dense_step(layer, te_api.Autocast(RECIPES[recipe], (axis,)), variables, *divided)

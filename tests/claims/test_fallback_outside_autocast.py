@@ -21,9 +21,15 @@ from mnist_fp8.config import Precision, RecipeConfig, TrainConfig
 from support.assertions import assert_equal, assert_trees_equal
 from support.layers import fp8, init
 
-KEY = jax.random.key(5)
-X = jax.random.normal(KEY, (16, 32), jnp.bfloat16) * 3
-GRAD = jax.random.normal(jax.random.fold_in(KEY, 1), (16, 16), jnp.bfloat16)
+
+def x() -> jax.Array:
+    """An input of 16 rows."""
+    return jax.random.normal(jax.random.key(5), (16, 32), jnp.bfloat16) * 3
+
+
+def output_gradient() -> jax.Array:
+    """The gradient of the output for it."""
+    return jax.random.normal(jax.random.key(6), (16, 16), jnp.bfloat16)
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +41,7 @@ def layer() -> Any:
 @pytest.fixture(scope="module")
 def variables(layer: Any) -> dict[str, Any]:
     """Variables from an initialisation under autocast, with metadata that would change any result they touch."""
-    made = init(layer, fp8(amax_history_len=4), X)
+    made = init(layer, fp8(amax_history_len=4), x())
     name = te_api.metadata_collection()
     assert name in made, f"Control: initialisation under autocast made only {sorted(made)}"
     made[name] = {leaf: jnp.full_like(value, 3.25) for leaf, value in made[name].items()}
@@ -54,7 +60,7 @@ def passes(layer: Any, variables: Any) -> tuple[jax.Array, jax.Array, dict[str, 
         grads, dx = pull_back(grad)
         return y, dx, grads
 
-    return jax.jit(fresh)(variables, X, GRAD)
+    return jax.jit(fresh)(variables, x(), output_gradient())
 
 
 @pytest.fixture(scope="module")
@@ -104,7 +110,7 @@ def test_program_outside_autocast_holds_no_float8(layer: Any, variables: dict[st
 def test_metadata_stay_untouched_outside_autocast(layer: Any, variables: dict[str, Any], bf16: Any) -> None:
     name = te_api.metadata_collection()
     before = jax.tree.map(np.array, variables[name])
-    y, updated = layer.apply(variables, X, mutable=[name])
+    y, updated = layer.apply(variables, x(), mutable=[name])
     assert_equal(where="output with mutable metadata", actual=y, expected=bf16[0])
     assert_trees_equal(where="metadata returned by apply", actual=updated.get(name, before), expected=before)
     assert_trees_equal(where="metadata in the variables", actual=variables[name], expected=before)
@@ -133,8 +139,8 @@ def test_training_outside_autocast_keeps_metadata_for_later() -> None:
 
 
 def test_initialisation_under_autocast_changes_no_parameter(layer: Any) -> None:
-    inside = init(layer, fp8(), X)["params"]
-    outside = te_api.unbox(layer.init(jax.random.key(0), X))
+    inside = init(layer, fp8(), x())["params"]
+    outside = te_api.unbox(layer.init(jax.random.key(0), x()))
     assert set(outside) == {"params"}, f"collections outside autocast={sorted(outside)}, but should be params only"
     assert_trees_equal(where="parameters", actual=inside, expected=outside["params"])
 
@@ -199,7 +205,7 @@ def test_autocast_of_another_thread_ends_with_it(layer: Any, variables: dict[str
 def test_missing_metadata_under_autocast_is_an_error_not_a_fallback(layer: Any, variables: dict[str, Any]) -> None:
     # Control: the opposite case. The error names the collection.
     with fp8()(), pytest.raises(flax.errors.FlaxError, match=te_api.metadata_collection()):
-        layer.apply({"params": variables["params"]}, X)
+        layer.apply({"params": variables["params"]}, x())
 
 
 def test_stale_metadata_do_not_disturb_a_recipe_that_keeps_none(layer: Any, variables: dict[str, Any]) -> None:

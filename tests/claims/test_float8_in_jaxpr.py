@@ -7,6 +7,7 @@ What a failure means for an upgrade: training that is believed to run in FP8 run
 the other way round.
 """
 
+import contextlib
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -21,10 +22,14 @@ from mnist_fp8 import float8, te_api, train
 from mnist_fp8.config import Precision, RecipeConfig, TrainConfig
 from support.layers import BF16, dense_layer, fp8
 
-X = jnp.ones((16, 32), jnp.bfloat16)
 E4M3, E5M2 = "float8_e4m3fn", "float8_e5m2"
 
 Function = Callable[..., Any]
+
+
+def ones() -> jax.Array:
+    """An input of 16 rows."""
+    return jnp.ones((16, 32), jnp.bfloat16)
 
 
 class Stack(nn.Module):
@@ -48,13 +53,13 @@ def gradient_jaxpr(
     """
     with mode():
         model = Stack()
-        variables = te_api.unbox(model.init(jax.random.key(0), X))
+        variables = te_api.unbox(model.init(jax.random.key(0), ones()))
 
         def loss(variables: Any, x: jax.Array) -> jax.Array:
             return jnp.sum(model.apply(variables, x).astype(jnp.float32) ** 2)
 
         gradient = jax.value_and_grad(of_loss(loss) if of_loss else loss, argnums=(0, 1))
-        return jax.make_jaxpr(of_gradient(gradient) if of_gradient else gradient)(variables, X)
+        return jax.make_jaxpr(of_gradient(gradient) if of_gradient else gradient)(variables, ones())
 
 
 def operands(jaxpr: Any) -> dict[tuple[str, str], Counter[tuple[str, str]]]:
@@ -98,8 +103,8 @@ def test_hybrid_is_the_default_format(recipe: str) -> None:
 
 def test_autocast_without_a_recipe_is_delayed_scaling() -> None:
     with te_api.autocast(enabled=True):
-        variables = te_api.unbox(Stack().init(jax.random.key(0), X))
-        forward = jax.make_jaxpr(lambda: Stack().apply(variables, X))()
+        variables = te_api.unbox(Stack().init(jax.random.key(0), ones()))
+        forward = jax.make_jaxpr(lambda: Stack().apply(variables, ones()))()
     found = operands(forward)
     expected = {(layer, "forward"): Counter({(E4M3, E4M3): 1}) for layer in ("first", "second")}
     assert found == expected, f"products={found}, but should be {expected}"
@@ -138,9 +143,9 @@ def test_products_stay_float8_in_a_scan_over_layers() -> None:
         return jnp.sum(y.astype(jnp.float32) ** 2)
 
     with fp8()():
-        variables = te_api.unbox(layer.init(jax.random.key(0), X))
+        variables = te_api.unbox(layer.init(jax.random.key(0), ones()))
         stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), variables)
-        found = operands(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(stacked, X))
+        found = operands(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(stacked, ones()))
     total = {direction: products for (_, direction), products in found.items()}
     expected = {"forward": Counter({(E4M3, E4M3): 1}), "backward": Counter({(E4M3, E5M2): 2})}
     assert total == expected, f"products={total}, but should be {expected}"
@@ -158,9 +163,34 @@ def test_rematerialised_products_stay_float8() -> None:
 
 def test_forward_program_alone_holds_e4m3_and_no_e5m2() -> None:
     with fp8()():
-        variables = te_api.unbox(Stack().init(jax.random.key(0), X))
-        found = float8.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(X))
+        variables = te_api.unbox(Stack().init(jax.random.key(0), ones()))
+        found = float8.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(ones()))
     assert found == {E4M3}, f"quantized dtypes={sorted(found)}, but should be {E4M3} only"
+
+
+@pytest.mark.te_name("fp8_autocast")
+def test_former_name_of_autocast_means_the_same() -> None:
+    """``te.fp8_autocast(enabled, fp8_recipe, mesh_resource)``, as programs written before 2.9 call it."""
+    recipe = te_api.make_recipe(RecipeConfig(fp8_format="E4M3", amax_history_len=16))
+    with contextlib.ExitStack() as stack:
+        with pytest.warns(DeprecationWarning, match="autocast"):
+            stack.enter_context(te_api.former_autocast(recipe))
+        variables = te_api.unbox(Stack().init(jax.random.key(0), ones()))
+        gradient = jax.grad(lambda x: jnp.sum(Stack().apply(variables, x).astype(jnp.float32)))
+        found = float8.quantized_dtypes(jax.make_jaxpr(gradient)(ones()))
+    assert found == {E4M3}, f"quantized dtypes={sorted(found)}, but should be {E4M3} only"
+    history = variables[te_api.metadata_collection()]["first"]["x_amax_history"]
+    assert history.shape == (16,), f"history shape={history.shape}, but should be (16,)"
+    assert not float8.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(ones())), "it did not end"
+
+
+@pytest.mark.host
+@pytest.mark.parametrize(("recipe", "capability"), [("MXFP8BlockScaling", "9.9"), ("NVFP4BlockScaling", "10.0")])
+def test_recipe_that_the_device_lacks_is_refused_with_a_reason(recipe: str, capability: str) -> None:
+    """On compute capability 9.0, which the host run pretends to have."""
+    support = te_api.support(te_api.make_recipe(RecipeConfig(recipe)))
+    assert not support.ok, f"{recipe} is accepted on compute capability 9.0"
+    assert f"compute capability {capability} or higher" in support.reason, f"reason={support.reason!r}"
 
 
 # --- controls: no float8 where there should be none ----------------------------------------------------------------
@@ -177,8 +207,8 @@ def test_disabled_autocast_ignores_its_recipe() -> None:
     # Control.
     recipe = te_api.make_recipe(RecipeConfig())
     with te_api.autocast(enabled=False, recipe=recipe):
-        variables = te_api.unbox(Stack().init(jax.random.key(0), X))
-        found = float8.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(X))
+        variables = te_api.unbox(Stack().init(jax.random.key(0), ones()))
+        found = float8.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(ones()))
     assert not found, f"quantized dtypes={sorted(found)}, but should be none"
     assert set(variables) == {"params"}, f"collections={sorted(variables)}, but should be params only"
 
@@ -186,8 +216,8 @@ def test_disabled_autocast_ignores_its_recipe() -> None:
 def test_no_float8_outside_autocast() -> None:
     # Control.
     layer = dense_layer(features=16)
-    variables = te_api.unbox(layer.init(jax.random.key(0), X))
-    jaxpr = jax.make_jaxpr(jax.grad(lambda v: jnp.sum(layer.apply(v, X).astype(jnp.float32))))(variables)
+    variables = te_api.unbox(layer.init(jax.random.key(0), ones()))
+    jaxpr = jax.make_jaxpr(jax.grad(lambda v: jnp.sum(layer.apply(v, ones()).astype(jnp.float32))))(variables)
     found = float8.quantized_dtypes(jaxpr)
     assert not found, f"quantized dtypes={sorted(found)}, but should be none"
     assert float8.gemms(jaxpr), "no matrix product was found at all"
@@ -197,8 +227,8 @@ def test_no_float8_in_the_flax_layer_under_autocast() -> None:
     # Control: autocast is about TE's layers only.
     layer = nn.Dense(16, dtype=jnp.bfloat16)
     with fp8()():
-        variables = layer.init(jax.random.key(0), X)
-        jaxpr = jax.make_jaxpr(jax.grad(lambda v: jnp.sum(layer.apply(v, X).astype(jnp.float32))))(variables)
+        variables = layer.init(jax.random.key(0), ones())
+        jaxpr = jax.make_jaxpr(jax.grad(lambda v: jnp.sum(layer.apply(v, ones()).astype(jnp.float32))))(variables)
     assert not float8.quantized_dtypes(jaxpr)
     assert set(variables) == {"params"}
 

@@ -121,6 +121,26 @@ def test_values_beyond_the_format_saturate() -> None:
     assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float32", where="saturated")
 
 
+@pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
+def test_nan_in_a_row_stays_in_that_row_and_is_not_hidden(recipe: str) -> None:
+    values = tensors(9)
+    values["x"][5, 7] = np.nan
+    metas = metas_of(SCALES) if recipe == "DelayedScaling" else {}
+    found = np.isnan(np.asarray(run(fp8(recipe), values, "float32", metas).y))
+    assert found[5].all(), f"row 5 holds {found[5].sum()} NaN of {FEATURES}, but its input is NaN"
+    if recipe == "DelayedScaling":  # under current scaling, the amax of the whole tensor is touched
+        assert found.sum() == FEATURES, (
+            f"NaN in rows {sorted(set(np.argwhere(found)[:, 0].tolist()))}, but should be [5]"
+        )
+
+
+def test_infinite_input_saturates_under_delayed_scaling() -> None:
+    values = tensors(9)
+    values["x"][5, 7], values["grad"][3, 2] = np.inf, -np.inf
+    step = run(fp8(amax_history_len=4), values, "float32", metas_of(SCALES))
+    assert_passes(step, oracles.fp8_dense(**values, scales=SCALES, fp8_format="HYBRID"), "float32", where="infinite")
+
+
 def test_rounding_is_to_the_nearest_code_and_ties_to_even() -> None:
     """One row times the identity shows the codes themselves: written-out halfway cases of E4M3."""
     inputs = [17.0, 19.0, 18.5, -17.0, 1.0625, 1.1875, 449.0, -460.0, 2.0**-10, 3 * 2.0**-10, 2.0**-9, 0.0]

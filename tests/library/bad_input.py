@@ -15,9 +15,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from unittest import mock
 
-from mnist_fp8 import cli
+from mnist_fp8 import cli, data
 
 TIMEOUT_S = 120
+
+
+class NotRefusedError(AssertionError):
+    """A command line that should have been refused was not; it is stopped before it trains for minutes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,7 +84,7 @@ SECTIONS: dict[str, list[BadInput]] = {
         ),
         BadInput(
             f"{CURRENT} --amax-history-len 16",
-            "recipe Float8CurrentScaling has no option amax_history_len; DelayedScaling ",
+            "recipe Float8CurrentScaling has no option amax_history_len; it is one of DelayedScaling",
             varies=True,
         ),
         BadInput(f"{FP8} --amax-history-len 0", "amax history length is 0; expected 1 or more"),
@@ -93,8 +97,8 @@ SECTIONS: dict[str, list[BadInput]] = {
             "--fp8-recipe, --fp8-update-interval need --use-fp8",
         ),
         BadInput(f"{FP8} --fp8-format E5M2", "E5M2", varies=True),
-        BadInput(f"{FP8} --fp8-format E2M1", "FP8 format 'E2M1' is not one of ", varies=True),
-        BadInput(f"{FP8} --fp8-format foo", "FP8 format 'foo' is not one of ", varies=True),
+        BadInput(f"{FP8} --fp8-format E2M1", "FP8 format is 'E2M1'; expected E4M3 or HYBRID", varies=True),
+        BadInput(f"{FP8} --fp8-format foo", "FP8 format is 'foo'; expected E4M3 or HYBRID", varies=True),
         BadInput(f"{FP8} --fp8-update-interval 0", "FP8 update interval is 0; expected 1 or more"),
         BadInput(
             f"{CURRENT} --fp8-update-interval 2",
@@ -188,6 +192,7 @@ def _run_here(arguments: list[str], folder: Path, environ: Mapping[str, str]) ->
         mock.patch.dict(os.environ, environ),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
+        mock.patch.object(data, "_prepared_builder", side_effect=NotRefusedError("it went on to read data")),
     ):
         return exit_code(arguments), out.getvalue(), err.getvalue()
 

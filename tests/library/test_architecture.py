@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
 from library.subprocesses import ROOT, broken_package, run_code, run_python, was_imported
 
 PACKAGE = ROOT / "mnist_fp8"
@@ -100,6 +101,10 @@ def test_collecting_the_suite_needs_no_transformer_engine(tmp_path: Path) -> Non
     printed = run_python(*arguments, first_on_path=broken)
     assert "tests/claims/test_float8_in_jaxpr.py::" in printed, "Control: the claims were collected"
     assert not was_imported(tmp_path, "transformer_engine")
+
+
+def test_collecting_the_suite_starts_no_device() -> None:
+    run_python("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", JAX_PLATFORMS="no-such-platform")
 
 
 def test_test_bodies_do_not_skip() -> None:

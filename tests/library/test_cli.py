@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from library import bad_input
 from library.bad_input import ROWS, BadInput, Outcome, exit_code
 from library.subprocesses import ROOT, TIMEOUT_S, run_python
-
 from mnist_fp8 import __version__, cli, plots, te_api, train
 from mnist_fp8.config import ConfigError, Precision, RecipeConfig, TrainConfig
 
@@ -211,11 +211,14 @@ def trained(*arguments: str) -> Outcome:
     """Train in this process, in the working directory."""
     out, err = io.StringIO(), io.StringIO()
     with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
-        code = exit_code(["train", *arguments])
+        try:
+            code = exit_code(["train", *arguments])
+        except KeyboardInterrupt:  # it would end this test run
+            pytest.fail("Ctrl-C was not caught")
     return Outcome(code, out.getvalue(), err.getvalue(), {str(path) for path in Path().rglob("*")})
 
 
-def strict_json(path: Path) -> Any:  # noqa: ANN401
+def strict_json(path: Path) -> Any:
     """A JSON file; ``NaN`` and ``Infinity`` are no JSON."""
 
     def refuse(name: str) -> None:
@@ -334,7 +337,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
     def arrange(*epochs: float | BaseException) -> None:
         results: Iterator[float | BaseException] = iter(epochs)
 
-        def train_epoch(state: Any, *_args: Any) -> Any:  # noqa: ANN401
+        def train_epoch(state: Any, *_args: Any) -> Any:
             result = next(results)
             if isinstance(result, BaseException):
                 raise result

@@ -99,6 +99,20 @@ def test_options_are_those_that_were_asked_for() -> None:
     assert RecipeConfig("Foo", **asked).options == asked  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize(
+    ("config", "mode"),
+    [
+        (TrainConfig(), "flax-bf16"),
+        (TrainConfig(Precision.TE_BF16, RecipeConfig("Foo")), "te-bf16"),
+        (TrainConfig(Precision.TE_FP8), "te-fp8: DelayedScaling"),
+        (TrainConfig(Precision.TE_FP8, RecipeConfig("Foo", margin=2)), "te-fp8: Foo, margin=2"),
+    ],
+    ids=["Flax", "TE in BF16", "recipe", "options"],
+)
+def test_mode_is_the_precision_and_the_recipe_where_one_is_used(config: TrainConfig, mode: str) -> None:
+    assert config.mode == mode
+
+
 def test_only_te_precisions_use_te() -> None:
     assert [precision.uses_te for precision in Precision] == [False, True, True]
 

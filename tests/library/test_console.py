@@ -4,7 +4,8 @@ import io
 from pathlib import Path
 from typing import Any
 
-import jax.numpy as jnp
+import ml_dtypes
+import numpy as np
 import pytest
 from rich.console import Console
 
@@ -15,8 +16,8 @@ from mnist_fp8.train import EpochMetrics
 FACTS = {"run": "Flax only", "transformer-engine": "2.20"}
 METRICS = EpochMetrics(2, train_loss=2.5, train_accuracy=0.25, test_loss=1.75, test_accuracy=0.5, seconds=3.14)
 VARIABLES: dict[str, Any] = {
-    "fp8_metas": {"dense1": {"scale": jnp.ones(1)}},
-    "params": {"dense1": {"kernel": jnp.ones((30, 40), jnp.bfloat16)}},
+    "fp8_metas": {"dense1": {"scale": np.ones(1, np.float32)}},
+    "params": {"dense1": {"kernel": np.ones((30, 40), ml_dtypes.bfloat16)}},
 }
 
 Captured = pytest.CaptureFixture[str]

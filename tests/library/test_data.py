@@ -14,9 +14,9 @@ from types import SimpleNamespace
 import filelock
 import numpy as np
 import pytest
-from library.subprocesses import ROOT, broken_package, run_code, was_imported
 from tensorflow_datasets.image_classification import mnist
 
+from library.subprocesses import ROOT, broken_package, run_code, was_imported
 from mnist_fp8 import data
 
 FILES = ROOT / "mnist_fp8" / "mnist_files"
@@ -90,14 +90,21 @@ def test_digits_of_the_test_split_are_as_many_as_mnist_has(datasets: tuple[data.
     assert np.bincount(datasets[1]["label"]).tolist() == TEST_LABELS
 
 
+def labelled(dataset: data.Dataset) -> list[tuple[bytes, int]]:
+    """Bytes of each image and its label, sorted: TFDS has an order of its own."""
+    pixels = np.round(dataset["image"] * 255).astype(np.uint8)
+    return sorted((image.tobytes(), int(label)) for image, label in zip(pixels, dataset["label"], strict=True))
+
+
+def originals(prefix: str, count: int) -> list[tuple[bytes, int]]:
+    """The same of the first original images, read by hand."""
+    pixels = unpacked(f"{prefix}-images-idx3-ubyte.gz")[16:]
+    labels = unpacked(f"{prefix}-labels-idx1-ubyte.gz")[8:]
+    return sorted((pixels[784 * index : 784 * (index + 1)], labels[index]) for index in range(count))
+
+
 def test_every_test_image_keeps_its_label(datasets: tuple[data.Dataset, data.Dataset]) -> None:
-    """Against the original files, read here by hand; TFDS has an order of its own."""
-    pixels = np.frombuffer(unpacked("t10k-images-idx3-ubyte.gz")[16:], np.uint8).reshape(10_000, 784)
-    labels = unpacked("t10k-labels-idx1-ubyte.gz")[8:]
-    originals = sorted((image.tobytes(), label) for image, label in zip(pixels, labels, strict=True))
-    found = np.round(datasets[1]["image"] * 255).astype(np.uint8).reshape(10_000, 784)
-    read = sorted((image.tobytes(), int(label)) for image, label in zip(found, datasets[1]["label"], strict=True))
-    assert read == originals
+    assert labelled(datasets[1]) == originals("t10k", 10_000)
 
 
 def test_size_takes_the_first_images(datasets: tuple[data.Dataset, data.Dataset]) -> None:
@@ -139,9 +146,11 @@ def test_package_bundles_the_four_files() -> None:
     assert len(registered) == 4
 
 
-def test_tensorflow_is_not_imported_even_where_there_is_one(nowhere: Path) -> None:
+def test_preparing_is_silent_and_imports_no_tensorflow_even_where_there_is_one(nowhere: Path) -> None:
     broken = broken_package(nowhere, "tensorflow")
     code = f"""
+        import os
+        os.dup2(1, 2)  # standard error goes where standard output goes
         from mnist_fp8 import data
         complete = data._examples
         data._examples = lambda *args: (example for _, example in zip(range({FEW}), complete(*args)))
@@ -159,6 +168,14 @@ def prepared(folder: Path) -> Path:
     folder.mkdir(parents=True)
     data.get_datasets(1, 1, folder)
     return folder
+
+
+@pytest.mark.usefixtures("only_a_few")
+def test_prepared_images_keep_their_labels(nowhere: Path) -> None:
+    """Of both splits, whatever is in the cache of this machine."""
+    own = prepared(nowhere / "own")
+    for dataset, prefix in zip(data.get_datasets(FEW, FEW, own), ("train", "t10k"), strict=True):
+        assert labelled(dataset) == originals(prefix, FEW)
 
 
 @pytest.mark.usefixtures("only_a_few")
@@ -285,6 +302,16 @@ def test_damaged_dataset_is_one_line_that_says_what_to_do(
     with pytest.raises(data.DataError) as error:
         data.get_datasets(1, None, tmp_path)
     assert_one_line(error, f"MNIST in {home} is damaged or incomplete (", "; remove that folder, and it is prepared")
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [(ValueError("  first line\nsecond line"), "first line"), (MemoryError(), "MemoryError")],
+    ids=["more lines", "no words"],
+)
+def test_reason_of_damage_is_one_line_and_never_empty(error: Exception, reason: str) -> None:
+    message = "MNIST in there is damaged or incomplete ({}); remove that folder, and it is prepared again"
+    assert data._damaged(Path("there"), error) == message.format(reason)
 
 
 def test_intact_copy_of_the_dataset_is_accepted(cache: Path, tmp_path: Path) -> None:

@@ -6,6 +6,7 @@ from typing import Any
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import lax
 from jax.extend import core
@@ -13,7 +14,7 @@ from jax.extend import core
 from mnist_fp8 import float8
 
 F8 = jnp.float8_e4m3fn
-A, B = jnp.ones((4, 4)), jnp.ones((4, 4))
+A, B = np.ones((4, 4), np.float32), np.ones((4, 4), np.float32)
 
 Program = Callable[[jax.Array, jax.Array], Any]
 
@@ -62,12 +63,12 @@ WRAPPERS: dict[str, Callable[[Program], Program]] = {
 }
 
 
-def gemms(f: Callable[..., Any], *arguments: Any) -> list[float8.Gemm]:  # noqa: ANN401
+def gemms(f: Callable[..., Any], *arguments: Any) -> list[float8.Gemm]:
     """The products of a function."""
     return float8.gemms(jax.make_jaxpr(f)(*arguments))
 
 
-def dtypes(f: Callable[..., Any], *arguments: Any) -> set[str]:  # noqa: ANN401
+def dtypes(f: Callable[..., Any], *arguments: Any) -> set[str]:
     """The quantized dtypes of a function."""
     return float8.quantized_dtypes(jax.make_jaxpr(f)(*arguments))
 
@@ -98,7 +99,7 @@ def test_tensor_cast_to_float8_and_back_does_not_count_as_quantized() -> None:
 
 
 @pytest.mark.parametrize(("lhs", "rhs"), [(F8, jnp.float32), (jnp.float32, F8)], ids=["left only", "right only"])
-def test_product_with_one_quantized_operand_does_not_count_as_quantized(lhs: Any, rhs: Any) -> None:  # noqa: ANN401
+def test_product_with_one_quantized_operand_does_not_count_as_quantized(lhs: Any, rhs: Any) -> None:
     (found,) = gemms(lambda a, b: dot(a.astype(lhs), b.astype(rhs)), A, B)
     assert not found.quantized
 
@@ -179,24 +180,24 @@ class Block(nn.Module):
 
 
 @pytest.fixture(scope="module")
-def variables() -> Any:  # noqa: ANN401
+def variables() -> Any:
     """Of `Net`."""
     return Net().init(jax.random.key(0), A)
 
 
-def gradient(variables: Any, x: jax.Array) -> Any:  # noqa: ANN401
+def gradient(variables: Any, x: jax.Array) -> Any:
     """Forward and backward pass of `Net`, with gradients of parameters and input."""
     return jax.value_and_grad(lambda v, x: Net().apply(v, x).sum(), argnums=(0, 1))(variables, x)
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
-def test_product_belongs_to_its_module(variables: Any, wrap: Callable[..., Any]) -> None:  # noqa: ANN401
+def test_product_belongs_to_its_module(variables: Any, wrap: Callable[..., Any]) -> None:
     found = gemms(wrap(Net().apply), variables, A)
     assert [(gemm.layer, gemm.backward) for gemm in found] == [("Net/dense1", False), ("Net/block/dense2", False)]
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit], ids=["plain", "jit"])
-def test_backward_products_are_told_from_forward_ones(variables: Any, wrap: Callable[..., Any]) -> None:  # noqa: ANN401
+def test_backward_products_are_told_from_forward_ones(variables: Any, wrap: Callable[..., Any]) -> None:
     found = [(gemm.layer, gemm.backward) for gemm in gemms(wrap(gradient), variables, A)]
     assert found[:2] == [("Net/dense1", False), ("Net/block/dense2", False)]
     assert sorted(found[2:]) == [("Net/block/dense2", True)] * 2 + [("Net/dense1", True)] * 2
@@ -204,6 +205,28 @@ def test_backward_products_are_told_from_forward_ones(variables: Any, wrap: Call
 
 def test_product_outside_of_modules_belongs_to_none() -> None:
     assert [gemm.layer for gemm in gemms(quantized, A, B)] == [""]
+
+
+def in_scopes(f: Program) -> Program:
+    """The function compiled on its own, called in a scope; it opens another one."""
+
+    def inner(a: jax.Array, b: jax.Array) -> Any:
+        with jax.named_scope("inner"):
+            return f(a, b)
+
+    def outer(a: jax.Array, b: jax.Array) -> Any:
+        with jax.named_scope("outer"):
+            return jax.jit(inner)(a, b)
+
+    return outer
+
+
+def test_names_of_inner_and_outer_programs_are_joined() -> None:
+    assert [gemm.layer for gemm in gemms(in_scopes(quantized), A, B)] == ["outer/inner"]
+    gradients = jax.grad(lambda a, b: in_scopes(plain)(a, b).sum(), argnums=(0, 1))
+    found = gemms(gradients, A, B)
+    assert {gemm.layer for gemm in found} == {"outer/inner"}
+    assert sorted(gemm.backward for gemm in found) == [False, True, True]
 
 
 def test_custom_calls_are_counted_by_target() -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,8 +12,13 @@ from mnist_fp8 import float8, te_api
 from mnist_fp8.config import Precision
 from mnist_fp8.model import LOGITS, Net
 
-KEY = jax.random.key(3)
-IMAGES = jax.random.uniform(KEY, (2, 28, 28, 1))
+IMAGES = np.random.default_rng(3).random((2, 28, 28, 1), np.float32)
+
+
+def key() -> Any:
+    """Any RNG key."""
+    return jax.random.key(3)
+
 
 SHAPES = {
     "conv1": {"kernel": (3, 3, 1, 32), "bias": (32,)},
@@ -26,14 +32,14 @@ every_precision = pytest.mark.parametrize("precision", Precision, ids=lambda pre
 
 
 @pytest.fixture(scope="module")
-def variables() -> Any:  # noqa: ANN401
+def variables() -> Any:
     """Of the Flax network."""
-    return jax.jit(Net(Precision.FLAX_BF16).init)(KEY, IMAGES)
+    return jax.jit(Net(Precision.FLAX_BF16).init)(key(), IMAGES)
 
 
-def described(precision: Precision) -> Any:  # noqa: ANN401
+def described(precision: Precision) -> Any:
     """Shapes and dtypes of the variables, without computing them."""
-    return te_api.unbox(jax.eval_shape(Net(precision).init, KEY, IMAGES))
+    return te_api.unbox(jax.eval_shape(Net(precision).init, key(), IMAGES))
 
 
 @every_precision
@@ -77,7 +83,25 @@ def test_convolutions_compute_in_bf16() -> None:
     assert operands == [["bfloat16", "bfloat16"]] * 2
 
 
-def test_dropout_is_active_only_in_training(variables: Any) -> None:  # noqa: ANN401
+@pytest.mark.parametrize("train", [True, False], ids=["training", "evaluation"])
+def test_dropout_follows_the_convolutions_and_the_first_dense_layer(*, train: bool) -> None:
+    found = []
+
+    def note(apply: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        if isinstance(context.module, nn.Dropout):
+            found.append((context.module.rate, context.module.deterministic, args[0].shape))
+        return apply(*args, **kwargs)
+
+    def logits(variables: Any) -> jax.Array:
+        return Net(Precision.FLAX_BF16).apply(variables, IMAGES, train=train, rngs={"dropout": key()})
+
+    variables = described(Precision.FLAX_BF16)
+    with nn.intercept_methods(note):
+        jax.eval_shape(logits, variables)
+    assert found == [(0.25, not train, (2, 14, 14, 64)), (0.5, not train, (2, 128))]
+
+
+def test_dropout_is_active_only_in_training(variables: Any) -> None:
     apply = jax.jit(Net(Precision.FLAX_BF16).apply, static_argnames="train")
     first, second = (apply(variables, IMAGES, train=True, rngs={"dropout": jax.random.key(i)}) for i in range(2))
     assert not np.array_equal(first, second), "two draws of dropout should differ"

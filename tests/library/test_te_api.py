@@ -36,6 +36,11 @@ CHOICES: dict[tuple[RunKind | None, str, Path | None], RunKind | str] = {
 }
 
 
+def only_configured(platforms: str) -> SimpleNamespace:
+    """A JAX that has a setting, in both ways to read it, and nothing that could be started."""
+    return SimpleNamespace(config=SimpleNamespace(jax_platforms=platforms, values={"jax_platforms": platforms}))
+
+
 def test_table_of_choices_is_full() -> None:
     assert set(CHOICES) == set(itertools.product([None, HOST, KERNEL], [NO_GPU, ""], [None, EXTENSION]))
 
@@ -96,7 +101,7 @@ def test_gpu_is_looked_for_without_starting_jax(
             cuInit=lambda _flags: error, cuDeviceGetCount=lambda where: setattr(where._obj, "value", count) or 0
         )
 
-    monkeypatch.setattr(te_api, "jax", SimpleNamespace(config=SimpleNamespace(jax_platforms=platforms)))
+    monkeypatch.setattr(te_api, "jax", only_configured(platforms))
     monkeypatch.setattr(te_api.ctypes, "CDLL", driver)
     found_package(monkeypatch, object() if plugin else None)
     assert te_api.why_no_gpu() == expected
@@ -191,10 +196,10 @@ def test_recipe_without_options_is_transformer_engines_own() -> None:
         (RecipeConfig("Recipe"), "recipe 'Recipe' is not in Transformer Engine "),
         (
             RecipeConfig("Float8CurrentScaling", amax_history_len=4),
-            "recipe Float8CurrentScaling has no option amax_history_len; DelayedScaling ",
+            "recipe Float8CurrentScaling has no option amax_history_len; it is one of DelayedScaling",
         ),
-        (RecipeConfig(fp8_format="FOO"), "FP8 format 'FOO' is not one of "),
-        (RecipeConfig(fp8_format="E2M1"), "FP8 format 'E2M1' is not one of "),
+        (RecipeConfig(fp8_format="FOO"), "FP8 format is 'FOO'; expected E4M3 or HYBRID"),
+        (RecipeConfig(fp8_format="E2M1"), "FP8 format is 'E2M1'; expected E4M3 or HYBRID"),
     ],
     ids=["unknown recipe", "base class", "option of another recipe", "unknown format", "format of four bits"],
 )
@@ -293,6 +298,16 @@ def test_older_name_of_autocast_serves_as_well(monkeypatch: pytest.MonkeyPatch) 
     old = te_api.Engine(HOST, OldModule(calls), ModuleType("recipes"))  # type: ignore[arg-type]
     monkeypatch.setattr(te_api, "engine", lambda: old)
     with te_api.autocast(enabled=True, recipe="a recipe"):
+        pass
+    assert calls == [(True, "a recipe", {})]
+
+
+def test_former_autocast_is_the_older_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[tuple[Any, ...]] = []
+    old = te_api.Engine(HOST, OldModule(calls), ModuleType("recipes"))  # type: ignore[arg-type]
+    monkeypatch.setattr(te_api, "engine", lambda: old)
+    assert (te_api.has_name("fp8_autocast"), te_api.has_name("autocast")) == (True, False)
+    with te_api.former_autocast("a recipe"):
         pass
     assert calls == [(True, "a recipe", {})]
 

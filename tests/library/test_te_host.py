@@ -10,26 +10,26 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-from library.subprocesses import run_code
 
+from library.subprocesses import run_code
 from mnist_fp8 import te_host
 
 
 @pytest.fixture
-def stand_in() -> Any:  # noqa: ANN401 - its attributes are made when asked for
+def stand_in() -> Any:
     """A new stand-in module."""
     return te_host.StandInModule("transformer_engine_jax")
 
 
 @pytest.mark.parametrize("enum", ["NVTE_Activation_Type", "JAXX_Scaling_Mode", "DType"])
-def test_members_of_an_enum_are_distinct_hashable_integers(stand_in: Any, enum: str) -> None:  # noqa: ANN401
+def test_members_of_an_enum_are_distinct_hashable_integers(stand_in: Any, enum: str) -> None:
     members = [getattr(getattr(stand_in, enum), name) for name in ("First", "Second", "Third")]
     assert len(set(members)) == 3
     assert [int(member) for member in members] == [0, 1, 2]
     assert [repr(member) for member in members] == [f"{enum}.First", f"{enum}.Second", f"{enum}.Third"]
 
 
-def test_member_stays_the_same(stand_in: Any) -> None:  # noqa: ANN401
+def test_member_stays_the_same(stand_in: Any) -> None:
     """TE compares members and uses them as keys."""
     first = stand_in.DType.kFloat32
     assert stand_in.DType.kBFloat16 != first
@@ -37,7 +37,7 @@ def test_member_stays_the_same(stand_in: Any) -> None:  # noqa: ANN401
     assert stand_in.DType is stand_in.DType
 
 
-def test_enum_has_no_special_attributes(stand_in: Any) -> None:  # noqa: ANN401
+def test_enum_has_no_special_attributes(stand_in: Any) -> None:
     """``copy``, ``inspect`` and the like look for them, and would take a number for an answer."""
     assert not hasattr(stand_in.DType, "__members__")
     assert not hasattr(stand_in, "__path__")
@@ -52,7 +52,7 @@ def test_enum_has_no_special_attributes(stand_in: Any) -> None:  # noqa: ANN401
         ("get_grouped_gemm_setup_workspace_size", 0),
     ],
 )
-def test_query_is_answered_whatever_its_arguments(stand_in: Any, query: str, answer: object) -> None:  # noqa: ANN401
+def test_query_is_answered_whatever_its_arguments(stand_in: Any, query: str, answer: object) -> None:
     assert getattr(stand_in, query)() == getattr(stand_in, query)(0, device=1) == answer
 
 
@@ -61,7 +61,7 @@ def test_device_is_a_hopper() -> None:
 
 
 @pytest.mark.parametrize("name", ["gemm_workspace", "get_fused_attn_backend"])
-def test_anything_else_refuses_by_its_name_when_called(stand_in: Any, name: str) -> None:  # noqa: ANN401
+def test_anything_else_refuses_by_its_name_when_called(stand_in: Any, name: str) -> None:
     refusal = getattr(stand_in, name)
     with pytest.raises(te_host.NeedsCudaExtensionError) as error:
         refusal(1, key=2)
@@ -70,7 +70,7 @@ def test_anything_else_refuses_by_its_name_when_called(stand_in: Any, name: str)
     )
 
 
-def test_expert_parallelism_is_absent(stand_in: Any) -> None:  # noqa: ANN401
+def test_expert_parallelism_is_absent(stand_in: Any) -> None:
     assert not hasattr(stand_in, "get_ep_instance_state_type_id")
     assert hasattr(stand_in, "get_something_else"), "Control: other names are there"
 

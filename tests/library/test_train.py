@@ -31,7 +31,7 @@ class Notebook(train.Watcher):
         self.steps: list[tuple[int, int, int]] = []
         self.epochs: list[train.EpochMetrics] = []
 
-    def on_variables(self, variables: Any) -> None:  # noqa: ANN401
+    def on_variables(self, variables: Any) -> None:
         """Keep them."""
         self.variables = variables
 
@@ -142,12 +142,12 @@ def state() -> train.TrainState:
     return train.create_train_state(dataclasses.replace(FLAX, learning_rate=0.5, momentum=0.75))[0]
 
 
-def leaves(tree: Any) -> dict[str, np.ndarray]:  # noqa: ANN401
+def leaves(tree: Any) -> dict[str, np.ndarray]:
     """Arrays of a tree by path."""
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
-def same(left: Any, right: Any) -> bool:  # noqa: ANN401
+def same(left: Any, right: Any) -> bool:
     """Whether two trees hold the same numbers at the same paths."""
     one, other = leaves(left), leaves(right)
     return one.keys() == other.keys() and all(np.array_equal(one[path], other[path]) for path in one)
@@ -160,7 +160,7 @@ def test_parameters_depend_on_the_seed_only(state: train.TrainState) -> None:
     assert not same(train.create_train_state(dataclasses.replace(FLAX, seed=2))[0].params, state.params)
 
 
-def small_state(state: train.TrainState, interval: int = 0) -> Any:  # noqa: ANN401
+def small_state(state: train.TrainState, interval: int = 0) -> Any:
     """A state with one parameter and the optimizer of the given one."""
     return dataclasses.replace(
         train.TrainState.create(
@@ -213,7 +213,7 @@ class Steps:
         self.labels: list[list[int]] = []
         self.keys: list[tuple[int, ...]] = []
 
-    def __call__(self, state: Any, metadata: Any, images: Any, labels: Any, key: jax.Array) -> Any:  # noqa: ANN401
+    def __call__(self, state: Any, metadata: Any, images: Any, labels: Any, key: jax.Array) -> Any:
         """Do nothing else."""
         assert len(images) == len(labels)
         self.labels.append(labels.tolist())
@@ -394,7 +394,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., train.TrainResult]
     def run(train_losses: list[float], test_losses: list[float], watcher: train.Watcher) -> train.TrainResult:
         trained, tested = iter(train_losses), iter(test_losses)
 
-        def train_epoch(state: int, *args: Any) -> Any:  # noqa: ANN401
+        def train_epoch(state: int, *args: Any) -> Any:
             loss = next(trained)
             args[-1](1, 1)
             return state + 1, {}, loss, 0.5
@@ -403,7 +403,10 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., train.TrainResult]
         monkeypatch.setattr(train, "eval_model", lambda *_args: (next(tested), 0.75))
         monkeypatch.setattr(train.data, "get_datasets", lambda *_args: (numbered(40), numbered(40)))
         result = train.TrainResult([], "complete", 0, {})  # type: ignore[arg-type]
-        train._run_epochs(dataclasses.replace(FLAX, epochs=3), numbered(40), numbered(40), result, watcher)
+        try:
+            train._run_epochs(dataclasses.replace(FLAX, epochs=3), numbered(40), numbered(40), result, watcher)
+        except KeyboardInterrupt:  # it would end this test run
+            pytest.fail("Ctrl-C was not caught")
         return result
 
     return run
@@ -421,7 +424,7 @@ def test_epochs_follow_one_another(instant: Instant) -> None:
 
 @pytest.mark.parametrize("method", ["on_steps", "on_epoch"])
 def test_ctrl_c_keeps_the_finished_epochs(instant: Instant, method: str) -> None:
-    def interrupt_in_second(where: Any, *_args: object) -> None:  # noqa: ANN401
+    def interrupt_in_second(where: Any, *_args: object) -> None:
         if getattr(where, "epoch", where) == 2:
             raise KeyboardInterrupt
 

@@ -1,0 +1,43 @@
+"""The fault runner: it sees a fault, and does not see one where there is none."""
+
+import dataclasses
+import sys
+from pathlib import Path
+
+import pytest
+
+sys.path.insert(0, str(Path(__file__).parent))
+from faults import FAULTS, METADATA, faulty_copy, first_failure
+
+pytestmark = pytest.mark.host
+
+
+def fault_named(what: str) -> object:
+    return next(fault for fault in FAULTS if fault.what == what)
+
+
+def test_every_claim_has_at_least_five_faults() -> None:
+    claims = [fault.claim for fault in FAULTS]
+    assert {claim: claims.count(claim) for claim in set(claims) if claims.count(claim) < 5} == {}
+
+
+def test_a_fault_turns_its_claim_red() -> None:
+    test, message = first_failure(fault_named("scale inverted"))
+    assert "written" in test or "worked_out_by_hand" in test
+    assert "x scale" in message
+
+
+def test_a_harmless_edit_leaves_the_claim_green() -> None:
+    # Control: what turns red is the fault, not the copy.
+    harmless = dataclasses.replace(
+        fault_named("scale inverted"), claim=METADATA, new="sf = (fp8_max / amax) / 2**margin"
+    )
+    test, output = first_failure(harmless)
+    assert not test, f"{test} failed: {output}"
+    assert " passed" in output
+
+
+def test_a_fault_without_its_place_is_an_error(tmp_path: Path) -> None:
+    misplaced = dataclasses.replace(fault_named("scale inverted"), old="no such text")
+    with pytest.raises(LookupError, match=r"the text to replace is not in jax/quantize/quantizer.py"):
+        faulty_copy(misplaced, tmp_path)
