@@ -355,7 +355,8 @@ def check_fp8(
     """
     jaxpr = jax.make_jaxpr(apply_model)(state, images, labels, metadata, rngs)
     found = float8.gemms(jaxpr)
-    problems = [problem for layer in _dense_layers(state.params) for problem in _fp8_problems(layer, found)]
+    layers = dict.fromkeys([*_dense_layers(state.params), *(gemm.layer for gemm in found)])
+    problems = [problem for layer in layers for problem in _fp8_problems(layer, found)]
     problems += [_unquantized(gemm) for gemm in found if not gemm.quantized]
     if problems or not found:
         shown = "; ".join(dict.fromkeys(problems)) or "the model has no dense layer"
@@ -364,18 +365,21 @@ def check_fp8(
 
 
 def _dense_layers(params: Mapping[str, Any]) -> list[str]:
-    """Paths of the layers with a matrix as their kernel; a convolution's has more dimensions."""
+    """Paths of the layers with a matrix as their kernel, which should multiply it even if they were not seen to."""
     kernels = jax.tree_util.tree_leaves_with_path(params)
     paths = [path for path, leaf in kernels if path[-1].key == "kernel" and leaf.ndim == 2]  # noqa: PLR2004
     return ["/".join(entry.key for entry in path[:-1]) for path in paths]
 
 
 def _fp8_problems(layer: str, found: list[float8.Gemm]) -> Iterator[str]:
-    own = [gemm for gemm in found if gemm.layer.endswith(layer)]
-    for name, backward, expected in (("forward", False, 1), ("backward", True, 2)):
-        count = sum(gemm.backward is backward and gemm.quantized for gemm in own)
-        if count != expected:
-            yield f"{layer}: {name} has {count} float8 matrix products, expected {expected}"
+    """What is wrong with a layer: each of its forward products has two backward ones, all of them quantized."""
+    own = [gemm for gemm in found if gemm.quantized and f"/{gemm.layer}".endswith(f"/{layer}")]
+    backward = sum(gemm.backward for gemm in own)
+    forward = len(own) - backward
+    if not forward:
+        yield f"{layer}: forward has 0 float8 matrix products, expected 1"
+    if backward != 2 * max(forward, 1):
+        yield f"{layer}: backward has {backward} float8 matrix products, expected {2 * max(forward, 1)}"
 
 
 def _unquantized(gemm: float8.Gemm) -> str:

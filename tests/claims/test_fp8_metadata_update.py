@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from mnist_fp8 import te_api, train
-from mnist_fp8.config import Precision, RunKind, TrainConfig
+from mnist_fp8.config import Precision, RecipeConfig, RunKind, TrainConfig
 from support.assertions import assert_close, assert_equal, assert_same_structure, assert_trees_equal
 from support.layers import Step, dense_layer, dense_step, fp8, init, read_meta, variables_of, with_amax
 from support.oracles import FORMATS, FP8_MAX, TENSORS, Meta, initial_meta, next_meta
@@ -127,7 +127,9 @@ OPTIONS = {
     "most recent": {"amax_history_len": 4, "amax_compute_algo": "most_recent"},
     "margin 2": {"amax_history_len": 3, "margin": 2},
     "most recent, margin -1": {"amax_history_len": 2, "amax_compute_algo": "most_recent", "margin": -1},
+    "margin 5": {"amax_history_len": 2, "margin": 5},
     "history of one": {"amax_history_len": 1},
+    "history of one, most recent": {"amax_history_len": 1, "amax_compute_algo": "most_recent"},
     "long history": {"amax_history_len": 1024},
     "E4M3": {"amax_history_len": 4, "fp8_format": "E4M3"},
     "defaults": {},
@@ -153,6 +155,18 @@ def _next(meta: Meta, amax: float, tensor: str, options: dict[str, Any]) -> Meta
 
 def _bf16(value: float) -> float:
     return float(jnp.bfloat16(value))
+
+
+def test_largest_amax_counts_wherever_it_stands_in_the_history() -> None:
+    """A history of 64 whose largest entry is the oldest but one: it decides twice, and is gone in the third step."""
+    history = np.ones(64, np.float32)
+    history[0], history[2] = 0, 50
+    metas = dict.fromkeys(TENSORS, Meta(np.float32(1), history))
+    for number, largest in enumerate((50, 50, 2)):
+        metadata = run_step(fp8(amax_history_len=64), metas, dict.fromkeys(TENSORS, 2.0)).metadata
+        metas = {tensor: _next(metas[tensor], 2.0, tensor, {}) for tensor in TENSORS}
+        assert metas["x"].scale == np.float32(448) / np.float32(largest), "Control: the oracle's own scale"
+        assert_metas(metadata, metas, where=f"step {number}")
 
 
 SPECIAL = {
@@ -201,19 +215,16 @@ def settled_metas() -> dict[str, Meta]:
     }
 
 
-@pytest.mark.parametrize("mutable", [False, True], ids=["read-only", "mutable"])
-def test_evaluation_leaves_metadata_as_they_are(mutable: bool) -> None:  # noqa: FBT001 - a parameter
+def test_evaluation_leaves_metadata_as_they_are() -> None:
+    """Even where the collection may be written to."""
     metas = settled_metas()
     variables = variables_of(with_amax(20.0, SHAPES["kernel"], 0), metas)
     x = jnp.asarray(with_amax(30.0, SHAPES["x"], 0), jnp.bfloat16)
     layer = dense_layer(features=FEATURES, use_bias=False)
     name = te_api.metadata_collection()
     with fp8(amax_history_len=4)():
-        y, updated = layer.apply(variables, x, mutable=[name] if mutable else ["nothing"])
-    assert np.isfinite(np.asarray(y, np.float32)).all()
-    assert_metas(variables[name], metas, where="variables after evaluation")
-    if mutable:
-        assert_metas(updated[name], metas, where="collection that evaluation returned")
+        _, updated = layer.apply(variables, x, mutable=[name])
+    assert_metas(updated[name], metas, where="collection that evaluation returned")
 
 
 def test_metadata_do_not_depend_on_where_the_loss_is_scaled() -> None:
@@ -268,6 +279,56 @@ def test_layer_applied_twice_returns_the_sum_of_both_updates() -> None:
         assert_equal(where=f"{leaf} of a layer applied twice", actual=twice[name][leaf], expected=2 * value)
 
 
+def test_gradients_accumulated_over_micro_batches_add_metadata_up() -> None:
+    """Stated and pinned, as above: the sum is no metadata, and each micro-batch's own are what the oracle says."""
+    mode, metas = fp8(amax_history_len=4), settled_metas()
+    batches = [{"x": 2.0, "kernel": 3.0, "grad": 0.5}, {"x": 8.0, "kernel": 3.0, "grad": 4.0}]
+    steps = [run_step(mode, metas, amaxes) for amaxes in batches]
+    for number, (step, amaxes) in enumerate(zip(steps, batches, strict=True)):
+        expected = {t: _next(metas[t], amaxes[t], t, {"amax_history_len": 4}) for t in TENSORS}
+        assert_metas(step.metadata, expected, where=f"micro-batch {number}")
+    layer = dense_layer(features=FEATURES, use_bias=False)
+    inputs = [
+        tuple(jnp.asarray(with_amax(amaxes[t], SHAPES[t], 0), jnp.bfloat16) for t in ("x", "grad"))
+        for amaxes in batches
+    ]
+
+    def accumulated(variables: Any) -> jax.Array:
+        return sum(jnp.sum(layer.apply(variables, x).astype(jnp.float32) * grad) for x, grad in inputs)
+
+    with mode():
+        sums = jax.grad(accumulated)(variables_of(with_amax(3.0, SHAPES["kernel"], 0), metas))
+    for leaf, value in sums[te_api.metadata_collection()].items():
+        expected = steps[0].metadata[leaf] + steps[1].metadata[leaf]
+        assert_equal(where=f"{leaf} accumulated over two micro-batches", actual=value, expected=expected)
+
+
+def test_rematerialisation_does_not_record_twice() -> None:
+    layer = dense_layer(features=FEATURES, use_bias=False)
+    mode, name = fp8(amax_history_len=4), te_api.metadata_collection()
+    x, grad = (jnp.asarray(with_amax(2.0, SHAPES[t], 0), jnp.bfloat16) for t in ("x", "grad"))
+    variables = variables_of(with_amax(2.0, SHAPES["kernel"], 0), settled_metas())
+    with mode():
+        _, pull_back = jax.vjp(jax.checkpoint(layer.apply), variables, x)
+        remade, _ = pull_back(grad)
+    plain = dense_step(layer, mode, variables, x, grad)
+    assert_trees_equal(where="metadata under jax.checkpoint", actual=remade[name], expected=plain.metadata)
+
+
+def test_amaxes_that_would_not_be_reduced_are_refused() -> None:
+    """TE documents that it supports only ``reduce_amax=True`` in JAX."""
+    recipe = te_api.make_recipe(RecipeConfig())
+    recipe.reduce_amax = False
+    layer = dense_layer(features=FEATURES)
+    with te_api.autocast(enabled=True, recipe=recipe), pytest.raises(AssertionError, match="reduce_amax"):
+        layer.init(jax.random.key(0), jnp.ones(SHAPES["x"], jnp.bfloat16))
+
+
+def test_metadata_collection_has_the_name_that_checkpoints_know() -> None:
+    found = te_api.metadata_collection()
+    assert found == "fp8_metas", f"collection={found!r}, but should be 'fp8_metas', as in checkpoints since 1.8"
+
+
 # --- under a recipe without metadata -------------------------------------------------------------------------------
 
 
@@ -295,8 +356,9 @@ def test_autocast_creates_missing_metadata_when_they_are_mutable() -> None:
 def test_update_collections_replaces_named_collections_whole(frozen: bool) -> None:  # noqa: FBT001
     original = {"params": {"w": 1}, "fp8_metas": {"a": 1, "b": 2}}
     given = flax.core.freeze(original) if frozen else original
-    updated = te_api.update_collections({"fp8_metas": {"a": 3}}, given)
-    assert dict(updated) == {"params": {"w": 1}, "fp8_metas": {"a": 3}}
+    updated = te_api.update_collections({"fp8_metas": {"a": 3}, "added": {"c": 4}}, given)
+    expected = {"params": {"w": 1}, "fp8_metas": {"a": 3}, "added": {"c": 4}}
+    assert dict(updated) == expected, f"updated collections={dict(updated)}, but should be {expected}"
     assert isinstance(updated, flax.core.FrozenDict) is frozen, f"type={type(updated).__name__}, should follow original"
     assert original == {"params": {"w": 1}, "fp8_metas": {"a": 1, "b": 2}}, "the original collections were changed"
 

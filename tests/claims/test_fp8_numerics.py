@@ -9,7 +9,9 @@ What a failure means for an upgrade: FP8 training computes something else than i
 """
 
 from collections.abc import Mapping
+from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -29,12 +31,12 @@ SCALES = {"x": np.float32(101.3), "kernel": np.float32(352.7), "grad": np.float3
 """Unlike each other and no powers of two, so that a swapped, missing or inverted one shows."""
 
 
-def tensors(seed: int, spread: Mapping[str, float] | None = None) -> dict[str, Array]:
-    """Normally distributed x, kernel and grad; x and grad hold BF16 numbers."""
+def tensors(seed: int, spread: Mapping[str, float] | None = None, dtype: str = "bfloat16") -> dict[str, Array]:
+    """Normally distributed x, kernel and grad, rounded to a dtype."""
     drawn = np.random.default_rng(seed)
     shapes = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}
     values = {name: drawn.normal(0, (spread or {}).get(name, 1), shape) for name, shape in shapes.items()}
-    return {name: np.asarray(jnp.asarray(value, jnp.bfloat16), np.float32) for name, value in values.items()}
+    return {name: np.asarray(jnp.asarray(value, dtype), np.float32) for name, value in values.items()}
 
 
 def run(mode: te_api.Autocast, values: Mapping[str, Array], dtype: str, metas: Mapping[str, Meta]) -> Step:
@@ -83,7 +85,7 @@ def assert_no_code_hangs_on_the_last_bits(values: Mapping[str, Array], scales: M
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("fp8_format", FORMATS)
 def test_delayed_scaling_computes_with_the_stored_scales(fp8_format: str, dtype: str) -> None:
-    values = tensors(1, {"x": 1, "kernel": 0.3, "grad": 0.01})
+    values = tensors(1, {"x": 1, "kernel": 0.3, "grad": 0.01}, dtype)
     mode = fp8(fp8_format=fp8_format, amax_history_len=4)
     step = run(mode, values, dtype, metas_of(SCALES))
     assert_passes(step, oracles.fp8_dense(**values, scales=SCALES, fp8_format=fp8_format), dtype, where=fp8_format)
@@ -92,7 +94,7 @@ def test_delayed_scaling_computes_with_the_stored_scales(fp8_format: str, dtype:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("fp8_format", FORMATS)
 def test_current_scaling_computes_with_each_tensors_own_amax(fp8_format: str, dtype: str) -> None:
-    values = tensors(10, {"x": 3, "kernel": 0.1, "grad": 0.001})
+    values = tensors(10, {"x": 3, "kernel": 0.1, "grad": 0.001}, dtype)
     scales = {name: oracles.current_scale(values[name], FORMATS[fp8_format][name]) for name in TENSORS}
     assert_no_code_hangs_on_the_last_bits(values, scales, fp8_format)
     step = run(fp8("Float8CurrentScaling", fp8_format=fp8_format), values, dtype, {})
@@ -134,11 +136,16 @@ def test_nan_in_a_row_stays_in_that_row_and_is_not_hidden(recipe: str) -> None:
         )
 
 
-def test_infinite_input_saturates_under_delayed_scaling() -> None:
+@pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
+def test_infinite_input_saturates(recipe: str) -> None:
+    """Under current scaling, an infinite amax cannot give a scale: it stays 1."""
     values = tensors(9)
     values["x"][5, 7], values["grad"][3, 2] = np.inf, -np.inf
-    step = run(fp8(amax_history_len=4), values, "float32", metas_of(SCALES))
-    assert_passes(step, oracles.fp8_dense(**values, scales=SCALES, fp8_format="HYBRID"), "float32", where="infinite")
+    metas = metas_of(SCALES) if recipe == "DelayedScaling" else {}
+    scales = SCALES if metas else {n: oracles.current_scale(values[n], FORMATS["HYBRID"][n]) for n in TENSORS}
+    assert_no_code_hangs_on_the_last_bits(values, scales, "HYBRID")
+    step = run(fp8(recipe), values, "float32", metas)
+    assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float32", where="infinite")
 
 
 def test_rounding_is_to_the_nearest_code_and_ties_to_even() -> None:
@@ -229,23 +236,57 @@ def test_several_contracted_axes_and_features_quantize_alike() -> None:
     assert_passes(flat, expected, "float32", where="kernel (6, 8, 2, 8)")
 
 
-def test_bias_and_its_gradient_are_not_quantized() -> None:
+@pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_evaluation_computes_what_the_forward_pass_of_training_does(recipe: str, dtype: str) -> None:
+    values = tensors(12, dtype=dtype)
+    metas = metas_of(SCALES) if recipe == "DelayedScaling" else {}
+    mode = fp8(recipe)
+    variables = variables_of(values["kernel"], metas)
+    layer = dense_layer(features=FEATURES, use_bias=False)
+
+    def evaluate(variables: dict[str, Any], x: jax.Array) -> jax.Array:
+        with mode():
+            return layer.apply(variables, x)
+
+    found = jax.jit(evaluate)(variables, jnp.asarray(values["x"], dtype))
+    assert_equal(where="output of an evaluation", actual=found, expected=run(mode, values, dtype, metas).y)
+
+
+@pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
+@pytest.mark.parametrize("name", TENSORS)
+def test_a_tensor_of_zeros_gives_zeros(name: str, recipe: str) -> None:
+    """Its amax is zero: the scale has to stay usable. What the tensor does not touch is as ever."""
+    values = tensors(13)
+    values[name][:] = 0
+    metas = metas_of(SCALES) if recipe == "DelayedScaling" else {}
+    scales = SCALES if metas else {n: oracles.current_scale(values[n], FORMATS["HYBRID"][n]) for n in TENSORS}
+    assert_no_code_hangs_on_the_last_bits(values, scales, "HYBRID")
+    step = run(fp8(recipe), values, "float32", metas)
+    assert_passes(
+        step, oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float32", where=f"{name} zero"
+    )
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_bias_and_its_gradient_are_not_quantized(dtype: str) -> None:
     values = tensors(7, {"kernel": 0.3})
-    bias = np.linspace(-3, 3, FEATURES, dtype=np.float32)
+    values["grad"] = np.round(values["grad"] * 2).clip(-2, 2) / 2  # sums of which are BF16 numbers
+    bias = np.asarray(jnp.linspace(-3.1, 3.1, FEATURES, dtype="bfloat16"), np.float32)
     with_bias, without = dense_layer(features=FEATURES), dense_layer(features=FEATURES, use_bias=False)
-    x, grad = jnp.asarray(values["x"]), jnp.asarray(values["grad"])
+    x, grad = jnp.asarray(values["x"], dtype), jnp.asarray(values["grad"], dtype)
     mode, metas = fp8(amax_history_len=4), metas_of(SCALES)
     biased = dense_step(with_bias, mode, variables_of(values["kernel"], metas, bias), x, grad)
     plain = dense_step(without, mode, variables_of(values["kernel"], metas), x, grad)
-    unbiased = np.asarray(plain.y)
+    unbiased = np.asarray(plain.y, np.float32)
     # XLA may fuse the last multiplication and the addition, which then round once instead of twice.
-    tolerance = rounding_tolerance(np.abs(unbiased) + np.abs(bias), "float32", roundings=2)
+    tolerance = rounding_tolerance(np.abs(unbiased) + np.abs(bias), dtype, roundings=2)
     assert_close(where="output with bias", actual=biased.y, expected=unbiased + bias, tolerance=tolerance)
     assert_close(
         where="bias gradient",
         actual=biased.grads["params"]["bias"],
         expected=values["grad"].astype(np.float64).sum(axis=0),
-        tolerance=sum_tolerance(values["grad"], "float32"),
+        tolerance=sum_tolerance(values["grad"], dtype),
     )
 
 

@@ -17,8 +17,11 @@ def fault_named(what: str) -> object:
 
 
 def test_every_claim_has_at_least_five_faults() -> None:
-    claims = [fault.claim for fault in FAULTS]
-    assert {claim: claims.count(claim) for claim in set(claims) if claims.count(claim) < 5} == {}
+    """Two claims have none here: what they are about, kernels and their partitioning, is not in TE's Python on a CPU."""
+    files = (Path(__file__).parents[1] / "claims").glob("test_*.py")
+    claims = {path.stem.removeprefix("test_") for path in files} - {"kernels", "data_parallel"}
+    counts = {claim: sum(fault.claim == claim for fault in FAULTS) for claim in claims}
+    assert min(counts.values()) >= 5, f"faults by claim: {counts}"
 
 
 def test_a_fault_turns_its_claim_red() -> None:
