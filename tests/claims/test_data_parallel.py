@@ -77,7 +77,7 @@ def _first_step(mesh: tuple[tuple[str, int], ...]) -> tuple[jax.Array, Any, Any]
 
 
 def test_network_on_two_devices_equals_one() -> None:
-    """The trainer divides its batch. Bias gradients are left out: they are sums in BF16, longer or shorter ones here."""
+    """The trainer divides its batch. Bias gradients are left out: they are sums in BF16, of two lengths here."""
     (loss, grads, metadata), (one_loss, one_grads, one_metadata) = _first_step((("dp", 2),)), _first_step(())
     assert_close_norm(where="loss over dp=2", actual=loss, expected=one_loss, tolerance=BF16_NET)
     for layer in ("dense1", "dense2", "dense3"):

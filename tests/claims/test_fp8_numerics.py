@@ -36,7 +36,7 @@ def tensors(seed: int, spread: Mapping[str, float] | None = None, dtype: str = "
     drawn = np.random.default_rng(seed)
     shapes = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}
     values = {name: drawn.normal(0, (spread or {}).get(name, 1), shape) for name, shape in shapes.items()}
-    return {name: np.asarray(jnp.asarray(value, dtype), np.float32) for name, value in values.items()}
+    return {name: np.array(jnp.asarray(value, dtype), np.float32) for name, value in values.items()}
 
 
 def run(mode: te_api.Autocast, values: Mapping[str, Array], dtype: str, metas: Mapping[str, Meta]) -> Step:
@@ -139,7 +139,7 @@ def test_nan_in_a_row_stays_in_that_row_and_is_not_hidden(recipe: str) -> None:
 @pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
 def test_infinite_input_saturates(recipe: str) -> None:
     """Under current scaling, an infinite amax cannot give a scale: it stays 1."""
-    values = tensors(9)
+    values = tensors(9, dtype="float32")
     values["x"][5, 7], values["grad"][3, 2] = np.inf, -np.inf
     metas = metas_of(SCALES) if recipe == "DelayedScaling" else {}
     scales = SCALES if metas else {n: oracles.current_scale(values[n], FORMATS["HYBRID"][n]) for n in TENSORS}
@@ -257,7 +257,7 @@ def test_evaluation_computes_what_the_forward_pass_of_training_does(recipe: str,
 @pytest.mark.parametrize("name", TENSORS)
 def test_a_tensor_of_zeros_gives_zeros(name: str, recipe: str) -> None:
     """Its amax is zero: the scale has to stay usable. What the tensor does not touch is as ever."""
-    values = tensors(13)
+    values = tensors(13, dtype="float32")
     values[name][:] = 0
     metas = metas_of(SCALES) if recipe == "DelayedScaling" else {}
     scales = SCALES if metas else {n: oracles.current_scale(values[n], FORMATS["HYBRID"][n]) for n in TENSORS}

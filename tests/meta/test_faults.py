@@ -17,7 +17,7 @@ def fault_named(what: str) -> object:
 
 
 def test_every_claim_has_at_least_five_faults() -> None:
-    """Two claims have none here: what they are about, kernels and their partitioning, is not in TE's Python on a CPU."""
+    """Two claims have none here: kernels and their partitioning are not in TE's Python on a CPU."""
     files = (Path(__file__).parents[1] / "claims").glob("test_*.py")
     claims = {path.stem.removeprefix("test_") for path in files} - {"kernels", "data_parallel"}
     counts = {claim: sum(fault.claim == claim for fault in FAULTS) for claim in claims}

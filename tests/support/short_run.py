@@ -1,7 +1,7 @@
 """The short training run of the accuracy claim, its thresholds, and the command that measured them.
 
 ``python -m support.short_run --seeds 12`` in the folder ``tests`` trains every mode with seeds 1 to 12 and prints the
-table of ``docs/accuracy.md``, thresholds included. A threshold is the mean minus five standard deviations; the deviation is
+table of ``docs/accuracy.md``, thresholds included. A threshold is the mean minus five standard deviations,
 pooled over the modes, which differ little. If accuracies are roughly normal, a healthy mode falls below its threshold
 about once in a hundred thousand runs (Student's t with 44 degrees of freedom, the error of the mean counted in).
 """
