@@ -1,4 +1,4 @@
-"""Every tolerance of the claims, derived. Nothing else may write one.
+"""The tolerances of the claims, derived.
 
 Notation: ``u`` is a dtype's unit roundoff, half its ``eps``: what one rounding costs, relative to the rounded number.
 """
