@@ -92,7 +92,7 @@ def print_summary(
     for name, value in rows:
         console.print(f"{name:<{width}}  {value}")
     if status == "interrupted":
-        kept = f"the {epochs} finished of {config.epochs} epochs are kept" if epochs else "no epoch was finished"
+        kept = f"{epochs} of {config.epochs} epochs finished and kept" if epochs else "no epoch was finished"
         print(f"mnist-fp8: interrupted; {kept}", file=sys.stderr)  # noqa: T201
     elif status == "diverged":
         print(f"mnist-fp8: error: the loss of epoch {epochs + 1} is not finite", file=sys.stderr)  # noqa: T201

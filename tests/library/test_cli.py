@@ -322,7 +322,7 @@ def test_ctrl_c_in_the_terminal_keeps_finished_epochs(working_directory: Path) -
     found = strict_json(working_directory / "out" / "metrics.json")
     done = len(found["epochs"])
     assert process.returncode == 130
-    assert err == f"mnist-fp8: interrupted; the {done} finished of 100000 epochs are kept\n"
+    assert err == f"mnist-fp8: interrupted; {done} of 100000 epochs finished and kept\n"
     assert found["status"] == "interrupted"
     assert (first + out).count("train loss") == done >= 1
 
@@ -356,7 +356,7 @@ def test_interrupted_run_keeps_finished_epochs(instant: Callable[..., None]) -> 
     instant(2.0, 1.0, KeyboardInterrupt())
     outcome = trained("--epochs", "5", "--output", "out")
     assert outcome.code == 130
-    assert outcome.err == "mnist-fp8: interrupted; the 2 finished of 5 epochs are kept\n"
+    assert outcome.err == "mnist-fp8: interrupted; 2 of 5 epochs finished and kept\n"
     assert outcome.written == {"out", "out/metrics.json", "out/curves.png"}
     found = strict_json(Path("out/metrics.json"))
     assert (found["status"], [epoch["train_loss"] for epoch in found["epochs"]]) == ("interrupted", [2.0, 1.0])

@@ -106,7 +106,7 @@ def test_mode_names_no_recipe_where_none_is_used(capsys: Captured) -> None:
     ("status", "epochs", "line"),
     [
         ("interrupted", 0, "mnist-fp8: interrupted; no epoch was finished\n"),
-        ("interrupted", 2, "mnist-fp8: interrupted; the 2 finished of 10 epochs are kept\n"),
+        ("interrupted", 2, "mnist-fp8: interrupted; 2 of 10 epochs finished and kept\n"),
         ("diverged", 2, "mnist-fp8: error: the loss of epoch 3 is not finite\n"),
         ("complete", 10, ""),
     ],
