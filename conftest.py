@@ -125,18 +125,28 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 # --- what a person sees --------------------------------------------------------------------------------------------
 
 
+def _describe_recipes() -> dict[str, str]:
+    """Which recipes this machine supports. A TE that cannot even say so is for the claims to judge, not the header."""
+    from mnist_fp8 import te_api  # noqa: PLC0415
+    from mnist_fp8.config import RecipeConfig  # noqa: PLC0415
+
+    try:
+        recipes = {name: te_api.support(te_api.make_recipe(RecipeConfig(name))) for name in te_api.recipe_names()}
+    except Exception as error:  # noqa: BLE001 - whatever a broken TE raises
+        return {"recipes": f"Transformer Engine cannot be asked: {type(error).__name__}: {error}"}
+    return {
+        "recipes": ", ".join(name for name, support in recipes.items() if support.ok) or "none",
+        **{f"not {name}": support.reason for name, support in recipes.items() if not support.ok},
+    }
+
+
 def pytest_report_header(config: pytest.Config) -> list[str]:
     """Name the subject: what runs, in which kind of run, with which versions."""
     if config.option.collectonly:
         return []
-    from mnist_fp8 import environment, te_api  # noqa: PLC0415
-    from mnist_fp8.config import RecipeConfig  # noqa: PLC0415
+    from mnist_fp8 import environment  # noqa: PLC0415
 
-    recipes = {name: te_api.support(te_api.make_recipe(RecipeConfig(name))) for name in te_api.recipe_names()}
-    facts = environment.describe() | {
-        "recipes": ", ".join(name for name, support in recipes.items() if support.ok) or "none",
-        **{f"not {name}": support.reason for name, support in recipes.items() if not support.ok},
-    }
+    facts = environment.describe() | _describe_recipes()
     return [f"{name}: {value}" for name, value in facts.items()]
 
 

@@ -84,3 +84,14 @@ def test_needs_say_what_was_found() -> None:
     assert conftest.NEEDS["recipe"]("DelayedScaling") is None
     assert "needs recipe Float8BlockScaling; found: Unsupported" in str(conftest.NEEDS["recipe"]("Float8BlockScaling"))
     assert (conftest.NEEDS["gpu"]() is None) is not (conftest.NEEDS["host"]() is None)
+
+
+def test_header_survives_a_transformer_engine_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    from mnist_fp8 import te_api  # noqa: PLC0415
+
+    def broken() -> tuple[str, ...]:
+        raise TypeError("on purpose")
+
+    monkeypatch.setattr(te_api, "recipe_names", broken)
+    facts = conftest._describe_recipes()
+    assert facts == {"recipes": "Transformer Engine cannot be asked: TypeError: on purpose"}
