@@ -457,7 +457,7 @@ FAULTS = [
         QUANTIZER,
         "scale = jnp.ones((1,))",
         "scale = jnp.zeros((1,))",
-        "zero: .*not finite",
+        "(infinite|zero): .*not finite",
     ),
     Fault(
         "infinite amax not guarded under current scaling",
