@@ -355,8 +355,9 @@ def check_fp8(
     """
     jaxpr = jax.make_jaxpr(apply_model)(state, images, labels, metadata, rngs)
     found = float8.gemms(jaxpr)
-    layers = dict.fromkeys([*_dense_layers(state.params), *(gemm.layer for gemm in found)])
-    problems = [problem for layer in layers for problem in _fp8_problems(layer, found)]
+    named = _dense_layers(state.params)
+    others = {gemm.layer for gemm in found if not any(_belongs(gemm, layer) for layer in named)}
+    problems = [problem for layer in (*named, *sorted(others)) for problem in _fp8_problems(layer, found)]
     problems += [_unquantized(gemm) for gemm in found if not gemm.quantized]
     if problems or not found:
         shown = "; ".join(dict.fromkeys(problems)) or "the model has no dense layer"
@@ -373,13 +374,18 @@ def _dense_layers(params: Mapping[str, Any]) -> list[str]:
 
 def _fp8_problems(layer: str, found: list[float8.Gemm]) -> Iterator[str]:
     """What is wrong with a layer: each of its forward products has two backward ones, all of them quantized."""
-    own = [gemm for gemm in found if gemm.quantized and f"/{gemm.layer}".endswith(f"/{layer}")]
+    own = [gemm for gemm in found if gemm.quantized and _belongs(gemm, layer)]
     backward = sum(gemm.backward for gemm in own)
     forward = len(own) - backward
     if not forward:
         yield f"{layer}: forward has 0 float8 matrix products, expected 1"
     if backward != 2 * max(forward, 1):
         yield f"{layer}: backward has {backward} float8 matrix products, expected {2 * max(forward, 1)}"
+
+
+def _belongs(gemm: float8.Gemm, layer: str) -> bool:
+    """Whether a product is a layer's; its own path begins with the model's name, which parameters do not know."""
+    return f"/{gemm.layer}".endswith(f"/{layer}")
 
 
 def _unquantized(gemm: float8.Gemm) -> str:

@@ -342,6 +342,29 @@ def test_check_fp8_rejects_a_model_that_only_looks_like_fp8(how: str) -> None:
         train.check_fp8(fake, images, labels, {}, rngs)
 
 
+class Unusual(nn.Module):
+    """Healthy layers: one name ends with another's, one has two feature axes, one is used twice."""
+
+    @nn.compact
+    def __call__(self, images: jax.Array, *, train: bool = False) -> jax.Array:
+        """Four products."""
+        del train
+        x = jnp.asarray(images).reshape(images.shape[0], -1)[:, :32].astype(jnp.bfloat16)
+        x = te_api.dense_general(features=32, name="mydense")(x)
+        x = te_api.dense_general(features=(2, 16), name="wide")(x).reshape(x.shape[0], -1)
+        dense = te_api.dense_general(features=32, name="dense")
+        return dense(dense(x)).astype(jnp.float32)
+
+
+def test_check_fp8_accepts_unusual_models_that_do_compute_in_fp8() -> None:
+    state, images, labels, _, rngs = _network(Precision.TE_FP8, "Float8CurrentScaling")
+    with state.mode():
+        variables = te_api.unbox(Unusual().init(jax.random.key(0), images))
+    unusual = state.replace(apply_fn=Unusual().apply, params=variables["params"])
+    found = train.check_fp8(unusual, images, labels, {}, rngs)
+    assert len(found) == 12, f"float8 products={len(found)}, but should be 3 for each of 4 uses"
+
+
 def test_check_fp8_rejects_a_model_without_dense_layers() -> None:
     # Control: nothing found is nothing verified.
     state, images, labels, _, rngs = _network(Precision.TE_FP8, "Float8CurrentScaling")
