@@ -328,6 +328,11 @@ def support(recipe: object) -> Support:
         return Support(ok=False, reason=str(error))
 
 
+def support_by_recipe() -> dict[str, Support]:
+    """What `support` says of each recipe of the installed TE, with its default options."""
+    return {name: support(make_recipe(RecipeConfig(name))) for name in recipe_names()}
+
+
 def require_support(config: RecipeConfig) -> None:
     """Refuse a recipe that cannot run here.
 
@@ -337,7 +342,7 @@ def require_support(config: RecipeConfig) -> None:
     asked = support(make_recipe(config))
     if asked.ok:
         return
-    able = [name for name in recipe_names() if support(make_recipe(RecipeConfig(name))).ok]
+    able = [name for name, found in support_by_recipe().items() if found.ok]
     raise ConfigError(
         f"recipe {config.name} cannot run here ({engine().kind.description}): {asked.reason}"
         f" Possible here: {', '.join(able) or 'none'}"

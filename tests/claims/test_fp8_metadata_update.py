@@ -29,10 +29,14 @@ SHAPES = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (RO
 
 def run_step(mode: te_api.Autocast, metas: dict[str, Meta], amaxes: dict[str, float], seed: int = 0) -> Step:
     """One step of a dense layer on tensors with the given amaxes."""
-    tensors = {name: with_amax(amaxes[name], SHAPES[name], seed) for name in TENSORS}
     layer = dense_layer(features=FEATURES, use_bias=False)
-    x, grad = (jnp.asarray(tensors[name], jnp.bfloat16) for name in ("x", "grad"))
-    return dense_step(layer, mode, variables_of(tensors["kernel"], metas), x, grad)
+    kernel = with_amax(amaxes["kernel"], SHAPES["kernel"], seed)
+    return dense_step(layer, mode, variables_of(kernel, metas), *batch_of(amaxes, seed))
+
+
+def batch_of(amaxes: dict[str, float], seed: int = 0) -> list[jax.Array]:
+    """Input and output gradient with the given amaxes, in BF16."""
+    return [jnp.asarray(with_amax(amaxes[name], SHAPES[name], seed), jnp.bfloat16) for name in ("x", "grad")]
 
 
 def assert_metas(metadata: dict[str, Any], expected: dict[str, Meta], *, where: str, nan: bool = False) -> None:
@@ -143,8 +147,13 @@ def test_metadata_follow_the_oracle_over_many_steps(options: dict[str, Any]) -> 
     for number in range(10):
         amaxes = {tensor: _bf16(float(np.exp(drawn.normal(0, 3)))) for tensor in TENSORS}
         metadata = run_step(fp8(**options), metas, amaxes, seed=number).metadata
-        metas = {tensor: _next(metas[tensor], amaxes[tensor], tensor, options) for tensor in TENSORS}
+        metas = next_metas(metas, amaxes, options)
         assert_metas(metadata, metas, where=f"step {number}")
+
+
+def next_metas(metas: dict[str, Meta], amaxes: dict[str, float], options: dict[str, Any]) -> dict[str, Meta]:
+    """The oracle's metadata of all three tensors after a step that saw the given amaxes."""
+    return {tensor: _next(metas[tensor], amaxes[tensor], tensor, options) for tensor in TENSORS}
 
 
 def _next(meta: Meta, amax: float, tensor: str, options: dict[str, Any]) -> Meta:
@@ -163,8 +172,9 @@ def test_largest_amax_counts_wherever_it_stands_in_the_history() -> None:
     history[0], history[2] = 0, 50
     metas = dict.fromkeys(TENSORS, Meta(np.float32(1), history))
     for number, largest in enumerate((50, 50, 2)):
-        metadata = run_step(fp8(amax_history_len=64), metas, dict.fromkeys(TENSORS, 2.0)).metadata
-        metas = {tensor: _next(metas[tensor], 2.0, tensor, {}) for tensor in TENSORS}
+        amaxes = dict.fromkeys(TENSORS, 2.0)
+        metadata = run_step(fp8(amax_history_len=64), metas, amaxes).metadata
+        metas = next_metas(metas, amaxes, {})
         assert metas["x"].scale == np.float32(448) / np.float32(largest), "Control: the oracle's own scale"
         assert_metas(metadata, metas, where=f"step {number}")
 
@@ -192,7 +202,7 @@ def test_special_amaxes_leave_the_scale_usable(special: str, algo: str) -> None:
         amaxes["kernel"] = float(np.float32(value))  # the kernel's amax is taken in its own dtype, float32
         metadata = run_step(fp8(**options), metas, amaxes).metadata
         amaxes = {tensor: _recorded(amax, tensor) for tensor, amax in amaxes.items()}
-        metas = {tensor: _next(metas[tensor], amaxes[tensor], tensor, options) for tensor in TENSORS}
+        metas = next_metas(metas, amaxes, options)
         assert_metas(metadata, metas, where=f"{special} amax, step {number}", nan=True)
 
 
@@ -233,7 +243,7 @@ def test_metadata_do_not_depend_on_where_the_loss_is_scaled() -> None:
     mode = fp8(amax_history_len=4)
     for factor in (1.0, 8.0):
         scaled = amaxes | {"grad": amaxes["grad"] * factor}
-        expected = {t: _next(metas[t], scaled[t], t, {"amax_history_len": 4}) for t in TENSORS}
+        expected = next_metas(metas, scaled, {"amax_history_len": 4})
         assert_metas(run_step(mode, metas, scaled).metadata, expected, where=f"loss times {factor}")
 
 
@@ -241,8 +251,7 @@ def test_metadata_carried_through_scan_equal_a_loop() -> None:
     layer = dense_layer(features=FEATURES, use_bias=False)
     mode, name, steps = fp8(amax_history_len=4), te_api.metadata_collection(), 3
     kernel = with_amax(2.0, SHAPES["kernel"], 0)
-    xs = jnp.stack([jnp.asarray(with_amax(2.0**i, SHAPES["x"], i), jnp.bfloat16) for i in range(steps)])
-    grads = jnp.stack([jnp.asarray(with_amax(3.0**i, SHAPES["grad"], i), jnp.bfloat16) for i in range(steps)])
+    xs, grads = map(jnp.stack, zip(*(batch_of({"x": 2.0**i, "grad": 3.0**i}, i) for i in range(steps)), strict=True))
     variables = variables_of(kernel, settled_metas())
 
     def body(metadata: Any, batch: tuple[jax.Array, jax.Array]) -> tuple[Any, None]:
@@ -253,7 +262,7 @@ def test_metadata_carried_through_scan_equal_a_loop() -> None:
     metas = settled_metas()
     for i in range(steps):
         amaxes = {"x": 2.0**i, "kernel": 2.0, "grad": 3.0**i}
-        metas = {t: _next(metas[t], amaxes[t], t, {"amax_history_len": 4}) for t in TENSORS}
+        metas = next_metas(metas, amaxes, {"amax_history_len": 4})
     assert_metas(scanned, metas, where="metadata after a scan of three steps")
 
 
@@ -265,7 +274,7 @@ def test_layer_applied_twice_returns_the_sum_of_both_updates() -> None:
     """
     layer = dense_layer(features=FEATURES, use_bias=False)
     mode, name = fp8(amax_history_len=4), te_api.metadata_collection()
-    x, grad = (jnp.asarray(with_amax(2.0, SHAPES[t], 0), jnp.bfloat16) for t in ("x", "grad"))
+    x, grad = batch_of({"x": 2.0, "grad": 2.0})
     variables = variables_of(with_amax(2.0, SHAPES["kernel"], 0), settled_metas())
 
     def both(variables: Any) -> jax.Array:
@@ -285,13 +294,10 @@ def test_gradients_accumulated_over_micro_batches_add_metadata_up() -> None:
     batches = [{"x": 2.0, "kernel": 3.0, "grad": 0.5}, {"x": 8.0, "kernel": 3.0, "grad": 4.0}]
     steps = [run_step(mode, metas, amaxes) for amaxes in batches]
     for number, (step, amaxes) in enumerate(zip(steps, batches, strict=True)):
-        expected = {t: _next(metas[t], amaxes[t], t, {"amax_history_len": 4}) for t in TENSORS}
+        expected = next_metas(metas, amaxes, {"amax_history_len": 4})
         assert_metas(step.metadata, expected, where=f"micro-batch {number}")
     layer = dense_layer(features=FEATURES, use_bias=False)
-    inputs = [
-        tuple(jnp.asarray(with_amax(amaxes[t], SHAPES[t], 0), jnp.bfloat16) for t in ("x", "grad"))
-        for amaxes in batches
-    ]
+    inputs = [batch_of(amaxes) for amaxes in batches]
 
     def accumulated(variables: Any) -> jax.Array:
         return sum(jnp.sum(layer.apply(variables, x).astype(jnp.float32) * grad) for x, grad in inputs)
@@ -306,7 +312,7 @@ def test_gradients_accumulated_over_micro_batches_add_metadata_up() -> None:
 def test_rematerialisation_does_not_record_twice() -> None:
     layer = dense_layer(features=FEATURES, use_bias=False)
     mode, name = fp8(amax_history_len=4), te_api.metadata_collection()
-    x, grad = (jnp.asarray(with_amax(2.0, SHAPES[t], 0), jnp.bfloat16) for t in ("x", "grad"))
+    x, grad = batch_of({"x": 2.0, "grad": 2.0})
     variables = variables_of(with_amax(2.0, SHAPES["kernel"], 0), settled_metas())
     with mode():
         _, pull_back = jax.vjp(jax.checkpoint(layer.apply), variables, x)

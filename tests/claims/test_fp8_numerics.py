@@ -27,6 +27,7 @@ from support.oracles import FORMATS, TENSORS, Array, Meta
 from support.tolerances import product_tolerance, rounding_tolerance, scale_tolerance, sum_tolerance
 
 ROWS, CONTRACTED, FEATURES = 32, 48, 16
+SHAPES = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}
 SCALES = {"x": np.float32(101.3), "kernel": np.float32(352.7), "grad": np.float32(7013.5)}
 """Unlike each other and no powers of two, so that a swapped, missing or inverted one shows."""
 
@@ -34,8 +35,7 @@ SCALES = {"x": np.float32(101.3), "kernel": np.float32(352.7), "grad": np.float3
 def tensors(seed: int, spread: Mapping[str, float] | None = None, dtype: str = "bfloat16") -> dict[str, Array]:
     """Normally distributed x, kernel and grad, rounded to a dtype."""
     drawn = np.random.default_rng(seed)
-    shapes = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}
-    values = {name: drawn.normal(0, (spread or {}).get(name, 1), shape) for name, shape in shapes.items()}
+    values = {name: drawn.normal(0, (spread or {}).get(name, 1), shape) for name, shape in SHAPES.items()}
     return {name: np.array(jnp.asarray(value, dtype), np.float32) for name, value in values.items()}
 
 
@@ -49,6 +49,18 @@ def run(mode: te_api.Autocast, values: Mapping[str, Array], dtype: str, metas: M
 def metas_of(scales: Mapping[str, np.float32]) -> dict[str, Meta]:
     """Metadata with the given scales and a short history."""
     return {name: Meta(scale, np.asarray([0, 1, 2, 3], np.float32)) for name, scale in scales.items()}
+
+
+def current_scales(values: Mapping[str, Array], fp8_format: str = "HYBRID") -> dict[str, np.float32]:
+    """What current scaling multiplies each tensor by."""
+    return {name: oracles.current_scale(values[name], FORMATS[fp8_format][name]) for name in TENSORS}
+
+
+def state_of(recipe: str, values: Mapping[str, Array]) -> tuple[dict[str, Meta], dict[str, np.float32]]:
+    """Metadata to run a recipe with, and the scales that it must use: the stored ones, or those of the tensors."""
+    if recipe == "DelayedScaling":
+        return metas_of(SCALES), SCALES
+    return {}, current_scales(values)
 
 
 def assert_passes(step: Step, expected: oracles.DensePasses, dtype: str, *, where: str) -> None:
@@ -95,7 +107,7 @@ def test_delayed_scaling_computes_with_the_stored_scales(fp8_format: str, dtype:
 @pytest.mark.parametrize("fp8_format", FORMATS)
 def test_current_scaling_computes_with_each_tensors_own_amax(fp8_format: str, dtype: str) -> None:
     values = tensors(10, {"x": 3, "kernel": 0.1, "grad": 0.001}, dtype)
-    scales = {name: oracles.current_scale(values[name], FORMATS[fp8_format][name]) for name in TENSORS}
+    scales = current_scales(values, fp8_format)
     assert_no_code_hangs_on_the_last_bits(values, scales, fp8_format)
     step = run(fp8("Float8CurrentScaling", fp8_format=fp8_format), values, dtype, {})
     assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format=fp8_format), dtype, where=fp8_format)
@@ -127,7 +139,7 @@ def test_values_beyond_the_format_saturate() -> None:
 def test_nan_in_a_row_stays_in_that_row_and_is_not_hidden(recipe: str) -> None:
     values = tensors(9)
     values["x"][5, 7] = np.nan
-    metas = metas_of(SCALES) if recipe == "DelayedScaling" else {}
+    metas, _ = state_of(recipe, values)
     found = np.isnan(np.asarray(run(fp8(recipe), values, "float32", metas).y))
     assert found[5].all(), f"row 5 holds {found[5].sum()} NaN of {FEATURES}, but its input is NaN"
     if recipe == "DelayedScaling":  # under current scaling, the amax of the whole tensor is touched
@@ -141,8 +153,7 @@ def test_infinite_input_saturates(recipe: str) -> None:
     """Under current scaling, an infinite amax cannot give a scale: it stays 1."""
     values = tensors(9, dtype="float32")
     values["x"][5, 7], values["grad"][3, 2] = np.inf, -np.inf
-    metas = metas_of(SCALES) if recipe == "DelayedScaling" else {}
-    scales = SCALES if metas else {n: oracles.current_scale(values[n], FORMATS["HYBRID"][n]) for n in TENSORS}
+    metas, scales = state_of(recipe, values)
     assert_no_code_hangs_on_the_last_bits(values, scales, "HYBRID")
     step = run(fp8(recipe), values, "float32", metas)
     assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float32", where="infinite")
@@ -185,8 +196,7 @@ def test_current_scaling_spreads_a_tensor_over_the_whole_format() -> None:
 def test_exactly_representable_values_give_the_exact_product() -> None:
     """Small integers are E4M3 and E5M2 numbers, so that quantization may not change them at all."""
     drawn = np.random.default_rng(4)
-    shapes = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}
-    values = {name: drawn.integers(-4, 5, shape).astype(np.float32) for name, shape in shapes.items()}
+    values = {name: drawn.integers(-4, 5, shape).astype(np.float32) for name, shape in SHAPES.items()}
     scales = {"x": np.float32(8), "kernel": np.float32(16), "grad": np.float32(1024)}
     step = run(fp8(amax_history_len=4), values, "float32", metas_of(scales))
     exact = oracles.dense(**values)
@@ -204,7 +214,7 @@ def test_result_is_as_inexact_as_fp8_is(recipe: str) -> None:
     around these is a factor of 1.35 both ways; BF16 would be below 0.004.
     """
     values = tensors(5)
-    scales = {name: oracles.current_scale(values[name], FORMATS["HYBRID"][name]) for name in TENSORS}
+    scales = current_scales(values)
     metas = metas_of(scales) if recipe == "DelayedScaling" else {}
     step = run(fp8(recipe), values, "bfloat16", metas)
     exact = oracles.dense(**values)
@@ -240,7 +250,7 @@ def test_several_contracted_axes_and_features_quantize_alike() -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_evaluation_computes_what_the_forward_pass_of_training_does(recipe: str, dtype: str) -> None:
     values = tensors(12, dtype=dtype)
-    metas = metas_of(SCALES) if recipe == "DelayedScaling" else {}
+    metas, _ = state_of(recipe, values)
     mode = fp8(recipe)
     variables = variables_of(values["kernel"], metas)
     layer = dense_layer(features=FEATURES, use_bias=False)
@@ -259,8 +269,7 @@ def test_a_tensor_of_zeros_gives_zeros(name: str, recipe: str) -> None:
     """Its amax is zero: the scale has to stay usable. What the tensor does not touch is as ever."""
     values = tensors(13, dtype="float32")
     values[name][:] = 0
-    metas = metas_of(SCALES) if recipe == "DelayedScaling" else {}
-    scales = SCALES if metas else {n: oracles.current_scale(values[n], FORMATS["HYBRID"][n]) for n in TENSORS}
+    metas, scales = state_of(recipe, values)
     assert_no_code_hangs_on_the_last_bits(values, scales, "HYBRID")
     step = run(fp8(recipe), values, "float32", metas)
     assert_passes(

@@ -7,8 +7,8 @@ it says.
 """
 
 import contextlib
-import functools
 import os
+import sys
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -18,12 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnist_fp8 import float8, te_api
-from mnist_fp8.config import Precision, RecipeConfig, TrainConfig
+from mnist_fp8 import float8, te_api, te_host
+from mnist_fp8.config import TrainConfig
 from mnist_fp8.train import train_and_evaluate
-from support.assertions import assert_close_norm, assert_equal
-from support.layers import BF16, Step, dense_layer, dense_step, fp8, variables_of
+from support.assertions import assert_close_norm, assert_trees_equal
+from support.layers import BF16, dense_layer, dense_step, fp8, variables_of
 from support.oracles import TENSORS, Meta
+from support.short_run import MODES
 from support.tolerances import KERNEL_AGAINST_JAX
 
 pytestmark = pytest.mark.gpu
@@ -106,36 +107,20 @@ def test_kernels_agree_with_tes_own_jax_path(recipe: str) -> None:
         where = f"{recipe}: {name}, kernels against TE's JAX path"
         assert_close_norm(where=where, actual=actual, expected=expected, tolerance=KERNEL_AGAINST_JAX)
     if recipe == "delayed":
-        _assert_same_metadata(kernel, reference)
+        assert_trees_equal(where="metadata", actual=kernel.metadata, expected=reference.metadata)
 
 
-def _assert_same_metadata(kernel: Step, reference: Step) -> None:
-    for leaf, expected in reference.metadata.items():
-        assert_equal(where=f"metadata {leaf}", actual=kernel.metadata[leaf], expected=expected)
-
-
-FULL_RUNS = {
-    "flax-bf16": (Precision.FLAX_BF16, RecipeConfig()),
-    "te-bf16": (Precision.TE_BF16, RecipeConfig()),
-    "te-fp8-delayed": (Precision.TE_FP8, RecipeConfig("DelayedScaling")),
-    "te-fp8-current": (Precision.TE_FP8, RecipeConfig("Float8CurrentScaling")),
-}
-
-
-@functools.cache
-def _full_run(mode: str) -> float:
-    precision, recipe = FULL_RUNS[mode]
-    return train_and_evaluate(TrainConfig(precision=precision, recipe=recipe, epochs=2)).epochs[-1].test_accuracy
-
-
-@pytest.mark.parametrize("mode", FULL_RUNS)
+@pytest.mark.parametrize("mode", MODES)
 def test_full_mnist_reaches_98_percent_in_two_epochs(mode: str) -> None:
-    found = _full_run(mode)
+    precision, recipe = MODES[mode]
+    found = train_and_evaluate(TrainConfig(precision=precision, recipe=recipe, epochs=2)).epochs[-1].test_accuracy
     assert found >= 0.98, f"{mode}: test accuracy after two epochs={found:.4f}, but should be at least 0.98"
 
 
 def test_kernel_run_uses_the_extension() -> None:
     """The module in place is the compiled one, not the host run's stand-in."""
+    module = sys.modules["transformer_engine_jax"]
+    assert not isinstance(module, te_host.StandInModule), "transformer_engine_jax is the host run's stand-in"
     extension = te_api.find_extension()
     assert extension is not None
     assert extension.suffix == ".so"

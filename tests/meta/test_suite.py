@@ -1,5 +1,6 @@
 """The suite as a user meets it: what it refuses, what it skips and how it says so."""
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,8 +14,6 @@ ROOT = Path(__file__).resolve().parents[2]
 
 def run_pytest(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run pytest in a process of its own, in the project's folder."""
-    import os  # noqa: PLC0415
-
     command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *arguments]
     return subprocess.run(  # noqa: S603 - our own command
         command, cwd=ROOT, env=os.environ | environment, capture_output=True, text=True, check=False, timeout=120

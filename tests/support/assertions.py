@@ -9,9 +9,8 @@ from typing import Any
 
 import jax
 import numpy as np
-import numpy.typing as npt
 
-Array = npt.NDArray[Any]
+from support.oracles import Array
 
 
 def assert_close(*, where: str, actual: Any, expected: Any, tolerance: Any) -> None:

@@ -3,16 +3,11 @@
 Notation: ``u`` is a dtype's unit roundoff, half its ``eps``: what one rounding costs, relative to the rounded number.
 """
 
-from typing import Any
-
 import ml_dtypes
 import numpy as np
-import numpy.typing as npt
 
 from mnist_fp8.config import RunKind
-from support.oracles import Product
-
-Array = npt.NDArray[Any]
+from support.oracles import Array, Product
 
 ACCUMULATION = {
     # XLA's CPU dots and cuBLAS accumulate in float32.
