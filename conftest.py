@@ -14,15 +14,20 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 
 import pytest
 from _pytest.mark.expression import Expression
-from hypothesis import settings
+from hypothesis import Phase, settings
 
 CLAIMS = Path(__file__).parent / "tests" / "claims"
 CPU_DEVICES = 2
 """Virtual devices on a CPU, so that data parallelism can be verified there."""
+CACHED_BYTES = 256 * 2**20
+"""Compiled programs kept between runs; a run of all claims takes 5 MB of it."""
 
 settings.register_profile("dev", max_examples=25, deadline=None)
 settings.register_profile("ci", max_examples=25, deadline=None, derandomize=True)
 settings.register_profile("nightly", max_examples=500, deadline=None)
+# Up to the first failure, which is not made smaller: that would compile a program for each attempt.
+_to_the_first = [Phase.explicit, Phase.generate]
+settings.register_profile("mutants", settings.get_profile("ci"), phases=_to_the_first, report_multiple_bugs=False)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
@@ -32,9 +37,12 @@ def pytest_configure(config: pytest.Config) -> None:
         return  # collecting touches no device and loads no Transformer Engine
     import jax  # noqa: PLC0415
 
-    jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
     from mnist_fp8 import config as settings_  # noqa: PLC0415
     from mnist_fp8 import te_api  # noqa: PLC0415
+
+    jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
+    if not jax.config.values["jax_compilation_cache_dir"]:
+        _cache_programs(settings_.cache_dir() / "xla")
 
     try:
         kind = te_api.engine().kind
@@ -43,6 +51,16 @@ def pytest_configure(config: pytest.Config) -> None:
     if selects_gpu(config.option.markexpr) and kind is not settings_.RunKind.KERNEL:
         found = te_api.why_no_gpu() or "a GPU, but MNIST_FP8_TE=host"
         raise pytest.UsageError(f"-m gpu needs a kernel run: a GPU and TE's CUDA extension; found {found}")
+
+
+def _cache_programs(folder: Path) -> None:
+    """Keep compiled programs from run to run: most of the suite's time is compilation."""
+    import jax  # noqa: PLC0415
+
+    jax.config.update("jax_compilation_cache_dir", str(folder))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
+    # With a limit, JAX locks the folder while it reads and writes: workers run side by side.
+    jax.config.update("jax_compilation_cache_max_size", CACHED_BYTES)
 
 
 def selects_gpu(expression: str) -> bool:

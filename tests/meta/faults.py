@@ -8,18 +8,14 @@ The run is a host run: the faults are in TE's Python.
 """
 
 import argparse
-import concurrent.futures
 import dataclasses
-import importlib.util
-import os
 import re
-import shutil
-import subprocess
 import sys
-import tempfile
-from pathlib import Path
+from collections.abc import Iterator, Sequence
 
-ROOT = Path(__file__).resolve().parents[2]
+from mutation import claims, farm, subject
+from mutation.claims import Verdict
+
 HELPER, QUANTIZER = "jax/quantize/helper.py", "jax/quantize/quantizer.py"
 MODULE, DENSE = "jax/flax/module.py", "jax/dense.py"
 GEMM, RECIPE = "jax/cpp_extensions/gemm.py", "common/recipe/__init__.py"
@@ -586,56 +582,35 @@ FAULTS = [
 ]
 
 
-def faulty_copy(fault: Fault, folder: Path) -> None:
-    """Copy the installed TE's Python into a folder, with the fault in it.
+def faulty(fault: Fault) -> str:
+    """The installed TE's file with the fault in it.
 
     Raises:
         LookupError: the place to edit is not there, so that nothing would be tested.
     """
-    spec = importlib.util.find_spec("transformer_engine")
-    if spec is None or spec.origin is None:
-        raise LookupError("transformer_engine is not installed")
-    copy = folder / "transformer_engine"
-    unneeded = shutil.ignore_patterns("pytorch", "__pycache__", "*.so")
-    shutil.copytree(Path(spec.origin).parent, copy, ignore=unneeded)
-    path = copy / fault.file
-    source = path.read_text()
+    source = subject.read(fault.file)
     if fault.old not in source:
         raise LookupError(f"{fault.what}: the text to replace is not in {fault.file}")
-    path.write_text(source.replace(fault.old, fault.new, 1))
+    return source.replace(fault.old, fault.new, 1)
+
+
+def judge(fault: Fault) -> Verdict:
+    """Run the fault's claim in this process, with the fault in place."""
+    subject.replace(fault.file, faulty(fault))
+    return claims.judge((fault.claim,))
+
+
+def first_failures(faults: Sequence[Fault], jobs: int) -> Iterator[tuple[Fault, str, str]]:
+    """Faults with the name and message of the first failing test of their claim, which are empty if all passed."""
+    for ended in farm.run(judge, faults, jobs=jobs, timeout=900):
+        verdict = ended.result
+        yield ended.task, *((verdict.test, verdict.message) if verdict else ("(process)", ended.failure))
 
 
 def first_failure(fault: Fault) -> tuple[str, str]:
-    """Run the claim against the faulty copy: name and message of the first failing test; empty if all passed."""
-    with tempfile.TemporaryDirectory() as name:
-        faulty_copy(fault, Path(name))
-        command = [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-x",
-            "-q",
-            "--tb=short",
-            "-p",
-            "no:cacheprovider",
-            "-p",
-            "no:randomly",
-        ]
-        environment = os.environ | {
-            "PYTHONPATH": name,
-            "MNIST_FP8_TE": "host",
-            "JAX_PLATFORMS": "cpu",
-            "COLUMNS": "400",
-        }
-        claim = f"tests/claims/test_{fault.claim}.py"
-        run = subprocess.run(  # noqa: S603 - our own command
-            [*command, claim], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=900
-        )
-    failed = re.search(r"^(?:FAILED|ERROR) \S*?::(\S+)", run.stdout, re.MULTILINE)
-    if failed is None:
-        return "", run.stdout[-2000:] + run.stderr[-2000:]
-    message = " ".join(line[1:].strip() for line in run.stdout.splitlines() if line.startswith("E  "))
-    return failed[1], message
+    """Name and message of the first failing test of the fault's claim; empty if all passed."""
+    ((_, test, message),) = first_failures([fault], 1)
+    return test, message
 
 
 def main() -> None:
@@ -645,18 +620,19 @@ def main() -> None:
     parser.add_argument("--jobs", type=int, default=2, help="how many to run side by side (default: %(default)s)")
     args = parser.parse_args()
     faults = [fault for fault in FAULTS if args.claim in (None, fault.claim)]
-    print("| claim | fault | caught by | message |\n|---|---|---|---|", flush=True)
-    missed = 0
-    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        for fault, (test, message) in zip(faults, pool.map(first_failure, faults), strict=True):
-            caught = bool(test) and re.search(fault.message, message) is not None
-            missed += not caught
-            shown = message.replace("|", "\\|")[:220]
-            print(
-                f"| {fault.claim} | {fault.what} | {test if caught else f'**missed** {test}'} | {shown} |", flush=True
-            )
-    print(f"\n{len(faults) - missed} of {len(faults)} faults caught")
-    sys.exit(bool(missed))
+    rows = {}
+    for fault, test, message in first_failures(faults, args.jobs):
+        caught = bool(test) and re.search(fault.message, message) is not None
+        rows[fault] = caught, test, message
+        print(f"{len(rows)}/{len(faults)} {fault.claim}: {fault.what}: {test or 'missed'}", file=sys.stderr, flush=True)
+    print("| claim | fault | caught by | message |\n|---|---|---|---|")
+    for fault in faults:
+        caught, test, message = rows[fault]
+        shown = " ".join(message.split()).replace("|", "\\|")[:220]
+        print(f"| {fault.claim} | {fault.what} | {test if caught else f'**missed** {test}'} | {shown} |")
+    caught_all = sum(caught for caught, _, _ in rows.values())
+    print(f"\n{caught_all} of {len(faults)} faults caught")
+    sys.exit(caught_all < len(faults))
 
 
 if __name__ == "__main__":

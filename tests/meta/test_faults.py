@@ -4,7 +4,7 @@ import dataclasses
 from pathlib import Path
 
 import pytest
-from faults import FAULTS, Fault, faulty_copy, first_failure
+from faults import FAULTS, Fault, faulty, first_failure
 
 pytestmark = pytest.mark.host
 
@@ -30,12 +30,11 @@ def test_a_fault_turns_its_claim_red() -> None:
 def test_a_harmless_edit_leaves_the_claim_green() -> None:
     # Control: what turns red is the fault, not the copy.
     harmless = dataclasses.replace(fault_named("scale inverted"), new="sf = (fp8_max / amax) / 2**margin")
-    test, output = first_failure(harmless)
-    assert not test, f"{test} failed: {output}"
-    assert " passed" in output
+    test, message = first_failure(harmless)
+    assert not test, f"{test} failed: {message}"
 
 
-def test_a_fault_without_its_place_is_an_error(tmp_path: Path) -> None:
+def test_a_fault_without_its_place_is_an_error() -> None:
     misplaced = dataclasses.replace(fault_named("scale inverted"), old="no such text")
     with pytest.raises(LookupError, match=r"the text to replace is not in jax/quantize/quantizer.py"):
-        faulty_copy(misplaced, tmp_path)
+        faulty(misplaced)

@@ -1,0 +1,119 @@
+"""Healthy releases must stay green: run the claims again and again, and report every red one.
+
+``python tests/meta/healthy.py`` fetches released versions of Transformer Engine, and runs the claims without training
+runs against each: every run with another Hypothesis seed and the tests in another order, every second one in two
+workers. It prints the table of ``docs/healthy.md`` and exits 1 if a run was not green.
+"""
+
+import argparse
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from rich.progress import track
+
+from mnist_fp8.config import cache_dir
+from mutation.claims import CLAIMS, ORDER, ROOT
+
+RELEASES = ("2.16.1", "2.17.1", "2.18.0", "2.19.0", "2.20.2")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of the claims.
+
+    Attributes:
+        release: of Transformer Engine.
+        seed: of Hypothesis and of the order.
+        workers: of pytest-xdist; 0 is none.
+    """
+
+    release: str
+    seed: int
+    workers: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended: pytest's exit code, its last line, what failed, and the seconds it took."""
+
+    code: int
+    counts: str
+    failed: list[str]
+    seconds: float
+
+
+def fetch(release: str, folder: Path) -> Path:
+    """Install a release's Python, without dependencies, into a folder of its own, if it is not there yet.
+
+    Raises:
+        LookupError: pip cannot get it.
+    """
+    target = folder / release
+    if not (target / "transformer_engine").exists():
+        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target)]
+        got = subprocess.run(  # noqa: S603 - our own command
+            [*command, f"transformer-engine=={release}"], capture_output=True, text=True, check=False
+        )
+        if got.returncode:
+            raise LookupError(f"pip cannot get transformer-engine {release}: {got.stderr.strip().splitlines()[-1]}")
+    return target
+
+
+def attempt(run: Run, te: Path) -> Outcome:
+    """Run the claims once, in processes of their own."""
+    files = [str(CLAIMS / f"test_{claim}.py") for claim in ORDER]
+    seeds = [f"--hypothesis-seed={run.seed}", f"--randomly-seed={run.seed}"]
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", "-n", str(run.workers)]
+    environment = os.environ | {
+        "PYTHONPATH": f"{te}:{os.environ.get('PYTHONPATH', '')}",
+        "MNIST_FP8_TE": "host",
+        "JAX_PLATFORMS": "cpu",
+        "HYPOTHESIS_PROFILE": "dev",  # new examples with every seed
+    }
+    started = time.monotonic()
+    done = subprocess.run(  # noqa: S603 - our own command
+        [*command, *seeds, *files], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=1800
+    )
+    failed = re.findall(r"^(?:FAILED|ERROR) (.*)$", done.stdout, re.MULTILINE)
+    last = done.stdout.strip().splitlines()[-1:] or done.stderr.strip().splitlines()[-1:] or ["no output"]
+    return Outcome(done.returncode, last[0], failed, time.monotonic() - started)
+
+
+def main() -> None:
+    """Run all and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=20, help="runs of each release (default: %(default)s)")
+    parser.add_argument("--releases", nargs="+", default=RELEASES, help="versions of TE (default: five of them)")
+    args = parser.parse_args()
+    try:
+        folders = {release: fetch(release, cache_dir() / "releases") for release in args.releases}
+    except LookupError as error:
+        sys.exit(str(error))
+    runs = [Run(release, seed, 2 * (seed % 2)) for release in args.releases for seed in range(args.seeds)]
+    outcomes = {}
+    for run in track(runs, "healthy releases"):
+        outcomes[run] = attempt(run, folders[run.release])
+        for line in outcomes[run].failed:
+            print(f"{run}: {line}", flush=True)
+    print(table(outcomes))
+    sys.exit(any(outcome.code for outcome in outcomes.values()))
+
+
+def table(outcomes: dict[Run, Outcome]) -> str:
+    """One row for each release."""
+    lines = ["| release | runs | red | seconds a run (fastest, slowest) | last run |", "|---|---|---|---|---|"]
+    for release in dict.fromkeys(run.release for run in outcomes):
+        own = [outcome for run, outcome in outcomes.items() if run.release == release]
+        seconds = sorted(outcome.seconds for outcome in own)
+        red = sum(outcome.code != 0 for outcome in own)
+        lines.append(f"| {release} | {len(own)} | {red} | {seconds[0]:.0f}, {seconds[-1]:.0f} | {own[-1].counts} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()
