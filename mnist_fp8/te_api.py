@@ -197,6 +197,25 @@ def mesh_resource(**axes: str) -> Any:  # noqa: ANN401 - TE's MeshResource
     return engine().module.MeshResource(**axes)
 
 
+def global_mesh_resource() -> Any:  # noqa: ANN401 - TE's MeshResource
+    """The ``MeshResource`` in force: that of the innermost autocast.
+
+    Raises:
+        AssertionError: TE's own, outside of any, or where it does not fit the mesh.
+    """
+    return engine().module.sharding.global_mesh_resource()
+
+
+def extend_logical_axis_rules(rules: tuple[tuple[str, str | None], ...] = ()) -> tuple[tuple[str, str | None], ...]:
+    """Flax's logical axis rules with those added that TE derives from mesh and mesh resource in force.
+
+    Raises:
+        AssertionError: TE's own, where a rule is none or contradicts TE's.
+    """
+    extended: tuple[tuple[str, str | None], ...] = engine().module.flax.extend_logical_axis_rules(rules)
+    return extended
+
+
 def mesh_axes() -> tuple[str, ...]:
     """Kinds of parallelism that the installed TE knows, such as ``dp`` and ``fsdp``."""
     names = (field.name for field in dataclasses.fields(engine().module.MeshResource))
@@ -231,6 +250,22 @@ def former_autocast(recipe: object) -> contextlib.AbstractContextManager[None]:
     context: contextlib.AbstractContextManager[None]
     context = engine().module.fp8_autocast(enabled=True, fp8_recipe=recipe, mesh_resource=mesh_resource())
     return context
+
+
+def raw_autocast(name: str, *arguments: object, **options: object) -> contextlib.AbstractContextManager[None]:
+    """TE's own ``autocast``, or ``fp8_autocast``, called with just these arguments.
+
+    Raises:
+        AttributeError: the installed TE has none of that name.
+    """
+    context: contextlib.AbstractContextManager[None] = getattr(engine().module, name)(*arguments, **options)
+    return context
+
+
+def quantization() -> ModuleType:
+    """TE's quantization module, ``transformer_engine.jax.quantize``: the recipe in force, what the device supports."""
+    found: ModuleType = engine().module.quantize
+    return found
 
 
 def has_name(name: str) -> bool:

@@ -7,6 +7,7 @@ What a failure means for an upgrade: BF16 training changes, and with it the base
 """
 
 import functools
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -152,6 +153,16 @@ def test_output_dtype_follows_the_input() -> None:
         x = jnp.ones((16, 16), dtype)
         found = dense_step(layer, BF16, params, x, x).y.dtype
         assert found == dtype, f"output dtype={found}, but should be the input's, {jnp.dtype(dtype)}"
+
+
+def test_axis_names_mean_nothing_without_a_mesh() -> None:
+    """Outside any autocast, and so without a mesh resource, a layer for several devices is one for a single device."""
+    x, params = jnp.ones((4, 16)), {"params": {"kernel": jnp.eye(16), "bias": jnp.arange(16.0)}}
+    names = {"input_axes": ("batch", "hidden"), "kernel_axes": ("hidden", "features"), "bias_axes": ("features",)}
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "TransformerEngine logical axes", DeprecationWarning)
+        found = dense_layer(features=16, **names).apply(params, x)
+    assert_equal(where="output of a layer with axis names", actual=found, expected=1 + np.tile(np.arange(16), (4, 1)))
 
 
 @pytest.mark.host

@@ -38,8 +38,9 @@ def run_layer(recipe: str, axis: str | None) -> Step:
     x[HALF:] *= 8
     grad[HALF:] *= 8
     metas = {name: Meta(np.float32(20), np.asarray([0, 1, 2, 3], np.float32)) for name in TENSORS}
-    variables = variables_of(drawn.normal(0, 1, (32, 16)), metas if recipe == "delayed" else {})
-    layer = dense_layer(features=16, use_bias=False)
+    kernel, bias = drawn.normal(0, 1, (32, 16)), drawn.normal(0, 1, 16)
+    variables = variables_of(kernel, metas if recipe == "delayed" else {}, bias)
+    layer = dense_layer(features=16)
     batch = jnp.asarray(x, jnp.bfloat16), jnp.asarray(grad, jnp.bfloat16)
     if axis is None:
         return dense_step(layer, te_api.Autocast(RECIPES[recipe]), variables, *batch)

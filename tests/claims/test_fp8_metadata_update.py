@@ -179,6 +179,21 @@ def test_largest_amax_counts_wherever_it_stands_in_the_history() -> None:
         assert_metas(metadata, metas, where=f"step {number}")
 
 
+@pytest.mark.parametrize("corner", [(0, 0), (0, -1), (-1, 0), (-1, -1)], ids=str)
+def test_amax_is_found_in_every_corner_of_a_tensor(corner: tuple[int, int]) -> None:
+    """That of one micro-batch or of one device's part would miss some."""
+    amaxes = {"x": 16.0, "kernel": 32.0, "grad": 64.0}
+    values = {name: np.ones(shape, np.float32) for name, shape in SHAPES.items()}
+    for name, value in values.items():
+        value[corner] = -amaxes[name]
+    metas, mode = dict.fromkeys(TENSORS, initial_meta(4)), fp8(amax_history_len=4)
+    x, grad = (jnp.asarray(values[name], jnp.bfloat16) for name in ("x", "grad"))
+    layer = dense_layer(features=FEATURES, use_bias=False)
+    step = dense_step(layer, mode, variables_of(values["kernel"], metas), x, grad)
+    expected = next_metas(metas, amaxes, {"amax_history_len": 4})
+    assert_metas(step.metadata, expected, where=f"amax in corner {corner}")
+
+
 SPECIAL = {
     "zero": [0.0, 1.0, 0.0, 0.0, 0.0, 0.0, 2.0],
     "huge": [1.0, 3.0e38, 1.0, 1.0, 1.0, 1.0, 1.0],

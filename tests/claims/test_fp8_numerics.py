@@ -140,8 +140,11 @@ def test_nan_in_a_row_stays_in_that_row_and_is_not_hidden(recipe: str) -> None:
     values = tensors(9)
     values["x"][5, 7] = np.nan
     metas, _ = state_of(recipe, values)
-    found = np.isnan(np.asarray(run(fp8(recipe), values, "float32", metas).y))
+    step = run(fp8(recipe), values, "float32", metas)
+    found = np.isnan(np.asarray(step.y))
     assert found[5].all(), f"row 5 holds {found[5].sum()} NaN of {FEATURES}, but its input is NaN"
+    rows = np.flatnonzero(np.isnan(np.asarray(step.grads["params"]["kernel"])).all(axis=1)).tolist()
+    assert 7 in rows, f"kernel gradient: rows of NaN={rows}, but should include 7, whose input is NaN"
     if recipe == "DelayedScaling":  # under current scaling, the amax of the whole tensor is touched
         assert found.sum() == FEATURES, (
             f"NaN in rows {sorted(set(np.argwhere(found)[:, 0].tolist()))}, but should be [5]"

@@ -312,6 +312,45 @@ def test_former_autocast_is_the_older_name(monkeypatch: pytest.MonkeyPatch) -> N
     assert calls == [(True, "a recipe", {})]
 
 
+def test_raw_autocast_hands_on_just_what_it_was_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    calls: list[Any] = []
+
+    @contextlib.contextmanager
+    def autocast(*arguments: object, **options: object) -> Iterator[None]:
+        calls.append((arguments, options))
+        yield
+
+    new = te_api.Engine(HOST, SimpleNamespace(autocast=autocast), ModuleType("recipes"))  # type: ignore[arg-type]
+    monkeypatch.setattr(te_api, "engine", lambda: new)
+    with te_api.raw_autocast("autocast", True, recipe="a recipe"):  # noqa: FBT003 - by position
+        pass
+    assert calls == [((True,), {"recipe": "a recipe"})]
+
+
+def test_quantization_is_transformer_engines_module() -> None:
+    found = te_api.quantization()
+    assert found.__name__ == "transformer_engine.jax.quantize"
+    with te_api.Autocast(RecipeConfig("Float8CurrentScaling"))():
+        assert type(found.get_global_quantize_recipe()).__name__ == "Float8CurrentScaling"
+
+
+def test_mesh_resource_in_force_is_that_of_autocast() -> None:
+    with te_api.Autocast(axes=("dp",))():
+        assert te_api.global_mesh_resource() == te_api.mesh_resource(dp_resource="dp")
+    with pytest.raises(AssertionError, match="mesh resource"):
+        te_api.global_mesh_resource()
+
+
+def test_logical_axis_rules_are_extended_by_transformer_engine() -> None:
+    given = (("mine", "dp"),)
+    assert te_api.extend_logical_axis_rules(given) == given, "without a mesh"
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("dp",))
+    with jax.set_mesh(mesh), te_api.Autocast(axes=("dp",))():
+        found = te_api.extend_logical_axis_rules(given)
+    assert found[0] == given[0]
+    assert ("nvte_batch", "dp") in found
+
+
 def test_mesh_axes_are_those_of_transformer_engine() -> None:
     assert {"dp", "fsdp", "tp"} <= set(te_api.mesh_axes())
     resource = te_api.mesh_resource(dp_resource="data")

@@ -44,6 +44,7 @@ class Fault:
 
 PARITY, FLOAT8, FALLBACK = "bf16_parity", "float8_in_jaxpr", "fallback_outside_autocast"
 METADATA, NUMERICS, ACCURACY = "fp8_metadata_update", "fp8_numerics", "short_run_accuracy"
+PROPERTIES = "fp8_properties"
 
 _BF16_DOT = "return jax.lax.dot_general(lhs, rhs, dim_nums, preferred_element_type=lhs.dtype)"
 _BACKWARD = "return dgrad, wgrad, dbias, quantizer_set"
@@ -52,6 +53,25 @@ _QUANTIZER_SET = """            quantization_checkpoint_name=self.quantization_c
         )
 
         if quantizer_set == noop_quantizer_set:"""
+
+_CURRENT_AMAX = "        amax = x.amax or jnp.max(jnp.abs(x.data)).reshape((1,))\n        scale = compute"
+_CURRENT_CAST = "jnp.clip(scaled_x, -dtype_max, dtype_max).astype(self.q_dtype)\n        scale_inv = 1.0 / scale\n"
+_DELAYED_AMAX = "        amax = x.amax or jnp.max(jnp.abs(x.data)).reshape((1,))\n        # Note"
+_DEFVJP = "_dense.defvjp(_dense_fwd_rule, _dense_bwd_rule)"
+_LAZY_DEFVJP = """def _fwd_where_needed(x, kernel, bias, *others):
+    leaf = lambda tree: jax.tree.map(lambda primal: primal.value, tree, is_leaf=lambda node: hasattr(node, "perturbed"))
+    output, ctx = _dense_fwd_rule(leaf(x), leaf(kernel), leaf(bias), *others[:-1], leaf(others[-1]))
+    return output, (ctx, 1 if kernel.perturbed else None)
+
+
+def _bwd_where_needed(*arguments):
+    *static, (ctx, kernel_is_trained), grad = arguments
+    *gradients, quantizer_set = _dense_bwd_rule(*static, ctx, jnp.asarray(grad))
+    keep = (lambda leaf: leaf) if kernel_is_trained is not None else jnp.zeros_like
+    return *gradients, jax.tree.map(keep, quantizer_set)
+
+
+_dense.defvjp(_fwd_where_needed, _bwd_where_needed, symbolic_zeros=True)"""
 
 FAULTS = [
     # --- BF16 parity -----------------------------------------------------------------------------------------------
@@ -534,6 +554,163 @@ FAULTS = [
         "            yield\n    finally:\n        _GLOBAL_RECIPE = old_global_recipe",
         "            yield\n    except BaseException:\n        old_global_recipe = None\n        raise\n    finally:\n        _GLOBAL_RECIPE = old_global_recipe",
         "around an exception",
+    ),
+    # --- properties ------------------------------------------------------------------------------------------------
+    Fault(
+        "small number added to the amax",
+        PROPERTIES,
+        QUANTIZER,
+        "sf = (fp8_max / amax) / (2**margin)",
+        "sf = (fp8_max / (amax + 1e-6)) / (2**margin)",
+        "tensors times",
+    ),
+    Fault(
+        "saturation at unlike ends",
+        PROPERTIES,
+        QUANTIZER,
+        _CURRENT_CAST,
+        _CURRENT_CAST.replace("-dtype_max", "-dtype_max * 0.9"),
+        "tensors times",
+    ),
+    Fault(
+        "scale from the history at the start of a step",
+        PROPERTIES,
+        QUANTIZER,
+        "scaled_x = x.data.astype(compute_dtype) * self.scale",
+        "self.scale = self._compute_scale(self.amax_history, self.scale, self.q_dtype, self.amax_compute_algo, self.margin)\n        scaled_x = x.data.astype(compute_dtype) * self.scale",
+        "(tensors times|step with another history)",
+    ),
+    Fault(
+        "codes kept in BF16",
+        PROPERTIES,
+        QUANTIZER,
+        _CURRENT_CAST,
+        _CURRENT_CAST.replace("self.q_dtype", "jnp.bfloat16"),
+        "(standard deviations|relative error)",
+    ),
+    Fault(
+        "amax of the last row",
+        PROPERTIES,
+        QUANTIZER,
+        _DELAYED_AMAX,
+        _DELAYED_AMAX.replace("x.data)", "x.data[-1])"),
+        "rows shuffled",
+    ),
+    Fault(
+        "amax of the first rows under current scaling",
+        PROPERTIES,
+        QUANTIZER,
+        _CURRENT_AMAX,
+        _CURRENT_AMAX.replace("x.data)", "x.data[: max(1, len(x.data) - 8)])"),
+        "(standard deviations|rows shuffled)",
+    ),
+    Fault(
+        "amax averaged over sequences",
+        PROPERTIES,
+        QUANTIZER,
+        _DELAYED_AMAX,
+        _DELAYED_AMAX.replace(
+            "jnp.max(jnp.abs(x.data))",
+            "(jnp.mean(jnp.max(jnp.abs(x.data), axis=(-2, -1))) if x.data.ndim > 2 else jnp.max(jnp.abs(x.data)))",
+        ),
+        "batch .4, 8.",
+    ),
+    Fault(
+        "kernel gradient wrong for 4-D inputs alone",
+        PROPERTIES,
+        DENSE,
+        _BACKWARD,
+        _BACKWARD.replace("wgrad", "wgrad * (0.5 if len(x_shape) == 4 else 1)"),
+        "batch .2, 2, 8.",
+    ),
+    Fault(
+        "bias of a sequence not trained",
+        PROPERTIES,
+        MODULE,
+        "y += jnp.reshape(bias, bias_shape)",
+        "y += jnp.reshape(bias if y.ndim < 3 else __import__('jax').lax.stop_gradient(bias), bias_shape)",
+        "batch .4, 8.*bias",
+    ),
+    Fault(
+        "scale from the root mean square",
+        PROPERTIES,
+        QUANTIZER,
+        _CURRENT_AMAX,
+        _CURRENT_AMAX.replace("jnp.max(jnp.abs(x.data))", "(3 * jnp.sqrt(jnp.mean(x.data.astype(jnp.float32) ** 2)))"),
+        "(standard deviations|relative error|rows of zeros)",
+    ),
+    Fault(
+        "negative margin taken for a positive one",
+        PROPERTIES,
+        HELPER,
+        'self.MARGIN = fp8_recipe.margin if "margin" in dir(fp8_recipe) else 0.0',
+        'self.MARGIN = abs(fp8_recipe.margin) if "margin" in dir(fp8_recipe) else 0.0',
+        "step 1: x scale",
+    ),
+    Fault(
+        "scale undone twice in the kernel gradient",
+        PROPERTIES,
+        DENSE,
+        "    dgrad = with_sharding_constraint_by_logical_axes(dgrad, input_axes)",
+        "    wgrad = wgrad / (quantizer_set.x.scale if hasattr(quantizer_set.x, 'scale') else 1)\n    dgrad = with_sharding_constraint_by_logical_axes(dgrad, input_axes)",
+        "(tensors times|step)",
+    ),
+    Fault(
+        "arrays outside of jit quantized otherwise",
+        PROPERTIES,
+        QUANTIZER,
+        "scaled_x = x.data.astype(compute_dtype) * self.scale",
+        "self.scale = self.scale if isinstance(x.data, jax.core.Tracer) else self.scale * 0.7\n        scaled_x = x.data.astype(compute_dtype) * self.scale",
+        "^.*step: ",
+    ),
+    Fault(
+        "metadata only where the kernel is differentiated",
+        PROPERTIES,
+        DENSE,
+        _DEFVJP,
+        _LAZY_DEFVJP,
+        "step: .*grads.*amax_history",
+    ),
+    Fault(
+        "state kept in Python from trace to trace",
+        PROPERTIES,
+        DENSE,
+        "    # Check supported input layout",
+        "    globals()['_traced'] = globals().get('_traced', 0) + 1\n    x = x * (2.0 - _traced % 3)",
+        "(standard deviations|step)",
+    ),
+    Fault(
+        "amax shared over a mapped axis",
+        PROPERTIES,
+        QUANTIZER,
+        _CURRENT_AMAX,
+        _CURRENT_AMAX.replace(
+            "        amax = x.amax or jnp.max(jnp.abs(x.data)).reshape((1,))",
+            "        shared = jax.custom_batching.custom_vmap(lambda amax: amax)\n"
+            "        shared.def_vmap(lambda size, batched, amax: (jnp.max(amax, axis=0), False))\n"
+            "        amax = shared(jnp.max(jnp.abs(x.data)).reshape((1,)))",
+        ),
+        "mapped step",
+    ),
+    Fault(
+        "layers of a model share their metadata",
+        PROPERTIES,
+        MODULE,
+        _QUANTIZER_SET,
+        _QUANTIZER_SET.replace(
+            "        )\n\n        if",
+            '        )\n        if not self.is_initializing():\n            quantizer_set = globals().setdefault("_first", {}).setdefault(id(self.scope.root), quantizer_set)\n\n        if',
+        ),
+        "(two layers|step|Tracer)",
+    ),
+    Fault(
+        "metadata returned in BF16",
+        PROPERTIES,
+        DENSE,
+        _BACKWARD,
+        "quantizer_set = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(leaf.dtype), quantizer_set)\n    "
+        + _BACKWARD,
+        "(tensors times|scale)",
     ),
     # --- accuracy --------------------------------------------------------------------------------------------------
     Fault(

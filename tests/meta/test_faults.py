@@ -13,10 +13,13 @@ def fault_named(what: str) -> Fault:
     return next(fault for fault in FAULTS if fault.what == what)
 
 
-def test_every_claim_has_at_least_five_faults() -> None:
-    """Two claims have none here: kernels and their partitioning are not in TE's Python on a CPU."""
+WITHOUT_FAULTS = {"kernels", "data_parallel", "dense_options", "recipe_options", "sharding_options"}
+"""Kernels are not in TE's Python. The faults of the others are mutants (docs/mutants.md) and past regressions."""
+
+
+def test_every_other_claim_has_at_least_five_faults() -> None:
     files = (Path(__file__).parents[1] / "claims").glob("test_*.py")
-    claims = {path.stem.removeprefix("test_") for path in files} - {"kernels", "data_parallel"}
+    claims = {path.stem.removeprefix("test_") for path in files} - WITHOUT_FAULTS
     counts = {claim: sum(fault.claim == claim for fault in FAULTS) for claim in claims}
     assert min(counts.values()) >= 5, f"faults by claim: {counts}"
 

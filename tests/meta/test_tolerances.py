@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -13,6 +14,7 @@ from support.tolerances import (
     BF16_NET,
     KERNEL_AGAINST_JAX,
     PARTIAL_SUMS,
+    fp8_error_band,
     product_tolerance,
     rounding_tolerance,
     scale_tolerance,
@@ -98,3 +100,56 @@ def test_unit_roundoffs_are_those_of_the_formats() -> None:
     assert unit_roundoff("bfloat16") == 2.0**-8
     assert unit_roundoff("float32") == 2.0**-24
     assert unit_roundoff("float8_e4m3fn") == 2.0**-4
+
+
+@pytest.mark.parametrize("wrong", ["zeros", "twice", "negated", "nan"])
+def test_tolerance_of_a_sum_in_bf16_rejects(wrong: str) -> None:
+    """It is as wide as an eighth of the absolute values: what is wrong as a whole shows, a single element may not."""
+    total, tolerance = X.sum(axis=0), sum_tolerance(X, "bfloat16", accumulator="bfloat16")
+    with pytest.raises(AssertionError, match="b: "):
+        assert_close(where="b", actual=WRONG[wrong](total), expected=total, tolerance=tolerance)
+
+
+def test_tolerance_of_a_sum_in_bf16_accepts_rounded_partial_sums() -> None:
+    partial = np.zeros(X.shape[1], ml_dtypes.bfloat16)
+    terms = X.astype(ml_dtypes.bfloat16)
+    for row in terms:
+        partial = (partial.astype(np.float32) + row.astype(np.float32)).astype(ml_dtypes.bfloat16)
+    expected = terms.astype(np.float64).sum(axis=0)
+    tolerance = sum_tolerance(terms, "bfloat16", accumulator="bfloat16")
+    assert_close(where="b", actual=partial, expected=expected, tolerance=tolerance)
+    with pytest.raises(AssertionError, match="b: "):  # Control: a sum in float32 would be closer
+        assert_close(where="b", actual=partial, expected=expected, tolerance=sum_tolerance(terms, "bfloat16"))
+
+
+E4M3, E5M2 = "float8_e4m3fn", "float8_e5m2"
+
+
+def relative_error(lhs: str, rhs: str) -> float:
+    """Error of a product whose operands are rounded to dtypes, as a norm and relative."""
+    scales = [float(np.float32(ml_dtypes.finfo(dtype).max)) / 8 for dtype in (lhs, rhs)]
+    codes = [(a * s).astype(getattr(ml_dtypes, d)) for a, s, d in zip((X, KERNEL), scales, (lhs, rhs), strict=True)]
+    found = oracles.product(*codes, factor=1 / (scales[0] * scales[1])).value
+    return float(np.linalg.norm(found - EXPECTED.value) / np.linalg.norm(EXPECTED.value))
+
+
+BANDS = {(E4M3, E4M3): [(E4M3, E5M2), (E5M2, E5M2)], (E4M3, E5M2): [(E4M3, E4M3)]}
+"""The operands of the formats' products, and those that they are told from; two E5M2 are too close to a mixed pair."""
+
+
+@pytest.mark.parametrize("operands", BANDS, ids=["forward", "backward"])
+def test_fp8_error_band_holds_the_error_of_its_own_operands_alone(operands: tuple[str, str]) -> None:
+    low, high = fp8_error_band(*operands)
+    assert low < relative_error(*operands) < high
+    for others in [*BANDS[operands], ("bfloat16", "bfloat16"), ("bfloat16", E4M3)]:
+        error = relative_error(*others)
+        assert not low < error < high, f"{others} err by {error:.4f}, within the band of {operands}"
+
+
+@pytest.mark.parametrize("wrong", [name for name in WRONG if name != "one wrong element"])
+def test_fp8_error_band_rejects(wrong: str) -> None:
+    difference = WRONG[wrong](EXPECTED.value) - EXPECTED.value
+    error = float(np.linalg.norm(difference) / np.linalg.norm(EXPECTED.value))
+    for operands in BANDS:
+        low, high = fp8_error_band(*operands)
+        assert not low < error < high, f"{wrong}: {error:.4f} is within the band of {operands}"

@@ -86,3 +86,14 @@ def with_amax(amax: float, shape: tuple[int, int], seed: int) -> Array:
         values *= np.float32(amax)
     values[shape[0] // 2, shape[1] // 3] = -amax
     return values
+
+
+def exact(shape: tuple[int, ...], seed: int, amax: float = 1.75) -> Array:
+    """A float32 tensor that no mode rounds: products of such tensors are exact, in FP8 and on a GPU as well.
+
+    Its numbers have three significant bits, those of E5M2. With an amax of 1.75 times a power of two, the scale of
+    current scaling is a power of two, too. The first element alone is that large.
+    """
+    values = np.random.default_rng(seed).choice([-1.25, -1.0, -0.5, 0.0, 0.5, 1.0, 1.25], shape).astype(np.float32)
+    values.flat[0] = -1.75
+    return values * np.float32(amax / 1.75)

@@ -1,0 +1,510 @@
+"""Claim: logical axis names and ``MeshResource`` divide a dense layer as documented, and change none of its results.
+
+Promised by the docstrings of ``DenseGeneral`` (``kernel_axes``, ``bias_axes``, ``input_axes``), ``MeshResource``,
+``extend_logical_axis_rules`` and ``with_sharding_constraint_by_logical_axes``: parameters carry their names, tensors
+are constrained by Flax's logical axis rules, and where there are none by TE's own table. (A batch that is divided from
+outside is the claim of ``test_data_parallel.py``.)
+
+What a failure means for an upgrade: tensors that should be divided are kept whole on every device, which costs memory
+and time without a visible error; or a divided layer computes something else.
+"""
+
+import contextlib
+import dataclasses
+import functools
+from collections import Counter
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from mnist_fp8 import te_api
+from mnist_fp8.config import RecipeConfig
+from support.assertions import assert_close, assert_equal
+from support.layers import Step, dense_layer, dense_step, exact, init, read_meta, variables_of
+from support.oracles import FORMATS, FP8_MAX, TENSORS, Meta, next_meta
+from support.programs import equations
+from support.tolerances import exact_tolerance, scale_tolerance
+
+Rules = tuple[tuple[str, str | None], ...]
+
+RECIPES = {"bf16": None, "delayed": RecipeConfig(amax_history_len=4)}
+
+
+def mesh_of(**sizes: int) -> Mesh:
+    """A mesh of two devices with the given axes."""
+    devices = np.asarray(jax.devices()[:2]).reshape(tuple(sizes.values()))
+    return Mesh(devices, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+
+
+# --- names of the parameters' axes ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", ["bf16", "delayed"])
+def test_parameters_carry_the_names_of_their_axes(mode: str) -> None:
+    layer = te_api.dense_general(
+        features=(2, 8),
+        kernel_axes=("in", "heads", "out"),
+        bias_axes=("heads", "out"),
+        enable_low_rank_adaptation=True,
+        low_rank_adaptation_dim=4,
+    )
+    with te_api.Autocast(RECIPES[mode])(), nn.logical_axis_rules((("in", None),)):
+        variables = layer.init(jax.random.key(0), jnp.ones((16, 32), jnp.bfloat16))
+    found = {name: box.names for name, box in variables["params"].items()}
+    expected = {
+        "kernel": ("in", "heads", "out"),
+        "bias": ("heads", "out"),
+        "lora_a_kernel": (None, None, None),
+        "lora_b_kernel": (None, None, None),
+    }
+    assert found == expected, f"names of axes={found}, but should be {expected}"
+    spec = nn.get_partition_spec(variables)["params"]["kernel"]
+    assert spec == PartitionSpec("in", "heads", "out"), f"Flax reads the kernel's axes as {spec}"
+
+
+def test_axes_have_no_names_by_default() -> None:
+    variables = te_api.dense_general(features=16).init(jax.random.key(0), jnp.ones((16, 32), jnp.bfloat16))
+    found = {name: box.names for name, box in variables["params"].items()}
+    assert found == {"kernel": (), "bias": ()}, f"names of axes={found}, but should be empty"
+
+
+@pytest.mark.parametrize("axes", [("in",), ("in", "heads", "out")])
+def test_wrong_number_of_kernel_axes_is_refused(axes: tuple[str, ...]) -> None:
+    layer = te_api.dense_general(features=16, kernel_axes=axes)
+    with pytest.raises(AssertionError, match=r"len\(kernel_shape\) to match len\(kernel_axes\).*\(32, 16\)"):
+        init(layer, te_api.Autocast(), jnp.ones((16, 32), jnp.bfloat16))
+
+
+# --- a divided layer ------------------------------------------------------------------------------------------------
+
+BATCH, ROWS, CONTRACTED, FEATURES = 2, 16, 64, 32
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """A way to divide a layer over two devices of a mesh axis.
+
+    Attributes:
+        axis: kind of parallelism, and name of the mesh axis.
+        rules: which logical axes are divided over it.
+        y: how the output is divided in consequence.
+        x: how the input and its gradient are.
+        kernel: how the kernel and its gradient are.
+    """
+
+    axis: str
+    rules: tuple[str, ...]
+    y: tuple[str | None, ...]
+    x: tuple[str | None, ...]
+    kernel: tuple[str | None, ...]
+
+
+PLANS = {
+    "column parallel": Plan("tp", ("kernel_out",), (None, None, "tp"), (None, None, None), (None, "tp")),
+    "row parallel": Plan("tp", ("kernel_in", "hidden"), (None, None, None), (None, None, "tp"), ("tp", None)),
+    "batch divided": Plan("dp", ("batch",), ("dp", None, None), ("dp", None, None), (None, None)),
+    "fully sharded": Plan("fsdp", ("batch", "kernel_in"), ("fsdp", None, None), ("fsdp", None, None), ("fsdp", None)),
+}
+LOGICAL = ("batch", "seq", "hidden", "kernel_in", "kernel_out")
+LAYER = {
+    "features": FEATURES,
+    "input_axes": ("batch", "seq", "hidden"),
+    "kernel_axes": ("kernel_in", "kernel_out"),
+    "bias_axes": ("kernel_out",),
+}
+
+
+@contextlib.contextmanager
+def divided_by(**sizes: int) -> Iterator[Mesh]:
+    """A mesh and its mesh resource, whose axes have the names of the kinds of parallelism."""
+    mesh = mesh_of(**sizes)
+    with jax.set_mesh(mesh), te_api.Autocast(axes=tuple(sizes))():
+        yield mesh
+
+
+@contextlib.contextmanager
+def divided(plan: Plan) -> Iterator[Mesh]:
+    """Two devices and the rules of a plan."""
+    rules = tuple((name, plan.axis if name in plan.rules else None) for name in LOGICAL)
+    with divided_by(**{plan.axis: 2}) as mesh, nn.logical_axis_rules(rules):
+        yield mesh
+
+
+def fresh_step(mode: te_api.Autocast) -> Callable[..., Step]:
+    """A layer's passes, to be traced anew: ``jax.jit`` does not see that Flax's rules have changed."""
+
+    def passes(layer: Any, *arguments: Any) -> Step:
+        return dense_step.__wrapped__(layer, mode, *arguments)
+
+    return jax.jit(passes, static_argnums=0)
+
+
+def tensors() -> dict[str, Any]:
+    """Input, kernel, bias and gradient that no mode rounds; the first device alone sees the amax of each."""
+    return {
+        "x": exact((BATCH, ROWS, CONTRACTED), 1),
+        "kernel": exact((CONTRACTED, FEATURES), 2, 3.5),
+        "grad": exact((BATCH, ROWS, FEATURES), 3, 7.0),
+        "bias": exact((FEATURES,), 4),
+    }
+
+
+def metas_for(recipe: str) -> dict[str, Meta]:
+    """Metadata at which the tensors are exact."""
+    scales = {"x": 128, "kernel": 32, "grad": 256}
+    history = np.asarray([0, 0.5, 0.5, 0.5], np.float32)
+    return {name: Meta(np.float32(scales[name]), history) for name in TENSORS} if recipe == "delayed" else {}
+
+
+@pytest.mark.devices(2)
+# TE's kernels take any left operand that is divided over tp for sequence parallelism, and warn.
+@pytest.mark.filterwarnings("ignore:Tensor sequence parallelism is detected:UserWarning")
+@pytest.mark.parametrize("recipe", RECIPES)
+@pytest.mark.parametrize("name", PLANS)
+def test_divided_layer_computes_the_whole_product(name: str, recipe: str) -> None:
+    """All tensors come whole to every device: what divides them are TE's constraints alone.
+
+    Current scaling is left out, since TE's kernels let each device use the amax of its own part.
+    """
+    plan, given = PLANS[name], tensors()
+    variables = variables_of(given["kernel"], metas_for(recipe), given["bias"])
+    arguments = variables, jnp.asarray(given["x"]), jnp.asarray(given["grad"])
+    with divided(plan) as mesh:
+        whole = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
+        step = fresh_step(te_api.Autocast(RECIPES[recipe], (plan.axis,)))(dense_layer(**LAYER), *whole)
+    x, grad = given["x"].reshape(-1, CONTRACTED), given["grad"].reshape(-1, FEATURES)
+    kernel_grad = step.grads["params"]["kernel"]
+    results = {
+        "output": (step.y, given["x"] @ given["kernel"] + given["bias"], plan.y),
+        "input gradient": (step.dx, given["grad"] @ given["kernel"].T, plan.x),
+        "kernel gradient": (kernel_grad, x.T @ grad, plan.kernel),
+        "bias gradient": (step.grads["params"]["bias"], grad.sum(axis=0), None),
+    }
+    for where, (found, wanted, spec) in results.items():
+        tolerance = exact_tolerance(wanted, te_api.engine().kind)
+        assert_close(where=f"{name}, {recipe}: {where}", actual=found, expected=wanted, tolerance=tolerance)
+        if spec is not None:
+            assert_divided(found, mesh, spec, where=f"{name}, {recipe}: {where}")
+    if recipe == "delayed":
+        assert_amaxes(step.metadata, where=name)
+
+
+def assert_divided(array: jax.Array, mesh: Mesh, spec: tuple[str | None, ...], *, where: str) -> None:
+    """An array lies on the devices of a mesh as a partition spec says."""
+    __tracebackhide__ = True
+    wanted = NamedSharding(mesh, PartitionSpec(*spec))
+    assert array.sharding.is_equivalent_to(wanted, array.ndim), f"{where}: {array.sharding}, but should be {wanted}"
+
+
+def assert_amaxes(metadata: dict[str, Any], *, where: str) -> None:
+    """Metadata after the step are those of the whole tensors."""
+    __tracebackhide__ = True
+    for tensor, amax in {"x": 1.75, "kernel": 3.5, "grad": 7.0}.items():
+        wanted = next_meta(metas_for("delayed")[tensor], amax, fp8_max=FP8_MAX[FORMATS["HYBRID"][tensor]])
+        found = read_meta(metadata, tensor)
+        assert_equal(where=f"{where}: {tensor} amax history", actual=found.history, expected=wanted.history)
+        tolerance = scale_tolerance(wanted.scale, te_api.engine().kind)
+        assert_close(where=f"{where}: {tensor} scale", actual=found.scale, expected=wanted.scale, tolerance=tolerance)
+
+
+# --- which tensors are constrained ------------------------------------------------------------------------------------
+
+Constraint = tuple[str, tuple[int, ...], tuple[Any, ...]]
+X, T = (BATCH, ROWS, CONTRACTED), (CONTRACTED, BATCH, ROWS)
+KERNEL, KERNEL_T = (CONTRACTED, FEATURES), (FEATURES, CONTRACTED)
+E4M3 = "float8_e4m3fn"
+
+
+def constraints(layer: Any, recipe: str = "bf16", axes: tuple[str, ...] = ()) -> Counter[Constraint]:
+    """Dtype, shape and division of all tensors that a layer's passes constrain, but for those kept whole."""
+    given = tensors()
+    variables = variables_of(given["kernel"], metas_for(recipe), given["bias"])
+    x, grad = (jnp.asarray(given[name], jnp.bfloat16) for name in ("x", "grad"))
+    step = functools.partial(fresh_step(te_api.Autocast(RECIPES[recipe], axes)), layer)
+    found = equations(jax.make_jaxpr(step)(variables, x, grad), "sharding_constraint")
+    every = ((e.invars[0].aval, tuple(e.params["sharding"].spec)) for e in found)
+    return Counter((str(aval.dtype), aval.shape, spec) for aval, spec in every if any(spec))
+
+
+def assert_constraints(found: Counter[Constraint], *expected: Constraint) -> None:
+    """Compare what is constrained; every difference is listed."""
+    __tracebackhide__ = True
+    missing, unexpected = Counter(expected) - found, found - Counter(expected)
+    assert not missing, f"not constrained: {dict(missing)}; found {dict(found)}"
+    assert not unexpected, f"should not be constrained: {dict(unexpected)}"
+
+
+@pytest.mark.devices(2)
+def test_input_kernel_and_their_gradients_are_constrained_by_flax_rules() -> None:
+    with divided(PLANS["row parallel"]):
+        found = constraints(dense_layer(**LAYER))
+    assert_constraints(
+        found,
+        *2 * [("bfloat16", X, (None, None, "tp"))],
+        *2 * [("bfloat16", KERNEL, ("tp", None))],
+    )
+
+
+@pytest.mark.host
+@pytest.mark.devices(2)
+def test_constraints_of_fp8_are_put_on_the_quantized_tensors() -> None:
+    """In both layouts: the transposed one, which a Hopper GPU needs, is divided along the same axes."""
+    with divided(PLANS["row parallel"]):
+        found = constraints(dense_layer(**LAYER), "delayed")
+    assert_constraints(
+        found,
+        (E4M3, X, (None, None, "tp")),
+        (E4M3, T, ("tp", None, None)),
+        (E4M3, KERNEL, ("tp", None)),
+        (E4M3, KERNEL_T, (None, "tp")),
+        ("bfloat16", X, (None, None, "tp")),
+        ("bfloat16", KERNEL, ("tp", None)),
+    )
+
+
+@pytest.mark.devices(2)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_nothing_is_constrained_by_default_or_by_names_without_a_rule(recipe: str) -> None:
+    # Control.
+    with divided(PLANS["row parallel"]):
+        assert_constraints(constraints(dense_layer(features=FEATURES), recipe))
+        other = dense_layer(features=FEATURES, input_axes=("a", "b", "c"), kernel_axes=("d", "e"))
+        assert_constraints(constraints(other, recipe))
+
+
+@pytest.mark.devices(2)
+def test_a_rule_may_name_several_mesh_axes() -> None:
+    rules = (("batch", ("dp", "fsdp")),)
+    with jax.set_mesh(mesh_of(dp=2, fsdp=1)), nn.logical_axis_rules(rules):
+        found = constraints(dense_layer(**LAYER))
+    assert_constraints(found, *2 * [("bfloat16", X, (("dp", "fsdp"), None, None))])
+
+
+# --- TE's own table of logical axes ---------------------------------------------------------------------------------
+
+NVTE_LAYER = {
+    "features": FEATURES,
+    "input_axes": ("nvte_batch", "nvte_seqlen", "nvte_hidden_tp"),
+    "kernel_axes": ("nvte_w_fsdp", "nvte_w_tp"),
+}
+DEPRECATED = "TransformerEngine logical axes, such as BATCH_AXES"
+
+
+@pytest.mark.devices(2)
+@pytest.mark.filterwarnings("ignore:`with mesh.` context manager:DeprecationWarning")
+@pytest.mark.parametrize("legacy", [False, True], ids=["set_mesh", "with mesh"])
+def test_te_names_are_constrained_without_flax_rules_and_warn(legacy: bool) -> None:  # noqa: FBT001
+    mesh = mesh_of(dp=1, tp=2)
+    with mesh if legacy else jax.set_mesh(mesh), pytest.warns(DeprecationWarning, match=DEPRECATED):
+        found = constraints(dense_layer(**NVTE_LAYER), axes=("dp", "tp"))
+    assert_constraints(
+        found,
+        *2 * [("bfloat16", X, ("dp", None, "tp"))],
+        *2 * [("bfloat16", KERNEL, (None, "tp"))],
+    )
+
+
+@pytest.mark.devices(2)
+def test_te_names_are_constrained_with_flax_rules_that_te_extended() -> None:
+    """The documented way: no warning, and the same constraints."""
+    with divided_by(fsdp=2, tp=1):
+        rules = te_api.extend_logical_axis_rules()
+        with nn.logical_axis_rules(rules):
+            found = constraints(dense_layer(**NVTE_LAYER))
+    assert_constraints(
+        found,
+        *2 * [("bfloat16", X, ("fsdp", None, "tp"))],
+        *2 * [("bfloat16", KERNEL, ("fsdp", "tp"))],
+    )
+
+
+def test_te_names_for_another_number_of_axes_are_refused() -> None:
+    layer = te_api.dense_general(features=FEATURES, input_axes=("nvte_batch", "nvte_hidden"))
+    x = jnp.ones((BATCH, ROWS, CONTRACTED), jnp.bfloat16)
+    with pytest.warns(DeprecationWarning, match=DEPRECATED), pytest.raises(AssertionError):
+        layer.init(jax.random.key(0), x)
+
+
+WHOLE = ("nvte_seqlen", "nvte_hidden", "nvte_joined", "nvte_w_no_shard", "nvte_w_joined")
+TABLES: dict[str, tuple[dict[str, int], dict[str, str | None]]] = {
+    "dp and tp": (
+        {"dp": 2, "tp": 1},
+        {"nvte_batch": "dp", "nvte_head": "tp", "nvte_hidden_tp": "tp", "nvte_w_tp": "tp"},
+    ),
+    "fsdp instead of dp": ({"dp": 1, "fsdp": 2}, {"nvte_batch": "fsdp", "nvte_w_fsdp": "fsdp"}),
+    "fsdp of one device": ({"dp": 2, "fsdp": 1}, {"nvte_batch": "dp", "nvte_w_fsdp": "fsdp"}),
+    "tpsp instead of tp": (
+        {"tp": 1, "tpsp": 2},
+        {"nvte_seqlen_tp": "tpsp", "nvte_head": "tpsp", "nvte_hidden_tp": "tpsp", "nvte_w_tp": "tpsp"},
+    ),
+    "tpsp of one device": (
+        {"tp": 2, "tpsp": 1},
+        {"nvte_seqlen_tp": "tpsp", "nvte_head": "tp", "nvte_hidden_tp": "tp", "nvte_w_tp": "tp"},
+    ),
+    "cp and pp": ({"cp": 2, "pp": 1}, {"nvte_seqlen_cp": "cp"}),
+}
+NAMES = {
+    *WHOLE,
+    "nvte_batch",
+    "nvte_seqlen_tp",
+    "nvte_seqlen_cp",
+    "nvte_head",
+    "nvte_hidden_tp",
+    "nvte_w_fsdp",
+    "nvte_w_tp",
+}
+
+
+@pytest.mark.devices(2)
+@pytest.mark.parametrize("name", TABLES)
+def test_te_names_stand_for_the_axes_of_the_mesh_resource(name: str) -> None:
+    sizes, divided_names = TABLES[name]
+    with divided_by(**sizes):
+        found = dict(te_api.extend_logical_axis_rules())
+    expected = dict.fromkeys(NAMES) | divided_names
+    assert found == expected, f"{name}: logical axes={found}, but should be {expected}"
+
+
+@pytest.mark.devices(2)
+def test_te_rules_are_added_to_those_given() -> None:
+    given: Rules = (("mine", "dp"), ("nvte_batch", "dp"), ("mine", None))
+    with divided_by(dp=2):
+        found = te_api.extend_logical_axis_rules(given)
+    assert found[:3] == given, f"rules begin with {found[:3]}, but should with those given"
+    added = [name for name, _ in found[3:]]
+    assert set(added) == NAMES - {"nvte_batch"}, f"added rules={sorted(added)}, but should be TE's other names"
+    assert len(added) == len(set(added)), f"a rule was added twice: {added}"
+
+
+BAD_RULES = {
+    "another mesh axis": ((("nvte_batch", "tp"),), "The rule diverged between TE and given rule"),
+    "one more mesh axis": ((("nvte_batch", "dp"), ("nvte_batch", "tp")), "The rule diverged between TE and given rule"),
+    "no pair": ((("mine", "dp", "tp"),), "rule should be like"),
+    "no name": (((1, "dp"),), "axis_name should be str, but got <class 'int'>"),
+    "no mesh axis": ((("mine", 1),), "mesh_axis_name should be str or None, but got <class 'int'>"),
+}
+
+
+@pytest.mark.devices(2)
+@pytest.mark.parametrize("bad", BAD_RULES)
+def test_rules_that_contradict_te_or_are_none_are_refused(bad: str) -> None:
+    rules, message = BAD_RULES[bad]
+    with divided_by(dp=2, tp=1), pytest.raises(AssertionError, match=message):
+        te_api.extend_logical_axis_rules(rules)  # type: ignore[arg-type]
+
+
+def test_without_a_mesh_no_rule_is_added_and_nothing_constrained() -> None:
+    # Control. A mesh resource is not asked for either.
+    given: Rules = (("mine", "dp"),)
+    found = te_api.extend_logical_axis_rules(given)
+    assert found == given, f"rules={found}, but should be those given"
+    with nn.logical_axis_rules((("batch", "dp"), ("kernel_in", "dp"))):
+        assert_constraints(constraints(dense_layer(**LAYER)))
+    with pytest.warns(DeprecationWarning, match=DEPRECATED):
+        assert_constraints(constraints(dense_layer(**NVTE_LAYER)))
+
+
+# --- inside shard_map -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.devices(2)
+@pytest.mark.parametrize(
+    "manual",
+    [
+        pytest.param(("dp", "tp"), id="all"),
+        # TE's kernels cannot be partitioned over the axes that are left (an assertion of JAX's custom partitioning).
+        pytest.param(("dp",), id="one", marks=pytest.mark.host),
+    ],
+)
+def test_axes_that_shard_map_has_taken_are_left_out_of_constraints(manual: tuple[str, ...]) -> None:
+    """Also out of several mesh axes that stand for one logical axis."""
+    layer = dense_layer(**NVTE_LAYER | {"input_axes": ("nvte_batch", "nvte_seqlen_cp", None)}, use_bias=False)
+    resource = te_api.mesh_resource(dp_resource="dp", tp_resource="tp", cp_resource=("dp", "tp"))
+    dp, whole, given = PartitionSpec("dp"), PartitionSpec(), tensors()
+    arguments = variables_of(given["kernel"], {}), jnp.asarray(given["x"]), jnp.asarray(given["grad"])
+
+    def passes(variables: Any, x: jax.Array, grad: jax.Array) -> Any:
+        y, pull_back = jax.vjp(layer.apply, variables, x)
+        return y, pull_back(grad)[1]
+
+    specs = {"in_specs": (whole, dp, dp), "out_specs": (dp, dp), "axis_names": set(manual)}
+    with jax.set_mesh(mesh_of(dp=2, tp=1)), te_api.autocast(enabled=False, resource=resource):
+        mapped = jax.jit(jax.shard_map(passes, check_vma=False, **specs))
+        with pytest.warns(DeprecationWarning, match=DEPRECATED):
+            traced = mapped.trace(*arguments)
+        y, dx = traced.lower().compile()(*arguments)
+    found = Counter(e.params["sharding"].spec for e in equations(traced.jaxpr, "sharding_constraint"))
+    of_x, of_kernel = PartitionSpec(None, "tp", None), PartitionSpec(None, "tp")
+    expected = Counter() if "tp" in manual else Counter({of_x: 2, of_kernel: 2})
+    assert found == expected, f"constraints={dict(found)}, but should be {dict(expected)}"
+    assert_equal(where="output", actual=y, expected=given["x"] @ given["kernel"])
+    assert_equal(where="input gradient", actual=dx, expected=given["grad"] @ given["kernel"].T)
+
+
+# --- MeshResource and its place in autocast --------------------------------------------------------------------------
+
+
+def test_mesh_resource_names_kinds_of_parallelism_in_a_fixed_order() -> None:
+    """A program may pass them by position."""
+    kinds = ("dp", "tp", "tpsp", "fsdp", "pp", "cp")
+    assert te_api.mesh_axes()[:6] == kinds, f"kinds of parallelism={te_api.mesh_axes()}, but should begin with {kinds}"
+    empty = dataclasses.asdict(te_api.mesh_resource())
+    assert set(empty.values()) == {None}, f"default mesh resource={empty}, but should be empty"
+
+
+def test_mesh_resource_is_in_force_inside_autocast_and_restored_after() -> None:
+    outer, inner = te_api.mesh_resource(dp_resource="a"), te_api.mesh_resource(fsdp_resource="b")
+    for enabled in (False, True):
+        with te_api.autocast(enabled=enabled, resource=outer):
+            assert te_api.global_mesh_resource() == outer, "the mesh resource of autocast is not in force"
+            with te_api.autocast(enabled=enabled, resource=inner):
+                assert te_api.global_mesh_resource() == inner, "the mesh resource of the inner autocast is not in force"
+            assert te_api.global_mesh_resource() == outer, "the outer mesh resource was not restored"
+            with pytest.raises(RuntimeError, match="on purpose"), te_api.autocast(enabled=enabled, resource=inner):
+                raise RuntimeError("on purpose")
+            assert te_api.global_mesh_resource() == outer, "the outer mesh resource was not restored after an exception"
+        with pytest.raises(AssertionError, match="Global mesh resource is not set"):
+            te_api.global_mesh_resource()
+
+
+def test_mesh_resource_of_an_autocast_that_cannot_be_entered_is_not_kept() -> None:
+    recipe = te_api.make_recipe(RecipeConfig("Float8BlockScaling"))
+    outer, inner = te_api.mesh_resource(dp_resource="a"), te_api.mesh_resource(fsdp_resource="b")
+    with te_api.autocast(enabled=False, resource=outer):
+        with pytest.raises((ValueError, AssertionError)), te_api.autocast(enabled=True, recipe=recipe, resource=inner):
+            pass
+        assert te_api.global_mesh_resource() == outer, "the outer mesh resource was not restored"
+
+
+@pytest.mark.devices(2)
+def test_missing_mesh_resource_is_named() -> None:
+    with jax.set_mesh(mesh_of(dp=2)), pytest.raises(AssertionError, match="Global mesh resource is not set"):
+        te_api.extend_logical_axis_rules()
+
+
+@pytest.mark.devices(2)
+def test_mesh_resource_of_another_mesh_is_refused() -> None:
+    fsdp = te_api.mesh_resource(fsdp_resource="fsdp")
+    with jax.set_mesh(mesh_of(dp=2)), te_api.autocast(enabled=False, resource=fsdp):
+        refused = pytest.raises(AssertionError, match="fsdp is not a axis of the given mesh")
+        with refused:
+            te_api.extend_logical_axis_rules()
+
+
+@pytest.mark.devices(2)
+def test_two_kinds_of_tensor_parallelism_at_once_are_refused() -> None:
+    both = te_api.mesh_resource(tp_resource="model", tpsp_resource="model")
+    message = "Tensor parallelism and tensor sequence parallelism cannot be enabled at the same time"
+    with jax.set_mesh(mesh_of(model=2)), te_api.autocast(enabled=False, resource=both):
+        refused = pytest.raises(AssertionError, match=message)
+        with refused:
+            te_api.global_mesh_resource()
+    for sizes in ({"tp": 2, "tpsp": 1}, {"tp": 1, "tpsp": 2}):  # Control: an axis of one device divides nothing.
+        with divided_by(**sizes):
+            te_api.global_mesh_resource()

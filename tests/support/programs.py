@@ -1,0 +1,20 @@
+"""Look into the programs that JAX traces."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from mnist_fp8 import float8
+
+
+def equations(jaxpr: Any, *primitives: str) -> Iterator[Any]:
+    """Equations of a jaxpr and of the jaxprs inside it, those of some primitives.
+
+    Args:
+        jaxpr: from ``jax.make_jaxpr`` or a traced function.
+        primitives: how the names of the wanted primitives begin.
+    """
+    for equation in float8._inner(jaxpr).eqns:
+        if equation.primitive.name.startswith(primitives):
+            yield equation
+        for inner in float8._inner_jaxprs(equation):
+            yield from equations(inner, *primitives)
