@@ -18,10 +18,10 @@ import pytest
 
 from mnist_fp8 import te_api, train
 from mnist_fp8.config import Precision, RecipeConfig, RunKind, TrainConfig
-from support.assertions import assert_close, assert_equal, assert_same_structure, assert_trees_equal
+from support.assertions import assert_equal, assert_same_structure, assert_trees_equal
 from support.layers import Step, dense_layer, dense_step, fp8, init, read_meta, variables_of, with_amax
-from support.oracles import FORMATS, FP8_MAX, TENSORS, Meta, initial_meta, next_meta
-from support.tolerances import scale_tolerance
+from support.metadata import assert_metas, next_metas
+from support.oracles import TENSORS, Meta, initial_meta
 
 ROWS, CONTRACTED, FEATURES = 16, 32, 16
 SHAPES = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}
@@ -37,16 +37,6 @@ def run_step(mode: te_api.Autocast, metas: dict[str, Meta], amaxes: dict[str, fl
 def batch_of(amaxes: dict[str, float], seed: int = 0) -> list[jax.Array]:
     """Input and output gradient with the given amaxes, in BF16."""
     return [jnp.asarray(with_amax(amaxes[name], SHAPES[name], seed), jnp.bfloat16) for name in ("x", "grad")]
-
-
-def assert_metas(metadata: dict[str, Any], expected: dict[str, Meta], *, where: str, nan: bool = False) -> None:
-    """Compare stored metadata: histories bit for bit, scales too where division is exactly rounded."""
-    __tracebackhide__ = True
-    for tensor in TENSORS:
-        found, wanted = read_meta(metadata, tensor), expected[tensor]
-        assert_equal(where=f"{where}: {tensor} amax history", actual=found.history, expected=wanted.history, nan=nan)
-        tolerance = scale_tolerance(wanted.scale, te_api.engine().kind)
-        assert_close(where=f"{where}: {tensor} scale", actual=found.scale, expected=wanted.scale, tolerance=tolerance)
 
 
 # --- what is stored ------------------------------------------------------------------------------------------------
@@ -149,17 +139,6 @@ def test_metadata_follow_the_oracle_over_many_steps(options: dict[str, Any]) -> 
         metadata = run_step(fp8(**options), metas, amaxes, seed=number).metadata
         metas = next_metas(metas, amaxes, options)
         assert_metas(metadata, metas, where=f"step {number}")
-
-
-def next_metas(metas: dict[str, Meta], amaxes: dict[str, float], options: dict[str, Any]) -> dict[str, Meta]:
-    """The oracle's metadata of all three tensors after a step that saw the given amaxes."""
-    return {tensor: _next(metas[tensor], amaxes[tensor], tensor, options) for tensor in TENSORS}
-
-
-def _next(meta: Meta, amax: float, tensor: str, options: dict[str, Any]) -> Meta:
-    dtype = FORMATS[options.get("fp8_format", "HYBRID")][tensor]
-    margin, algo = options.get("margin", 0), options.get("amax_compute_algo", "max")
-    return next_meta(meta, amax, fp8_max=FP8_MAX[dtype], margin=margin, algo=algo)
 
 
 def _bf16(value: float) -> float:

@@ -26,7 +26,8 @@ from mnist_fp8 import te_api
 from support import oracles
 from support.assertions import assert_close, assert_equal, assert_same_structure, assert_trees_equal
 from support.layers import BF16, Step, dense_layer, dense_step, fp8, init, read_meta, variables_of
-from support.oracles import FORMATS, FP8_MAX, TENSORS, Array, Meta, initial_meta, next_meta
+from support.metadata import assert_metas, next_metas
+from support.oracles import FORMATS, TENSORS, Array, Meta, initial_meta
 from support.tolerances import (
     fp8_error_band,
     product_tolerance,
@@ -366,25 +367,9 @@ def test_steps_that_carry_their_metadata_follow_the_oracle(
         # TE's scales, which on a GPU may differ from the oracle's by a unit in the last place.
         scales = {tensor: read_meta(carried, tensor).scale for tensor in TENSORS}
         assert_follows_oracle(step, values, scales, fp8_format, dtype, where=f"step {number}")
-        metas = {tensor: following(metas[tensor], values[tensor], tensor, options) for tensor in TENSORS}
+        metas = next_metas(metas, {tensor: float(np.abs(values[tensor]).max()) for tensor in TENSORS}, options)
         carried = step.metadata
     assert_metas(step.metadata, metas, where="after the last step")
-
-
-def following(meta: Meta, values: Array, tensor: str, options: Mapping[str, Any]) -> Meta:
-    """The oracle's metadata of a tensor after a step."""
-    fp8_max = FP8_MAX[FORMATS[options.get("fp8_format", "HYBRID")][tensor]]
-    margin, algo = options.get("margin", 0), options.get("amax_compute_algo", "max")
-    return next_meta(meta, float(np.abs(values).max()), fp8_max=fp8_max, margin=margin, algo=algo)
-
-
-def assert_metas(metadata: Mapping[str, Any], expected: Mapping[str, Meta], *, where: str) -> None:
-    """Compare stored metadata with the oracle's."""
-    __tracebackhide__ = True
-    for tensor, wanted in expected.items():
-        found, tolerance = read_meta(metadata, tensor), scale_tolerance(wanted.scale, te_api.engine().kind)
-        assert_equal(where=f"{where}: {tensor} amax history", actual=found.history, expected=wanted.history)
-        assert_close(where=f"{where}: {tensor} scale", actual=found.scale, expected=wanted.scale, tolerance=tolerance)
 
 
 # --- how they are traced -------------------------------------------------------------------------------------------

@@ -26,10 +26,11 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from mnist_fp8 import te_api
 from mnist_fp8.config import RecipeConfig
 from support.assertions import assert_close, assert_equal
-from support.layers import Step, dense_layer, dense_step, exact, init, read_meta, variables_of
-from support.oracles import FORMATS, FP8_MAX, TENSORS, Meta, next_meta
+from support.layers import Step, dense_layer, dense_step, exact, init, variables_of
+from support.metadata import assert_metas, next_metas
+from support.oracles import TENSORS, Meta
 from support.programs import equations
-from support.tolerances import exact_tolerance, scale_tolerance
+from support.tolerances import exact_tolerance
 
 Rules = tuple[tuple[str, str | None], ...]
 
@@ -192,7 +193,8 @@ def test_divided_layer_computes_the_whole_product(name: str, recipe: str) -> Non
         if spec is not None:
             assert_divided(found, mesh, spec, where=f"{name}, {recipe}: {where}")
     if recipe == "delayed":
-        assert_amaxes(step.metadata, where=name)
+        expected = next_metas(metas_for(recipe), {"x": 1.75, "kernel": 3.5, "grad": 7.0}, {})
+        assert_metas(step.metadata, expected, where=f"{name}: metadata of the whole tensors")
 
 
 def assert_divided(array: jax.Array, mesh: Mesh, spec: tuple[str | None, ...], *, where: str) -> None:
@@ -200,17 +202,6 @@ def assert_divided(array: jax.Array, mesh: Mesh, spec: tuple[str | None, ...], *
     __tracebackhide__ = True
     wanted = NamedSharding(mesh, PartitionSpec(*spec))
     assert array.sharding.is_equivalent_to(wanted, array.ndim), f"{where}: {array.sharding}, but should be {wanted}"
-
-
-def assert_amaxes(metadata: dict[str, Any], *, where: str) -> None:
-    """Metadata after the step are those of the whole tensors."""
-    __tracebackhide__ = True
-    for tensor, amax in {"x": 1.75, "kernel": 3.5, "grad": 7.0}.items():
-        wanted = next_meta(metas_for("delayed")[tensor], amax, fp8_max=FP8_MAX[FORMATS["HYBRID"][tensor]])
-        found = read_meta(metadata, tensor)
-        assert_equal(where=f"{where}: {tensor} amax history", actual=found.history, expected=wanted.history)
-        tolerance = scale_tolerance(wanted.scale, te_api.engine().kind)
-        assert_close(where=f"{where}: {tensor} scale", actual=found.scale, expected=wanted.scale, tolerance=tolerance)
 
 
 # --- which tensors are constrained ------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ workers. It prints the table of ``docs/healthy.md`` and exits 1 if a run was not
 """
 
 import argparse
+import concurrent.futures
 import dataclasses
 import os
 import re
@@ -13,8 +14,6 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-
-from rich.progress import track
 
 from mnist_fp8.config import cache_dir
 from mutation.claims import CLAIMS, ORDER, ROOT
@@ -88,18 +87,20 @@ def main() -> None:
     """Run all and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20, help="runs of each release (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side (default: %(default)s)")
     parser.add_argument("--releases", nargs="+", default=RELEASES, help="versions of TE (default: five of them)")
     args = parser.parse_args()
     try:
         folders = {release: fetch(release, cache_dir() / "releases") for release in args.releases}
     except LookupError as error:
         sys.exit(str(error))
-    runs = [Run(release, seed, 2 * (seed % 2)) for release in args.releases for seed in range(args.seeds)]
+    runs = [Run(release, seed, 2 * (seed % 2)) for seed in range(args.seeds) for release in args.releases]
     outcomes = {}
-    for run in track(runs, "healthy releases"):
-        outcomes[run] = attempt(run, folders[run.release])
-        for line in outcomes[run].failed:
-            print(f"{run}: {line}", flush=True)
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        ended = pool.map(lambda run: attempt(run, folders[run.release]), runs)
+        for run, outcome in zip(runs, ended, strict=True):
+            outcomes[run] = outcome
+            print(f"{run}: {outcome.seconds:.0f} s: {'; '.join([outcome.counts, *outcome.failed])}", flush=True)
     print(table(outcomes))
     sys.exit(any(outcome.code for outcome in outcomes.values()))
 
