@@ -5,7 +5,7 @@ The ``transformer-engine`` wheel is pure Python. Two things are missing without 
 ``transformer_engine.common`` loads. With its custom calls disabled, TE computes everything that a dense layer needs
 in plain JAX, and asks the native module only for enums and for what the device can do.
 
-What this module touches of TE, and nothing else (each named point serves 2.19 and 2.20, the releases tested with):
+What this module touches of TE, and nothing else (each named point serves 2.16 to 2.20, the releases tested with):
 
 ==============================================  ==========================================================
 ``sys.modules["transformer_engine_jax"]``       the stand-in below, for the life of the process

@@ -21,6 +21,7 @@ import pytest
 from mnist_fp8 import float8, te_api, train
 from mnist_fp8.config import Precision, RecipeConfig, TrainConfig
 from support.layers import BF16, dense_layer, fp8
+from support.programs import equations
 
 E4M3, E5M2 = "float8_e4m3fn", "float8_e5m2"
 
@@ -94,6 +95,15 @@ BACKWARD = {"HYBRID": (E4M3, E5M2), "E4M3": (E4M3, E4M3)}
 def test_every_product_takes_the_float8_operands_of_the_format(recipe: str, fp8_format: str) -> None:
     jaxpr = gradient_jaxpr(fp8(recipe, fp8_format=fp8_format))
     assert_operands(jaxpr, forward=(E4M3, E4M3), backward=BACKWARD[fp8_format])
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
+def test_products_are_given_out_in_the_dtype_of_the_input(recipe: str) -> None:
+    """In float32 they would take twice the memory. Read in TE's JAX path; its kernels decide that in CUDA."""
+    products = equations(gradient_jaxpr(fp8(recipe)), "dot_general")
+    found = Counter(str(product.outvars[0].aval.dtype) for product in products)
+    assert found == {"bfloat16": 6}, f"dtypes of the products={dict(found)}, but should be 6 of bfloat16"
 
 
 @pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])

@@ -447,7 +447,7 @@ TRACED: dict[str, Callable[..., Step]] = {
 }
 
 
-@fp8_modes
+@all_modes
 @pytest.mark.parametrize("traced", TRACED.values(), ids=TRACED)
 def test_step_does_not_depend_on_how_it_is_traced(traced: Callable[..., Step], mode: te_api.Autocast) -> None:
     values = integers()
@@ -488,7 +488,7 @@ def test_forward_mode_is_refused(mode: te_api.Autocast) -> None:
 
 @pytest.mark.host  # TE's custom calls have no batching rule (docs/te-findings.md), its JAX path does
 @pytest.mark.parametrize("ensemble", [False, True], ids=["batches", "batches and variables"])
-@fp8_modes
+@all_modes
 def test_mapped_steps_equal_a_loop(mode: te_api.Autocast, ensemble: bool) -> None:  # noqa: FBT001
     """Over batches of unlike amaxes, or over a whole ensemble: each with scales of its own."""
     first, second = without_bias(integers(1)), without_bias(integers(2))
@@ -640,7 +640,7 @@ def stack(trees: list[Any]) -> Any:
     return jax.tree.map(lambda *leaves: jnp.stack(leaves), *trees)
 
 
-@fp8_modes
+@all_modes
 @pytest.mark.parametrize("apply", [apply_pair, apply_scan, apply_flax_scan], ids=["module", "scan", "nn.scan"])
 def test_model_of_two_layers_equals_its_layers_one_after_the_other(
     apply: Callable[..., jax.Array], mode: te_api.Autocast

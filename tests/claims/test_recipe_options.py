@@ -115,6 +115,18 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
+ADDED: dict[str, dict[str, Any]] = {
+    # Since 2.17 to 2.19, and to be found in none before.
+    "MXFP8BlockScaling": {"enable_2d_quantization": False},
+    "NVFP4BlockScaling": {
+        "nvfp4_4over6": "none",
+        "nvfp4_4over6_e4m3_use_256": "all",
+        "nvfp4_4over6_err_mode": "MAE",
+    },
+    "CustomRecipe": {"quantization_alignment": 128},
+}
+
+
 def assert_attributes(recipe: Any, expected: dict[str, Any], *, where: str) -> None:
     """A recipe's attributes, some of them inside others, have the given values."""
     __tracebackhide__ = True
@@ -126,7 +138,9 @@ def assert_attributes(recipe: Any, expected: dict[str, Any], *, where: str) -> N
 @pytest.mark.parametrize("name", DEFAULTS)
 def test_options_of_a_recipe_have_their_documented_defaults(name: str) -> None:
     """With no ``NVTE_*`` variable set that changes them."""
-    assert_attributes(make(name), DEFAULTS[name], where=f"defaults of {name}")
+    recipe = make(name)
+    added = {option: default for option, default in ADDED.get(name, {}).items() if hasattr(recipe, option)}
+    assert_attributes(recipe, DEFAULTS[name] | added, where=f"defaults of {name}")
 
 
 def test_parameters_of_products_and_quantizers_have_their_documented_defaults() -> None:
@@ -169,9 +183,12 @@ KINDS = {
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_predicate_holds_for_its_recipes_only(kind: str) -> None:
-    for subjects in ({name: make(name) for name in NAMES}, vars(te_api.engine().recipes)):
+    """It is asked of a recipe or of its class; of their base class, none holds."""
+    recipes = te_api.engine().recipes
+    for subjects in ({name: make(name) for name in NAMES}, vars(recipes)):
         found = {name for name in NAMES if getattr(subjects[name], kind)() is True}
         assert found == KINDS[kind], f"{kind}() holds for {sorted(found)}, but should for {sorted(KINDS[kind])}"
+    assert getattr(recipes.Recipe, kind)() is False, f"{kind}() holds for the base class"
 
 
 SHOWN: dict[str, tuple[dict[str, Any], list[str]]] = {
@@ -433,6 +450,38 @@ def test_environment_changes_the_defaults_of_recipes_and_accumulation() -> None:
     )
 
 
+# --- what TE makes of a recipe ----------------------------------------------------------------------------------------
+
+CONFIGURATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "DelayedScaling": (
+        {"margin": 2, "amax_history_len": 7, "amax_compute_algo": "most_recent"},
+        {"MARGIN": 2, "AMAX_HISTORY_LEN": 7, "AMAX_COMPUTE_ALGO.value": "most_recent", "dtypes": (E4M3, E5M2)},
+    ),
+    "Float8CurrentScaling": ({"fp8_format": "E4M3"}, {"AMAX_HISTORY_LEN": 0, "dtypes": (E4M3, E4M3)}),
+    "MXFP8BlockScaling": ({"fp8_format": "HYBRID"}, {"AMAX_HISTORY_LEN": 0, "dtypes": (E4M3, E5M2)}),
+    "NVFP4BlockScaling": ({}, {"AMAX_HISTORY_LEN": 0, "dtypes": (E2M1, E2M1)}),
+}
+
+
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_configuration_is_that_of_the_recipe(name: str) -> None:
+    """What TE's layers read, each for itself, of the recipe in force."""
+    options, expected = CONFIGURATIONS[name]
+    found = te_api.quantization().get_quantize_config_with_recipe(make(name, **options))
+    assert found.is_fp8_enabled() is True, f"{name} does not quantize"
+    dtypes = tuple(str(jnp.dtype(dtype)) for dtype in (found.FWD_DTYPE, found.BWD_DTYPE))
+    assert dtypes == expected["dtypes"], f"forward and backward dtype={dtypes}, but should be {expected['dtypes']}"
+    plain = {path: value for path, value in expected.items() if path != "dtypes"}
+    assert_attributes(found, {"COLLECTION_NAME": "fp8_metas"} | plain, where=f"configuration of {name}")
+
+
+def test_configuration_without_a_recipe_does_not_quantize() -> None:
+    found = te_api.quantization().get_quantize_config_with_recipe(None)
+    assert found.is_fp8_enabled() is False, "no recipe, and yet it quantizes"
+    supported, _ = found.is_supported()
+    assert supported, "computing without quantization is not supported"
+
+
 # --- autocast ---------------------------------------------------------------------------------------------------------
 
 
@@ -628,7 +677,9 @@ def test_former_query_asks_for_delayed_scaling_on_all_devices_by_default(device:
         assert ok is available, f"capability {capability}: available={ok}, but should be {available}"
         assert reason.startswith("" if available else no_fp8), f"capability {capability}: reason={reason!r}"
     device(99)
-    assert not quantization.is_fp8_available(nvfp4)[0], "NVFP4 is available on capability 9.9"
+    with pytest.warns(DeprecationWarning, match="is_scaling_mode_supported instead"):
+        ok, _ = quantization.is_fp8_available(nvfp4)
+    assert not ok, "NVFP4 is available on capability 9.9"
 
 
 @pytest.mark.filterwarnings("ignore:is_fp8_available is deprecated:DeprecationWarning")

@@ -1,8 +1,8 @@
-"""Faults put into a copy of Transformer Engine, and the claim that has to catch each.
+"""Faults put into Transformer Engine by hand, and the claim that has to catch each.
 
-``python tests/meta/faults.py`` copies the installed TE (written for 2.20.2), edits one place at a time, runs the claim's
-own tests against the copy and prints the table of ``docs/faults.md``: each fault has to turn that claim red with a
-message that matches. A fault whose place is not found in the source is an error, not a pass.
+``python tests/meta/faults.py`` edits one place of the installed TE (written for 2.20.2) at a time, for one process and
+not on disk, runs the claim's own tests there and prints the table of ``docs/faults.md``: each fault has to turn that claim
+red with a message that matches. A fault whose place is not found in the source is an error, not a pass.
 
 The run is a host run: the faults are in TE's Python.
 """

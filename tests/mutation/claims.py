@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[2]
 CLAIMS = ROOT / "tests" / "claims"
 
-_FIRST = ("fp8_numerics", "fp8_metadata_update", "bf16_parity", "fallback_outside_autocast", "float8_in_jaxpr")
+_FIRST = ("fp8_numerics", "fp8_metadata_update", "recipe_options", "dense_options", "sharding_options")
 _NEVER = ("kernels", "short_run_accuracy")
 
 
@@ -24,6 +24,18 @@ def _in_order() -> tuple[str, ...]:
 
 
 ORDER = _in_order()
+
+_AT_HOME = {
+    "common/recipe/__init__.py": "recipe_options",
+    "jax/quantize/helper.py": "recipe_options",
+    "jax/sharding.py": "sharding_options",
+}
+
+
+def order_for(file: str) -> tuple[str, ...]:
+    """The claims, first the one that is about a file of Transformer Engine, if there is one."""
+    home = _AT_HOME.get(file)
+    return tuple(sorted(ORDER, key=lambda claim: claim != home))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -49,7 +49,7 @@ def look(task: Task) -> str:
 def judge(task: Task) -> Verdict:
     """What the claims say of a mutant."""
     _load(task.mutant)
-    return claims.judge()
+    return claims.judge(claims.order_for(task.mutant.file))
 
 
 def healthy() -> tuple[Observations, Lines]:
