@@ -34,6 +34,8 @@ def main() -> None:
         sys.exit(f"mutants: {error}")
     except KeyboardInterrupt:
         sys.exit(f"interrupted; the same command goes on from here ({folder})")
+    if not results:
+        sys.exit(f"mutants: {args.file} has no line that a dense layer executes, or is no file of {subject.PACKAGE}")
     versions = {name: importlib.metadata.version(name) for name in ("transformer-engine", "jax", "flax")}
     if args.output:
         args.output.write_text(page.render(results, page.Conditions(versions, args.sample, args.seed)))
