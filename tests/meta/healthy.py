@@ -87,6 +87,7 @@ def main() -> None:
     """Run all and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20, help="runs of each release (default: %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, help="to go on after earlier runs (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side (default: %(default)s)")
     parser.add_argument("--releases", nargs="+", default=RELEASES, help="versions of TE (default: five of them)")
     args = parser.parse_args()
@@ -94,7 +95,8 @@ def main() -> None:
         folders = {release: fetch(release, cache_dir() / "releases") for release in args.releases}
     except LookupError as error:
         sys.exit(str(error))
-    runs = [Run(release, seed, 2 * (seed % 2)) for seed in range(args.seeds) for release in args.releases]
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    runs = [Run(release, seed, 2 * (seed % 2)) for seed in seeds for release in args.releases]
     outcomes = {}
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         ended = pool.map(lambda run: attempt(run, folders[run.release]), runs)
