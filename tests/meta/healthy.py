@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from mnist_fp8.config import cache_dir
-from mutation.claims import CLAIMS, ORDER, ROOT
+from mutation import claims
 
 RELEASES = ("2.16.1", "2.17.1", "2.18.0", "2.19.0", "2.20.2")
 
@@ -65,18 +65,23 @@ def fetch(release: str, folder: Path) -> Path:
 
 def attempt(run: Run, te: Path) -> Outcome:
     """Run the claims once, in processes of their own."""
-    files = [str(CLAIMS / f"test_{claim}.py") for claim in ORDER]
     seeds = [f"--hypothesis-seed={run.seed}", f"--randomly-seed={run.seed}"]
     command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", "-n", str(run.workers)]
     environment = os.environ | {
-        "PYTHONPATH": f"{te}:{os.environ.get('PYTHONPATH', '')}",
+        "PYTHONPATH": os.pathsep.join([str(te), os.environ.get("PYTHONPATH", "")]),
         "MNIST_FP8_TE": "host",
         "JAX_PLATFORMS": "cpu",
         "HYPOTHESIS_PROFILE": "dev",  # new examples with every seed
     }
     started = time.monotonic()
     done = subprocess.run(  # noqa: S603 - our own command
-        [*command, *seeds, *files], cwd=ROOT, env=environment, capture_output=True, text=True, check=False, timeout=1800
+        [*command, *seeds, *claims.files()],
+        cwd=claims.ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1800,
     )
     failed = re.findall(r"^(?:FAILED|ERROR) (.*)$", done.stdout, re.MULTILINE)
     last = done.stdout.strip().splitlines()[-1:] or done.stderr.strip().splitlines()[-1:] or ["no output"]

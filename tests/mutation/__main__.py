@@ -87,18 +87,20 @@ def _results(args: argparse.Namespace, folder: Path, console: Console) -> Iterat
     differences = Notes(folder / "differences.jsonl")
     verdicts = Notes(folder / f"verdicts-{_of_the_suite()}.jsonl")
     tasks = [Task(mutant, expected) for mutant in mutants]
-    _fill(differences, trial.look, tasks, args.jobs, "looking for a difference", console)
+    for ended in _run(differences, trial.look, tasks, args.jobs, "looking for a difference", console):
+        differences.add(ended.task.mutant.name, _difference(ended))
     observable = [task for task in tasks if differences[task.mutant.name]]
-    _fill(verdicts, trial.judge, observable, args.jobs, "letting the claims judge", console)
+    for ended in _run(verdicts, trial.judge, observable, args.jobs, "letting the claims judge", console):
+        verdicts.add(ended.task.mutant.name, _verdict(ended))
     for mutant in mutants:
         evidence = differences[mutant.name]
         yield _result(mutant, evidence, verdicts[mutant.name] if evidence else {})
 
 
-def _fill(
+def _run(
     notes: Notes, function: Callable[[Task], Any], tasks: list[Task], jobs: int, what: str, console: Console
-) -> None:
-    """Note the function's result for each task that has none yet."""
+) -> Iterator[farm.Ended[Task]]:
+    """Run a function on each task of which nothing is noted yet, with a progress bar."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(),
@@ -111,24 +113,26 @@ def _fill(
         todo = [task for task in tasks if task.mutant.name not in notes]
         progress.update(bar, advance=len(tasks) - len(todo))
         for ended in farm.run(function, todo, jobs=jobs, timeout=trial.TIMEOUT):
-            notes.add(ended.task.mutant.name, _noted(ended))
+            yield ended
             progress.update(bar, advance=1)
 
 
-def _noted(ended: farm.Ended[Task]) -> Any:
-    """What is written down: a difference as text, a verdict as a dictionary. A process that died says as much."""
-    if isinstance(ended.result, claims.Verdict):
-        return vars(ended.result)
-    if ended.failure:
-        return {**vars(claims.Verdict("(process)", "(process)", ended.failure, silent=False, seconds=ended.seconds))}
-    return ended.result
+def _difference(ended: farm.Ended[Task]) -> str:
+    """What differs, in words. A process that died is a difference."""
+    return ended.failure or str(ended.result)
 
 
-def _result(mutant: Mutant, evidence: Any, verdict: dict[str, Any]) -> Result:
+def _verdict(ended: farm.Ended[Task]) -> dict[str, Any]:
+    """What the claims say. A process that died caught the mutant."""
+    died = claims.Verdict("(process)", "(process)", ended.failure, silent=False, seconds=ended.seconds)
+    return vars(ended.result or died)
+
+
+def _result(mutant: Mutant, evidence: str, verdict: dict[str, Any]) -> Result:
     edit, source = mutant.edit, subject.read(mutant.file).encode()
     before = source[edit.start : edit.end].decode()
     return Result(
-        mutant.name, mutant.file, edit.line, edit.scope, edit.operator, before, edit.text, str(evidence), **verdict
+        mutant.name, mutant.file, edit.line, edit.scope, edit.operator, before, edit.text, evidence, **verdict
     )
 
 

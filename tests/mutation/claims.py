@@ -38,6 +38,11 @@ def order_for(file: str) -> tuple[str, ...]:
     return tuple(sorted(ORDER, key=lambda claim: claim != home))
 
 
+def files(claims: tuple[str, ...] = ORDER) -> list[str]:
+    """Paths of the claims' test files."""
+    return [str(CLAIMS / f"test_{claim}.py") for claim in claims]
+
+
 @dataclasses.dataclass(frozen=True)
 class Verdict:
     """What the claims say.
@@ -95,7 +100,6 @@ def judge(claims: tuple[str, ...] = ORDER) -> Verdict:
     os.environ |= {"MNIST_FP8_TE": "host", "JAX_PLATFORMS": "cpu", "HYPOTHESIS_PROFILE": "mutants", "COLUMNS": "400"}
     first = _FirstFailure()
     started = time.monotonic()
-    files = [str(CLAIMS / f"test_{claim}.py") for claim in claims]
     # Hypothesis was imported before pytest could rewrite its assertions.
     ignored = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     options = [
@@ -112,7 +116,7 @@ def judge(claims: tuple[str, ...] = ORDER) -> Verdict:
         *ignored,
     ]
     with contextlib.redirect_stderr(io.StringIO()) as said:
-        code = pytest.main([*options, *files], plugins=[first])
+        code = pytest.main([*options, *files(claims)], plugins=[first])
     if code != pytest.ExitCode.OK and not first.test:
         first.claim, first.test, first.message = "(start)", "(start)", said.getvalue().strip()
     return Verdict(first.claim, first.test, first.message, first.silent, time.monotonic() - started)
