@@ -6,11 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from library.subprocesses import ROOT, broken_package, run_code, run_python, was_imported
+from support.subprocesses import ROOT, broken_package, run_code, run_python, was_imported
 
 PACKAGE = ROOT / "mnist_fp8"
 MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
-SOURCES = sorted([*PACKAGE.glob("*.py"), *(ROOT / "tests").rglob("*.py"), ROOT / "conftest.py"])
+COMMANDS = sorted(path.stem for path in (PACKAGE / "commands").glob("*.py") if path.stem != "__init__")
+SOURCES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), ROOT / "conftest.py"])
 IMPORTING_CALLS = ("import_module", "__import__")
 
 
@@ -63,11 +64,35 @@ def test_support_imports_neither_cli_nor_console_nor_plots() -> None:
         ("data", {"te_api", "float8", "model", "train", "environment", "console", "plots"}),
         ("model", {"train", "environment", "console", "plots"}),
         ("train", {"environment", "console", "plots"}),
+        ("config", {"records", "envs", "verify", "matrix", "bisect", "report"}),
+        ("records", {"envs", "verify", "matrix", "bisect", "report"}),
+        ("envs", {"records", "verify", "matrix", "bisect", "report"}),
+        ("verify", {"matrix", "bisect", "report"}),
+        ("matrix", {"bisect", "report"}),
+        ("bisect", {"matrix", "report"}),
+        ("report", {"envs", "verify", "matrix", "bisect"}),
     ],
 )
 def test_lower_module_knows_nothing_of_a_higher_one(lower: str, higher: set[str]) -> None:
     found = imports(PACKAGE / f"{lower}.py")
-    assert not found & {f"mnist_fp8.{name}" for name in higher}
+    above = {f"mnist_fp8.{name}" for name in (*higher, "commands", "cli")}
+    assert not {name for name in found if any(name == each or name.startswith(f"{each}.") for each in above)}
+
+
+def test_no_command_knows_another() -> None:
+    found = {name: imports(PACKAGE / "commands" / f"{name}.py") for name in COMMANDS}
+    others = {f"mnist_fp8.commands.{name}" for name in COMMANDS if name != "common"}
+    assert not {name for name in COMMANDS if {each.rpartition(".")[0] for each in found[name]} & others}
+
+
+def test_judging_imports_neither_jax_nor_transformer_engine() -> None:
+    """What is judged runs in processes of its own; the one that judges stays apart from it."""
+    code = """
+        import sys
+        import mnist_fp8.bisect, mnist_fp8.matrix, mnist_fp8.report, mnist_fp8.verify
+        print([name for name in ("jax", "flax", "numpy", "transformer_engine") if name in sys.modules])
+    """
+    assert run_code(code).strip() == "[]"
 
 
 def test_each_module_has_its_test_file() -> None:
@@ -79,7 +104,17 @@ def test_each_module_has_its_test_file() -> None:
 
 def test_command_line_and_config_import_nothing_heavy() -> None:
     """``mnist-fp8 --help`` and a wrong command line answer at once."""
-    heavy = ("jax", "flax", "matplotlib", "tensorflow_datasets", "rich", "numpy", "transformer_engine")
+    heavy = (
+        "jax",
+        "flax",
+        "matplotlib",
+        "tensorflow_datasets",
+        "rich",
+        "numpy",
+        "transformer_engine",
+        "jinja2",
+        "filelock",
+    )
     code = f"""
         import sys
         import mnist_fp8.cli, mnist_fp8.config

@@ -16,8 +16,8 @@ import numpy as np
 import pytest
 from tensorflow_datasets.image_classification import mnist
 
-from library.subprocesses import ROOT, broken_package, run_code, was_imported
 from mnist_fp8 import data
+from support.subprocesses import ROOT, broken_package, run_code, was_imported
 
 FILES = ROOT / "mnist_fp8" / "mnist_files"
 HOME = Path("mnist") / "3.0.1"

@@ -238,3 +238,32 @@ def test_custom_calls_are_counted_by_target() -> None:
     """
     assert float8.custom_calls(text) == {"te_gemm_v2_ffi": 2, "te_quantize_ffi": 1}
     assert not float8.custom_calls("%d = f32[4] add(%b, %c)")
+
+
+# --- dequantized operands ------------------------------------------------------------------------------------------
+
+
+def dequantize(codes: jax.Array, scale_inv: jax.Array) -> jax.Array:
+    """Codes as BF16 numbers, as Transformer Engine before 2.5 gives them to a product."""
+    return codes.astype(jnp.bfloat16) * scale_inv.astype(jnp.bfloat16)
+
+
+DEQUANTIZED: dict[str, tuple[Callable[..., Any], str]] = {
+    "scaled": (lambda a, s: dequantize(a.astype(F8), s), "float8_e4m3fn"),
+    "scaled and transposed": (lambda a, s: dequantize(a.astype(F8), s).T.reshape(4, 4), "float8_e4m3fn"),
+    "E5M2": (lambda a, s: dequantize(a.astype(jnp.float8_e5m2), s), "float8_e5m2"),
+    "added to": (lambda a, s: dequantize(a.astype(F8), s) + 1, "bfloat16"),
+    "times another tensor": (lambda a, s: dequantize(a.astype(F8), s) * jnp.ones((4, 4), jnp.bfloat16), "bfloat16"),
+    "times itself": (lambda a, s: dequantize(a.astype(F8), s) * a.astype(jnp.bfloat16), "bfloat16"),
+    "never quantized": (lambda a, s: a.astype(jnp.bfloat16) * s.astype(jnp.bfloat16), "bfloat16"),
+}
+
+
+@pytest.mark.parametrize("case", DEQUANTIZED)
+def test_dequantized_operand_counts_as_float8_where_asked_for(case: str) -> None:
+    operand, expected = DEQUANTIZED[case]
+    program = jax.make_jaxpr(lambda a, s: lax.dot(operand(a, s), operand(a, s)))(A, np.ones(1, np.float32))
+    (gemm,) = float8.gemms(program, dequantized=True)
+    assert (gemm.lhs, gemm.rhs) == (expected, expected)
+    (gemm,) = float8.gemms(program)
+    assert (gemm.lhs, gemm.rhs) == ("bfloat16", "bfloat16"), "Control: it is not one"

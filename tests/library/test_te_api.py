@@ -7,6 +7,7 @@ from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -290,7 +291,9 @@ class OldModule(SimpleNamespace):
             calls.append((enabled, fp8_recipe, mesh_resource))
             yield
 
-        super().__init__(fp8_autocast=fp8_autocast, MeshResource=lambda **axes: axes)
+        helper = SimpleNamespace(update_fp8_scale=jax.jit(lambda amax: amax))
+        fp8 = SimpleNamespace(FP8Helper=helper)
+        super().__init__(fp8_autocast=fp8_autocast, MeshResource=lambda **axes: axes, fp8=fp8)
 
 
 def test_older_name_of_autocast_serves_as_well(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -345,7 +348,7 @@ def test_logical_axis_rules_are_extended_by_transformer_engine() -> None:
     given = (("mine", "dp"),)
     assert te_api.extend_logical_axis_rules(given) == given, "without a mesh"
     mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("dp",))
-    with jax.set_mesh(mesh), te_api.Autocast(axes=("dp",))():
+    with te_api.mesh_context(mesh), te_api.Autocast(axes=("dp",))():
         found = te_api.extend_logical_axis_rules(given)
     assert found[0] == given[0]
     assert ("nvte_batch", "dp") in found
@@ -397,3 +400,142 @@ def test_step_may_be_traced() -> None:
 
 def test_recipe_without_metadata_has_none_to_replace() -> None:
     assert te_api.update_fp8_metas({"params": {}}, {"params": {}}, 0) == {}
+
+
+# --- releases with other words ---------------------------------------------------------------------------------------
+
+
+class ReleaseUntil17(SimpleNamespace):
+    """The contract of releases up to 1.7: metadata in their own collection, made by a function that users call."""
+
+    def __init__(self) -> None:
+        def update_fp8_metas(state: dict[str, Any]) -> dict[str, Any]:
+            return {
+                **state,
+                "fp8_meta_collection": {"fp8_meta_scale": state["fp8_meta_collection"]["fp8_meta_amax"] * 2},
+            }
+
+        helper = SimpleNamespace(FP8_COLLECTION_NAME="fp8_meta_collection")
+        fp8 = SimpleNamespace(FP8Helper=helper)
+        super().__init__(fp8=fp8, update_fp8_metas=update_fp8_metas, DenseGeneral="the layer")
+
+
+@pytest.fixture
+def until_1_7(monkeypatch: pytest.MonkeyPatch) -> None:
+    release = te_api.Engine(HOST, ReleaseUntil17(), ModuleType("recipes"))  # type: ignore[arg-type]
+    monkeypatch.setattr(te_api, "engine", lambda: release)
+
+
+@pytest.mark.usefixtures("until_1_7")
+def test_until_1_7_metadata_are_made_by_the_function_that_users_call() -> None:
+    assert te_api.metadata_collection() == "fp8_meta_collection"
+    variables = {"fp8_meta_collection": {"fp8_meta_scale": jnp.float32(1)}}
+    grads = {"params": {}, "fp8_meta_collection": {"fp8_meta_amax": jnp.float32(21)}}
+    assert te_api.update_fp8_metas(variables, grads, 0) == {"fp8_meta_scale": 42}
+    kept, updated = (te_api.update_fp8_metas(variables, grads, step, interval=3) for step in (1, 2))
+    assert (kept, updated) == ({"fp8_meta_scale": 1}, {"fp8_meta_scale": 42})
+
+
+@pytest.mark.usefixtures("until_1_7")
+def test_until_0_8_the_layer_stands_in_the_package_itself() -> None:
+    assert te_api._dense_class() == "the layer"
+
+
+class OldDense(nn.Module):
+    """What `dense_general` has to understand of a layer before 2.1: ``dtype`` is what it computes in."""
+
+    features: int
+    dtype: Any = jnp.float32
+    axis: Any = -1
+
+    @nn.compact
+    def __call__(self, inputs: jax.Array) -> jax.Array:
+        """Flatten the last two axes, if both are contracted."""
+        x = jnp.asarray(inputs, self.dtype)
+        x = x if self.axis == -1 else x.reshape(x.shape[0], -1)
+        kernel = self.param("kernel", nn.initializers.ones, (x.shape[-1], self.features), jnp.float32)
+        return x @ kernel.astype(self.dtype)
+
+
+@pytest.fixture
+def before_2_1(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    module = SimpleNamespace(flax=SimpleNamespace(DenseGeneral=OldDense))
+    release = te_api.Engine(HOST, module, ModuleType("recipes"))  # type: ignore[arg-type]
+    monkeypatch.setattr(te_api, "engine", lambda: release)
+    te_api.dense_dialect.cache_clear()
+    yield
+    te_api.dense_dialect.cache_clear()
+
+
+@pytest.mark.usefixtures("before_2_1")
+def test_before_2_1_a_layer_computes_in_the_dtype_of_its_input_all_the_same() -> None:
+    layer = te_api.dense_general(features=16, dtype=jnp.float32)
+    for dtype in (jnp.bfloat16, jnp.float32):
+        y, variables = layer.init_with_output(jax.random.key(0), jnp.ones((2, 32), dtype))
+        assert (y.dtype, variables["params"]["kernel"].dtype) == (dtype, jnp.float32)
+
+
+@pytest.mark.usefixtures("before_2_1")
+def test_before_2_1_parameters_in_another_dtype_are_refused() -> None:
+    with pytest.raises(ConfigError, match="stores the parameters of a dense layer in float32 only"):
+        te_api.dense_general(features=16, dtype=jnp.bfloat16)
+
+
+@pytest.mark.usefixtures("before_2_1")
+def test_before_2_1_kernels_are_flat() -> None:
+    assert te_api.kernel_shape((4, 8), (2, 3)) == (32, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("module", "names"),
+    [
+        ({"quantize": None}, ["x_scale", "kernel_amax_history", True]),
+        ({}, ["scale_i_0", "amax_w_0", False]),
+    ],
+    ids=["since 2.3", "before"],
+)
+def test_metadata_have_the_names_of_the_release(
+    monkeypatch: pytest.MonkeyPatch, module: dict[str, Any], names: list[object]
+) -> None:
+    release = te_api.Engine(HOST, SimpleNamespace(**module), ModuleType("recipes"))  # type: ignore[arg-type]
+    monkeypatch.setattr(te_api, "engine", lambda: release)
+    found = [te_api.scale_leaf("x"), te_api.history_leaf("kernel"), te_api.metadata_dialect().stores_next_scale]
+    assert found == names
+
+
+def test_collections_that_only_name_axes_are_left_out() -> None:
+    assert te_api.unbox({"params": {"kernel": 1}, "params_axes": {"kernel_axes": ("in", "out")}}) == {
+        "params": {"kernel": 1}
+    }
+
+
+def test_recipes_of_a_release_without_a_base_class_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    class DelayedScaling:
+        """The only recipe before 2.0."""
+
+    recipes = ModuleType("recipes")
+    vars(recipes).update(DelayedScaling=DelayedScaling, Format=int)
+    release = te_api.Engine(HOST, ModuleType("jax"), recipes)
+    monkeypatch.setattr(te_api, "engine", lambda: release)
+    assert te_api.recipe_names() == ("DelayedScaling",)
+
+
+@pytest.mark.parametrize(("release", "left"), [("2.4.0", True), ("2.5.0", False), ("2.20.2", False)])
+def test_float8_is_left_to_xla_before_2_5(monkeypatch: pytest.MonkeyPatch, release: str, left: bool) -> None:  # noqa: FBT001
+    monkeypatch.setattr(te_api, "version", lambda: release)
+    assert te_api.leaves_float8_to_xla() is left
+
+
+def test_recipe_that_jax_stumbles_over_is_not_supported(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Strange:
+        """A recipe that TE's JAX side takes for another."""
+
+    def stumble(**_arguments: object) -> None:
+        raise AttributeError("'Strange' object has no attribute 'amax_compute_algo'")
+
+    monkeypatch.setattr(te_api, "autocast", stumble)
+    assert te_api.support(Strange()) == te_api.Support(
+        ok=False, reason="'Strange' object has no attribute 'amax_compute_algo'"
+    )
+    with pytest.raises(AttributeError):  # Control: any other is a defect, and not a reason
+        te_api.support(["another"])

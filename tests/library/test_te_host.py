@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from library.subprocesses import run_code
 from mnist_fp8 import te_host
+from support.subprocesses import run_code
 
 
 @pytest.fixture
@@ -135,15 +135,59 @@ def report(folder: Path, **variables: str) -> dict[str, Any]:
     return found
 
 
-VARIABLES = {"NVTE_JAX_CUSTOM_CALLS": "before", "NVTE_PROJECT_BUILDING": "0", "NVTE_RELEASE_BUILD": "1"}
+VARIABLES = {
+    "NVTE_JAX_CUSTOM_CALLS": "before",
+    "NVTE_JAX_CUSTOM_CALLS_RE": "before",
+    "NVTE_PROJECT_BUILDING": "0",
+    "NVTE_RELEASE_BUILD": "1",
+}
 
 
 def test_package_loads_with_the_stand_in(tmp_path: Path) -> None:
     found = report(package(tmp_path), **VARIABLES)
     assert found["error"] is None
     te = "transformer_engine"
-    assert set(found["modules"]) == {te, f"{te}.common", f"{te}.jax", f"{te}_jax"}
-    assert found["changed"] == {"NVTE_JAX_CUSTOM_CALLS": "false"}
+    assert set(found["modules"]) == {te, f"{te}.common", f"{te}.jax", f"{te}_jax", f"{te}.{te}_jax"}
+    assert found["changed"] == {"NVTE_JAX_CUSTOM_CALLS": "false", "NVTE_JAX_CUSTOM_CALLS_RE": "^$"}
+
+
+OLD_COMMON = """
+def is_package_installed(name):
+    raise RuntimeError("pip would be asked, which takes seconds")
+"""
+OLD_INIT = """
+import transformer_engine.common
+try:
+    from . import jax
+except (ImportError, StopIteration):
+    pass
+"""
+OLD_JAX = """
+from transformer_engine.common import is_package_installed
+def _load_library():
+    is_package_installed("transformer_engine_jax")
+    raise StopIteration("there is no such file")
+{call}
+from transformer_engine.transformer_engine_jax import DType, get_device_compute_capability
+assert get_device_compute_capability(0) == 90
+"""
+
+
+@pytest.mark.parametrize("call", ["_load_library()", "_LIBRARY = _load_library()"], ids=["2.1 to 2.3", "1.x"])
+def test_package_that_looks_for_its_extension_itself_loads_without(tmp_path: Path, call: str) -> None:
+    """Releases up to 2.3."""
+    folder = package(tmp_path, jax=OLD_JAX.format(call=call), common=OLD_COMMON, init=OLD_INIT)
+    found = report(folder, **VARIABLES)
+    assert found["error"] is None
+    assert "transformer_engine.jax" in found["modules"]
+    assert not list(folder.rglob("jax/__pycache__")), "the source without its call may not be kept as the real one"
+
+
+def test_other_statements_of_such_a_package_still_count(tmp_path: Path) -> None:
+    # Control.
+    broken = OLD_JAX.format(call="_load_library") + "raise ValueError('executed')"
+    found = report(package(tmp_path, jax=broken, common=OLD_COMMON, init=OLD_INIT), **VARIABLES)
+    assert found == {"error": "ValueError: executed", "modules": [], "changed": {}}
 
 
 def test_package_loads_in_an_empty_environment(tmp_path: Path) -> None:
