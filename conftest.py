@@ -41,7 +41,7 @@ def pytest_configure(config: pytest.Config) -> None:
     from mnist_fp8 import config as settings_  # noqa: PLC0415
     from mnist_fp8 import te_api  # noqa: PLC0415
 
-    jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
+    _divide_cpu()
     if not jax.config.values["jax_compilation_cache_dir"]:
         _cache_programs(settings_.cache_dir() / "xla", is_worker=hasattr(config, "workerinput"))
 
@@ -52,6 +52,17 @@ def pytest_configure(config: pytest.Config) -> None:
     if selects_gpu(config.option.markexpr) and kind is not settings_.RunKind.KERNEL:
         found = te_api.why_no_gpu() or "a GPU, but MNIST_FP8_TE=host"
         raise pytest.UsageError(f"-m gpu needs a kernel run: a GPU and TE's CUDA extension; found {found}")
+
+
+def _divide_cpu() -> None:
+    """Make virtual devices of a CPU, for sharding."""
+    import jax  # noqa: PLC0415
+
+    if "jax_num_cpu_devices" in jax.config.values:
+        jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
+    else:  # before JAX 0.5
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={CPU_DEVICES}".strip()
 
 
 def _cache_programs(folder: Path, *, is_worker: bool) -> None:
@@ -81,11 +92,34 @@ def selects_gpu(expression: str) -> bool:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With ``-m gpu``, the claims are verified on kernels: they are GPU tests then."""
+    """With ``-m gpu``, the claims are verified on kernels: they are GPU tests then. And what is known of a release."""
+    claims = {item: f"{item.path.name}::{item.name}" for item in items if CLAIMS in item.path.parents}
     if selects_gpu(config.option.markexpr):
-        for item in items:
-            if CLAIMS in item.path.parents:
-                item.add_marker(pytest.mark.gpu)
+        for item in claims:
+            item.add_marker(pytest.mark.gpu)
+    _expect(claims, whole={item.path for item in claims} == set(CLAIMS.glob("test_*.py")))
+
+
+def _expect(claims: dict[pytest.Item, str], *, whole: bool) -> None:
+    """Mark what the installed release is known to lack or to do wrong.
+
+    Args:
+        claims: the collected tests of claims, with their names.
+        whole: whether those are all there are; an entry that fits none of them is wrong then.
+    """
+    from mnist_fp8 import te_api  # noqa: PLC0415
+    from support import expectations  # noqa: PLC0415
+
+    try:
+        known = expectations.load()
+    except ValueError as error:
+        raise pytest.UsageError(f"{expectations.FILE}: {error}") from error
+    stray = expectations.unmatched(known, claims.values()) if whole else []
+    if stray:
+        raise pytest.UsageError(f"{expectations.FILE}: these patterns fit no test: {', '.join(stray)}")
+    for item, name in claims.items():
+        for mark in expectations.marks_for(name, te_api.version(), known):
+            item.add_marker(mark)
 
 
 # --- needs ---------------------------------------------------------------------------------------------------------

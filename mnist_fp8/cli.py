@@ -1,39 +1,18 @@
 """The ``mnist-fp8`` command.
 
-Exit codes: 0 done; 1 it ran and did not hold (training diverged, or FP8 was not computed in FP8); 2 it could not run;
-130 interrupted.
+Exit codes: 0 done, and what was verified holds; 1 it ran and did not hold (a claim is broken, training diverged, or FP8
+was not computed in FP8); 2 it could not run; 3 nothing was verified; 130 interrupted.
 """
 
 import argparse
-import dataclasses
-import enum
-import json
-import os
 import sys
-import time
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn
+from collections.abc import Sequence
+from typing import NoReturn
 
 from mnist_fp8 import __version__
-from mnist_fp8.config import ConfigError, Precision, RecipeConfig, TrainConfig
-
-if TYPE_CHECKING:
-    from mnist_fp8.train import TrainResult
-
-OK, DID_NOT_HOLD, COULD_NOT_RUN, INTERRUPTED = 0, 1, 2, 130
-
-SCHEMA_VERSION = 1
-"""Of ``metrics.json``; raised when a field changes its meaning."""
-
-QUICK: dict[str, Any] = {
-    "batch_size": 16,
-    "test_batch_size": 400,
-    "epochs": 2,
-    "train_size": 6400,
-    "test_size": 2000,
-}
-"""The ``--quick`` preset: small batches, since on a CPU a step's time follows the batch and learning the steps."""
+from mnist_fp8.commands import bisect, matrix, stacks, train, verify
+from mnist_fp8.commands.common import COULD_NOT_RUN, DID_NOT_HOLD, INTERRUPTED
+from mnist_fp8.config import ConfigError
 
 
 class _Parser(argparse.ArgumentParser):
@@ -47,201 +26,40 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = _parser().parse_args(argv)
     try:
-        return _train(args)
+        code: int = args.run(args)
     except KeyboardInterrupt:
         print("mnist-fp8: interrupted before all results were written", file=sys.stderr)
         return INTERRUPTED
     except Exception as error:
-        code = _exit_code(error)
-        if code is None:
+        failed = _exit_code(error)
+        if failed is None:
             raise
         print(f"mnist-fp8: error: {' '.join(str(error).split())}", file=sys.stderr)
-        return code
+        return failed
+    return code
 
 
 def _exit_code(error: Exception) -> int | None:
     """The exit code of an error that is an answer; ``None`` for a defect of ours."""
+    from mnist_fp8.envs import EnvError  # noqa: PLC0415 - `--help` needs none of these
+
+    if isinstance(error, ConfigError | EnvError):
+        return COULD_NOT_RUN
+    if "mnist_fp8.te_api" not in sys.modules:
+        return None
+
     from mnist_fp8.te_api import TeUnavailableError  # noqa: PLC0415 - importing JAX takes half a second
     from mnist_fp8.train import Float8MissingError  # noqa: PLC0415
 
-    if isinstance(error, ConfigError | TeUnavailableError):
+    if isinstance(error, TeUnavailableError):
         return COULD_NOT_RUN
     return DID_NOT_HOLD if isinstance(error, Float8MissingError) else None
-
-
-# --- arguments -----------------------------------------------------------------------------------------------------
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mnist-fp8", description="Verify Transformer Engine's FP8 training in JAX.")
     parser.add_argument("--version", action="version", version=f"mnist-fp8 {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    train = commands.add_parser(
-        "train",
-        help="train the MNIST CNN in Flax BF16 (default), TE BF16 or TE FP8",
-        description="Train the MNIST CNN in Flax BF16 (default), TE BF16 (--use-te) or TE FP8 (--use-fp8).",
-        argument_default=argparse.SUPPRESS,
-    )
-    _add_train_arguments(train)
+    for command in (train, verify, matrix, bisect, stacks):
+        command.add(commands)
     return parser
-
-
-def _add_train_arguments(parser: argparse.ArgumentParser) -> None:
-    mode = parser.add_argument_group("precision")
-    mode.add_argument("--use-te", action="store_true", help="dense layers of Transformer Engine, in BF16")
-    mode.add_argument("--use-fp8", action="store_true", help="dense layers of Transformer Engine, in FP8")
-    mode.add_argument("--fp8-recipe", dest="name", metavar="NAME", help="recipe by TE's name (default: DelayedScaling)")
-    mode.add_argument("--fp8-margin", dest="margin", type=int, metavar="N", help="divide the scale by 2**N")
-    mode.add_argument("--fp8-format", metavar="FORMAT", help="E4M3 or HYBRID (E4M3 forward, E5M2 gradients)")
-    mode.add_argument("--amax-history-len", type=int, metavar="N", help="steps that the amax history keeps")
-    mode.add_argument("--amax-compute-algo", metavar="ALGO", help="max or most_recent")
-    mode.add_argument("--fp8-update-interval", type=int, metavar="N", help="update FP8 metadata every N steps (1)")
-
-    run = parser.add_argument_group("training (defaults of TE's own example; --quick in brackets)")
-    run.add_argument("--batch-size", type=int, metavar="N", help="images in a step: 64 [16]")
-    run.add_argument("--test-batch-size", type=int, metavar="N", help="images in an evaluation step: 800 [400]")
-    run.add_argument("--epochs", type=int, metavar="N", help="10 [2]")
-    run.add_argument("--lr", dest="learning_rate", type=float, metavar="X", help="learning rate: 0.01")
-    run.add_argument("--momentum", type=float, metavar="X", help="0.9")
-    run.add_argument("--seed", type=int, metavar="N", help="of parameters, order and dropout: 1")
-    run.add_argument("--mesh", type=parse_mesh, metavar="AXIS=N[,AXIS=N]", help="divide the batch: dp=2 or dp=2,fsdp=2")
-    run.add_argument("--train-size", type=int, metavar="N", help="training images to use: 60000 [6400]")
-    run.add_argument("--test-size", type=int, metavar="N", help="test images to use: 10000 [2000]")
-    run.add_argument("--quick", action="store_true", help="a small run that ends within two minutes on 2 cores")
-    run.add_argument("--dry-run", action="store_true", help="one step and one evaluation batch; write nothing")
-
-    files = parser.add_argument_group("files and output")
-    files.add_argument(
-        "--data-dir", type=parse_folder, metavar="DIR", help="TFDS directory (default: your own, or a cache)"
-    )
-    files.add_argument(
-        "--output", type=parse_folder, metavar="DIR", help="for metrics.json and curves.png (default: a new one)"
-    )
-    files.add_argument("--show-variables", action="store_true", help="print parameters and FP8 metadata")
-
-
-def parse_mesh(text: str) -> tuple[tuple[str, int], ...]:
-    """Parse ``dp=2,fsdp=4``.
-
-    Raises:
-        argparse.ArgumentTypeError: it is not of that form.
-    """
-    axes = [part.partition("=") for part in text.split(",")]
-    if not all(axis.isidentifier() and size.isdecimal() and int(size) > 0 for axis, _, size in axes):
-        raise argparse.ArgumentTypeError(f"{text!r} is not of the form AXIS=N[,AXIS=N], such as dp=2")
-    if len({axis for axis, _, _ in axes}) < len(axes):
-        raise argparse.ArgumentTypeError(f"{text!r} names an axis twice")
-    return tuple((axis, int(size)) for axis, _, size in axes)
-
-
-def parse_folder(text: str) -> Path:
-    """Parse a folder's name.
-
-    Raises:
-        argparse.ArgumentTypeError: it is empty, as an unset shell variable is.
-    """
-    if not text:
-        raise argparse.ArgumentTypeError("the name of the folder is empty")
-    return Path(text)
-
-
-def build_config(args: Mapping[str, Any]) -> TrainConfig:
-    """Make the configuration from the arguments that were given: they go before ``--quick``'s, and those before ours.
-
-    Raises:
-        ConfigError: a value is wrong, or an FP8 option is given without FP8.
-    """
-    recipe_fields = [field.name for field in dataclasses.fields(RecipeConfig)]
-    recipe = {name: args[name] for name in recipe_fields if name in args}
-    if (recipe or "fp8_update_interval" in args) and "use_fp8" not in args:
-        given = [_flag(name) for name in (*recipe, "fp8_update_interval") if name in args]
-        raise ConfigError(f"{', '.join(given)} {'needs' if len(given) == 1 else 'need'} --use-fp8")
-    values = {
-        "precision": _precision(args),
-        "recipe": RecipeConfig(**recipe),
-        **(QUICK if "quick" in args else {}),
-        **{name: args[name] for name in args if name in {field.name for field in dataclasses.fields(TrainConfig)}},
-    }
-    return TrainConfig(**values)
-
-
-def _flag(name: str) -> str:
-    flags = {"name": "--fp8-recipe", "margin": "--fp8-margin"}
-    return flags.get(name, "--" + name.replace("_", "-"))
-
-
-def _precision(args: Mapping[str, Any]) -> Precision:
-    if "use_fp8" in args:
-        return Precision.TE_FP8
-    return Precision.TE_BF16 if "use_te" in args else Precision.FLAX_BF16
-
-
-# --- train ---------------------------------------------------------------------------------------------------------
-
-
-def _train(args: argparse.Namespace) -> int:
-    given = vars(args)
-    config = build_config(given)
-    dry_run = "dry_run" in given
-    output = given.get("output") or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{config.precision.value}"
-    _check_output(output)
-
-    from mnist_fp8 import console, environment, train  # noqa: PLC0415 - importing JAX takes half a second
-
-    train.check_feasible(config)
-    if dry_run:
-        one_batch, one_test_batch = config.batch_size, config.test_batch_size
-        config = dataclasses.replace(config, epochs=1, train_size=one_batch, test_size=one_test_batch)
-    facts = environment.describe(config.precision)
-    with console.ConsoleWatcher(config, show_variables="show_variables" in given) as watcher:
-        result = train.train_and_evaluate(config, watcher)
-    written = [] if dry_run or not result.epochs else _write_results(output, config, facts, result)
-    console.print_summary(config, facts, result.status, len(result.epochs), written)
-    return {"complete": OK, "interrupted": INTERRUPTED}.get(result.status, DID_NOT_HOLD)
-
-
-def _check_output(output: Path) -> None:
-    """Refuse an output folder that could not be written to, before any work."""
-    try:
-        existing = next(path for path in (output, *output.parents) if path.exists())
-    except OSError as error:  # such as a name that is too long
-        raise ConfigError(f"output {output} cannot be a folder: {error.strerror}") from error
-    if not existing.is_dir():
-        raise ConfigError(f"output {output} cannot be a folder: {existing} is a file")
-    if not os.access(existing, os.W_OK):
-        raise ConfigError(f"output {output} cannot be written: no permission in {existing}")
-
-
-def _write_results(output: Path, config: TrainConfig, facts: Mapping[str, str], result: "TrainResult") -> list[Path]:
-    from mnist_fp8 import plots  # noqa: PLC0415 - drags in matplotlib
-
-    document = {
-        "schema_version": SCHEMA_VERSION,
-        "status": result.status,
-        "mode": config.mode,
-        "environment": dict(facts),
-        "config": dataclasses.asdict(config),
-        "epochs": [dataclasses.asdict(metrics) for metrics in result.epochs],
-    }
-    try:
-        output.mkdir(parents=True, exist_ok=True)
-        metrics, curves = output / "metrics.json", output / "curves.png"
-        _replace(metrics, json.dumps(document, indent=2, default=_plain, allow_nan=False).encode() + b"\n")
-        title = f"{config.mode}; Transformer Engine {facts['transformer-engine']}\n{facts['run']}"
-        partial = curves.with_suffix(".partial")
-        plots.save_curves(result.epochs, title, partial)
-        partial.replace(curves)
-    except OSError as error:
-        raise ConfigError(f"results cannot be written to {output}: {error}") from error
-    return [metrics, curves]
-
-
-def _replace(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half-written."""
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
-
-
-def _plain(value: object) -> object:
-    return value.value if isinstance(value, enum.Enum) else str(value)

@@ -2,7 +2,8 @@
 
 A jaxpr is walked equation by equation, into every jaxpr inside it (``jit``, ``scan``, ``remat``, custom derivatives).
 What counts is the dtype of the operands that a matrix product really takes: a tensor that was cast to float8 and back
-before the product does not.
+before the product does not. (Before TE 2.5 that was how FP8 was written in JAX, for XLA to find: such products are seen
+as float8 only where a caller asks for it.)
 """
 
 import dataclasses
@@ -50,9 +51,14 @@ def is_quantized(dtype: str) -> bool:
     return dtype.startswith(_QUANTIZED)
 
 
-def gemms(jaxpr: Any) -> list[Gemm]:  # noqa: ANN401 - JAX does not export its jaxpr types
-    """The matrix products of a jaxpr (from ``jax.make_jaxpr``), in program order."""
-    return list(_gemms(_inner(jaxpr), ()))
+def gemms(jaxpr: Any, *, dequantized: bool = False) -> list[Gemm]:  # noqa: ANN401 - JAX does not export its jaxpr types
+    """The matrix products of a jaxpr (from ``jax.make_jaxpr``), in program order.
+
+    Args:
+        jaxpr: the program.
+        dequantized: whether an operand that is a float8 tensor times its inverse scale counts as that float8 tensor.
+    """
+    return list(_gemms(_inner(jaxpr), (), dequantized=dequantized))
 
 
 def quantized_dtypes(jaxpr: Any) -> set[str]:  # noqa: ANN401
@@ -65,16 +71,32 @@ def custom_calls(hlo: str) -> Counter[str]:
     return Counter(re.findall(r'custom_call_target="([^"]+)"', hlo))
 
 
-def _gemms(jaxpr: Any, names: tuple[str, ...]) -> Iterator[Gemm]:  # noqa: ANN401
+def _gemms(jaxpr: Any, names: tuple[str, ...], *, dequantized: bool) -> Iterator[Gemm]:  # noqa: ANN401
+    origins = _dequantized(jaxpr) if dequantized else {}
     for eqn in jaxpr.eqns:
         here = (*names, *str(eqn.source_info.name_stack).split("/"))
         operands = _operands(eqn)
         if operands is not None:
-            lhs, rhs = (str(eqn.invars[i].aval.dtype) for i in operands)
+            lhs, rhs = (origins.get(id(eqn.invars[i]), str(eqn.invars[i].aval.dtype)) for i in operands)
             backward = any("transpose(" in name for name in here)
             yield Gemm(_module_path(here), backward, lhs, rhs, eqn.primitive.name)
         for inner in _inner_jaxprs(eqn):
-            yield from _gemms(inner, here)
+            yield from _gemms(inner, here, dequantized=dequantized)
+
+
+# What may happen to a tensor between float8 and its product: it is cast, scaled and laid out, and nothing else.
+_DEQUANTIZING = ("convert_element_type", "mul", "reshape", "transpose", "broadcast_in_dim", "sharding_constraint")
+
+
+def _dequantized(jaxpr: Any) -> dict[int, str]:  # noqa: ANN401
+    """The variables of a jaxpr that are dequantized float8 tensors, by identity, each with its float8 dtype."""
+    origins: dict[int, str] = {}
+    for eqn in jaxpr.eqns:
+        if eqn.primitive.name in _DEQUANTIZING and not is_quantized(_dtype(eqn.outvars[0])):
+            found = {origins.get(id(v)) or _dtype(v) for v in eqn.invars if v.aval.size > 1}
+            if len(found) == 1 and is_quantized(min(found)):  # one tensor, and otherwise numbers that scale it
+                origins[id(eqn.outvars[0])] = min(found)
+    return origins
 
 
 def _operands(eqn: Any) -> tuple[int, int] | None:  # noqa: ANN401

@@ -11,7 +11,9 @@ import functools
 import importlib
 import importlib.util
 import inspect
+import math
 import re
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from importlib import metadata
 from pathlib import Path
@@ -21,6 +23,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax.core import meta
+from packaging.version import Version
 
 from mnist_fp8 import te_host
 from mnist_fp8.config import ConfigError, RecipeConfig, RunKind, requested_run_kind
@@ -145,18 +148,129 @@ def version() -> str:
 
 
 def dense_general(**fields: Any) -> Any:  # noqa: ANN401 - a Flax module, whose type TE does not export
-    """Make a ``te.flax.DenseGeneral``. Its ``dtype`` is the parameters'; it computes in its input's dtype."""
-    return engine().module.flax.DenseGeneral(**fields)
+    """Make a ``te.flax.DenseGeneral``. Its ``dtype`` is the parameters'; it computes in its input's dtype.
+
+    Before 2.1, ``dtype`` is what TE's layer computes in, and its parameters are always float32.
+
+    Raises:
+        ConfigError: the release cannot store parameters of that dtype.
+    """
+    layer = _dense_class()
+    if not dense_dialect().computes_in_dtype:
+        return layer(**fields)
+    if jnp.dtype(fields.pop("dtype", jnp.float32)) != jnp.float32:
+        raise ConfigError(f"Transformer Engine {version()} stores the parameters of a dense layer in float32 only")
+    return _computing_in_the_dtype_of_its_input(layer)(**fields)
+
+
+def _dense_class() -> Any:  # noqa: ANN401
+    module = engine().module
+    return module.flax.DenseGeneral if hasattr(module, "flax") else module.DenseGeneral  # until 0.8
+
+
+@functools.cache
+def _computing_in_the_dtype_of_its_input(layer: Any) -> Any:  # noqa: ANN401
+    def call(self: Any, inputs: jax.Array) -> jax.Array:  # noqa: ANN401
+        object.__setattr__(self, "dtype", inputs.dtype)  # Flax's modules are frozen, this bound copy is ours
+        output: jax.Array = layer.__call__(self, inputs)
+        return output
+
+    return type("DenseGeneral", (layer,), {"__call__": call, "__doc__": layer.__doc__})
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseDialect:
+    """What releases before 2.1 mean differently, seen by initialising a dense layer; nothing is computed for it.
+
+    Attributes:
+        computes_in_dtype: a layer's ``dtype`` is what it computes in, not its parameters'.
+        flat_kernel: all contracted axes are one axis of the stored kernel.
+    """
+
+    computes_in_dtype: bool
+    flat_kernel: bool
+
+
+@functools.cache
+def dense_dialect() -> DenseDialect:
+    """What the installed release means by a dense layer's ``dtype`` and ``axis``."""
+    layer = _dense_class()(features=16, dtype=jnp.float32, axis=(-2, -1))
+    x = jax.ShapeDtypeStruct((16, 4, 8), jnp.bfloat16)
+    y, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), x)
+    kernel = unbox(variables)["params"]["kernel"]
+    return DenseDialect(computes_in_dtype=y.dtype == jnp.float32, flat_kernel=kernel.shape == (32, 16))
+
+
+def kernel_shape(contracted: tuple[int, ...], features: tuple[int, ...]) -> tuple[int, ...]:
+    """Shape in which the release stores the kernel of a layer over some contracted sizes."""
+    return (math.prod(contracted), *features) if dense_dialect().flat_kernel else (*contracted, *features)
+
+
+@dataclasses.dataclass(frozen=True)
+class MetadataDialect:
+    """How a release writes the metadata of a tensor.
+
+    Attributes:
+        tensors: the release's names of ``x``, ``kernel`` and ``grad``.
+        scale: name of a scale, ``{}`` standing for the tensor.
+        history: name of an amax history.
+        stores_next_scale: the stored scale is for the next step, and the history's newest entry is its last. If not,
+            it is the scale that the last step used, and the newest entry is the first.
+    """
+
+    tensors: Mapping[str, str]
+    scale: str
+    history: str
+    stores_next_scale: bool
+
+
+_METADATA_SINCE_2_3 = MetadataDialect(
+    {"x": "x", "kernel": "kernel", "grad": "grad"}, "{}_scale", "{}_amax_history", stores_next_scale=True
+)
+_METADATA_SINCE_1_8 = MetadataDialect(
+    {"x": "i", "kernel": "w", "grad": "g"}, "scale_{}_0", "amax_{}_0", stores_next_scale=False
+)
+
+
+def metadata_dialect() -> MetadataDialect:
+    """How the installed release writes metadata: 2.3 renamed them together with the module that makes them."""
+    return _METADATA_SINCE_2_3 if hasattr(engine().module, "quantize") else _METADATA_SINCE_1_8
+
+
+def leaves_float8_to_xla() -> bool:
+    """Whether TE writes an FP8 product as one of dequantized operands, which XLA on a GPU replaces by an FP8 one.
+
+    Its JAX path did so before 2.5 (TE#1819). Nothing but the programs themselves shows it, and those are what this is
+    to be checked against: hence the version.
+    """
+    return Version(version()) < Version("2.5")
+
+
+def scale_leaf(tensor: str) -> str:
+    """Name of the scale of ``x``, ``kernel`` or ``grad`` in a layer's metadata."""
+    return metadata_dialect().scale.format(metadata_dialect().tensors[tensor])
+
+
+def history_leaf(tensor: str) -> str:
+    """Name of the amax history of ``x``, ``kernel`` or ``grad`` in a layer's metadata."""
+    return metadata_dialect().history.format(metadata_dialect().tensors[tensor])
 
 
 def metadata_collection() -> str:
     """Name of the Flax collection that holds the FP8 metadata (amax histories and scales)."""
-    return str(engine().module.NVTE_FP8_COLLECTION_NAME)
+    module = engine().module
+    if hasattr(module, "NVTE_FP8_COLLECTION_NAME"):
+        return str(module.NVTE_FP8_COLLECTION_NAME)
+    return str(module.fp8.FP8Helper.FP8_COLLECTION_NAME)  # until 1.0
 
 
 def unbox(variables: Variables) -> dict[str, Any]:
-    """Variables as plain arrays: without the sharding boxes that TE puts around its parameters."""
-    plain: dict[str, Any] = meta.unbox(dict(variables))
+    """Variables as plain arrays: without what TE adds to say how they are sharded.
+
+    Since 2.4 that is a box around each parameter, before that a collection ``..._axes`` beside each collection.
+    """
+    arrays = {name: tree for name, tree in variables.items() if not name.endswith("_axes")}
+    plain: dict[str, Any] = meta.unbox(arrays)
     return plain
 
 
@@ -169,7 +283,7 @@ def update_fp8_metas(variables: Variables, grads: Variables, step: Any, interval
     """New FP8 metadata after a training step.
 
     TE's backward pass returns the metadata of the next step as the "gradient" of their collection: they replace the
-    old ones, and no optimizer may touch them.
+    old ones, and no optimizer may touch them. Until 1.7, ``te.update_fp8_metas`` makes them out of that gradient.
 
     Args:
         variables: variables that the step used; its metadata collection is kept between updates.
@@ -183,10 +297,12 @@ def update_fp8_metas(variables: Variables, grads: Variables, step: Any, interval
     name = metadata_collection()
     if name not in grads:
         return {}
+    update = getattr(engine().module, "update_fp8_metas", None)
+    updated = (update(grads) if update else grads)[name]
     if interval == 1:
-        return grads[name]
+        return updated
     due = (step + 1) % interval == 0
-    return jax.tree.map(lambda new, old: jnp.where(due, new, old), grads[name], variables[name])
+    return jax.tree.map(lambda new, old: jnp.where(due, new, old), updated, variables[name])
 
 
 # --- autocast ------------------------------------------------------------------------------------------------------
@@ -195,6 +311,24 @@ def update_fp8_metas(variables: Variables, grads: Variables, step: Any, interval
 def mesh_resource(**axes: str) -> Any:  # noqa: ANN401 - TE's MeshResource
     """TE's ``MeshResource``; keyword ``dp_resource="data"`` says that mesh axis ``data`` is for data parallelism."""
     return engine().module.MeshResource(**axes)
+
+
+@contextlib.contextmanager
+def mesh_context(mesh: jax.sharding.Mesh) -> Iterator[None]:
+    """Enter a mesh in the way that the installed TE looks for it.
+
+    Since 2.12 TE sees ``jax.set_mesh``; before, only ``with mesh:``, which JAX has deprecated and which Flax 0.12 does
+    not look at any more. Entering both does not help: JAX then refuses TE's constraints.
+    """
+    if hasattr(engine().module.sharding, "is_mesh_available"):
+        with jax.set_mesh(mesh):
+            yield
+        return
+    with contextlib.ExitStack() as stack:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            stack.enter_context(mesh)
+        yield
 
 
 def global_mesh_resource() -> Any:  # noqa: ANN401 - TE's MeshResource
@@ -234,11 +368,29 @@ def autocast(*, enabled: bool, recipe: object = None, resource: object = None) -
     Raises:
         AssertionError: TE's own, where the recipe is not supported on this machine.
     """
+    _forget_the_last_recipe()
     context = getattr(engine().module, "autocast", None) or engine().module.fp8_autocast
     recipe_argument = "recipe" if "recipe" in inspect.signature(context).parameters else "fp8_recipe"
     resource = mesh_resource() if resource is None else resource
     with context(enabled=enabled, mesh_resource=resource, **{recipe_argument: recipe}):
         yield
+
+
+def _forget_the_last_recipe() -> None:
+    """Have TE compute scales by the recipe in force.
+
+    Before 2.10, what computes them reads margin and algorithm from a global variable while ``jax.jit`` traces it, once:
+    all later recipes of a process are computed like its first (`raw_autocast` leaves it at that).
+    """
+    module = engine().module
+    if hasattr(module, "quantize"):
+        compute = module.quantize.quantizer.DelayedScaleQuantizer._compute_scale  # noqa: SLF001
+        if "margin" in inspect.signature(compute).parameters:
+            return
+    else:
+        helper = module.fp8.FP8Helper
+        compute = getattr(helper, "update_fp8_scale", None) or helper._update_fp8_metas_impl  # noqa: SLF001 - until 1.7
+    compute.clear_cache()
 
 
 def former_autocast(recipe: object) -> contextlib.AbstractContextManager[None]:
@@ -301,9 +453,10 @@ class Autocast:
 
 def recipe_names() -> tuple[str, ...]:
     """Names of the recipes that the installed TE has and that its options can build, supported here or not."""
-    base = engine().recipes.Recipe
+    delayed = engine().recipes.DelayedScaling
+    base = getattr(engine().recipes, "Recipe", delayed)  # before 2.0 there is but one recipe, and no base class
     classes = (value for value in vars(engine().recipes).values() if inspect.isclass(value))
-    recipes = [cls for cls in classes if issubclass(cls, base) and cls is not base]
+    recipes = [cls for cls in classes if issubclass(cls, base) and (cls is not base or cls is delayed)]
     return tuple(sorted(cls.__name__ for cls in recipes if _needs_no_argument(cls)))
 
 
@@ -360,6 +513,11 @@ def support(recipe: object) -> Support:
         with autocast(enabled=True, recipe=recipe):
             return Support(ok=True)
     except (AssertionError, ValueError, NotImplementedError) as error:
+        return Support(ok=False, reason=str(error))
+    except AttributeError as error:
+        # 2.1 and 2.2 have recipes for PyTorch that their JAX side takes for DelayedScaling, and stumbles over.
+        if type(recipe).__name__ not in str(error):
+            raise
         return Support(ok=False, reason=str(error))
 
 

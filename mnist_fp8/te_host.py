@@ -5,33 +5,40 @@ The ``transformer-engine`` wheel is pure Python. Two things are missing without 
 ``transformer_engine.common`` loads. With its custom calls disabled, TE computes everything that a dense layer needs
 in plain JAX, and asks the native module only for enums and for what the device can do.
 
-What this module touches of TE, and nothing else (each named point serves 2.16 to 2.20, the releases tested with):
+What this module touches of TE, and nothing else, with the releases that need it (of 1.10 to 2.20):
 
-==============================================  ==========================================================
-``sys.modules["transformer_engine_jax"]``       the stand-in below, for the life of the process
-``NVTE_PROJECT_BUILDING=1``                     during the import, so that ``common`` loads no library
-``transformer_engine.common``                   its ``load_framework_extension`` does nothing
-``transformer_engine.pytorch``                  kept from being imported, which takes seconds where PyTorch is there
-``NVTE_JAX_CUSTOM_CALLS=false``                 for the life of the process: TE reads it whenever it is traced
-==============================================  ==========================================================
+==============================================  =======  ==============================================================
+``sys.modules["transformer_engine_jax"]``       all      the stand-in below, for the life of the process; in 1.x also
+                                                         under ``transformer_engine``
+``NVTE_PROJECT_BUILDING=1``                     all      during the import, so that ``common`` loads no library
+``transformer_engine.common``                   2.4 on   its ``load_framework_extension`` does nothing
+``transformer_engine.jax``                      to 2.3   its own call of ``_load_library`` is left out of its source
+``transformer_engine.pytorch``                  all      kept from being imported, which takes seconds where PyTorch is
+``NVTE_JAX_CUSTOM_CALLS=false``                 2.6 on   for the life of the process: TE reads it whenever it is traced
+``NVTE_JAX_CUSTOM_CALLS_RE='^$'``               to 2.5   the same, in words of those releases
+==============================================  =======  ==============================================================
 
 If the import fails, all of it is undone.
 """
 
+import ast
 import contextlib
 import importlib
 import importlib.util
 import os
 import sys
-from collections.abc import Callable, Iterator
-from types import ModuleType
+from collections.abc import Callable, Iterator, Sequence
+from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
+from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
 HOST_CAPABILITY = 90
 """Compute capability that the host run pretends to have: Hopper's, times ten, as TE writes it."""
 
 _NATIVE = "transformer_engine_jax"
-_ENUM_PREFIXES = ("NVTE_", "JAXX_", "DType")
+_NATIVE_NAMES = (_NATIVE, f"transformer_engine.{_NATIVE}")
+_CUSTOM_CALLS_OFF = {"NVTE_JAX_CUSTOM_CALLS": "false", "NVTE_JAX_CUSTOM_CALLS_RE": "^$"}
+_ENUM_PREFIXES = ("NVTE_", "JAXX_", "DType", "QuantizeLayout")
 
 # Versions as the libraries encode them: 13.0 of CUDA and cuBLASLt and 9.19 of cuDNN, none below what TE asks for.
 _QUERIES: dict[str, Any] = {
@@ -116,17 +123,56 @@ def load() -> ModuleType:
     if spec is None or spec.loader is None:
         raise ModuleNotFoundError("No module named 'transformer_engine'", name="transformer_engine")
     with _undone_on_error():
-        sys.modules[_NATIVE] = StandInModule(_NATIVE)
-        os.environ["NVTE_JAX_CUSTOM_CALLS"] = "false"
+        sys.modules.update(dict.fromkeys(_NATIVE_NAMES, StandInModule(_NATIVE)))
+        os.environ.update(_CUSTOM_CALLS_OFF)
         # The package's own __init__ imports .jax, so `common` has to be prepared before __init__ runs.
         package = importlib.util.module_from_spec(spec)
         sys.modules["transformer_engine"] = package
         with _project_building():
             common = importlib.import_module("transformer_engine.common")
-            vars(common)["load_framework_extension"] = lambda _framework: None
-            spec.loader.exec_module(package)
-        # __init__ swallows an ImportError of .jax; asking again raises it.
-        return importlib.import_module("transformer_engine.jax")
+            with _nothing_loaded_by(common):
+                spec.loader.exec_module(package)
+                # __init__ swallows an ImportError of .jax; asking again raises it.
+                return importlib.import_module("transformer_engine.jax")
+
+
+@contextlib.contextmanager
+def _nothing_loaded_by(common: ModuleType) -> Iterator[None]:
+    """Keep TE from loading its extension, wherever the release does that."""
+    if hasattr(common, "load_framework_extension"):
+        vars(common)["load_framework_extension"] = lambda _framework: None
+        yield
+        return
+    sys.meta_path.insert(0, _JaxFinder)
+    try:
+        yield
+    finally:
+        sys.meta_path.remove(_JaxFinder)
+
+
+class _JaxFinder:
+    """Finds ``transformer_engine.jax``, to be executed without its call of ``_load_library``."""
+
+    @staticmethod
+    def find_spec(name: str, path: Sequence[str] | None, _target: ModuleType | None = None) -> ModuleSpec | None:
+        spec = PathFinder.find_spec(name, path) if name == "transformer_engine.jax" else None
+        if spec is not None and spec.origin is not None:
+            spec.loader = _WithoutLibrary(name, spec.origin)
+        return spec
+
+
+class _WithoutLibrary(SourceFileLoader):
+    def get_code(self, fullname: str) -> CodeType:
+        """Compile the source without the statements that call ``_load_library``; nothing is cached."""
+        path = self.get_filename(fullname)
+        tree = ast.parse(self.get_data(path), path)
+        tree.body = [statement for statement in tree.body if not _calls_load_library(statement)]
+        return compile(tree, path, "exec", dont_inherit=True)
+
+
+def _calls_load_library(statement: ast.stmt) -> bool:
+    value = statement.value if isinstance(statement, (ast.Assign, ast.Expr)) else None
+    return isinstance(value, ast.Call) and ast.unparse(value.func) == "_load_library"
 
 
 @contextlib.contextmanager
@@ -156,7 +202,7 @@ def _project_building() -> Iterator[None]:
 @contextlib.contextmanager
 def _undone_on_error() -> Iterator[None]:
     modules = set(sys.modules)
-    before = {"NVTE_JAX_CUSTOM_CALLS": os.environ.get("NVTE_JAX_CUSTOM_CALLS")}
+    before = {name: os.environ.get(name) for name in _CUSTOM_CALLS_OFF}
     try:
         yield
     except BaseException:

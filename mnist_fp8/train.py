@@ -14,7 +14,7 @@ import numpy as np
 import optax
 from flax import struct
 from flax.training import train_state
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from mnist_fp8 import data, float8, te_api
@@ -184,22 +184,21 @@ def _mesh(config: TrainConfig) -> Mesh | None:
     if not config.mesh:
         return None
     devices = np.asarray(jax.devices()[: config.devices]).reshape([size for _, size in config.mesh])
-    return Mesh(devices, [axis for axis, _ in config.mesh], axis_types=(AxisType.Auto,) * devices.ndim)
+    return Mesh(devices, [axis for axis, _ in config.mesh])
 
 
 @contextlib.contextmanager
 def mesh_context(config: TrainConfig) -> Iterator[None]:
-    """Enter the mesh to train in; nothing where the configuration has none.
+    """Enter the mesh for TE to see; nothing where the configuration has none, and for Flax, which needs none.
 
     TE asks for the mesh resource while a program is compiled, not only while it is traced, so it has to be set around
     the call of a jitted function, and not just in its mode.
     """
     mesh = _mesh(config)
-    if mesh is None:
+    if mesh is None or not config.precision.uses_te:
         yield
         return
-    resource = te_api.Autocast(axes=mesh.axis_names)() if config.precision.uses_te else contextlib.nullcontext()
-    with jax.set_mesh(mesh), resource:
+    with te_api.mesh_context(mesh), te_api.Autocast(axes=mesh.axis_names)():
         yield
 
 
@@ -354,7 +353,7 @@ def check_fp8(
         Float8MissingError: a dense layer computes in another precision, or does not compute where it should.
     """
     jaxpr = jax.make_jaxpr(apply_model)(state, images, labels, metadata, rngs)
-    found = float8.gemms(jaxpr)
+    found = float8.gemms(jaxpr, dequantized=te_api.leaves_float8_to_xla())
     named = _dense_layers(state.params)
     others = {gemm.layer for gemm in found if not any(_belongs(gemm, layer) for layer in named)}
     problems = [problem for layer in (*named, *sorted(others)) for problem in _fp8_problems(layer, found)]

@@ -52,6 +52,8 @@ def with_examples(test: Callable[..., None]) -> Callable[..., None]:
 @with_examples
 def test_dense_general_computes_output_and_every_gradient(case: DenseCase, seed: int) -> None:
     variables, x, grad = _inputs(case, seed)
+    stored = te_api.kernel_shape(case.contracted, case.features)
+    variables["params"]["kernel"] = variables["params"]["kernel"].reshape(stored)
     layer = dense_layer(features=case.features, axis=case.axis, use_bias=case.use_bias)
     step = dense_step(layer, BF16, variables, x, grad)
     _assert_step(case, step, variables["params"], x, grad, where=f"TE {case}")

@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mnist_fp8 import te_api, train
 from mnist_fp8.config import Precision, RecipeConfig, TrainConfig
 from support.assertions import assert_close_norm, assert_trees_close_norm, assert_trees_equal
 from support.layers import Step, dense_layer, dense_step, variables_of
-from support.oracles import TENSORS, Meta
+from support.metadata import meta_of
+from support.oracles import TENSORS
 from support.tolerances import BF16_NET, PARTIAL_SUMS
 
 pytestmark = pytest.mark.devices(2)
@@ -37,16 +38,16 @@ def run_layer(recipe: str, axis: str | None) -> Step:
     x, grad = drawn.normal(0, 1, (2 * HALF, 32)), drawn.normal(0, 1, (2 * HALF, 16))
     x[HALF:] *= 8
     grad[HALF:] *= 8
-    metas = {name: Meta(np.float32(20), np.asarray([0, 1, 2, 3], np.float32)) for name in TENSORS}
+    metas = dict.fromkeys(TENSORS, meta_of(20))
     kernel, bias = drawn.normal(0, 1, (32, 16)), drawn.normal(0, 1, 16)
     variables = variables_of(kernel, metas if recipe == "delayed" else {}, bias)
     layer = dense_layer(features=16)
     batch = jnp.asarray(x, jnp.bfloat16), jnp.asarray(grad, jnp.bfloat16)
     if axis is None:
         return dense_step(layer, te_api.Autocast(RECIPES[recipe]), variables, *batch)
-    mesh = Mesh(np.asarray(jax.devices()[:2]), (axis,), axis_types=(AxisType.Auto,))
+    mesh = Mesh(np.asarray(jax.devices()[:2]), (axis,))
     # TE asks for the mesh resource while it is compiled, so it has to be set around the call as well.
-    with jax.set_mesh(mesh), te_api.Autocast(axes=(axis,))():
+    with te_api.mesh_context(mesh), te_api.Autocast(axes=(axis,))():
         divided = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(axis)))
         variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
         step = dense_step(layer, te_api.Autocast(RECIPES[recipe], (axis,)), variables, *divided)

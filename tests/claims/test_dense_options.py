@@ -23,6 +23,7 @@ import pytest
 from mnist_fp8 import float8, te_api
 from support.assertions import assert_close, assert_equal, assert_same_structure, assert_trees_equal
 from support.layers import BF16, Step, dense_layer, dense_step, exact, fp8, init, variables_of
+from support.metadata import meta_of
 from support.oracles import TENSORS, Array, Meta
 from support.programs import equations
 from support.tolerances import exact_tolerance
@@ -35,8 +36,7 @@ SCALES = {"x": np.float32(128), "kernel": np.float32(32), "grad": np.float32(256
 
 def metas_for(mode: str) -> dict[str, Meta]:
     """Metadata for a mode: none, but for delayed scaling."""
-    history = np.asarray([0, 1, 2, 3], np.float32)
-    return {name: Meta(SCALES[name], history) for name in TENSORS} if mode == "delayed" else {}
+    return {name: meta_of(SCALES[name]) for name in TENSORS} if mode == "delayed" else {}
 
 
 def assert_exact(*, where: str, actual: Any, expected: Array) -> None:
@@ -68,7 +68,7 @@ class Layout:
     @property
     def kernel(self) -> tuple[int, ...]:
         """Shape of the kernel."""
-        return self.x[-self.contracted :] + self.out
+        return te_api.kernel_shape(self.x[-self.contracted :], self.out)
 
     @property
     def y(self) -> tuple[int, ...]:
@@ -121,7 +121,7 @@ def test_any_iterable_of_axes_and_features_is_taken(features: Any, axis: Any) ->
     layer = te_api.dense_general(features=features, axis=axis)
     y, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), x)
     assert y.shape == (2, 8, 2, 3), f"output shape={y.shape}, but should be (2, 8, 2, 3)"
-    expected = {"kernel": ((4, 8, 2, 3), "float32"), "bias": ((2, 3), "float32")}
+    expected = {"kernel": (te_api.kernel_shape((4, 8), (2, 3)), "float32"), "bias": ((2, 3), "float32")}
     assert_same_structure(where="parameters", actual=te_api.unbox(variables)["params"], expected=expected)
 
 
@@ -205,7 +205,7 @@ def test_initialisers_are_called_with_flax_keys_the_shape_and_the_dtype(dtype: s
     variables = init(te_api.dense_general(**shape, **te.fields(), dtype=jnp.dtype(dtype)), MODES[mode], x)
     nn.DenseGeneral(**shape, **reference.fields(), param_dtype=jnp.dtype(dtype)).init(jax.random.key(0), x)
     found = [(name, shape, dtype) for name, _, shape, dtype in te.calls]
-    wanted = [("kernel", (4, 8, 2, 8), dtype), ("bias", (2, 8), dtype)]
+    wanted = [("kernel", te_api.kernel_shape((4, 8), (2, 8)), dtype), ("bias", (2, 8), dtype)]
     assert found == wanted, f"initialisers were called for {found}, but should be for {wanted}"
     for (name, key, *_), (_, flax_key, *_) in zip(te.calls, reference.calls, strict=True):
         assert_equal(where=f"key of the {name}'s initialiser", actual=key, expected=flax_key)
@@ -304,8 +304,9 @@ def test_each_layer_has_one_set_of_float32_metadata_under_its_own_name(dtype: st
     variables = jax.eval_shape(functools.partial(init, Model(jnp.dtype(dtype)), MODES["delayed"]), x)
     leaves = jax.tree_util.tree_leaves_with_path(variables[te_api.metadata_collection()])
     found = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-    expected = {f"{layer}['{tensor}_scale']": ((1,), "float32") for layer in LAYERS for tensor in TENSORS}
-    expected |= {f"{layer}['{tensor}_amax_history']": ((4,), "float32") for layer in LAYERS for tensor in TENSORS}
+    scales, histories = ([leaf(t) for t in TENSORS] for leaf in (te_api.scale_leaf, te_api.history_leaf))
+    expected = {f"{layer}['{scale}']": ((1,), "float32") for layer in LAYERS for scale in scales}
+    expected |= {f"{layer}['{history}']": ((4,), "float32") for layer in LAYERS for history in histories}
     assert_same_structure(where="metadata", actual=found, expected=expected)
 
 

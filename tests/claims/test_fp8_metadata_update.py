@@ -20,7 +20,7 @@ from mnist_fp8 import te_api, train
 from mnist_fp8.config import Precision, RecipeConfig, RunKind, TrainConfig
 from support.assertions import assert_equal, assert_same_structure, assert_trees_equal
 from support.layers import Step, dense_layer, dense_step, fp8, init, read_meta, variables_of, with_amax
-from support.metadata import assert_metas, next_metas
+from support.metadata import assert_metas, newest, next_metas
 from support.oracles import TENSORS, Meta, initial_meta
 
 ROWS, CONTRACTED, FEATURES = 16, 32, 16
@@ -47,8 +47,8 @@ def test_metadata_start_as_scale_one_and_an_empty_history(length: int) -> None:
     layer = dense_layer(features=FEATURES)
     variables = init(layer, fp8(amax_history_len=length), jnp.ones(SHAPES["x"], jnp.bfloat16))
     metadata = variables[te_api.metadata_collection()]
-    expected = {f"{t}_scale": ((1,), "float32") for t in TENSORS}
-    expected |= {f"{t}_amax_history": ((length,), "float32") for t in TENSORS}
+    expected = {te_api.scale_leaf(t): ((1,), "float32") for t in TENSORS}
+    expected |= {te_api.history_leaf(t): ((length,), "float32") for t in TENSORS}
     assert_same_structure(where="metadata after init", actual=metadata, expected=expected)
     assert_metas(metadata, dict.fromkeys(TENSORS, initial_meta(length)), where="metadata after init")
 
@@ -56,7 +56,7 @@ def test_metadata_start_as_scale_one_and_an_empty_history(length: int) -> None:
 def test_default_history_keeps_1024_steps() -> None:
     variables = init(dense_layer(features=FEATURES), fp8(), jnp.ones(SHAPES["x"], jnp.bfloat16))
     for tensor in TENSORS:
-        found = variables[te_api.metadata_collection()][f"{tensor}_amax_history"].shape
+        found = variables[te_api.metadata_collection()][te_api.history_leaf(tensor)].shape
         assert found == (1024,), f"default history of {tensor}: shape={found}, but should be (1024,)"
 
 
@@ -105,9 +105,40 @@ WRITTEN_OUT = [
 ]
 
 
+WRITTEN_OUT_BEFORE_2_3 = [
+    # As above, in the words of those releases: the scale is that of the step before, and entry 0 the newest.
+    {
+        "amax": {"x": 1.0, "kernel": 3.5, "grad": 0.25},
+        "history": {"x": [1, 0, 0, 0], "kernel": [3.5, 0, 0, 0], "grad": [0.25, 0, 0, 0]},
+        "scale": {"x": 1.0, "kernel": 1.0, "grad": 1.0},
+    },
+    {
+        "amax": {"x": 2.0, "kernel": 1.75, "grad": 0.5},
+        "history": {"x": [2, 0, 0, 1], "kernel": [1.75, 0, 0, 3.5], "grad": [0.5, 0, 0, 0.25]},
+        "scale": {"x": 448.0, "kernel": 128.0, "grad": 229376.0},
+    },
+    {
+        "amax": {"x": 4.0, "kernel": 7.0, "grad": 0.125},
+        "history": {"x": [4, 0, 1, 2], "kernel": [7, 0, 3.5, 1.75], "grad": [0.125, 0, 0.25, 0.5]},
+        "scale": {"x": 224.0, "kernel": 128.0, "grad": 114688.0},
+    },
+    {
+        "amax": {"x": 0.5, "kernel": 0.875, "grad": 0.125},
+        "history": {"x": [0.5, 1, 2, 4], "kernel": [0.875, 3.5, 1.75, 7], "grad": [0.125, 0.25, 0.5, 0.125]},
+        "scale": {"x": 112.0, "kernel": 64.0, "grad": 114688.0},
+    },
+    {
+        "amax": {"x": 0.5, "kernel": 0.875, "grad": 0.0625},
+        "history": {"x": [0.5, 2, 4, 0.5], "kernel": [0.875, 1.75, 7, 0.875], "grad": [0.0625, 0.5, 0.125, 0.125]},
+        "scale": {"x": 112.0, "kernel": 64.0, "grad": 114688.0},
+    },
+]
+
+
 def test_history_and_scale_match_numbers_worked_out_by_hand() -> None:
     metas = dict.fromkeys(TENSORS, initial_meta(4))
-    for number, step in enumerate(WRITTEN_OUT):
+    written_out = WRITTEN_OUT if te_api.metadata_dialect().stores_next_scale else WRITTEN_OUT_BEFORE_2_3
+    for number, step in enumerate(written_out):
         metadata = run_step(fp8(amax_history_len=4), metas, step["amax"]).metadata
         metas = {
             tensor: Meta(np.float32(step["scale"][tensor]), np.asarray(step["history"][tensor], np.float32))
@@ -320,8 +351,24 @@ def test_amaxes_that_would_not_be_reduced_are_refused() -> None:
     recipe = te_api.make_recipe(RecipeConfig())
     recipe.reduce_amax = False
     layer = dense_layer(features=FEATURES)
-    with te_api.autocast(enabled=True, recipe=recipe), pytest.raises(AssertionError, match="reduce_amax"):
+    with pytest.raises(AssertionError, match="reduce_amax"), te_api.autocast(enabled=True, recipe=recipe):
         layer.init(jax.random.key(0), jnp.ones(SHAPES["x"], jnp.bfloat16))
+
+
+def test_recipe_counts_that_is_in_force_and_not_the_first_of_the_process() -> None:
+    """Traced twice, each time under a recipe of its own; nothing but the margin differs, and with it the scales."""
+    name = "autocast" if te_api.has_name("autocast") else "fp8_autocast"
+    layer = dense_layer(features=FEATURES, use_bias=False)
+    amaxes = {"x": 1.5, "kernel": 2.5, "grad": 4.0}
+    variables = variables_of(with_amax(amaxes["kernel"], SHAPES["kernel"], 0), settled_metas())
+    x, grad = batch_of(amaxes)
+    for margin in (0, 3):
+        recipe = te_api.make_recipe(RecipeConfig(margin=margin, amax_history_len=4))
+        with te_api.raw_autocast(name, True, recipe, te_api.mesh_resource()):  # noqa: FBT003
+            _, pull_back = jax.vjp(lambda variables: layer.apply(variables, x), variables)
+            metadata = pull_back(grad)[0][te_api.metadata_collection()]
+        expected = next_metas(settled_metas(), amaxes, {"margin": margin})
+        assert_metas(metadata, expected, where=f"margin {margin}")
 
 
 def test_metadata_collection_has_the_name_that_checkpoints_know() -> None:
@@ -392,13 +439,15 @@ def test_training_replaces_metadata_at_each_interval_and_nothing_else_touches_th
 def test_every_layer_of_the_network_has_its_own_moving_metadata() -> None:
     state, metadata = train.create_train_state(TrainConfig(precision=Precision.TE_FP8, batch_size=16))
     name = te_api.metadata_collection()
-    grads, _, _ = train.apply_model(state, *_batch(0), metadata, {"dropout": jax.random.key(0)})
-    _, after = train.update_model(state, grads, metadata)
-    for layer in ("dense1", "dense2", "dense3"):
+    after = metadata
+    for _ in range(2):  # with the second step, the stored scale has moved in every release
+        kernels = {layer: state.params[layer]["kernel"] for layer in ("dense1", "dense2", "dense3")}
+        grads, _, _ = train.apply_model(state, *_batch(0), after, {"dropout": jax.random.key(0)})
+        state, after = train.update_model(state, grads, after)
+    for layer, kernel in kernels.items():
         for tensor in TENSORS:
             old, new = (read_meta(m[name][layer], tensor) for m in (metadata, after))
-            assert new.history[-1] > 0, f"{layer}: {tensor} recorded amax={new.history[-1]}, but should be above 0"
+            assert newest(new) > 0, f"{layer}: {tensor} recorded amax={newest(new)}, but should be above 0"
             assert new.scale != old.scale, f"{layer}: {tensor} scale stayed {old.scale}"
-        kernel = state.params[layer]["kernel"]
-        recorded = read_meta(after[name][layer], "kernel").history[-1]
+        recorded = newest(read_meta(after[name][layer], "kernel"))
         assert_equal(where=f"{layer}: kernel amax", actual=recorded, expected=np.max(np.abs(kernel)))

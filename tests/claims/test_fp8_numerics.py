@@ -23,6 +23,7 @@ from mnist_fp8.config import RunKind
 from support import oracles
 from support.assertions import assert_close, assert_equal
 from support.layers import Step, dense_layer, dense_step, fp8, variables_of
+from support.metadata import meta_of
 from support.oracles import FORMATS, TENSORS, Array, Meta
 from support.tolerances import product_tolerance, rounding_tolerance, scale_tolerance, sum_tolerance
 
@@ -47,8 +48,8 @@ def run(mode: te_api.Autocast, values: Mapping[str, Array], dtype: str, metas: M
 
 
 def metas_of(scales: Mapping[str, np.float32]) -> dict[str, Meta]:
-    """Metadata with the given scales and a short history."""
-    return {name: Meta(scale, np.asarray([0, 1, 2, 3], np.float32)) for name, scale in scales.items()}
+    """Metadata with which a step uses the given scales."""
+    return {name: meta_of(scale) for name, scale in scales.items()}
 
 
 def current_scales(values: Mapping[str, Array], fp8_format: str = "HYBRID") -> dict[str, np.float32]:
@@ -212,7 +213,7 @@ def test_several_contracted_axes_and_features_quantize_alike() -> None:
     """A layer over two axes, with a tuple of features, computes what the flattened layer computes."""
     values = tensors(6, {"kernel": 0.3, "grad": 0.01})
     layer = dense_layer(features=(2, 8), axis=(-2, -1), use_bias=False)
-    kernel = values["kernel"].reshape(6, 8, 2, 8)
+    kernel = values["kernel"].reshape(te_api.kernel_shape((6, 8), (2, 8)))
     x, grad = jnp.asarray(values["x"].reshape(4, 8, 6, 8)), jnp.asarray(values["grad"].reshape(4, 8, 2, 8))
     step = dense_step(layer, fp8(amax_history_len=4), variables_of(kernel, metas_of(SCALES)), x, grad)
     flat = Step(

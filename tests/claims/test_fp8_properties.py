@@ -26,7 +26,7 @@ from mnist_fp8 import te_api
 from support import oracles
 from support.assertions import assert_close, assert_equal, assert_same_structure, assert_trees_equal
 from support.layers import BF16, Step, dense_layer, dense_step, fp8, init, read_meta, variables_of
-from support.metadata import assert_metas, next_metas
+from support.metadata import assert_metas, meta_of, next_metas
 from support.oracles import FORMATS, TENSORS, Array, Meta, initial_meta
 from support.tolerances import (
     fp8_error_band,
@@ -47,12 +47,19 @@ def shapes(features: int = FEATURES) -> dict[str, tuple[int, ...]]:
 FP8_MODES = {"delayed": fp8(amax_history_len=4), "current": fp8("Float8CurrentScaling")}
 MODES = FP8_MODES | {"bf16": BF16}
 
-METAS = {
-    "x": Meta(np.float32(8), np.asarray([0, 7, 14, 3.5], np.float32)),
-    "kernel": Meta(np.float32(16), np.asarray([0, 56, 7, 14], np.float32)),
-    "grad": Meta(np.float32(256), np.asarray([0, 14, 28, 7], np.float32)),
-}
-"""Unlike each other. All scales, and those that follow from an amax of 28, are powers of two."""
+
+def settled_metas(times: float = 1.0) -> dict[str, Meta]:
+    """Metadata unlike each other. All scales, and those that follow from an amax of 28, are powers of two.
+
+    Args:
+        times: a power of two: how many times as large the tensors are that they are for.
+    """
+    settled = {"x": (8, (0, 7, 14, 3.5)), "kernel": (16, (0, 56, 7, 14)), "grad": (256, (0, 14, 28, 7))}
+    return {
+        tensor: meta_of(scale / times, tuple(amax * times for amax in history))
+        for tensor, (scale, history) in settled.items()
+    }
+
 
 fp8_modes = pytest.mark.parametrize("mode", FP8_MODES.values(), ids=FP8_MODES)
 all_modes = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
@@ -90,13 +97,17 @@ def arguments(
     values: Mapping[str, Array],
     dtype: str = "float32",
     *,
-    metas: Mapping[str, Meta] = METAS,
+    metas: Mapping[str, Meta] | None = None,
     batch: tuple[int, ...] = (ROWS,),
 ) -> tuple[Any, te_api.Autocast, dict[str, Any], jax.Array, jax.Array]:
-    """Arguments of `dense_step` for a layer with a bias if there is one, and metadata if the mode keeps them."""
+    """Arguments of `dense_step` for a layer with a bias if there is one, and metadata if the mode keeps them.
+
+    Without ``metas``, those are `settled_metas`.
+    """
     keeps_metadata = mode.recipe is not None and te_api.keeps_metadata(mode.recipe)
     bias = values.get("bias")
     layer = dense_layer(features=values["kernel"].shape[-1], use_bias=bias is not None)
+    metas = settled_metas() if metas is None else metas
     variables = variables_of(values["kernel"], metas if keeps_metadata else {}, bias)
     x, grad = (jnp.asarray(values[name].reshape(*batch, -1), dtype) for name in ("x", "grad"))
     return layer, mode, variables, x, grad
@@ -170,9 +181,10 @@ def step_times(step: Step, factor: Mapping[str, float]) -> Step:
     }
     for collection in set(step.grads) - {"params"}:
         grads[collection] = {}
-        for leaf, value in step.grads[collection].items():
-            size = abs(factor[leaf.partition("_")[0]])
-            grads[collection][leaf] = value / size if leaf.endswith("_scale") else value * size
+        for tensor in TENSORS:
+            size, metadata = abs(factor[tensor]), step.grads[collection]
+            scale, history = te_api.scale_leaf(tensor), te_api.history_leaf(tensor)
+            grads[collection] |= {scale: metadata[scale] / size, history: metadata[history] * size}
     return Step(step.y * factor["x"] * factor["kernel"], step.dx * factor["grad"] * factor["kernel"], grads)
 
 
@@ -203,7 +215,7 @@ def test_delayed_scaling_is_linear_between_underflow_and_saturation(factor: dict
     """With the scales as they are: numbers from 2**-3 to 2**4 are normal ones of both formats at a scale of 8."""
     drawn = np.random.default_rng(seed)
     values = {name: drawn.choice([-1, 1], shape) * drawn.uniform(1, 2, shape) for name, shape in shapes().items()}
-    metas = dict.fromkeys(TENSORS, Meta(np.float32(8), METAS["x"].history))
+    metas = dict.fromkeys(TENSORS, settled_metas()["x"])
     plain, found = (run(FP8_MODES["delayed"], tensors, metas=metas) for tensors in (values, times(values, factor)))
     expected, name = step_times(plain, factor), te_api.metadata_collection()
     for step in (expected, found):
@@ -227,10 +239,10 @@ def test_current_scaling_follows_the_oracle_for_tensors_of_any_size(
 
 def test_history_does_not_touch_the_step_that_it_is_given_to() -> None:
     """The stored scale is what a step quantizes with; its history decides the scale of the next."""
-    others = {name: Meta(meta.scale, meta.history * 16) for name, meta in METAS.items()}
-    expected, found = (run(FP8_MODES["delayed"], integers(), metas=metas) for metas in (METAS, others))
+    others = {name: Meta(meta.scale, meta.history * 16) for name, meta in settled_metas().items()}
+    expected, found = (run(FP8_MODES["delayed"], integers(), metas=metas) for metas in (settled_metas(), others))
     name = te_api.metadata_collection()
-    scale, other_scale = (step.grads.pop(name)["x_scale"] for step in (expected, found))
+    scale, other_scale = (step.grads.pop(name)[te_api.scale_leaf("x")] for step in (expected, found))
     assert_trees_equal(where="step with another history", actual=found, expected=expected)
     assert scale != other_scale, f"Control: next scales={scale}, {other_scale}, but should differ"
 
@@ -365,7 +377,8 @@ def test_steps_that_carry_their_metadata_follow_the_oracle(
         assert_metas(carried, metas, where=f"before step {number}")
         step = dense_step(layer, mode, {**variables, name: carried}, x, grad)
         # TE's scales, which on a GPU may differ from the oracle's by a unit in the last place.
-        scales = {tensor: read_meta(carried, tensor).scale for tensor in TENSORS}
+        used = carried if te_api.metadata_dialect().stores_next_scale else step.metadata
+        scales = {tensor: read_meta(used, tensor).scale for tensor in TENSORS}
         assert_follows_oracle(step, values, scales, fp8_format, dtype, where=f"step {number}")
         metas = next_metas(metas, {tensor: float(np.abs(values[tensor]).max()) for tensor in TENSORS}, options)
         carried = step.metadata
@@ -531,8 +544,10 @@ def test_micro_batches_whose_largest_amaxes_are_kept_equal_the_whole_batch() -> 
         for pair in zip(*(np.split(values[tensor], 2) for tensor in ("x", "grad")), strict=True)
     ]
     first, second = (half.metadata for half in halves)
-    assert first["x_scale"] != second["x_scale"], "Control: the scales of the micro-batches should differ"
-    kept = {leaf: (np.minimum if leaf.endswith("_scale") else np.maximum)(first[leaf], second[leaf]) for leaf in first}
+    scales = {te_api.scale_leaf(tensor) for tensor in TENSORS}
+    x_scale = te_api.scale_leaf("x")
+    assert first[x_scale] != second[x_scale], "Control: the scales of the micro-batches should differ"
+    kept = {leaf: (np.minimum if leaf in scales else np.maximum)(first[leaf], second[leaf]) for leaf in first}
     params = jax.tree.map(np.add, *(half.grads["params"] for half in halves))
     y, dx = (np.concatenate([getattr(half, result) for half in halves]) for result in ("y", "dx"))
     found = Step(y, dx, {"params": params, name: kept})
@@ -646,7 +661,7 @@ def test_model_of_two_layers_equals_its_layers_one_after_the_other(
     apply: Callable[..., jax.Array], mode: te_api.Autocast
 ) -> None:
     """Each with metadata of its own, those of the second layer for numbers 64 times as large."""
-    larger = {name: Meta(meta.scale / 64, meta.history * 64) for name, meta in METAS.items()}
+    larger = settled_metas(times=64)
     drawn = [without_bias(integers(seed, features=CONTRACTED)) for seed in (0, 1)]
     layer, _, first, x, grad = arguments(mode, drawn[0])
     layers = [first, arguments(mode, drawn[1], metas=larger)[2]]

@@ -23,7 +23,8 @@ from mnist_fp8.config import TrainConfig
 from mnist_fp8.train import train_and_evaluate
 from support.assertions import assert_close_norm, assert_trees_equal
 from support.layers import BF16, dense_layer, dense_step, fp8, variables_of
-from support.oracles import TENSORS, Meta
+from support.metadata import meta_of
+from support.oracles import TENSORS
 from support.short_run import MODES
 from support.tolerances import KERNEL_AGAINST_JAX
 
@@ -60,8 +61,7 @@ def arguments(recipe: str, shape: tuple[int, int, int] = (64, 128, 32)) -> tuple
     x = jnp.asarray(drawn.normal(0, 1, (rows, contracted)), jnp.bfloat16)
     grad = jnp.asarray(drawn.normal(0, 0.01, (rows, features)), jnp.bfloat16)
     kernel = drawn.normal(0, 0.3, (contracted, features))
-    history = np.asarray([0, 1, 2, 3], np.float32)
-    metas = {name: Meta(np.float32(SCALES[name]), history) for name in TENSORS} if recipe == "delayed" else {}
+    metas = {name: meta_of(SCALES[name]) for name in TENSORS} if recipe == "delayed" else {}
     variables = variables_of(kernel, metas, np.linspace(-1, 1, features))
     return dense_layer(features=features), RECIPES[recipe], variables, x, grad
 

@@ -20,10 +20,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from library.subprocesses import ROOT, run_code
 from mnist_fp8 import float8, te_api
 from support.layers import dense_layer
 from support.programs import equations
+from support.subprocesses import ROOT, run_code
 
 E4M3, E5M2, E2M1 = "float8_e4m3fn", "float8_e5m2", "float4_e2m1fn"
 NAMES = (

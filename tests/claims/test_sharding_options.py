@@ -21,13 +21,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mnist_fp8 import te_api
 from mnist_fp8.config import RecipeConfig
 from support.assertions import assert_close, assert_equal
 from support.layers import Step, dense_layer, dense_step, exact, init, variables_of
-from support.metadata import assert_metas, next_metas
+from support.metadata import assert_metas, meta_of, next_metas
 from support.oracles import TENSORS, Meta
 from support.programs import equations
 from support.tolerances import exact_tolerance
@@ -40,7 +40,7 @@ RECIPES = {"bf16": None, "delayed": RecipeConfig(amax_history_len=4)}
 def mesh_of(**sizes: int) -> Mesh:
     """A mesh of two devices with the given axes."""
     devices = np.asarray(jax.devices()[:2]).reshape(tuple(sizes.values()))
-    return Mesh(devices, tuple(sizes), axis_types=(AxisType.Auto,) * len(sizes))
+    return Mesh(devices, tuple(sizes))
 
 
 # --- names of the parameters' axes ----------------------------------------------------------------------------------
@@ -125,7 +125,7 @@ LAYER = {
 def divided_by(**sizes: int) -> Iterator[Mesh]:
     """A mesh and its mesh resource, whose axes have the names of the kinds of parallelism."""
     mesh = mesh_of(**sizes)
-    with jax.set_mesh(mesh), te_api.Autocast(axes=tuple(sizes))():
+    with te_api.mesh_context(mesh), te_api.Autocast(axes=tuple(sizes))():
         yield mesh
 
 
@@ -159,8 +159,7 @@ def tensors() -> dict[str, Any]:
 def metas_for(recipe: str) -> dict[str, Meta]:
     """Metadata at which the tensors are exact."""
     scales = {"x": 128, "kernel": 32, "grad": 256}
-    history = np.asarray([0, 0.5, 0.5, 0.5], np.float32)
-    return {name: Meta(np.float32(scales[name]), history) for name in TENSORS} if recipe == "delayed" else {}
+    return {name: meta_of(scales[name], (0, 0.5, 0.5, 0.5)) for name in TENSORS} if recipe == "delayed" else {}
 
 
 @pytest.mark.devices(2)
@@ -272,7 +271,7 @@ def test_nothing_is_constrained_by_default_or_by_names_without_a_rule(recipe: st
 @pytest.mark.devices(2)
 def test_a_rule_may_name_several_mesh_axes() -> None:
     rules = (("batch", ("dp", "fsdp")),)
-    with jax.set_mesh(mesh_of(dp=2, fsdp=1)), nn.logical_axis_rules(rules):
+    with te_api.mesh_context(mesh_of(dp=2, fsdp=1)), nn.logical_axis_rules(rules):
         found = constraints(dense_layer(**LAYER))
     assert_constraints(found, *2 * [("bfloat16", X, (("dp", "fsdp"), None, None))])
 
@@ -292,7 +291,7 @@ DEPRECATED = "TransformerEngine logical axes, such as BATCH_AXES"
 @pytest.mark.parametrize("legacy", [False, True], ids=["set_mesh", "with mesh"])
 def test_te_names_are_constrained_without_flax_rules_and_warn(legacy: bool) -> None:  # noqa: FBT001
     mesh = mesh_of(dp=1, tp=2)
-    with mesh if legacy else jax.set_mesh(mesh), pytest.warns(DeprecationWarning, match=DEPRECATED):
+    with mesh if legacy else te_api.mesh_context(mesh), pytest.warns(DeprecationWarning, match=DEPRECATED):
         found = constraints(dense_layer(**NVTE_LAYER), axes=("dp", "tp"))
     assert_constraints(
         found,
@@ -425,7 +424,7 @@ def test_axes_that_shard_map_has_taken_are_left_out_of_constraints(manual: tuple
         return y, pull_back(grad)[1]
 
     specs = {"in_specs": (whole, dp, dp), "out_specs": (dp, dp), "axis_names": set(manual)}
-    with jax.set_mesh(mesh_of(dp=2, tp=1)), te_api.autocast(enabled=False, resource=resource):
+    with te_api.mesh_context(mesh_of(dp=2, tp=1)), te_api.autocast(enabled=False, resource=resource):
         mapped = jax.jit(jax.shard_map(passes, check_vma=False, **specs))
         with pytest.warns(DeprecationWarning, match=DEPRECATED):
             traced = mapped.trace(*arguments)
@@ -475,14 +474,14 @@ def test_mesh_resource_of_an_autocast_that_cannot_be_entered_is_not_kept() -> No
 
 @pytest.mark.devices(2)
 def test_missing_mesh_resource_is_named() -> None:
-    with jax.set_mesh(mesh_of(dp=2)), pytest.raises(AssertionError, match="Global mesh resource is not set"):
+    with te_api.mesh_context(mesh_of(dp=2)), pytest.raises(AssertionError, match="Global mesh resource is not set"):
         te_api.extend_logical_axis_rules()
 
 
 @pytest.mark.devices(2)
 def test_mesh_resource_of_another_mesh_is_refused() -> None:
     fsdp = te_api.mesh_resource(fsdp_resource="fsdp")
-    with jax.set_mesh(mesh_of(dp=2)), te_api.autocast(enabled=False, resource=fsdp):
+    with te_api.mesh_context(mesh_of(dp=2)), te_api.autocast(enabled=False, resource=fsdp):
         refused = pytest.raises(AssertionError, match="fsdp is not a axis of the given mesh")
         with refused:
             te_api.extend_logical_axis_rules()
@@ -492,7 +491,7 @@ def test_mesh_resource_of_another_mesh_is_refused() -> None:
 def test_two_kinds_of_tensor_parallelism_at_once_are_refused() -> None:
     both = te_api.mesh_resource(tp_resource="model", tpsp_resource="model")
     message = "Tensor parallelism and tensor sequence parallelism cannot be enabled at the same time"
-    with jax.set_mesh(mesh_of(model=2)), te_api.autocast(enabled=False, resource=both):
+    with te_api.mesh_context(mesh_of(model=2)), te_api.autocast(enabled=False, resource=both):
         refused = pytest.raises(AssertionError, match=message)
         with refused:
             te_api.global_mesh_resource()

@@ -151,6 +151,29 @@ SECTIONS: dict[str, list[BadInput]] = {
             "mnist-fp8 train --mesh dp=2 --batch-size 15", "batch size is 15; expected a multiple of the mesh's 2"
         ),
     ],
+    "Verifying": [
+        BadInput("mnist-fp8 verify --claim foo", "claim 'foo' is not known; there are bf16_parity, data_parallel, "),
+        BadInput("mnist-fp8 verify 9.9.9 --claim", "argument --claim: expected at least one argument"),
+        BadInput("mnist-fp8 verify foo", "'foo' is no Transformer Engine: expected a version such as "),
+        BadInput("mnist-fp8 verify missing/te", "'missing/te' is no Transformer Engine: expected "),
+        BadInput("mnist-fp8 verify 2.20.2 2.20.2", "the same Transformer Engine is named twice"),
+        BadInput("mnist-fp8 verify 2.20.2 --output a-file", "output a-file cannot be a folder: a-file is a file"),
+        BadInput("mnist-fp8 matrix --te foo", "'foo' means no known release; expected all, a version"),
+        BadInput("mnist-fp8 matrix --te 2.9..2.3", "'2.9..2.3' means no known release; expected "),
+        BadInput("mnist-fp8 matrix --claim foo", "claim 'foo' is not known; there are bf16_parity, data_parallel, "),
+        BadInput("mnist-fp8 matrix --jobs 0", "argument --jobs: '0' is not a number from 1"),
+        BadInput("mnist-fp8 matrix --output a-file", "output a-file cannot be a folder: a-file is a file"),
+        BadInput("mnist-fp8 bisect --good 2.3.0 --claim kernels", "the following arguments are required: --bad"),
+        BadInput("mnist-fp8 bisect --good 2.3 --bad 2.9", "one of the arguments --claim --fact --command is required"),
+        BadInput("mnist-fp8 bisect --good foo --bad 2.20.2 --claim kernels", "release 'foo' is not known; there are "),
+        BadInput("mnist-fp8 bisect --good 2.3.0 --bad 2.20.2 --claim foo", "claim 'foo' is not known; there are "),
+        BadInput("mnist-fp8 bisect --good 2.20.2 --bad 2.20.2 --fact x", "good and the bad release are both 2.20.2"),
+        BadInput("mnist-fp8 bisect --good 2.3.0 --bad 2.20.2 --command ''", "the command is empty"),
+        BadInput(
+            """mnist-fp8 bisect --good 2.3.0 --bad 2.20.2 --command "it's\"""", "cannot be split into words: No closing"
+        ),
+        BadInput("mnist-fp8 stacks", "the following arguments are required: --search"),
+    ],
     "Output": [
         BadInput("mnist-fp8 train --output a-file", "output a-file cannot be a folder: a-file is a file"),
         BadInput("mnist-fp8 train --output a-file/runs", "output a-file/runs cannot be a folder: a-file is a file"),

@@ -1,6 +1,8 @@
 """The command: its arguments, its answers, its exit codes, and what it leaves behind."""
 
+import argparse
 import contextlib
+import dataclasses
 import io
 import json
 import math
@@ -19,9 +21,12 @@ import pytest
 
 from library import bad_input
 from library.bad_input import ROWS, BadInput, Outcome, exit_code
-from library.subprocesses import ROOT, TIMEOUT_S, run_python
-from mnist_fp8 import __version__, cli, plots, te_api, train
+from mnist_fp8 import __version__, bisect, cli, envs, matrix, plots, records, te_api, train
+from mnist_fp8.commands import common
+from mnist_fp8.commands import train as train_command
 from mnist_fp8.config import ConfigError, Precision, RecipeConfig, TrainConfig
+from mnist_fp8.records import ClaimResult, TestResult, Verification
+from support.subprocesses import ROOT, TIMEOUT_S, run_python
 
 PAGE = ROOT / "docs" / "errors.md"
 SMALL = ["--batch-size", "16", "--test-batch-size", "16", "--train-size", "32", "--test-size", "32"]
@@ -47,7 +52,7 @@ def test_wrong_command_line_is_one_line_and_exit_code_2(row: BadInput, tmp_path:
     assert outcome.code == 2
     assert outcome.out == ""
     assert outcome.err.count("\n") == 1
-    assert re.match(r"mnist-fp8( train)?: error: ", outcome.err)
+    assert re.match(r"mnist-fp8( \w+)?: error: ", outcome.err)
     assert row.says in outcome.err
     assert outcome.written == set()
     if not row.varies:
@@ -75,6 +80,13 @@ def test_name_that_is_too_long_is_one_line(flag: str, tmp_path: Path) -> None:
     outcome = bad_input.run(f"mnist-fp8 train {flag} {'x' * 300}", tmp_path)
     assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
     assert "File name too long" in outcome.err
+
+
+@pytest.mark.parametrize("arguments", ["a-file", "--python missing"])
+def test_interpreter_that_is_none_is_one_line(arguments: str, tmp_path: Path) -> None:
+    outcome = bad_input.run(f"mnist-fp8 verify {arguments}", tmp_path)
+    assert (outcome.code, outcome.out, outcome.err.count("\n"), outcome.written) == (2, "", 1, set())
+    assert f"{arguments.rpartition(' ')[2]} cannot be run: expected a Python executable" in outcome.err
 
 
 @pytest.mark.parametrize(
@@ -108,7 +120,7 @@ def test_defect_of_ours_is_not_dressed_up_as_an_answer(monkeypatch: pytest.Monke
 
 def parsed(*arguments: str) -> TrainConfig:
     """The configuration that those arguments mean."""
-    return cli.build_config(vars(cli._parser().parse_args(["train", *arguments])))
+    return train_command.build_config(vars(cli._parser().parse_args(["train", *arguments])))
 
 
 def test_no_argument_means_the_defaults() -> None:
@@ -162,13 +174,13 @@ def test_quick_gives_way_to_what_is_asked_for() -> None:
     [("dp=2", (("dp", 2),)), ("dp=2,fsdp=4", (("dp", 2), ("fsdp", 4))), ("fsdp=1", (("fsdp", 1),))],
 )
 def test_mesh_is_read_in_order(text: str, mesh: object) -> None:
-    assert cli.parse_mesh(text) == mesh
+    assert train_command.parse_mesh(text) == mesh
 
 
 @pytest.mark.parametrize("text", ["", "dp", "dp=", "=2", "dp=-1", "dp=1.5", "dp=2,", "dp=2;fsdp=2", "dp==2", "2=dp"])
 def test_mesh_of_another_form_is_refused(text: str) -> None:
-    with pytest.raises(cli.argparse.ArgumentTypeError, match="is not of the form AXIS=N"):
-        cli.parse_mesh(text)
+    with pytest.raises(argparse.ArgumentTypeError, match="is not of the form AXIS=N"):
+        train_command.parse_mesh(text)
 
 
 def test_version_is_printed(capsys: Captured) -> None:
@@ -179,7 +191,7 @@ def test_version_is_printed(capsys: Captured) -> None:
 def test_help_states_the_real_defaults(capsys: Captured) -> None:
     assert exit_code(["train", "--help"]) == 0
     text = " ".join(capsys.readouterr().out.split())
-    config, quick = TrainConfig(), TrainConfig(**cli.QUICK)
+    config, quick = TrainConfig(), TrainConfig(**train_command.QUICK)
     for flag, name in (("batch-size", "batch_size"), ("test-batch-size", "test_batch_size"), ("epochs", "epochs")):
         assert re.search(rf"--{flag} N [^-]*\b{getattr(config, name)} \[{getattr(quick, name)}\]", text), flag
     assert re.search(rf"--lr X [^-]*\b{config.learning_rate}", text)
@@ -257,7 +269,7 @@ def test_metrics_file_says_what_ran_with_what(complete: tuple[Outcome, Path]) ->
     config = found["config"]
     assert (config["precision"], config["recipe"]["name"], config["mesh"]) == ("flax-bf16", "DelayedScaling", [])
     assert (config["batch_size"], config["train_size"], config["data_dir"]) == (16, 32, None)
-    assert set(config) == {field.name for field in cli.dataclasses.fields(TrainConfig)}
+    assert set(config) == {field.name for field in dataclasses.fields(TrainConfig)}
 
 
 def test_metrics_file_has_the_epochs_that_were_printed(complete: tuple[Outcome, Path]) -> None:
@@ -441,16 +453,156 @@ def test_output_is_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPat
 @pytest.mark.parametrize("existing", ["folder", "."])
 def test_output_that_can_be_made_is_accepted(existing: str) -> None:
     Path(existing).mkdir(exist_ok=True)
-    cli._check_output(Path(existing) / "new" / "newer")
-    cli._check_output(Path(existing))
+    common.check_output(Path(existing) / "new" / "newer")
+    common.check_output(Path(existing))
 
 
 def test_output_without_permission_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(cli.os, "access", lambda _path, _mode: False)
+    monkeypatch.setattr(common.os, "access", lambda _path, _mode: False)
     with pytest.raises(ConfigError, match=r"^output new cannot be written: no permission in \.$"):
-        cli._check_output(Path("new"))
+        common.check_output(Path("new"))
 
 
 def test_installed_command_is_the_same_function() -> None:
     code = "from importlib.metadata import entry_points as e; print(e(group='console_scripts')['mnist-fp8'].value)"
     assert run_python("-c", code).strip() == "mnist_fp8.cli:main"
+
+
+# --- verify, matrix and bisect, with environments and runs replaced ------------------------------------------------
+
+
+@pytest.fixture
+def outcomes_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """How the one test of each claim ends, by release: an outcome, or an error to raise; it passes if not named."""
+    arranged: dict[str, Any] = {}
+
+    def verify_(where: envs.Environment, claims: Any, **_options: Any) -> Verification:
+        release = where.subject.version
+        found = arranged.get(release, records.Outcome.PASSED)
+        if not isinstance(found, records.Outcome):
+            raise found
+        tests = tuple(ClaimResult(name, (TestResult(f"{name}::t", found, "the reason"),)) for name in claims)
+        facts = {"history": "16" if release.startswith("1.") else "1024"}
+        return Verification(release, release, "0.5.0", "0.10", "3.11", "host run: x", tests, 1.0, "", facts)
+
+    def prepare(subject: envs.Subject, *, jax: str | None = None) -> envs.Environment:
+        return envs.Environment(subject, Path("/python"), jax or "0.5.0", "0.10", "d", {})
+
+    monkeypatch.setattr(matrix, "verify", verify_)
+    monkeypatch.setattr(bisect, "verify", verify_)
+    monkeypatch.setattr(envs, "prepare", prepare)
+    monkeypatch.setattr(bisect, "prepare", prepare)
+    monkeypatch.setattr(envs, "stop_all", lambda: None)
+    return arranged
+
+
+PASSED, FAILED, SKIPPED, KNOWN = records.Outcome
+
+
+@pytest.mark.parametrize("command", ["verify 2.18.0 2.19.0", "matrix --te 2.18.0,2.19.0 --jobs 1"])
+@pytest.mark.parametrize(
+    ("first", "second", "code"),
+    [
+        (PASSED, KNOWN, 0),
+        (PASSED, SKIPPED, 0),
+        (FAILED, PASSED, 1),
+        (PASSED, envs.EnvError("no network"), 2),
+        (FAILED, envs.EnvError("no network"), 2),
+        (SKIPPED, SKIPPED, 3),
+        (PASSED, KeyboardInterrupt(), 130),
+    ],
+    ids=lambda value: str(value) if isinstance(value, int) else type(value).__name__,
+)
+def test_exit_code_says_what_was_found(
+    outcomes_of: dict[str, Any], capsys: Captured, command: str, first: Any, second: Any, code: int
+) -> None:
+    outcomes_of.update({"2.18.0": first, "2.19.0": second})
+    assert exit_code([*command.split(), "--claim", "kernels"]) == code
+    err = capsys.readouterr().err
+    assert ("mnist-fp8: error: TE 2.19.0: no network\n" in err) == (code == 2)
+    assert ("mnist-fp8: interrupted" in err) == (code == 130)
+
+
+def test_matrix_writes_all_forms_and_says_where(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    outcomes_of.update({"2.19.0": FAILED, "2.18.0": envs.EnvError("no network")})
+    exit_code(["matrix", "--te", "2.18..", "--claim", "kernels", "bf16_parity", "--output", "out"])
+    printed = capsys.readouterr()
+    names = ["junit.xml", "matrix.html", "matrix.json", "matrix.md"]
+    assert sorted(path.name for path in Path("out").iterdir()) == names
+    assert [line.split()[-1] for line in printed.out.splitlines() if line.startswith("written")] == [
+        f"out/{name}" for name in ("matrix.md", "matrix.html", "matrix.json", "junit.xml")
+    ]
+    document = strict_json(Path("out/matrix.json"))
+    assert [each["te"] for each in document["verifications"]] == ["2.19.0", "2.20.2"]
+    assert document["not_judged"] == [{"te": "2.18.0", "error": "no network"}]
+    assert re.search(r"^\d/3  TE 2\.19\.0, JAX 0\.5\.0: 2 broken  \(0 s\)$", printed.err, re.MULTILINE)
+
+
+def test_matrix_goes_to_a_new_folder_unless_one_is_named(outcomes_of: dict[str, Any]) -> None:
+    assert outcomes_of == {}
+    assert exit_code(["matrix", "--te", "2.20.2"]) == 0
+    (folder,) = Path("runs").iterdir()
+    assert re.fullmatch(r"\d{8}-\d{6}-matrix", folder.name)
+
+
+def test_each_release_is_judged_with_each_jax(outcomes_of: dict[str, Any]) -> None:
+    assert outcomes_of == {}
+    exit_code(["matrix", "--te", "2.20.2", "--jax", "0.9.2", "0.10.2", "--output", "out"])
+    found = strict_json(Path("out/matrix.json"))["verifications"]
+    assert [each["te"] for each in found] == ["2.20.2 with JAX 0.9.2", "2.20.2 with JAX 0.10.2"]
+
+
+def test_interrupted_matrix_says_what_is_kept(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    outcomes_of["2.19.0"] = KeyboardInterrupt()
+    assert exit_code(["matrix", "--te", "2.18..", "--jobs", "1", "--output", "out"]) == 130
+    assert not Path("out").exists()
+    assert re.search(
+        r"^mnist-fp8: interrupted; [12] of 3 judged and kept: run it again to go on$",
+        capsys.readouterr().err,
+        re.MULTILINE,
+    )
+
+
+def test_verify_prints_table_reasons_and_the_command(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    outcomes_of["2.19.0"] = FAILED
+    exit_code(["verify", "2.19.0", "--claim", "kernels"])
+    out = capsys.readouterr().out
+    assert "│ kernels │ broken (1 of 1)" in out
+    assert "    the reason\n" in out
+    assert "to see the first failure:" in out
+    assert not Path("runs").exists()
+
+
+def test_verify_without_a_name_judges_the_interpreter_that_runs(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    assert outcomes_of == {}
+    assert exit_code(["verify", "--claim", "kernels"]) == 0
+    assert f"TE python {sys.executable}: judging" in capsys.readouterr().err
+
+
+def test_bisect_prints_each_step_and_the_answer(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    outcomes_of.update(dict.fromkeys(("2.17.1", "2.18.0", "2.19.0", "2.20.2"), FAILED))
+    assert exit_code(["bisect", "--good", "2.14.0", "--bad", "2.20.2", "--claim", "kernels"]) == 0
+    out = capsys.readouterr().out
+    assert "  2.14.0: holds (1 passed)\n  2.20.2: broken (1 failed)\n" in out
+    assert "first with the change: 2.17.1\nlast without:          2.17.0\n" in out
+    assert out.endswith("2.17.0: holds (1 passed)\n2.17.1: broken (1 failed)\n  kernels::t: passed -> failed\n")
+
+
+def test_bisect_names_all_releases_that_may_be_it(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    outcomes_of.update({"2.20.2": FAILED, "2.19.0": envs.EnvError("no network")})
+    assert exit_code(["bisect", "--good", "2.18.0", "--bad", "2.20.2", "--claim", "kernels"]) == 0
+    assert "one of 2.19.0, 2.20.2; those between cannot be judged" in capsys.readouterr().out
+
+
+def test_bisect_goes_backwards_for_a_repair(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    assert outcomes_of == {}
+    assert exit_code(["bisect", "--good", "2.3.0", "--bad", "1.11.0", "--fact", "history"]) == 0
+    out = capsys.readouterr().out
+    assert "first with the change: 1.13.0\nlast without:          2.1.0\n" in out
+    assert out.endswith("  history: 1024 -> 16\n")
+
+
+def test_bisect_between_releases_that_do_not_differ_is_one_line(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    assert outcomes_of == {}
+    assert exit_code(["bisect", "--good", "2.3.0", "--bad", "2.20.2", "--claim", "kernels"]) == 2
+    assert capsys.readouterr().err == "mnist-fp8: error: 2.3.0 and 2.20.2 do not differ: holds (1 passed)\n"

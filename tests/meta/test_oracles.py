@@ -1,5 +1,6 @@
 """The oracles against numbers worked out by hand, so that they are not their own judges."""
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -24,6 +25,15 @@ from support.oracles import Meta, initial_meta, next_meta, quantize
 )
 def test_quantize_gives_the_code_of_the_format(value: float, dtype: str, code: float) -> None:
     assert quantize(np.asarray([value]), 1.0, dtype)[0] == code
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("dtype", ["float8_e4m3fn", "float8_e5m2"])
+def test_quantize_rounds_as_jax_does_on_a_cpu(dtype: str) -> None:
+    """An old JAX rounds by way of float16, and the oracle with it: that is no matter of Transformer Engine."""
+    values = np.random.default_rng(0).normal(0, 50, 100_000).astype(np.float32).clip(-448, 448)
+    rounded = np.asarray(jnp.asarray(values).astype(dtype).astype(jnp.float32))
+    assert np.array_equal(quantize(values, 1.0, dtype), rounded)
 
 
 def test_quantize_multiplies_by_the_scale_first() -> None:
@@ -87,3 +97,17 @@ def test_e4m3_gradients_are_finer_than_e5m2() -> None:
     ones = {name: np.float32(1) for name in oracles.TENSORS}
     assert oracles.fp8_dense(x, kernel, grad, ones, "E4M3").dx.value == 1.125
     assert oracles.fp8_dense(x, kernel, grad, ones, "HYBRID").dx.value == 1.0
+
+
+def test_next_meta_before_2_3_follows_the_written_out_steps() -> None:
+    meta = initial_meta(3)
+    for amax, history, scale in (
+        (2.0, [2, 0, 0], 1.0),
+        (4.0, [4, 0, 2], 224.0),
+        (1.0, [1, 2, 4], 112.0),
+        (1.0, [1, 4, 1], 112.0),
+        (0.5, [0.5, 1, 1], 112.0),
+        (0.5, [0.5, 1, 0.5], 448.0),
+    ):
+        meta = oracles.next_meta_before_2_3(meta, amax, fp8_max=448)
+        assert (meta.history.tolist(), float(meta.scale)) == (history, scale)

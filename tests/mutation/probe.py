@@ -18,7 +18,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mnist_fp8 import te_api
 from mnist_fp8.config import RecipeConfig
@@ -202,7 +202,7 @@ def _equations(jaxpr: Any) -> Iterator[Any]:
 def _two_devices(axis: str, mode: str) -> Any:
     """Values and shardings over two devices of one mesh axis, with logical names for the parameters' axes."""
     rules = (("rows", "dp"), ("in", "fsdp"), ("out", "tp"))
-    mesh = Mesh(np.asarray(jax.devices()[:2]), (axis,), axis_types=(AxisType.Auto,))
+    mesh = Mesh(np.asarray(jax.devices()[:2]), (axis,))
     fields = {"kernel_axes": ("in", "out"), "bias_axes": ("out",), "input_axes": ("rows", None)} if axis != "dp" else {}
     module = te_api.dense_general(features=16, **fields)
     known = [(name, over if over == axis else None) for name, over in rules]

@@ -69,14 +69,14 @@ def variables_of(kernel: Array, metas: Mapping[str, Meta], bias: Array | None = 
         params["bias"] = jnp.asarray(bias, jnp.float32)
     collection = {}
     for tensor, meta in metas.items():
-        collection[f"{tensor}_scale"] = jnp.asarray([meta.scale], jnp.float32)
-        collection[f"{tensor}_amax_history"] = jnp.asarray(meta.history, jnp.float32)
+        collection[te_api.scale_leaf(tensor)] = jnp.asarray([meta.scale], jnp.float32)
+        collection[te_api.history_leaf(tensor)] = jnp.asarray(meta.history, jnp.float32)
     return {"params": params, **({te_api.metadata_collection(): collection} if collection else {})}
 
 
 def read_meta(metadata: Mapping[str, Any], tensor: str) -> Meta:
     """Metadata of one tensor out of TE's collection."""
-    return Meta(np.float32(metadata[f"{tensor}_scale"][0]), np.asarray(metadata[f"{tensor}_amax_history"]))
+    return Meta(np.float32(metadata[te_api.scale_leaf(tensor)][0]), np.asarray(metadata[te_api.history_leaf(tensor)]))
 
 
 def with_amax(amax: float, shape: tuple[int, int], seed: int) -> Array:

@@ -3,19 +3,37 @@
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from mnist_fp8 import te_api
 from support.assertions import assert_close, assert_equal
 from support.layers import read_meta
-from support.oracles import FORMATS, FP8_MAX, Meta, next_meta
+from support.oracles import FORMATS, FP8_MAX, Meta, next_meta, next_meta_before_2_3
 from support.tolerances import scale_tolerance
+
+
+def meta_of(scale: float, history: tuple[float, ...] = (0, 1, 2, 3)) -> Meta:
+    """Metadata with which the next step uses ``scale``, whatever the history says.
+
+    Before TE 2.3 a step's scale follows from the history that it is given: there, the history has to be empty.
+    """
+    if not te_api.metadata_dialect().stores_next_scale:
+        history = (0,) * len(history)
+    return Meta(np.float32(scale), np.asarray(history, np.float32))
+
+
+def newest(meta: Meta) -> float:
+    """The newest amax of a history."""
+    return float(meta.history[-1 if te_api.metadata_dialect().stores_next_scale else 0])
 
 
 def next_metas(metas: Mapping[str, Meta], amaxes: Mapping[str, float], options: Mapping[str, Any]) -> dict[str, Meta]:
     """The oracle's metadata after a step that saw the given amaxes, by tensor, under a recipe's options."""
     formats = FORMATS[options.get("fp8_format", "HYBRID")]
     margin, algo = options.get("margin", 0), options.get("amax_compute_algo", "max")
+    following = next_meta if te_api.metadata_dialect().stores_next_scale else next_meta_before_2_3
     return {
-        tensor: next_meta(metas[tensor], amax, fp8_max=FP8_MAX[formats[tensor]], margin=margin, algo=algo)
+        tensor: following(metas[tensor], amax, fp8_max=FP8_MAX[formats[tensor]], margin=margin, algo=algo)
         for tensor, amax in amaxes.items()
     }
 

@@ -6,11 +6,13 @@ Micikevicius et al., "FP8 Formats for Deep Learning" (2022): E4M3 reaches 448, E
 """
 
 import dataclasses
+from importlib import metadata
 from typing import Any
 
 import ml_dtypes
 import numpy as np
 import numpy.typing as npt
+from packaging.version import Version
 
 Array = npt.NDArray[Any]
 
@@ -24,6 +26,9 @@ FORMATS = {
 """For each of the recipes' formats, what each tensor is quantized to."""
 
 TENSORS = ("x", "kernel", "grad")
+
+ROUNDS_TWICE = Version(metadata.version("jax")) < Version("0.7")
+"""Whether JAX rounds float32 to float8 by way of float16 on a CPU: four numbers in a thousand differ."""
 
 
 def quantize(tensor: Array, scale: float, dtype: str) -> Array:
@@ -39,16 +44,19 @@ def quantize(tensor: Array, scale: float, dtype: str) -> Array:
     """
     scaled = tensor.astype(np.float32) * np.float32(scale)
     saturated = np.clip(scaled, -FP8_MAX[dtype], FP8_MAX[dtype])
+    if ROUNDS_TWICE:
+        saturated = saturated.astype(np.float16)
     return saturated.astype(getattr(ml_dtypes, dtype)).astype(np.float64)
 
 
 @dataclasses.dataclass(frozen=True)
 class Meta:
-    """Delayed-scaling metadata of one tensor, as stored between steps since TE 2.3.
+    """Delayed-scaling metadata of one tensor, as stored between steps.
 
     Attributes:
-        scale: what the next step multiplies the tensor by.
-        history: amaxes of past steps, float32; entry 0 is a free slot (zero), the last entry the newest.
+        scale: what the next step multiplies the tensor by; before TE 2.3, what the last one did.
+        history: amaxes of past steps, float32; entry 0 is a free slot (zero), the last entry the newest. Before TE 2.3,
+            entry 0 is the newest, followed by the others from the oldest on.
     """
 
     scale: np.float32
@@ -61,19 +69,33 @@ def initial_meta(length: int) -> Meta:
 
 
 def next_meta(meta: Meta, amax: float, *, fp8_max: float, margin: int = 0, algo: str = "max") -> Meta:
-    """Metadata after a step that saw ``amax``.
+    """Metadata after a step that saw ``amax``: its scale is the next step's.
 
     The scale follows from the largest amax of the window (``max``) or from this step's (``most_recent``). A window
     amax that is zero, infinite or not a number leaves the scale as it is.
     """
     window = np.concatenate([[np.float32(amax)], meta.history[1:]]).astype(np.float32)
+    scale = _scale_of(window, meta.scale, fp8_max, margin, algo)
+    rolled = np.concatenate([[np.float32(0)], window[2:], window[:1]]) if len(window) > 1 else np.zeros(1, np.float32)
+    return Meta(scale, rolled.astype(np.float32))
+
+
+def next_meta_before_2_3(meta: Meta, amax: float, *, fp8_max: float, margin: int = 0, algo: str = "max") -> Meta:
+    """Metadata as TE stored them before 2.3, after a step that saw ``amax``: their scale is the one it used.
+
+    It follows from the history that the step was given, in the same way.
+    """
+    rolled = np.roll(meta.history, -1).astype(np.float32)
+    rolled[0] = np.float32(amax)
+    return Meta(_scale_of(meta.history, meta.scale, fp8_max, margin, algo), rolled)
+
+
+def _scale_of(window: Array, scale: np.float32, fp8_max: float, margin: int, algo: str) -> np.float32:
     chosen = np.max(window) if algo == "max" else window[0]
-    scale = meta.scale
     if np.isfinite(chosen) and chosen > 0:
         with np.errstate(over="ignore"):  # an amax below 448 / float32's largest gives an infinite scale
             scale = np.float32(np.float32(fp8_max) / chosen) / np.float32(2**margin)
-    rolled = np.concatenate([[np.float32(0)], window[2:], window[:1]]) if len(window) > 1 else np.zeros(1, np.float32)
-    return Meta(np.float32(scale), rolled.astype(np.float32))
+    return np.float32(scale)
 
 
 def current_scale(tensor: Array, dtype: str) -> np.float32:

@@ -1,0 +1,98 @@
+"""What is known of single releases: which tests they cannot pass, and why. Read from ``tests/expectations.toml``.
+
+Two kinds. *absent*: the release lacks what a test needs; the test is skipped, its claim not verified there. *defect*:
+the release has a known defect; the test has to fail there, and passing is an error (``strict``).
+"""
+
+import dataclasses
+import fnmatch
+import re
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+FILE = Path(__file__).parents[1] / "expectations.toml"
+
+_KEYS = {"tests", "releases", "kind", "reason", "remove"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Expectation:
+    """One entry.
+
+    Attributes:
+        tests: patterns of test names, such as ``test_file.py::test_name[*current*]``; ``*`` stands for anything.
+        releases: of Transformer Engine that it is about.
+        kind: ``absent`` or ``defect``.
+        reason: what the release lacks, or its defect, with the pull request or issue.
+        remove: when the entry is of no use any more.
+    """
+
+    tests: tuple[str, ...]
+    releases: SpecifierSet
+    kind: str
+    reason: str
+    remove: str
+
+    def concerns(self, release: str) -> bool:
+        """Whether it is about a release; a version that is none, such as an unknown one, is no release."""
+        try:
+            return self.releases.contains(release, prereleases=True)
+        except ValueError:
+            return False
+
+    def mark(self, release: str) -> pytest.MarkDecorator:
+        """What it does to a test in a release that it concerns."""
+        if self.kind == "absent":
+            return pytest.mark.skip(reason=f"needs {self.reason}; found Transformer Engine {release}")
+        return pytest.mark.xfail(reason=self.reason, strict=True)
+
+
+def load(path: Path = FILE) -> list[Expectation]:
+    """Read the entries.
+
+    Raises:
+        ValueError: an entry is wrong; the message says which and how.
+    """
+    entries = tomllib.loads(path.read_text()).get("expect", [])
+    return [_entry(number, raw) for number, raw in enumerate(entries, start=1)]
+
+
+def _entry(number: int, raw: dict[str, Any]) -> Expectation:
+    where = f"expectation {number} ({raw.get('reason', 'without a reason')})"
+    if set(raw) != _KEYS:
+        raise ValueError(f"{where}: keys are {', '.join(sorted(raw))}; expected {', '.join(sorted(_KEYS))}")
+    if raw["kind"] not in ("absent", "defect"):
+        raise ValueError(f"{where}: kind is {raw['kind']!r}; expected 'absent' or 'defect'")
+    try:
+        releases = SpecifierSet(raw["releases"])
+    except InvalidSpecifier as error:
+        raise ValueError(f"{where}: {error}") from error
+    return Expectation(tuple(raw["tests"]), releases, raw["kind"], raw["reason"], raw["remove"])
+
+
+def matches(pattern: str, name: str) -> bool:
+    """Whether a test's name fits a pattern; brackets mean themselves."""
+    return fnmatch.fnmatchcase(name, re.sub(r"\[", "[[]", pattern))
+
+
+def unmatched(expectations: Iterable[Expectation], names: Iterable[str]) -> list[str]:
+    """Patterns that fit none of the names: typing errors, or left over from a test that is gone."""
+    known = list(names)
+    patterns = {pattern for expectation in expectations for pattern in expectation.tests}
+    return sorted(pattern for pattern in patterns if not any(matches(pattern, name) for name in known))
+
+
+def marks_for(name: str, release: str, expectations: Iterable[Expectation]) -> list[pytest.MarkDecorator]:
+    """The marks that a test gets in a release; only what it lacks, where something is absent."""
+    found = [
+        expectation
+        for expectation in expectations
+        if expectation.concerns(release) and any(matches(pattern, name) for pattern in expectation.tests)
+    ]
+    absent = [expectation for expectation in found if expectation.kind == "absent"]
+    return [expectation.mark(release) for expectation in absent or found]
