@@ -424,6 +424,23 @@ def train_and_evaluate(config: TrainConfig, watcher: Watcher | None = None) -> T
     return result
 
 
+def programs(config: TrainConfig) -> list[str]:
+    """Text of the programs that a run consists of, one training step and one evaluation, and its first parameters.
+
+    On a CPU they decide its numbers, together with the data and the versions of JAX and NumPy.
+    """
+    train_ds, test_ds = data.get_datasets(config.train_size, config.test_size, config.data_dir)
+    state, metadata = create_train_state(config)
+    images, labels = train_ds["image"][: config.batch_size], train_ds["label"][: config.batch_size]
+    test_batch = test_ds["image"][: config.test_batch_size], test_ds["label"][: config.test_batch_size]
+    counts = np.ones(config.test_batch_size, bool)
+    with mesh_context(config):
+        step = _train_step.lower(state, metadata, images, labels, jax.random.key(0))
+        evaluation = _eval_batch.lower(state, metadata, *test_batch, counts)
+    leaves = [np.asarray(leaf).tobytes().hex() for leaf in jax.tree.leaves((state.params, metadata))]
+    return [step.as_text(), evaluation.as_text(), *leaves]
+
+
 def _run_epochs(
     config: TrainConfig, train_ds: data.Dataset, test_ds: data.Dataset, result: TrainResult, watcher: Watcher
 ) -> None:

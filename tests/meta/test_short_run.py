@@ -1,0 +1,69 @@
+"""No program is run twice on the same data, and no other program is taken for it."""
+
+import dataclasses
+from pathlib import Path
+from typing import Any
+
+import jax.numpy as jnp
+import pytest
+
+from mnist_fp8 import te_api, train
+from mnist_fp8.config import RecipeConfig
+from support import short_run
+from support.short_run import Trained, trained
+
+pytestmark = pytest.mark.host
+
+TINY = dataclasses.replace(short_run.short_run("te-fp8-delayed"), train_size=32, test_size=400)
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(short_run, "cache_dir", lambda: tmp_path)
+
+
+def test_run_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    first = trained(TINY)
+    monkeypatch.setattr(train, "train_and_evaluate", None)  # whoever calls it fails
+    assert trained(TINY) == first
+    with pytest.raises(TypeError):  # Control: another seed is another run
+        trained(dataclasses.replace(TINY, seed=2))
+
+
+def test_numbers_that_are_not_finite_are_kept_as_such(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(short_run, "_train", lambda _config: Trained("diverged", float("nan"), float("nan")))
+    first, second = trained(TINY), trained(TINY)
+    assert first.status == second.status == "diverged"
+    assert second.test_accuracy != second.test_accuracy, "NaN stays NaN, which passes no threshold"
+
+
+CHANGES: dict[str, Any] = {
+    "another recipe": dataclasses.replace(TINY, recipe=RecipeConfig(margin=1)),
+    "another learning rate": dataclasses.replace(TINY, learning_rate=0.02),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_another_configuration_is_another_run(change: str) -> None:
+    assert short_run._key(CHANGES[change]) != short_run._key(TINY)
+
+
+def test_key_is_the_same_every_time() -> None:
+    # Control.
+    assert short_run._key(TINY) == short_run._key(TINY)
+
+
+def test_another_program_of_transformer_engine_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A layer that computes something else, with the same parameters."""
+    before = short_run._key(TINY)
+    layer = te_api._dense_class()
+    call = layer.__call__
+    monkeypatch.setattr(layer, "__call__", lambda self, x: call(self, x) * jnp.bfloat16(1.5))
+    assert short_run._key(TINY) != before
+
+
+def test_other_first_parameters_are_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = short_run._key(TINY)
+    make = te_api.dense_general
+    monkeypatch.setattr(te_api, "dense_general", lambda **fields: make(bias_init=lambda *_: jnp.ones(_[1]), **fields))
+    assert short_run._key(TINY) != before
