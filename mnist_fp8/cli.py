@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from typing import NoReturn
 
 from mnist_fp8 import __version__
-from mnist_fp8.commands import bisect, matrix, stacks, train, verify
+from mnist_fp8.commands import bisect, matrix, run, stacks, train, verify
 from mnist_fp8.commands.common import COULD_NOT_RUN, DID_NOT_HOLD, INTERRUPTED
 from mnist_fp8.config import ConfigError
 
@@ -60,6 +60,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mnist-fp8", description="Verify Transformer Engine's FP8 training in JAX.")
     parser.add_argument("--version", action="version", version=f"mnist-fp8 {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (train, verify, matrix, bisect, stacks):
+    for command in (train, verify, matrix, bisect, run, stacks):
         command.add(commands)
     return parser

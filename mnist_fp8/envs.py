@@ -111,12 +111,13 @@ def parse_subject(text: str) -> Subject:
         return _folder_subject(path)
     if path.is_file():
         return interpreter_subject(path)
-    if not _is_version(text):
+    if not _is_version(text.removeprefix("te")):  # as tox names its environments
         raise ConfigError(
             f"{text!r} is no Transformer Engine: expected a version such as {releases()[-1]}, or an existing wheel,"
             " folder that holds transformer_engine, or Python interpreter"
         )
-    version = next((known for known in releases() if Version(known) == Version(text)), text)
+    named = Version(text.removeprefix("te"))
+    version = next((known for known in releases() if Version(known) == named), str(named))
     return Subject(SubjectKind.RELEASE, version, version)
 
 
@@ -418,12 +419,18 @@ class Environment:
             OSError: there is no such program.
             KeyboardInterrupt: interrupted, or `stop_all` was called; the command and its children are gone.
         """
+        return _execute(self.command(command), cwd=cwd, timeout=timeout, environ=self.environ, output=output)
+
+    def command(self, words: Sequence[str]) -> list[str]:
+        """A command with its program found here: a new process would look it up on our own ``PATH``."""
+        return [shutil.which(words[0], path=self.environ["PATH"]) or words[0], *words[1:]]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """All environment variables of a run: ours, and what this environment needs."""
         inherited = _inherited()
         path = os.pathsep.join([str(self.python.parent), inherited.get("PATH", os.defpath)])
-        environ = inherited | {"PATH": path, **self.variables}
-        # Popen would look the program up on our own PATH.
-        program = shutil.which(command[0], path=path) or command[0]
-        return _execute([program, *command[1:]], cwd=cwd, timeout=timeout, environ=environ, output=output)
+        return inherited | {"PATH": path, **self.variables}
 
 
 # --- environments --------------------------------------------------------------------------------------------------

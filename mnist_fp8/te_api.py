@@ -310,7 +310,12 @@ def update_fp8_metas(variables: Variables, grads: Variables, step: Any, interval
 
 def mesh_resource(**axes: str) -> Any:  # noqa: ANN401 - TE's MeshResource
     """TE's ``MeshResource``; keyword ``dp_resource="data"`` says that mesh axis ``data`` is for data parallelism."""
-    return engine().module.MeshResource(**axes)
+    return _mesh_resource_class()(**axes)
+
+
+def _mesh_resource_class() -> Any:  # noqa: ANN401
+    module = engine().module
+    return module.MeshResource if hasattr(module, "MeshResource") else module.ShardingResource  # until 1.0
 
 
 @contextlib.contextmanager
@@ -352,7 +357,7 @@ def extend_logical_axis_rules(rules: tuple[tuple[str, str | None], ...] = ()) ->
 
 def mesh_axes() -> tuple[str, ...]:
     """Kinds of parallelism that the installed TE knows, such as ``dp`` and ``fsdp``."""
-    names = (field.name for field in dataclasses.fields(engine().module.MeshResource))
+    names = (field.name for field in dataclasses.fields(_mesh_resource_class()))
     return tuple(name.removesuffix("_resource") for name in names)
 
 
@@ -370,9 +375,11 @@ def autocast(*, enabled: bool, recipe: object = None, resource: object = None) -
     """
     _forget_the_last_recipe()
     context = getattr(engine().module, "autocast", None) or engine().module.fp8_autocast
-    recipe_argument = "recipe" if "recipe" in inspect.signature(context).parameters else "fp8_recipe"
+    known = inspect.signature(context).parameters
+    recipe_argument = "recipe" if "recipe" in known else "fp8_recipe"
+    resource_argument = "mesh_resource" if "mesh_resource" in known else "sharding_resource"
     resource = mesh_resource() if resource is None else resource
-    with context(enabled=enabled, mesh_resource=resource, **{recipe_argument: recipe}):
+    with context(enabled=enabled, **{recipe_argument: recipe, resource_argument: resource}):
         yield
 
 

@@ -606,3 +606,39 @@ def test_bisect_between_releases_that_do_not_differ_is_one_line(outcomes_of: dic
     assert outcomes_of == {}
     assert exit_code(["bisect", "--good", "2.3.0", "--bad", "2.20.2", "--claim", "kernels"]) == 2
     assert capsys.readouterr().err == "mnist-fp8: error: 2.3.0 and 2.20.2 do not differ: holds (1 passed)\n"
+
+
+# --- run -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment of the running Python."""
+
+    def prepare(subject: envs.Subject, *, jax: str | None = None) -> envs.Environment:
+        return envs.Environment(subject, Path(sys.executable), jax or "", "", "d", {"OF_THE": "environment"})
+
+    monkeypatch.setattr(envs, "prepare", prepare)
+
+
+@pytest.mark.usefixtures("own_environment")
+def test_run_runs_a_command_in_the_environment_and_returns_its_exit_code(tmp_path: Path) -> None:
+    write = f"pathlib.Path({str(tmp_path / 'x')!r}).write_text(os.environ['OF_THE'])"
+    code = f"import os, pathlib; {write}; raise SystemExit(7)"
+    assert exit_code(["run", "2.19.0", "--", "python", "-c", code]) == 7
+    assert (tmp_path / "x").read_text() == "environment"
+
+
+@pytest.mark.usefixtures("own_environment")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "there is no command to run; put it after --"),
+        (["--", "no-such-program"], "cannot be run: no-such-program"),
+    ],
+    ids=["nothing", "no such program"],
+)
+def test_run_without_a_command_is_one_line(words: list[str], message: str, capsys: Captured) -> None:
+    assert exit_code(["run", "2.19.0", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

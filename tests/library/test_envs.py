@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -19,7 +20,7 @@ from packaging.version import Version
 from mnist_fp8 import envs
 from mnist_fp8.config import ConfigError
 from mnist_fp8.envs import EnvError, Environment, Subject, SubjectKind
-from support.subprocesses import run_code
+from support.subprocesses import ROOT, run_code
 
 RELEASE = Subject(SubjectKind.RELEASE, "2.19.0", "2.19.0")
 
@@ -96,7 +97,9 @@ def here(**variables: str) -> Environment:
 # --- subjects ------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("text", "version"), [("2.19.0", "2.19.0"), ("2.19", "2.19.0"), ("99.1", "99.1")])
+@pytest.mark.parametrize(
+    ("text", "version"), [("2.19.0", "2.19.0"), ("2.19", "2.19.0"), ("te2.19.0", "2.19.0"), ("99.1", "99.1")]
+)
 def test_version_is_a_release(text: str, version: str) -> None:
     subject = envs.parse_subject(text)
     assert subject == Subject(SubjectKind.RELEASE, version, version)
@@ -604,3 +607,9 @@ def test_importing_is_cheap() -> None:
     heavy = ("jax", "numpy", "uv", "rich", "transformer_engine")
     code = f"import sys, mnist_fp8.envs\nprint([name for name in {heavy!r} if name in sys.modules])"
     assert run_code(code).strip() == "[]"
+
+
+def test_tox_names_every_known_release() -> None:
+    named = re.search(r"^\[testenv:te\{(.*)\}\]$", (ROOT / "tox.ini").read_text(), re.MULTILINE)
+    assert named, "there are no such environments"
+    assert tuple(named[1].split(",")) == envs.releases()

@@ -415,9 +415,22 @@ class ReleaseUntil17(SimpleNamespace):
                 "fp8_meta_collection": {"fp8_meta_scale": state["fp8_meta_collection"]["fp8_meta_amax"] * 2},
             }
 
-        helper = SimpleNamespace(FP8_COLLECTION_NAME="fp8_meta_collection")
+        @contextlib.contextmanager
+        def fp8_autocast(enabled: bool, fp8_recipe: object, sharding_resource: object) -> Iterator[None]:  # noqa: FBT001
+            self.calls.append((enabled, fp8_recipe, sharding_resource))
+            yield
+
+        made = jax.jit(lambda metas: metas)
+        helper = SimpleNamespace(FP8_COLLECTION_NAME="fp8_meta_collection", _update_fp8_metas_impl=made)
         fp8 = SimpleNamespace(FP8Helper=helper)
-        super().__init__(fp8=fp8, update_fp8_metas=update_fp8_metas, DenseGeneral="the layer")
+        self.calls: list[tuple[Any, ...]] = []
+        super().__init__(
+            fp8=fp8,
+            update_fp8_metas=update_fp8_metas,
+            DenseGeneral="the layer",
+            fp8_autocast=fp8_autocast,
+            ShardingResource=lambda **axes: axes,
+        )
 
 
 @pytest.fixture
@@ -434,6 +447,13 @@ def test_until_1_7_metadata_are_made_by_the_function_that_users_call() -> None:
     assert te_api.update_fp8_metas(variables, grads, 0) == {"fp8_meta_scale": 42}
     kept, updated = (te_api.update_fp8_metas(variables, grads, step, interval=3) for step in (1, 2))
     assert (kept, updated) == ({"fp8_meta_scale": 1}, {"fp8_meta_scale": 42})
+
+
+@pytest.mark.usefixtures("until_1_7")
+def test_until_1_0_autocast_takes_a_sharding_resource() -> None:
+    with te_api.autocast(enabled=True, recipe="a recipe", resource=te_api.mesh_resource(dp_resource="dp")):
+        pass
+    assert te_api.engine().module.calls == [(True, "a recipe", {"dp_resource": "dp"})]
 
 
 @pytest.mark.usefixtures("until_1_7")
