@@ -209,7 +209,8 @@ class ReleaseTable:
         fits = console.measure(table, options=options.update(max_width=10_000)).maximum <= options.max_width
         numbers = [str(number) for number, _ in enumerate(names, 1)]
         yield table if fits else self._table(numbers, box=rich.box.SIMPLE_HEAD, with_jax=False)
-        yield Text(" ".join(f"{SYMBOLS[verdict]} {verdict.value}  " for verdict in Verdict) + "n? tests not verified")
+        legend = " ".join(f"{SYMBOLS[verdict]} {verdict.value}  " for verdict in Verdict)
+        yield Text(legend + ("n? tests not verified" if fits else "✓? some tests not verified"))
         if not fits:
             yield Text("\n".join(f"{number:>2}  {name}" for number, name in enumerate(names, 1)))
 
@@ -221,16 +222,19 @@ class ReleaseTable:
         for heading in headings:
             table.add_column(heading, justify="center", no_wrap=True)
         for each in self.verifications:
-            table.add_row(each.te, *([each.jax] if with_jax else []), *(_mark(claim) for claim in each.claims))
+            marks = (_mark(claim, counted=with_jax) for claim in each.claims)
+            table.add_row(each.te, *([each.jax] if with_jax else []), *marks)
         return table
 
 
-def _mark(claim: ClaimResult) -> Text:
-    skipped = len(claim.of(Outcome.SKIPPED))
-    unsure = f" {skipped}?" if skipped and claim.verdict is not Verdict.NOT_VERIFIED else ""
-    broken = f" {len(claim.of(Outcome.FAILED))}" if claim.verdict is Verdict.BROKEN else ""
-    text = Text(SYMBOLS[claim.verdict] + broken, STYLES[claim.verdict])
-    return text.append(unsure, "dim")
+def _mark(claim: ClaimResult, *, counted: bool) -> Text:
+    """The verdict's symbol, and how many tests failed and were not verified; or, in little room, that some were not."""
+    skipped = len(claim.of(Outcome.SKIPPED)) if claim.verdict is not Verdict.NOT_VERIFIED else 0
+    failed = len(claim.of(Outcome.FAILED))
+    text = Text(SYMBOLS[claim.verdict], STYLES[claim.verdict])
+    if counted and failed:
+        text.append(f" {failed}")
+    return text.append(f" {skipped}?" if counted else "?", "dim") if skipped else text
 
 
 def explain(verification: Verification) -> Iterator[Text]:
@@ -342,14 +346,10 @@ def _markdown_facts(found: Sequence[Fact]) -> list[str]:
         return []
     lines = ["", "## What each release does", "", "| fact | from the oldest to the newest |", "|---|---|"]
     for fact in found:
-        values = [f"{_literal(value)} ({releases})" for value, releases in fact.values]
-        lines.append(_row_of_fact(fact, values))
+        name = f"**{fact.name}**" if fact.changes else fact.name
+        shown = " <br> ".join(f"{releases}: {_literal(value)}" for value, releases in fact.values)
+        lines.append(f"| {name} | {shown} |")
     return lines
-
-
-def _row_of_fact(fact: Fact, values: Sequence[str]) -> str:
-    shown = " **→** ".join(f"**{value}**" if fact.changes else value for value in values)
-    return f"| {fact.name} | {shown} |"
 
 
 def html(judged: Sequence[Judged]) -> str:

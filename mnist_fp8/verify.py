@@ -17,9 +17,11 @@ from mnist_fp8.config import ConfigError, cache_dir
 from mnist_fp8.envs import Ended, EnvError, Environment, stage
 from mnist_fp8.records import ClaimResult, Outcome, RecordError, TestResult, Verification
 
-TIMEOUT_S = 20 * 60.0
-"""For all claims of one Transformer Engine."""
-MEASURE_TIMEOUT_S = 5 * 60.0
+TIMEOUT_S = 15 * 60.0
+"""For all claims of one Transformer Engine. Two cores take two minutes."""
+TEST_TIMEOUT_S = 150
+"""For one test. The slowest, a training run, takes half a minute."""
+MEASURE_TIMEOUT_S = 2 * 60.0
 COLLECT_TIMEOUT_S = 60.0
 MAX_RESTARTS = 50
 """Test processes that may die before the run gives up on a Transformer Engine."""
@@ -169,6 +171,7 @@ def _arguments(records: Path, claims: Sequence[str], workers: int) -> list[str]:
     return [
         *("-p", "no:cacheprovider", "--tb=short", f"--report-log={records}"),
         *("-n", str(max(1, workers)), f"--max-worker-restart={MAX_RESTARTS}", "--timeout-method=thread"),
+        f"--timeout={TEST_TIMEOUT_S}",
         *(_file(claim) for claim in claims),
     ]
 

@@ -14,7 +14,6 @@ from typing import Any
 
 import filelock
 import pytest
-import uv as uv_package
 from packaging.version import Version
 
 from mnist_fp8 import envs
@@ -48,7 +47,7 @@ class FakeUv:
     def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         self._program, self._log = folder / "uv", folder / "uv.log"
         self.behave()
-        monkeypatch.setattr(uv_package, "find_uv_bin", lambda: str(self._program))
+        monkeypatch.setattr("uv.find_uv_bin", lambda: str(self._program))
 
     def behave(self, fails: str = "", message: str = "", **distributions: str) -> None:
         """Fail when asked with an argument, or make environments that have other packages."""

@@ -179,6 +179,16 @@ def test_release_table_names_claims_where_there_is_room_and_numbers_them_elsewhe
     assert max(map(len, narrow.splitlines())) <= 28
 
 
+def test_narrow_release_table_has_a_column_for_every_claim() -> None:
+    """A terminal of 80 columns and a dozen claims, each partly verified: none may be dropped."""
+    tests = (TestResult("t::a", PASSED), TestResult("t::b", SKIPPED, "needs more"))
+    many = verification("2.6.0.post1", *(ClaimResult(f"a_claim_with_a_long_name_{n}", tests) for n in range(1, 13)))
+    lines = printed(report.ReleaseTable([many]), 80).splitlines()
+    heading, row = (next(line.split() for line in lines if name in line) for name in (" TE ", "2.6.0.post1"))
+    assert heading == ["TE", *map(str, range(1, 13))]
+    assert row == ["2.6.0.post1", *12 * ["✓?"]]
+
+
 def test_explanation_says_what_broke_and_what_was_not_verified() -> None:
     lines = [line.plain for line in report.explain(RELEASES[0])]
     assert lines == [
@@ -221,7 +231,7 @@ def test_markdown_links_each_cell_to_evidence_that_is_there() -> None:
     assert "| 2.3.0 | 0.5.0 | 0.10.4 | holds | holds |" in text
     assert set(re.findall(r"\(#(\w+)\)", text)) == set(re.findall(r'<a id="(\w+)">', text)) == {"e1", "e2"}
     assert "- **Not judged:** TE 2.4.0: there is no \\<network\\>" in text
-    assert "| history | **16 (2.1.0 to 2.2.0)** **→** **1024 (2.3.0)** |" in text
+    assert "| **history** | 2.1.0 to 2.2.0: 16 <br> 2.3.0: 1024 |" in text
     assert "`mnist-fp8 verify 2.1.0 --claim parity`" in text
 
 

@@ -29,10 +29,10 @@ def environment(python: str = sys.executable, digest: str = "d", **variables: st
     return Environment(subject, Path(python), "0.5.0", "0.10.4", digest, variables)
 
 
-def suite(folder: Path, conftest: str = "", settings: str = "", **claims: str) -> Path:
+def suite(folder: Path, conftest: str = "", **claims: str) -> Path:
     """Write a suite of those claims."""
     (folder / "tests" / "claims").mkdir(parents=True)
-    (folder / "pytest.ini").write_text(f"[pytest]\naddopts = -ra --strict-config\n{settings}\n")
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = -ra --strict-config\n")
     (folder / "conftest.py").write_text(textwrap.dedent(conftest))
     for name, code in claims.items():
         (folder / "tests" / "claims" / f"test_{name}.py").write_text(textwrap.dedent(code))
@@ -171,10 +171,9 @@ def test_run_that_hangs_is_ended_and_what_it_left_is_broken(tmp_path: Path) -> N
     assert reason(found.claim("second"), "test_never") == found.problem
 
 
-def test_test_that_hangs_is_one_broken_test(tmp_path: Path) -> None:
-    folder = suite(
-        tmp_path, settings="timeout = 1", a="import time\ndef test_hangs(): time.sleep(60)\ndef test_later(): pass"
-    )
+def test_test_that_hangs_is_one_broken_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(verify, "TEST_TIMEOUT_S", 1)
+    folder = suite(tmp_path, a="import time\ndef test_hangs(): time.sleep(60)\ndef test_later(): pass")
     found = judged(folder, "a")
     assert outcomes(found.claim("a")) == {"test_hangs": FAILED, "test_later": PASSED}
     assert (
@@ -365,7 +364,7 @@ def test_result_that_cannot_be_kept_is_one_line(runs: list[Any], tmp_path: Path)
         (ended(0, '{"history": 1024, "recipe": "D"}', "a warning"), {"history": "1024", "recipe": "D"}, ""),
         (ended(1, "", "Traceback\nValueError: no\n"), {}, "ValueError: no"),
         (ended(0, "nothing of use"), {}, "what was measured is no JSON: nothing of use"),
-        (ended(-9, timed_out=True), {}, "measuring took more than 300 s"),
+        (ended(-9, timed_out=True), {}, "measuring took more than 120 s"),
     ],
 )
 def test_facts_that_cannot_be_measured_are_none_and_the_reason(
