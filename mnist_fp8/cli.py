@@ -5,8 +5,11 @@ was not computed in FP8); 2 it could not run; 3 nothing was verified; 130 interr
 """
 
 import argparse
+import contextlib
+import signal
 import sys
-from collections.abc import Sequence
+import threading
+from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from mnist_fp8 import __version__
@@ -26,7 +29,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
     args = _parser().parse_args(argv)
     try:
-        code: int = args.run(args)
+        with _ended_like_interrupted():
+            code: int = args.run(args)
     except KeyboardInterrupt:
         print("mnist-fp8: interrupted before all results were written", file=sys.stderr)
         return INTERRUPTED
@@ -37,6 +41,19 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"mnist-fp8: error: {' '.join(str(error).split())}", file=sys.stderr)
         return failed
     return code
+
+
+@contextlib.contextmanager
+def _ended_like_interrupted() -> Iterator[None]:
+    """Have SIGTERM, by which CI ends a job, do what Ctrl-C does: children are ended, and what is done is kept."""
+    if threading.current_thread() is not threading.main_thread():  # only that one may set a handler
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _exit_code(error: Exception) -> int | None:

@@ -47,8 +47,10 @@ def judge_all(cells: Sequence[Cell], work: Work, *, jobs: int, watcher: Watcher)
         InterruptedMatrixError: Ctrl-C; all processes have ended.
     """
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        futures = [pool.submit(_judge, cell, work, watcher) for cell in cells]
+        futures: list[concurrent.futures.Future[Judged]] = []
         try:
+            for cell in cells:  # Ctrl-C may come while these are started
+                futures.append(pool.submit(_judge, cell, work, watcher))  # noqa: PERF401
             return [future.result() for future in futures]
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)

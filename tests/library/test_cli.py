@@ -11,6 +11,7 @@ import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -606,6 +607,18 @@ def test_bisect_between_releases_that_do_not_differ_is_one_line(outcomes_of: dic
     assert outcomes_of == {}
     assert exit_code(["bisect", "--good", "2.3.0", "--bad", "2.20.2", "--claim", "kernels"]) == 2
     assert capsys.readouterr().err == "mnist-fp8: error: 2.3.0 and 2.20.2 do not differ: holds (1 passed)\n"
+
+
+def test_sigterm_ends_like_ctrl_c(outcomes_of: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Continuous integration ends a job so; a child that hangs may not stay behind."""
+    stopped: list[bool] = []
+    monkeypatch.setattr(envs, "stop_all", lambda: stopped.append(True))
+    monkeypatch.setattr(matrix, "judge_one", lambda *_a, **_k: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(0.5))
+    before = signal.getsignal(signal.SIGTERM)
+    assert exit_code(["matrix", "--te", "2.19.0", "--jobs", "1"]) == 130
+    assert stopped
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not outcomes_of
 
 
 # --- run -----------------------------------------------------------------------------------------------------------
