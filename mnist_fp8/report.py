@@ -97,10 +97,15 @@ def reasons(claim: ClaimResult, version: str = "") -> tuple[Reason, ...]:
     grouped: dict[tuple[Outcome, str], list[str]] = {}
     for outcome in WORDS:
         for test in claim.of(outcome):
-            own = rf"(?<![\w.]){re.escape(version)}(?!\w|\.\d)"
-            text = re.sub(own, "this release", test.headline) if version else test.headline
+            text = _of_any_release(test.headline, version)
             grouped.setdefault((outcome, text), []).append(test.name)
     return tuple(Reason(outcome, text, tuple(names)) for (outcome, text), names in grouped.items())
+
+
+def _of_any_release(text: str, version: str) -> str:
+    """A text without the release's own version, so that neighbours that say the same are told together."""
+    own = rf"(?<![\w.]){re.escape(version)}(?!\w|\.\d)"
+    return re.sub(own, "this release", text) if version else text
 
 
 def evidence(verifications: Sequence[Verification]) -> list[Evidence]:
@@ -162,7 +167,9 @@ def facts(verifications: Sequence[Verification]) -> list[Fact]:
 
 
 def _values(name: str, verifications: Sequence[Verification]) -> tuple[tuple[str, str], ...]:
-    groups = itertools.groupby(verifications, lambda each: each.facts.get(name, NO_FACT))
+    groups = itertools.groupby(
+        verifications, lambda each: _of_any_release(each.facts.get(name, NO_FACT), f"Transformer Engine {each.version}")
+    )
     return tuple((value, span([each.te for each in group])) for value, group in groups)
 
 

@@ -152,6 +152,11 @@ def test_facts_are_runs_of_releases_and_those_that_change_come_first() -> None:
     assert (same.values, same.changes) == ((("1", "2.1.0 to 2.3.0"),), False)
 
 
+def test_facts_that_differ_in_the_name_of_the_release_only_are_one() -> None:
+    said = [verification(v, facts={"a": f"no recipe in Transformer Engine {v}"}) for v in ("2.1.0", "2.2.0")]
+    assert report.facts(said)[0].values == (("no recipe in this release", "2.1.0 to 2.2.0"),)
+
+
 def test_fact_that_a_release_lacks_is_a_change() -> None:
     found = report.facts([verification("1", facts={"a": "x"}), verification("2", facts={"b": "y"})])
     assert found[0].values == (("x", "1"), ("not there", "2"))
