@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_fp8 import bisect
+from mnist_fp8 import bisect, verify
 from mnist_fp8.bisect import Finding, State
 from mnist_fp8.config import ConfigError
 from mnist_fp8.envs import Ended, EnvError, Environment, Subject, SubjectKind
@@ -180,7 +180,7 @@ def test_command_is_judged_by_its_exit_code_as_git_does(
 
 def test_command_that_takes_too_long_cannot_be_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(Environment, "run", lambda *_args, **_options: Ended(-9, "", "", 1.0, timed_out=True))
-    assert bisect.command_probe(["x"], tmp_path)(ENVIRONMENT) == State("not done after 1200 s", None)
+    assert bisect.command_probe(["x"], tmp_path)(ENVIRONMENT) == State(f"not done after {verify.TIMEOUT_S:.0f} s", None)
 
 
 def test_command_that_is_not_there_is_refused(tmp_path: Path) -> None:
