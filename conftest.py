@@ -6,6 +6,7 @@ was *not verified*: its reason reads "needs X; found Y", and the summary counts 
 
 import os
 import shutil
+import signal
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,9 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 def pytest_configure(config: pytest.Config) -> None:
     """Prepare JAX, and refuse to verify kernels where there are none."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # A shell that starts the tests in the background has them, and all that they start, ignore Ctrl-C.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.collectonly:
         return  # collecting touches no device and loads no Transformer Engine
     import jax  # noqa: PLC0415
