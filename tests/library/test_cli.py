@@ -613,7 +613,13 @@ def test_sigterm_ends_like_ctrl_c(outcomes_of: dict[str, Any], monkeypatch: pyte
     """Continuous integration ends a job so; a child that hangs may not stay behind."""
     stopped: list[bool] = []
     monkeypatch.setattr(envs, "stop_all", lambda: stopped.append(True))
-    monkeypatch.setattr(matrix, "judge_one", lambda *_a, **_k: os.kill(os.getpid(), signal.SIGTERM) or time.sleep(0.5))
+
+    def judge_one(*_arguments: Any, **_options: Any) -> None:
+        time.sleep(0.2)  # until the main thread waits
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(matrix, "judge_one", judge_one)
     before = signal.getsignal(signal.SIGTERM)
     assert exit_code(["matrix", "--te", "2.19.0", "--jobs", "1"]) == 130
     assert stopped
