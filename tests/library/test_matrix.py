@@ -104,8 +104,9 @@ def test_ctrl_c_keeps_what_is_done_stops_what_runs_and_begins_nothing_more(not_s
         begun.append(cell[0].version)
         if cell[0].version == "1":
             return verification("1")
+        time.sleep(0.2)  # until the main thread waits for results
         os.kill(os.getpid(), signal.SIGINT)
-        assert not_stopped.wait(10), "the run in progress was not stopped"
+        assert not_stopped.wait(60), "the run in progress was not stopped"
         raise KeyboardInterrupt  # as `Environment.run` does then
 
     cells = [cell(str(number)) for number in range(1, 6)]
