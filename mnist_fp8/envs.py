@@ -760,10 +760,15 @@ def stage() -> Path:
     return home
 
 
-def _suite_files() -> dict[str, bytes]:
-    """The files of the stage, by their name in it. An installed package carries its tests in ``suite``."""
+def suite_source() -> Path:
+    """The folder with the tests: ``suite`` in an installed package, else the repository."""
     package = Path(__file__).parent
-    source = package / "suite" if (package / "suite").is_dir() else package.parent
+    return package / "suite" if (package / "suite").is_dir() else package.parent
+
+
+def _suite_files() -> dict[str, bytes]:
+    """The files of the stage, by their name in it."""
+    package, source = Path(__file__).parent, suite_source()
     if not (source / "tests" / "claims").is_dir():
         raise EnvError(f"the tests are missing in {source}: install mnist-fp8 again")
     code = {

@@ -6,6 +6,7 @@ what is right; facts of two releases are compared to find what changed. A fact t
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import json
 import sys
@@ -74,6 +75,7 @@ def _supported() -> str:
 # --- variables -----------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def _boxed_variables() -> Any:  # noqa: ANN401
     with _SHORT():
         return te_api.dense_general(features=16).init(jax.random.key(0), jnp.ones((16, 32), jnp.bfloat16))
@@ -92,6 +94,7 @@ def _raw_layer(**fields: Any) -> tuple[jax.Array, Mapping[str, Any]]:  # noqa: A
     return y, te_api.unbox(variables)["params"]
 
 
+@functools.cache
 def _stored(amaxes: tuple[float, ...]) -> list[tuple[float, list[float]]]:
     """Scale and history of ``x`` after each of some steps, with a history of four."""
     layer = te_api.dense_general(features=16, use_bias=False)
@@ -185,6 +188,7 @@ def _zeros() -> str:
 # --- programs ------------------------------------------------------------------------------------------------------
 
 
+@functools.cache
 def _gradient_program(mode: te_api.Autocast) -> Any:  # noqa: ANN401
     x, kernel, grad = (jnp.asarray(tensor, jnp.bfloat16) for tensor in _tensors((16, 32, 16)))
     return jax.make_jaxpr(lambda x, kernel, grad: _passes(mode, x, kernel.astype(jnp.float32), grad))(x, kernel, grad)

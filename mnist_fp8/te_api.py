@@ -391,9 +391,9 @@ def _forget_the_last_recipe() -> None:
     """
     module = engine().module
     if hasattr(module, "quantize"):
-        compute = module.quantize.quantizer.DelayedScaleQuantizer._compute_scale  # noqa: SLF001
-        if "margin" in inspect.signature(compute).parameters:
+        if hasattr(module.quantize, "get_global_quantize_recipe"):  # came with the repair; no private name is touched
             return
+        compute = module.quantize.quantizer.DelayedScaleQuantizer._compute_scale  # noqa: SLF001
     else:
         helper = module.fp8.FP8Helper
         compute = getattr(helper, "update_fp8_scale", None) or helper._update_fp8_metas_impl  # noqa: SLF001 - until 1.7

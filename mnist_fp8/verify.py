@@ -12,9 +12,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import mnist_fp8
 from mnist_fp8.config import ConfigError, cache_dir
-from mnist_fp8.envs import Ended, EnvError, Environment, stage
+from mnist_fp8.envs import Ended, EnvError, Environment, stage, suite_source
 from mnist_fp8.records import ClaimResult, Outcome, RecordError, TestResult, Verification
 
 TIMEOUT_S = 15 * 60.0
@@ -53,9 +52,8 @@ def default_jobs() -> int:
 
 def known_claims() -> tuple[str, ...]:
     """The names of all claims, by their files."""
-    package = Path(mnist_fp8.__file__).parent
-    root = package / "suite" if (package / "suite").is_dir() else package.parent
-    return tuple(sorted(file.stem.removeprefix("test_") for file in (root / "tests" / "claims").glob("test_*.py")))
+    files = (suite_source() / "tests" / "claims").glob("test_*.py")
+    return tuple(sorted(file.stem.removeprefix("test_") for file in files))
 
 
 def select_claims(names: Sequence[str]) -> tuple[str, ...]:
