@@ -5,7 +5,6 @@ was *not verified*: its reason reads "needs X; found Y", and the summary counts 
 """
 
 import os
-import shutil
 import signal
 from collections.abc import Callable
 from pathlib import Path
@@ -21,8 +20,6 @@ from hypothesis import Phase, settings
 CLAIMS = Path(__file__).parent / "tests" / "claims"
 CPU_DEVICES = 2
 """Virtual devices on a CPU, so that data parallelism can be verified there."""
-CACHED_BYTES = 256 * 2**20
-"""Compiled programs kept between runs; beyond that, they start over. A run of all claims makes 10 MB."""
 
 settings.register_profile("dev", max_examples=25, deadline=None)
 settings.register_profile("ci", max_examples=25, deadline=None, derandomize=True)
@@ -40,14 +37,11 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.collectonly:
         return  # collecting touches no device and loads no Transformer Engine
-    import jax  # noqa: PLC0415
-
     from mnist_fp8 import config as settings_  # noqa: PLC0415
-    from mnist_fp8 import te_api  # noqa: PLC0415
+    from mnist_fp8 import program_cache, te_api  # noqa: PLC0415
 
     _divide_cpu()
-    if not jax.config.values["jax_compilation_cache_dir"]:
-        _cache_programs(settings_.cache_dir() / "xla", is_worker=hasattr(config, "workerinput"))
+    program_cache.keep_programs(is_worker=hasattr(config, "workerinput"))
 
     try:
         kind = te_api.engine().kind
@@ -67,19 +61,6 @@ def _divide_cpu() -> None:
     else:  # before JAX 0.5
         flags = os.environ.get("XLA_FLAGS", "")
         os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={CPU_DEVICES}".strip()
-
-
-def _cache_programs(folder: Path, *, is_worker: bool) -> None:
-    """Keep compiled programs from run to run: most of the suite's time is compilation.
-
-    JAX could limit the folder itself, but then reads all of it whenever it adds a program.
-    """
-    import jax  # noqa: PLC0415
-
-    if not is_worker and sum(file.stat().st_size for file in folder.glob("*")) > CACHED_BYTES:
-        shutil.rmtree(folder, ignore_errors=True)
-    jax.config.update("jax_compilation_cache_dir", str(folder))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
 
 
 def selects_gpu(expression: str) -> bool:

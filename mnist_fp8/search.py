@@ -19,7 +19,7 @@ from mnist_fp8.config import ConfigError
 
 _OLDEST_JAX = Version("0.4.31")
 """JAX when Transformer Engine 1.10, the oldest known, was released."""
-_SMOKE = ("python", "-c", "from mnist_fp8 import measure; measure.smoke()")
+_SMOKE = ("python", "-c", "from mnist_fp8 import facts; facts.smoke()")
 _SMOKE_TIMEOUT_S = 300
 
 

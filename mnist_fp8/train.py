@@ -250,9 +250,14 @@ def update_model(state: TrainState, grads: Mapping[str, Any], metadata: Metadata
 
 
 @jax.jit
-def _train_step(
-    state: TrainState, metadata: Metadata, images: jax.Array, labels: jax.Array, key: jax.Array
+def train_step(
+    state: TrainState, metadata: Metadata, images: ArrayLike, labels: ArrayLike, key: jax.Array
 ) -> tuple[TrainState, Metadata, jax.Array, jax.Array]:
+    """Take one training step on a batch; ``key`` decides dropout and stochastic rounding.
+
+    Returns:
+        The new state and metadata, mean loss and accuracy.
+    """
     dropout, stochastic_rounding = jax.random.split(key)
     rngs = {"dropout": dropout, "sr_rng": stochastic_rounding}
     grads, loss, accuracy = apply_model(state, images, labels, metadata, rngs)
@@ -292,7 +297,7 @@ def train_epoch(
     for step in range(steps):
         batch = order[step * batch_size : (step + 1) * batch_size]
         images, labels = train_ds["image"][batch], train_ds["label"][batch]
-        state, metadata, loss, accuracy = _train_step(state, metadata, images, labels, keys[step])
+        state, metadata, loss, accuracy = train_step(state, metadata, images, labels, keys[step])
         losses.append(loss)
         accuracies.append(accuracy)
         if (step + 1) % _STEPS_IN_FLIGHT == 0 or step + 1 == steps:
@@ -435,7 +440,7 @@ def programs(config: TrainConfig) -> list[str]:
     test_batch = test_ds["image"][: config.test_batch_size], test_ds["label"][: config.test_batch_size]
     counts = np.ones(config.test_batch_size, bool)
     with mesh_context(config):
-        step = _train_step.lower(state, metadata, images, labels, jax.random.key(0))
+        step = train_step.lower(state, metadata, images, labels, jax.random.key(0))
         evaluation = _eval_batch.lower(state, metadata, *test_batch, counts)
     leaves = [np.asarray(leaf).tobytes().hex() for leaf in jax.tree.leaves((state.params, metadata))]
     return [step.as_text(), evaluation.as_text(), *leaves]

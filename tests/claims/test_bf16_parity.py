@@ -19,9 +19,10 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mnist_fp8 import te_api, train
+from mnist_fp8 import oracles, te_api, train
 from mnist_fp8.config import Precision, TrainConfig
-from support import oracles
+from mnist_fp8.layers import BF16, Step, dense_layer, dense_step
+from mnist_fp8.tolerances import BF16_NET, product_tolerance, rounding_tolerance
 from support.assertions import (
     assert_close,
     assert_close_norm,
@@ -30,9 +31,7 @@ from support.assertions import (
     assert_trees_close_norm,
     assert_trees_equal,
 )
-from support.layers import BF16, Step, dense_layer, dense_step
 from support.strategies import DenseCase, dense_cases
-from support.tolerances import BF16_NET, product_tolerance, rounding_tolerance
 
 CASES = [
     DenseCase(batch=(1,), contracted=(16,), features=(16,), use_bias=True),

@@ -17,11 +17,11 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mnist_fp8 import te_api, train
 from mnist_fp8.config import Precision, RecipeConfig, TrainConfig
+from mnist_fp8.layers import Step, dense_layer, dense_step, variables_of
+from mnist_fp8.oracles import TENSORS
+from mnist_fp8.tolerances import BF16_NET, PARTIAL_SUMS
 from support.assertions import assert_close_norm, assert_trees_close_norm, assert_trees_equal
-from support.layers import Step, dense_layer, dense_step, variables_of
 from support.metadata import meta_of
-from support.oracles import TENSORS
-from support.tolerances import BF16_NET, PARTIAL_SUMS
 
 pytestmark = pytest.mark.devices(2)
 

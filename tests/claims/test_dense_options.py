@@ -21,12 +21,12 @@ import numpy as np
 import pytest
 
 from mnist_fp8 import float8, te_api
+from mnist_fp8.layers import BF16, Step, dense_layer, dense_step, exact, fp8, init, variables_of
+from mnist_fp8.oracles import TENSORS, Array, Meta
+from mnist_fp8.tolerances import exact_tolerance
 from support.assertions import assert_close, assert_equal, assert_same_structure, assert_trees_equal
-from support.layers import BF16, Step, dense_layer, dense_step, exact, fp8, init, variables_of
 from support.metadata import meta_of
-from support.oracles import TENSORS, Array, Meta
 from support.programs import equations
-from support.tolerances import exact_tolerance
 
 ROWS, CONTRACTED, FEATURES = 16, 32, 16
 MODES = {"bf16": BF16, "delayed": fp8(amax_history_len=4), "current": fp8("Float8CurrentScaling")}

@@ -18,8 +18,8 @@ import pytest
 
 from mnist_fp8 import float8, te_api, train
 from mnist_fp8.config import Precision, RecipeConfig, TrainConfig
+from mnist_fp8.layers import fp8, init
 from support.assertions import assert_equal, assert_trees_equal
-from support.layers import fp8, init
 
 
 def x() -> jax.Array:

@@ -20,7 +20,7 @@ import pytest
 
 from mnist_fp8 import float8, te_api, train
 from mnist_fp8.config import Precision, RecipeConfig, TrainConfig
-from support.layers import BF16, dense_layer, fp8
+from mnist_fp8.layers import BF16, dense_layer, fp8
 from support.programs import equations
 
 E4M3, E5M2 = "float8_e4m3fn", "float8_e5m2"

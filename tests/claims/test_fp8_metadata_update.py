@@ -18,10 +18,10 @@ import pytest
 
 from mnist_fp8 import te_api, train
 from mnist_fp8.config import Precision, RecipeConfig, RunKind, TrainConfig
+from mnist_fp8.layers import Step, dense_layer, dense_step, fp8, init, read_meta, variables_of, with_amax
+from mnist_fp8.oracles import TENSORS, Meta, initial_meta
 from support.assertions import assert_equal, assert_same_structure, assert_trees_equal
-from support.layers import Step, dense_layer, dense_step, fp8, init, read_meta, variables_of, with_amax
 from support.metadata import assert_metas, newest, next_metas
-from support.oracles import TENSORS, Meta, initial_meta
 
 ROWS, CONTRACTED, FEATURES = 16, 32, 16
 SHAPES = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}

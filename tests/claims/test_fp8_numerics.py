@@ -18,14 +18,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_fp8 import te_api
+from mnist_fp8 import oracles, te_api
 from mnist_fp8.config import RunKind
-from support import oracles
+from mnist_fp8.layers import Step, dense_layer, dense_step, fp8, variables_of
+from mnist_fp8.oracles import FORMATS, TENSORS, Array, Meta
+from mnist_fp8.tolerances import product_tolerance, rounding_tolerance, scale_tolerance, sum_tolerance
 from support.assertions import assert_close, assert_equal
-from support.layers import Step, dense_layer, dense_step, fp8, variables_of
 from support.metadata import meta_of
-from support.oracles import FORMATS, TENSORS, Array, Meta
-from support.tolerances import product_tolerance, rounding_tolerance, scale_tolerance, sum_tolerance
 
 ROWS, CONTRACTED, FEATURES = 32, 48, 16
 SHAPES = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}

@@ -22,19 +22,18 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mnist_fp8 import te_api
-from support import oracles
-from support.assertions import assert_close, assert_equal, assert_same_structure, assert_trees_equal
-from support.layers import BF16, Step, dense_layer, dense_step, fp8, init, read_meta, variables_of
-from support.metadata import assert_metas, meta_of, next_metas
-from support.oracles import FORMATS, TENSORS, Array, Meta, initial_meta
-from support.tolerances import (
+from mnist_fp8 import oracles, te_api
+from mnist_fp8.layers import BF16, Step, dense_layer, dense_step, fp8, init, read_meta, variables_of
+from mnist_fp8.oracles import FORMATS, TENSORS, Array, Meta, initial_meta
+from mnist_fp8.tolerances import (
     fp8_error_band,
     product_tolerance,
     rounding_tolerance,
     scale_tolerance,
     sum_tolerance,
 )
+from support.assertions import assert_close, assert_equal, assert_same_structure, assert_trees_equal
+from support.metadata import assert_metas, meta_of, next_metas
 
 ROWS, CONTRACTED, FEATURES = 32, 48, 16
 

@@ -20,13 +20,13 @@ import pytest
 
 from mnist_fp8 import float8, te_api, te_host
 from mnist_fp8.config import TrainConfig
+from mnist_fp8.layers import BF16, dense_layer, dense_step, fp8, variables_of
+from mnist_fp8.oracles import TENSORS
+from mnist_fp8.tolerances import KERNEL_AGAINST_JAX
 from mnist_fp8.train import train_and_evaluate
 from support.assertions import assert_close_norm, assert_trees_equal
-from support.layers import BF16, dense_layer, dense_step, fp8, variables_of
 from support.metadata import meta_of
-from support.oracles import TENSORS
 from support.short_run import MODES
-from support.tolerances import KERNEL_AGAINST_JAX
 
 pytestmark = pytest.mark.gpu
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 import pytest
 
 from mnist_fp8 import float8, te_api
-from support.layers import dense_layer
+from mnist_fp8.layers import dense_layer
 from support.programs import equations
 from support.subprocesses import ROOT, run_code
 

@@ -25,12 +25,12 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mnist_fp8 import te_api
 from mnist_fp8.config import RecipeConfig
+from mnist_fp8.layers import Step, dense_layer, dense_step, exact, init, variables_of
+from mnist_fp8.oracles import TENSORS, Meta
+from mnist_fp8.tolerances import exact_tolerance
 from support.assertions import assert_close, assert_equal
-from support.layers import Step, dense_layer, dense_step, exact, init, variables_of
 from support.metadata import assert_metas, meta_of, next_metas
-from support.oracles import TENSORS, Meta
 from support.programs import equations
-from support.tolerances import exact_tolerance
 
 Rules = tuple[tuple[str, str | None], ...]
 

@@ -45,7 +45,7 @@ def test_a_skip_names_what_is_needed_and_found_and_counts_as_not_verified() -> N
 
 
 def test_header_names_the_subject_and_the_kind_of_run() -> None:
-    run = run_pytest("tests/meta/test_oracles.py", "-k", "tiny")
+    run = run_pytest("tests/library/test_oracles.py", "-k", "tiny")
     assert run.returncode == pytest.ExitCode.OK, run.stdout
     for fact in ("run: ", "transformer-engine: 2.", "jax: ", "flax: ", "python: 3.", "device: ", "recipes: Delayed"):
         assert f"\n{fact}" in run.stdout, f"the header does not say {fact!r}"

@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from support.oracles import Array
+from mnist_fp8.oracles import Array
 
 
 def assert_close(*, where: str, actual: Any, expected: Any, tolerance: Any) -> None:

@@ -6,10 +6,10 @@ from typing import Any
 import numpy as np
 
 from mnist_fp8 import te_api
+from mnist_fp8.layers import read_meta
+from mnist_fp8.oracles import FORMATS, FP8_MAX, Meta, next_meta, next_meta_before_2_3
+from mnist_fp8.tolerances import scale_tolerance
 from support.assertions import assert_close, assert_equal
-from support.layers import read_meta
-from support.oracles import FORMATS, FP8_MAX, Meta, next_meta, next_meta_before_2_3
-from support.tolerances import scale_tolerance
 
 
 def meta_of(scale: float, history: tuple[float, ...] = (0, 1, 2, 3)) -> Meta:

@@ -9,7 +9,7 @@ import ml_dtypes
 import numpy as np
 
 from mnist_fp8.config import RunKind
-from support.oracles import Array, Product
+from mnist_fp8.oracles import Array, Product
 
 ACCUMULATION = {
     # XLA's CPU dots and cuBLAS accumulate in float32.
@@ -59,7 +59,7 @@ def scale_tolerance(scale: float, kind: RunKind) -> float:
 
 
 def exact_tolerance(expected: Array, kind: RunKind) -> float:
-    """Largest difference of a product of exact tensors (`support.layers.exact`): none on a CPU.
+    """Largest difference of a product of exact tensors (`layers.exact`): none on a CPU.
 
     On a GPU, two scales and their two reciprocals may each be off as `scale_tolerance` says.
     """

@@ -1,4 +1,4 @@
-"""What the claims about options rest on: tensors that no mode rounds, and the search in a program's equations."""
+"""Layers on tensors that a claim chooses; tensors that no mode rounds; and the search in a program's equations."""
 
 import jax
 import jax.numpy as jnp
@@ -6,12 +6,12 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from mnist_fp8 import oracles
 from mnist_fp8.config import RunKind
-from support import oracles
+from mnist_fp8.layers import exact
+from mnist_fp8.tolerances import exact_tolerance
 from support.assertions import assert_close, assert_equal
-from support.layers import exact
 from support.programs import equations
-from support.tolerances import exact_tolerance
 
 AMAXES = [1.75, 3.5, 7.0]
 

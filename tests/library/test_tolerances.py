@@ -6,11 +6,10 @@ import ml_dtypes
 import numpy as np
 import pytest
 
+from mnist_fp8 import oracles
 from mnist_fp8.config import RunKind
-from support import oracles
-from support.assertions import assert_close, assert_close_norm
-from support.oracles import Array
-from support.tolerances import (
+from mnist_fp8.oracles import Array
+from mnist_fp8.tolerances import (
     BF16_NET,
     KERNEL_AGAINST_JAX,
     PARTIAL_SUMS,
@@ -21,6 +20,7 @@ from support.tolerances import (
     sum_tolerance,
     unit_roundoff,
 )
+from support.assertions import assert_close, assert_close_norm
 
 DRAWN = np.random.default_rng(0)
 X, KERNEL = DRAWN.normal(0, 1, (32, 48)), DRAWN.normal(0, 0.3, (48, 16))

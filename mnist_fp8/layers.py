@@ -10,19 +10,19 @@ import numpy as np
 
 from mnist_fp8 import te_api
 from mnist_fp8.config import RecipeConfig
-from support.oracles import Array, Meta
+from mnist_fp8.oracles import Array, Meta
 
 BF16 = te_api.Autocast()
 """Autocast with ``enabled=False``."""
 
 
-def fp8(recipe: str = "DelayedScaling", **options: Any) -> te_api.Autocast:
+def fp8(recipe: str = "DelayedScaling", **options: Any) -> te_api.Autocast:  # noqa: ANN401 - those of the recipe
     """Autocast with a recipe."""
     return te_api.Autocast(RecipeConfig(recipe, **options))
 
 
 @functools.cache
-def dense_layer(**fields: Any) -> Any:
+def dense_layer(**fields: Any) -> Any:  # noqa: ANN401 - a Flax module
     """A TE dense layer; the same one for the same fields, so that `dense_step` is compiled once for it."""
     return te_api.dense_general(**fields)
 
@@ -48,7 +48,13 @@ class Step(NamedTuple):
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
-def dense_step(layer: Any, mode: te_api.Autocast, variables: Mapping[str, Any], x: jax.Array, grad: jax.Array) -> Step:
+def dense_step(
+    layer: Any,  # noqa: ANN401
+    mode: te_api.Autocast,
+    variables: Mapping[str, Any],
+    x: jax.Array,
+    grad: jax.Array,
+) -> Step:
     """Run a layer forward on ``x`` and backward from ``grad``, the gradient of its output, in a mode."""
     with mode():
         y, pull_back = jax.vjp(layer.apply, variables, x)
@@ -56,7 +62,7 @@ def dense_step(layer: Any, mode: te_api.Autocast, variables: Mapping[str, Any], 
     return Step(y, dx, grads)
 
 
-def init(layer: Any, mode: te_api.Autocast, x: jax.Array) -> dict[str, Any]:
+def init(layer: Any, mode: te_api.Autocast, x: jax.Array) -> dict[str, Any]:  # noqa: ANN401
     """Variables of a layer that is initialised in a mode."""
     with mode():
         return te_api.unbox(layer.init(jax.random.key(0), x))

@@ -4,8 +4,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from support import oracles
-from support.oracles import Meta, initial_meta, next_meta, quantize
+from mnist_fp8 import oracles
+from mnist_fp8.oracles import Meta, initial_meta, next_meta, quantize
 
 
 @pytest.mark.parametrize(

@@ -1,4 +1,4 @@
-"""What a Transformer Engine installation does, as named facts: ``python -m mnist_fp8.measure`` prints them as JSON.
+"""What a Transformer Engine installation does, as named facts: ``python -m mnist_fp8.facts`` prints them as JSON.
 
 A fact is what a user of the release can see: a name, a signature, a shape, a number to five digits. Nothing here says
 what is right; facts of two releases are compared to find what changed. A fact that cannot be had says why.
@@ -21,14 +21,28 @@ import numpy as np
 
 from mnist_fp8 import float8, te_api
 from mnist_fp8.config import RecipeConfig
+from mnist_fp8.measurements import Failure, Text
 
 _DELAYED, _CURRENT = (te_api.Autocast(RecipeConfig(name)) for name in ("DelayedScaling", "Float8CurrentScaling"))
 _BF16 = te_api.Autocast()
 _SHORT = te_api.Autocast(RecipeConfig(amax_history_len=4))
 
 
-def measure() -> dict[str, str]:
-    """All facts, by name.
+def names() -> tuple[str, ...]:
+    """The names of all facts."""
+    return tuple(_FACTS)
+
+
+def fact(name: str) -> Text | Failure:
+    """One fact, or why it cannot be had."""
+    try:
+        return Text(str(_FACTS[name]()))
+    except Exception as error:  # noqa: BLE001 - what a release raises is what it does
+        return Failure.of(error)
+
+
+def all_facts() -> dict[str, str]:
+    """All facts as texts, by name.
 
     Raises:
         TeUnavailableError: there is nothing to measure.
@@ -36,14 +50,8 @@ def measure() -> dict[str, str]:
     te_api.engine()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return {name: _fact(function) for name, function in _FACTS.items()}
-
-
-def _fact(function: Callable[[], object]) -> str:
-    try:
-        return str(function())
-    except Exception as error:  # noqa: BLE001 - what a release raises is what it does
-        return f"{type(error).__name__}: {str(error).strip().splitlines()[0] if str(error).strip() else ''}"
+        found = {name: fact(name) for name in _FACTS}
+    return {name: each.text if isinstance(each, Text) else each.error for name, each in found.items()}
 
 
 # --- names and signatures ------------------------------------------------------------------------------------------
@@ -308,7 +316,7 @@ def smoke() -> None:
 def main() -> None:
     """Print all facts as one JSON object."""
     try:
-        facts = measure()
+        facts = all_facts()
     except te_api.TeUnavailableError as error:
         sys.exit(f"nothing can be measured: {error}")
     json.dump(facts, sys.stdout, indent=2)

@@ -4,13 +4,14 @@ import json
 
 import pytest
 
-from mnist_fp8 import measure, te_api
+from mnist_fp8 import facts as facts_
+from mnist_fp8 import te_api
 from support.subprocesses import run_code
 
 
 @pytest.fixture(scope="module")
 def facts() -> dict[str, str]:
-    return measure.measure()
+    return facts_.all_facts()
 
 
 @pytest.mark.host
@@ -49,13 +50,13 @@ def test_fact_that_cannot_be_had_says_why(monkeypatch: pytest.MonkeyPatch) -> No
     def broken() -> object:
         raise ValueError("no such thing\nand more")
 
-    monkeypatch.setattr(measure, "_FACTS", {"good": lambda: 1, "bad": broken})
-    assert measure.measure() == {"good": "1", "bad": "ValueError: no such thing"}
+    monkeypatch.setattr(facts_, "_FACTS", {"good": lambda: 1, "bad": broken})
+    assert facts_.all_facts() == {"good": "1", "bad": "ValueError: no such thing"}
 
 
 def test_command_prints_json(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
-    monkeypatch.setattr(measure, "_FACTS", {"good": lambda: 1})
-    measure.main()
+    monkeypatch.setattr(facts_, "_FACTS", {"good": lambda: 1})
+    facts_.main()
     assert json.loads(capsys.readouterr().out) == {"good": "1"}
 
 
@@ -65,11 +66,11 @@ def test_without_transformer_engine_there_is_one_line(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(te_api, "engine", fail)
     with pytest.raises(SystemExit, match=r"^nothing can be measured: none is installed$"):
-        measure.main()
+        facts_.main()
 
 
 def test_importing_it_loads_no_transformer_engine() -> None:
-    code = "import sys\nimport mnist_fp8.measure\nprint('transformer_engine' in sys.modules)"
+    code = "import sys\nimport mnist_fp8.facts\nprint('transformer_engine' in sys.modules)"
     assert run_code(code).strip() == "False"
 
 
@@ -77,10 +78,10 @@ def test_importing_it_loads_no_transformer_engine() -> None:
 
 
 def test_healthy_installation_passes_the_smoke_program() -> None:
-    measure.smoke()
+    facts_.smoke()
 
 
 def test_smoke_program_sees_a_layer_that_is_not_quantized(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(measure, "_DELAYED", te_api.Autocast())
+    monkeypatch.setattr(facts_, "_DELAYED", te_api.Autocast())
     with pytest.raises(AssertionError, match="not quantized to float8"):
-        measure.smoke()
+        facts_.smoke()
