@@ -1,7 +1,8 @@
 """The ``mnist-fp8`` command.
 
-Exit codes: 0 done, and what was verified holds; 1 it ran and did not hold (a claim is broken, training diverged, or FP8
-was not computed in FP8); 2 it could not run; 3 nothing was verified; 130 interrupted.
+Exit codes: 0 done, and what was verified holds; 1 it ran and did not hold (a claim or an upgrade is broken, training
+diverged, or FP8 was not computed in FP8); 2 it could not run; 3 too little was verified; 4 an upgrade changes
+something; 130 interrupted.
 """
 
 import argparse
@@ -9,11 +10,12 @@ import contextlib
 import signal
 import sys
 import threading
+import traceback
 from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from mnist_fp8 import __version__
-from mnist_fp8.commands import bisect, matrix, run, stacks, train, verify
+from mnist_fp8.commands import bisect, compare, matrix, measure, run, stacks, train, upgrade, verify
 from mnist_fp8.commands.common import COULD_NOT_RUN, DID_NOT_HOLD, INTERRUPTED
 from mnist_fp8.config import ConfigError
 
@@ -34,10 +36,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         print("mnist-fp8: interrupted before all results were written", file=sys.stderr)
         return INTERRUPTED
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001 - whatever it is, the exit code has to say so
         failed = _exit_code(error)
         if failed is None:
-            raise
+            # A defect of ours, which must not look like an answer: Python itself would end with 1.
+            traceback.print_exc()
+            return COULD_NOT_RUN
         print(f"mnist-fp8: error: {' '.join(str(error).split())}", file=sys.stderr)
         return failed
     return code
@@ -59,8 +63,9 @@ def _ended_like_interrupted() -> Iterator[None]:
 def _exit_code(error: Exception) -> int | None:
     """The exit code of an error that is an answer; ``None`` for a defect of ours."""
     from mnist_fp8.envs import EnvError  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.records import RecordError  # noqa: PLC0415
 
-    if isinstance(error, ConfigError | EnvError):
+    if isinstance(error, ConfigError | EnvError | RecordError):
         return COULD_NOT_RUN
     if "mnist_fp8.te_api" not in sys.modules:
         return None
@@ -77,6 +82,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mnist-fp8", description="Verify Transformer Engine's FP8 training in JAX.")
     parser.add_argument("--version", action="version", version=f"mnist-fp8 {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (train, verify, matrix, bisect, run, stacks):
+    for command in (upgrade, train, verify, measure, compare, matrix, bisect, run, stacks):
         command.add(commands)
     return parser

@@ -2,7 +2,9 @@
 
 import os
 import platform
+import re
 from importlib import metadata
+from pathlib import Path
 
 import jax
 
@@ -30,6 +32,7 @@ def describe(precision: Precision | None = None) -> dict[str, str]:
         "python": platform.python_version(),
         "device": describe_devices(),
         **({"gpu": f"none used: {te_api.why_no_gpu()}"} if te_api.why_no_gpu() else {}),
+        **({"processor": describe_processor()} if jax.default_backend() == "cpu" else {}),
         "platform": platform.platform(),
         "mnist-fp8": __version__,
     }
@@ -42,3 +45,10 @@ def describe_devices() -> str:
     capability = getattr(devices[0], "compute_capability", None)
     shown = f"{len(devices)} x {devices[0].device_kind}"
     return f"{shown} (compute capability {capability})" if capability else shown
+
+
+def describe_processor() -> str:
+    """The processor and how many of its cores there are: on a CPU they decide in which order XLA adds up."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"

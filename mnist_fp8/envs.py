@@ -6,6 +6,7 @@ package and its tests, is on the path of every run.
 """
 
 import contextlib
+import dataclasses
 import enum
 import functools
 import hashlib
@@ -109,16 +110,47 @@ def parse_subject(text: str) -> Subject:
         return _wheel_subject(path)
     if text and path.is_dir() and (Path(text).name != text or not _is_version(text)):
         return _folder_subject(path)
-    if path.is_file():
+    if text.endswith(".txt"):
+        text = _pinned(Path(text))
+    elif path.is_file():
         return interpreter_subject(path)
+    if text == "newest":
+        text = newest_release()
     if not _is_version(text.removeprefix("te")):  # as tox names its environments
         raise ConfigError(
-            f"{text!r} is no Transformer Engine: expected a version such as {releases()[-1]}, or an existing wheel,"
-            " folder that holds transformer_engine, or Python interpreter"
+            f"{text!r} is no Transformer Engine: expected a version such as {releases()[-1]}, the word newest, or an"
+            " existing wheel, folder that holds transformer_engine, requirements file (.txt), or Python interpreter"
         )
     named = Version(text.removeprefix("te"))
     version = next((known for known in releases() if Version(known) == named), str(named))
     return Subject(SubjectKind.RELEASE, version, version)
+
+
+def _pinned(path: Path) -> str:
+    """The version that a requirements file pins."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise ConfigError(f"requirements file {path} cannot be read: {error.strerror}") from error
+    pin = re.compile(r"transformer[-_.]engine(?:\[[^]]*\])?\s*==\s*([\w.]+)\s*(?:[;#].*)?", re.IGNORECASE)
+    found = [match[1] for line in lines if (match := pin.fullmatch(line.strip()))]
+    if len(found) != 1:
+        raise ConfigError(f"requirements file {path} pins {_TE} {len(found)} times; expected one line {_TE}==VERSION")
+    return found[0]
+
+
+def newest_release() -> str:
+    """The newest release on the package index.
+
+    Raises:
+        EnvError: the index cannot be asked.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "requirements.in"
+        file.write_text(_TE)
+        options = ("--no-deps", "--no-header", "--no-annotate", "--no-build", "--python", sys.executable)
+        printed = uv("pip", "compile", *options, str(file), what=f"the list of releases of {_TE}")
+    return printed.strip().partition("==")[2]
 
 
 def _is_version(text: str) -> bool:
@@ -266,23 +298,39 @@ def _stacks() -> dict[str, Any]:
     return tomllib.loads(STACKS_FILE.read_text())
 
 
-def stack_for(te_version: str, jax: str | None = None) -> Stack:
+def stack_for(te_version: str, jax: str | None = None, flax: str | None = None) -> Stack:
     """The newest JAX that works with a Transformer Engine and the running Python.
 
     Args:
         te_version: of Transformer Engine.
         jax: version that a person wants instead.
+        flax: version of Flax that a person wants instead of the one that goes with it.
 
     Raises:
         ConfigError: none is known to work, or what a person wants is no version.
     """
-    if jax is not None and not _is_version(jax):
-        raise ConfigError(f"JAX version is {jax!r}; expected one such as 0.10.2")
-    stacks = [
+    for name, wanted, example in (("JAX", jax, "0.10.2"), ("Flax", flax, "0.12.8")):
+        if wanted is not None and not _is_version(wanted):
+            raise ConfigError(f"{name} version is {wanted!r}; expected one such as {example}")
+    found = _newest_stack(te_version, _stacks_for(te_version), jax)
+    return dataclasses.replace(found, flax=flax) if flax else found
+
+
+def common_jax(one: str, other: str) -> str | None:
+    """The newest JAX that is known to work with both of two versions of Transformer Engine: only they differ then."""
+    with_other = {stack.jax for stack in _stacks_for(other)}
+    return next((stack.jax for stack in _stacks_for(one) if stack.jax in with_other), None)
+
+
+def _stacks_for(te_version: str) -> list[Stack]:
+    return [
         Stack(entry["jax"], entry["flax"], entry["evidence"])
         for entry in _stacks()["stack"]
         if _in(te_version, entry["te"]) and _in(platform.python_version(), entry["python"])
     ]
+
+
+def _newest_stack(te_version: str, stacks: Sequence[Stack], jax: str | None) -> Stack:
     if jax is not None:
         return next((stack for stack in stacks if stack.jax == jax), Stack(jax, "", "asked for"))
     if not stacks:
@@ -397,6 +445,7 @@ class Environment:
         flax: version of Flax there.
         digest: of Transformer Engine's own Python and the versions of all packages.
         variables: environment variables that a run needs; ``PYTHONPATH`` has the stage.
+        package: folder of ``transformer_engine``.
     """
 
     subject: Subject
@@ -405,6 +454,7 @@ class Environment:
     flax: str
     digest: str
     variables: Mapping[str, str]
+    package: Path
 
     def run(self, command: Sequence[str], *, cwd: Path, timeout: float, output: Path | None = None) -> Ended:
         """Run a command with this environment's programs first on ``PATH``.
@@ -502,36 +552,40 @@ def _probe(python: Path) -> _Facts:
     return _Facts(package, distributions, requires, found["base"], tuple(found["sites"]))
 
 
-def prepare(subject: Subject, *, jax: str | None = None) -> Environment:
+def prepare(subject: Subject, *, jax: str | None = None, flax: str | None = None) -> Environment:
     """Make the environment in which a subject is judged, or find it in the cache.
 
     Args:
         subject: what is to be judged.
         jax: version of JAX instead of the newest that works.
+        flax: version of Flax instead of the one that goes with it.
 
     Raises:
         ConfigError: what is asked for contradicts itself, or no JAX is known to work.
         EnvError: it cannot be made; the same can be tried again.
     """
     if subject.kind is SubjectKind.INTERPRETER:
-        if jax is not None:
-            raise ConfigError(f"{subject.label} is judged with the JAX that it has; asked for was {jax}")
+        if jax is not None or flax is not None:
+            raise ConfigError(
+                f"{subject.label} is judged with the JAX and Flax that it has; asked for was {jax or flax}"
+            )
         return _adopt(subject)
     if requested_run_kind() is RunKind.KERNEL:
         raise ConfigError(
             f"MNIST_FP8_TE=kernel, but the environment of {subject.label} is made with a JAX without CUDA: name an"
             " interpreter that has Transformer Engine's CUDA extension, or unset the variable"
         )
-    stack = stack_for(subject.version, jax)
+    stack = stack_for(subject.version, jax, flax)
     with _locked(_name(subject, stack), f"the environment of {subject.label}") as home:
         requirements = _requirements(stack)
         made = _read_marker(home, requirements) or _build(home, subject, requirements)
-    on_path, digest = [str(stage())], made["digest"]
+    on_path, digest, package = [str(stage())], made["digest"], _site(home) / _PACKAGE
     if subject.kind is SubjectKind.FOLDER:
         on_path.append(subject.where)
-        digest = _digest_of([digest, file_digests(Path(subject.where) / _PACKAGE)])
+        package = Path(subject.where) / _PACKAGE
+        digest = _digest_of([digest, file_digests(package)])
     variables = {"PYTHONPATH": os.pathsep.join(on_path), "MNIST_FP8_TE": "host", "JAX_PLATFORMS": "cpu"}
-    return Environment(subject, home / "bin" / "python", made["jax"], made["flax"], digest, variables)
+    return Environment(subject, home / "bin" / "python", made["jax"], made["flax"], digest, variables, package)
 
 
 def _adopt(subject: Subject) -> Environment:
@@ -541,6 +595,9 @@ def _adopt(subject: Subject) -> Environment:
     absent = [name for name in _AS_FOUND if name not in facts.distributions]
     if absent:
         raise EnvError(f"{subject.label} has no {' and no '.join(absent)}: install what Transformer Engine needs there")
+    if facts.package is None:
+        raise EnvError(f"{subject.label} has no {_PACKAGE} any more: install it there again")
+    package = facts.package
     missing = [requirement for requirement in _stacks()["suite"] if not _is_met(requirement, facts.distributions)]
     if missing:
         python = _overlay(subject, facts, missing)
@@ -548,7 +605,7 @@ def _adopt(subject: Subject) -> Environment:
     on_path = [str(stage()), os.environ.get("PYTHONPATH", "")]
     variables = {"PYTHONPATH": os.pathsep.join(filter(None, on_path))}
     installed = facts.distributions
-    return Environment(subject, python, installed["jax"], installed["flax"], facts.digest, variables)
+    return Environment(subject, python, installed["jax"], installed["flax"], facts.digest, variables, package)
 
 
 def _is_met(requirement: str, installed: Mapping[str, str]) -> bool:
@@ -565,7 +622,9 @@ def _name(subject: Subject, stack: Stack) -> str:
         te += "-wheel-" + hashlib.sha256(Path(subject.where).read_bytes()).hexdigest()[:12]
     elif subject.kind is SubjectKind.FOLDER:
         te += "-folder"
-    return f"te-{te}-jax-{stack.jax}-{_PYTHON_TAG}"
+    known = any(stack.flax == each.flax for each in _stacks_for(subject.version) if each.jax == stack.jax)
+    flax = "" if known or not stack.flax else f"-flax-{stack.flax}"
+    return f"te-{te}-jax-{stack.jax}{flax}-{_PYTHON_TAG}"
 
 
 @contextlib.contextmanager
@@ -736,7 +795,8 @@ _NOT_RUN = {
         "releases.json",
         "stacks.toml",
     ),
-    *("verify.py", "matrix.py", "bisect.py", "records.py", "report.py", "console.py", "plots.py"),
+    *("verify.py", "matrix.py", "bisect.py", "report.py", "console.py", "plots.py"),
+    *("api.py", "compare.py", "meaning.py", "policy.py", "upgrade.py", "verdict_report.py"),
 }
 
 
@@ -758,6 +818,13 @@ def stage() -> Path:
         else:
             _write_stage(files, home)
     return home
+
+
+@functools.cache
+def measuring_digest() -> str:
+    """Digest of the code that measures: the package in the stage, without the tests."""
+    files = sorted(file for file in (stage() / Path(__file__).parent.name).rglob("*.py") if file.is_file())
+    return _digest_of([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])[:16]
 
 
 def suite_source() -> Path:

@@ -9,10 +9,12 @@ as float8 only where a caller asks for it.)
 import dataclasses
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
+import numpy as np
+import numpy.typing as npt
 
 # Position of the two operands among the inputs of each primitive that multiplies matrices. TE's GEMM takes
 # (lhs, lhs_scale_inv, rhs, rhs_scale_inv, ...); JAX's scaled product (lhs, rhs, lhs_scales, rhs_scales).
@@ -69,6 +71,63 @@ def quantized_dtypes(jaxpr: Any) -> set[str]:  # noqa: ANN401
 def custom_calls(hlo: str) -> Counter[str]:
     """Count the custom calls of a compiled program's text by target, such as ``te_gemm_v2_ffi``."""
     return Counter(re.findall(r'custom_call_target="([^"]+)"', hlo))
+
+
+def quantized_types(hlo: str) -> list[str]:
+    """The quantized types in a compiled program's text, in its spelling, such as ``f8e4m3fn``."""
+    return sorted(set(re.findall(r"\b(?:f8e4m3|f8e5m2|f4e2m1)\w*", hlo)))
+
+
+def quantized_tensors(jaxpr: Any, *arguments: Any) -> list[npt.NDArray[Any]]:  # noqa: ANN401
+    """Run a program, equation by equation, and return the tensors that it quantizes, in their order.
+
+    A tensor counts where it becomes one of few bits: what only lays it out or hands it on does not.
+
+    Args:
+        jaxpr: the program, from ``jax.make_jaxpr``.
+        arguments: those of the function that was traced.
+    """
+    found: list[npt.NDArray[Any]] = []
+    _evaluate(_inner(jaxpr), jaxpr.consts, jax.tree.leaves(arguments), found)
+    return found
+
+
+def _evaluate(
+    jaxpr: Any,  # noqa: ANN401
+    constants: Sequence[Any],
+    arguments: Sequence[Any],
+    found: list[npt.NDArray[Any]],
+) -> list[Any]:
+    values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*constants, *arguments), strict=True))
+
+    def read(variable: Any) -> Any:  # noqa: ANN401
+        return variable.val if hasattr(variable, "val") else values[variable]  # a literal has its value itself
+
+    for eqn in jaxpr.eqns:
+        given = [read(variable) for variable in eqn.invars]
+        inner = _called(eqn)
+        if inner is not None:
+            results = _evaluate(_inner(inner), getattr(inner, "consts", ()), given, found)
+        else:
+            bound = eqn.primitive.get_bind_params(eqn.params)
+            functions, parameters = (
+                bound if isinstance(bound, tuple) else ((), bound)
+            )  # only a dictionary since JAX 0.10
+            results = eqn.primitive.bind(*functions, *given, **parameters)
+            results = results if eqn.primitive.multiple_results else [results]
+            if not any(is_quantized(_dtype(variable)) for variable in eqn.invars):
+                found += [np.asarray(each) for each in results if is_quantized(str(getattr(each, "dtype", "")))]
+        values |= zip(eqn.outvars, results, strict=True)
+    return [read(variable) for variable in jaxpr.outvars]
+
+
+_CALLS = ("pjit", "jit", "closed_call", "core_call", "remat", "checkpoint", "custom_jvp_call", "custom_vjp_call")
+
+
+def _called(eqn: Any) -> Any:  # noqa: ANN401
+    """The jaxpr that an equation does nothing but run; ``None`` if it does something else."""
+    name = eqn.primitive.name.removesuffix("_jaxpr")
+    return next(iter(_jaxprs(eqn)), None) if name in _CALLS else None
 
 
 def _gemms(jaxpr: Any, names: tuple[str, ...], *, dequantized: bool) -> Iterator[Gemm]:  # noqa: ANN401
@@ -130,9 +189,11 @@ def _dtype(variable: Any) -> str:  # noqa: ANN401
 
 
 def _inner_jaxprs(eqn: Any) -> Iterator[Any]:  # noqa: ANN401
-    for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr):
-        if _is_jaxpr(value):
-            yield _inner(value)
+    return map(_inner, _jaxprs(eqn))
+
+
+def _jaxprs(eqn: Any) -> Iterator[Any]:  # noqa: ANN401
+    return filter(_is_jaxpr, jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_jaxpr))
 
 
 def _is_jaxpr(value: object) -> bool:

@@ -273,7 +273,7 @@ def _explain(reason: Reason) -> Iterator[Text]:
 
 def counted(number: int, noun: str) -> str:
     """``1 test``, ``2 tests``."""
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return f"{number} {noun}" if number == 1 else f"{number:,} {noun}s"
 
 
 def summary(verification: Verification) -> str:
@@ -292,7 +292,7 @@ def markdown(judged: Sequence[Judged]) -> str:
     proof = evidence(found)
     lines = ["# Transformer Engine releases and the claims", "", *(f"{run}." for run in runs(found)), ""]
     lines += [*_markdown_table(found, anchors(proof)), "", "“n?”: that many tests of the claim were not verified.", ""]
-    lines += [f"- **Not judged:** TE {each.te}: {_literal(each.error)}" for each in judged if each.error]
+    lines += [f"- **Not judged:** TE {each.te}: {literal(each.error)}" for each in judged if each.error]
     lines += _markdown_facts(facts(found))
     lines += ["", "## Evidence"]
     for each in proof:
@@ -311,18 +311,19 @@ def _markdown_table(verifications: Sequence[Verification], links: dict[tuple[str
     heading = ["TE", "JAX", "Flax", *(name.replace("_", " ") for name in names)]
     rows = [
         [
-            each.te,
+            literal(each.te),
             each.jax,
             each.flax,
             *(_markdown_cell(each.claim(name), links.get((name, each.te))) for name in names),
         ]
         for each in verifications
     ]
-    return [_row(heading), _row(["---"] * len(heading)), *map(_row, rows)]
+    return [row(heading), row(["---"] * len(heading)), *map(row, rows)]
 
 
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(text.replace('|', chr(92) + '|') for text in cells)} |"
+def row(cells: Sequence[str]) -> str:
+    """A row of a Markdown table; what the cells say is `literal` already."""
+    return f"| {' | '.join(cells)} |"
 
 
 def _markdown_cell(claim: ClaimResult, anchor: str | None) -> str:
@@ -340,12 +341,12 @@ def short(claim: ClaimResult) -> str:
 
 def _markdown_reason(reason: Reason) -> str:
     names = "".join(f"\n  - `{name}`" for name in reason.shown) if reason.outcome is not Outcome.SKIPPED else ""
-    return f"- {reason.word}, {counted(len(reason.names), 'test')}: {_literal(reason.text)}{names}"
+    return f"- {reason.word}, {counted(len(reason.names), 'test')}: {literal(reason.text)}{names}"
 
 
-def _literal(text: str) -> str:
-    """Text that Markdown leaves alone."""
-    return re.sub(r"([\\`*_{}\[\]<>#|])", r"\\\1", text)
+def literal(text: str) -> str:
+    """Text that Markdown leaves alone, in the cell of a table, too."""
+    return re.sub(r"([\\`*_{}\[\]<>#|&~])", r"\\\1", text)
 
 
 def _markdown_facts(found: Sequence[Fact]) -> list[str]:
@@ -354,7 +355,7 @@ def _markdown_facts(found: Sequence[Fact]) -> list[str]:
     lines = ["", "## What each release does", "", "| fact | from the oldest to the newest |", "|---|---|"]
     for fact in found:
         name = f"**{fact.name}**" if fact.changes else fact.name
-        shown = " <br> ".join(f"{releases}: {_literal(value)}" for value, releases in fact.values)
+        shown = " <br> ".join(f"{releases}: {literal(value)}" for value, releases in fact.values)
         lines.append(f"| {name} | {shown} |")
     return lines
 
@@ -363,10 +364,7 @@ def html(judged: Sequence[Judged]) -> str:
     """The whole page as one HTML file that needs nothing else."""
     found = [each.verification for each in judged if each.verification]
     proof = evidence(found)
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("mnist_fp8"), autoescape=True, trim_blocks=True, lstrip_blocks=True
-    )
-    return environment.get_template("matrix.html").render(
+    return template("matrix.html").render(
         verifications=found,
         names=claim_names(found),
         runs=runs(found),
@@ -381,6 +379,14 @@ def html(judged: Sequence[Judged]) -> str:
     )
 
 
+def template(name: str) -> jinja2.Template:
+    """A template of the package; what is put into it is escaped."""
+    loader = jinja2.PackageLoader("mnist_fp8")
+    return jinja2.Environment(
+        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    ).get_template(name)
+
+
 def junit(judged: Sequence[Judged]) -> str:
     """JUnit XML: a suite for each Transformer Engine, a case for each test."""
     root = ET.Element("testsuites", name="mnist-fp8")
@@ -390,7 +396,7 @@ def junit(judged: Sequence[Judged]) -> str:
         else:
             suite = ET.SubElement(root, "testsuite", name=f"TE {each.te}", tests="1", errors="1")
             case = ET.SubElement(suite, "testcase", classname="environment", name="prepare")
-            ET.SubElement(case, "error", message=_xml(each.error))
+            ET.SubElement(case, "error", message=xml(each.error))
     ET.indent(root)
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
@@ -408,15 +414,15 @@ def _add_suite(root: ET.Element, verification: Verification) -> None:
         skipped=str(outcomes.count(Outcome.SKIPPED) + outcomes.count(Outcome.KNOWN)),
     )
     for claim, test in tests:
-        case = ET.SubElement(suite, "testcase", classname=claim, name=_xml(test.name))
+        case = ET.SubElement(suite, "testcase", classname=claim, name=xml(test.name))
         if test.outcome is Outcome.FAILED:
-            ET.SubElement(case, "failure", message=_xml(test.headline)).text = _xml(test.reason)
+            ET.SubElement(case, "failure", message=xml(test.headline)).text = xml(test.reason)
         elif test.outcome is not Outcome.PASSED:
             prefix = "known defect: " if test.outcome is Outcome.KNOWN else ""
-            ET.SubElement(case, "skipped", message=_xml(prefix + test.headline))
+            ET.SubElement(case, "skipped", message=xml(prefix + test.headline))
 
 
-def _xml(text: str) -> str:
+def xml(text: str) -> str:
     """Without the control characters that XML has no way to write."""
     return re.sub(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]", "�", text)
 

@@ -76,7 +76,14 @@ def _file(claim: str) -> str:
 # --- cached --------------------------------------------------------------------------------------------------------
 
 
-def verify(environment: Environment, claims: Sequence[str], *, workers: int = 1, rerun: bool = False) -> Verification:
+def verify(
+    environment: Environment,
+    claims: Sequence[str],
+    *,
+    workers: int = 1,
+    rerun: bool = False,
+    with_facts: bool = True,
+) -> Verification:
     """Judge a Transformer Engine, or take what was found before with the same environment, suite and claims.
 
     Args:
@@ -84,25 +91,30 @@ def verify(environment: Environment, claims: Sequence[str], *, workers: int = 1,
         claims: names of the claims; with none of them only the facts are measured.
         workers: processes that run tests at the same time.
         rerun: judge again what was judged before.
+        with_facts: whether the facts are measured, too.
 
     Raises:
         EnvError: the environment failed, not Transformer Engine; nothing is stored.
     """
     suite = stage()
-    file = cache_dir() / "verifications" / f"{_key(environment, suite, claims)}.json"
+    parts = (suite.name, *sorted(claims), *([] if with_facts else ["without facts"]))
+    file = cache_dir() / "verifications" / f"{result_key(environment, *parts)}.json"
     stored = None if rerun else _load(file)
     if stored is None:
-        facts, facts_problem = measure(environment, suite)
+        facts, facts_problem = measure(environment, suite) if with_facts else ({}, "")
         stored = judge(environment, suite, claims, workers=workers, log=file.with_suffix(".txt"))
         stored = dataclasses.replace(stored, facts=facts, facts_problem=facts_problem)
-        _store(file, stored)
+        store(file, stored.to_json())
     return dataclasses.replace(stored, te=environment.subject.label)
 
 
-def _key(environment: Environment, suite: Path, claims: Sequence[str]) -> str:
+def result_key(environment: Environment, *parts: str) -> str:
+    """Name under which a result is kept: digest of the environment, the variables that change a run, and some words."""
     variables = {name: value for name, value in os.environ.items() if name.startswith(PREFIXES)}
-    parts = (environment.digest, suite.name, sorted(claims), sorted((variables | dict(environment.variables)).items()))
-    return hashlib.sha256(repr(parts).encode()).hexdigest()[:16]
+    # What lies in the stage is named by the parts, as far as the result depends on it.
+    own = {name: value.replace(str(stage()), "") for name, value in environment.variables.items()}
+    whole = (environment.digest, parts, sorted((variables | own).items()))
+    return hashlib.sha256(repr(whole).encode()).hexdigest()[:16]
 
 
 def _load(file: Path) -> Verification | None:
@@ -113,11 +125,16 @@ def _load(file: Path) -> Verification | None:
         return None
 
 
-def _store(file: Path, verification: Verification) -> None:
+def store(file: Path, document: Mapping[str, Any]) -> None:
+    """Keep a result, so that it is never seen half-written.
+
+    Raises:
+        EnvError: it cannot be written.
+    """
     partial = file.with_suffix(f".partial-{os.getpid()}")
     try:
         file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(verification.to_json(), indent=1))
+        partial.write_text(json.dumps(document, indent=1))
         partial.replace(file)
     except OSError as error:
         raise EnvError(
@@ -156,8 +173,8 @@ def judge(
         return _verification(environment, suite, (), "", Ended(0, "", "", 0.0, timed_out=False), "")
     with tempfile.TemporaryDirectory() as scratch:
         records = Path(scratch) / "records.jsonl"
-        ended, printed = _run(environment, [*pytest, *_arguments(records, claims, workers)], suite, timeout, log)
-        problem = _problem(ended, printed, timeout, started=records.exists())
+        ended, printed = run(environment, [*pytest, *_arguments(records, claims, workers)], suite, timeout, log)
+        problem = problem_of(ended, printed, timeout, started=records.exists())
         results = _explain_crashes(read_results(records), printed)
         if problem:
             results = _with_missing(results, _collect(environment, suite, claims), problem)
@@ -174,10 +191,17 @@ def _arguments(records: Path, claims: Sequence[str], workers: int) -> list[str]:
     ]
 
 
-def _run(
+def run(
     environment: Environment, command: Sequence[str], suite: Path, timeout: float, log: Path | None
 ) -> tuple[Ended, str]:
-    """How it ended, and all that it printed."""
+    """Run a command in an environment, and keep what it printed.
+
+    Returns:
+        How it ended, and all that it printed.
+
+    Raises:
+        EnvError: it cannot be run.
+    """
     try:
         ended = environment.run(command, cwd=suite, timeout=timeout)
         printed = f"{ended.out}\n{ended.err}"
@@ -192,7 +216,7 @@ def _run(
     return ended, printed
 
 
-def _problem(ended: Ended, printed: str, timeout: float, *, started: bool) -> str:
+def problem_of(ended: Ended, printed: str, timeout: float, *, started: bool) -> str:
     """Why the run ended before its end, in one line; empty if it did not.
 
     Raises:
@@ -211,15 +235,16 @@ def _problem(ended: Ended, printed: str, timeout: float, *, started: bool) -> st
         raise EnvError(f"the suite cannot run: {_line_of(printed, ours.start())}")
     if ended.code == _USAGE:
         said = re.search(r"^ERROR: (.+)$", ended.err, re.MULTILINE)
-        return said[1] if said else _last_line(ended.err)
-    return f"it did not come to its end (exit code {ended.code}): {_last_line(printed)}"
+        return said[1] if said else last_line(ended.err)
+    return f"it did not come to its end (exit code {ended.code}): {last_line(printed)}"
 
 
 def _line_of(text: str, position: int) -> str:
     return text[text.rfind("\n", 0, position) + 1 :].partition("\n")[0].strip()
 
 
-def _last_line(text: str) -> str:
+def last_line(text: str) -> str:
+    """The last line of a program's output that is not empty."""
     return next((line.strip() for line in reversed(text.splitlines()) if line.strip()), "it printed nothing")
 
 
@@ -333,14 +358,14 @@ def _verification(
 
 def measure(environment: Environment, suite: Path) -> tuple[dict[str, str], str]:
     """What this Transformer Engine does, by the fact's name; or none, and why."""
-    command = [str(environment.python), "-m", "mnist_fp8.measure"]
-    ended, _ = _run(environment, command, suite, MEASURE_TIMEOUT_S, None)
+    command = [str(environment.python), "-m", "mnist_fp8.facts"]
+    ended, _ = run(environment, command, suite, MEASURE_TIMEOUT_S, None)
     if ended.timed_out:
         return {}, f"measuring took more than {MEASURE_TIMEOUT_S:.0f} s"
     if ended.code:
-        return {}, _last_line(ended.err)
+        return {}, last_line(ended.err)
     try:
         found = json.loads(ended.out)
     except ValueError:
-        return {}, f"what was measured is no JSON: {_last_line(ended.out)}"
+        return {}, f"what was measured is no JSON: {last_line(ended.out)}"
     return {name: str(value) for name, value in found.items()}, ""

@@ -3,6 +3,7 @@
 # ruff: noqa: T201 - a command prints
 
 import argparse
+import json
 import os
 import sys
 from pathlib import Path
@@ -11,12 +12,13 @@ from typing import TYPE_CHECKING, TypeAlias
 from mnist_fp8.config import ConfigError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
+    from mnist_fp8.compare import Comparison
     from mnist_fp8.records import Judged
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no public name
-OK, DID_NOT_HOLD, COULD_NOT_RUN, NOTHING_VERIFIED, INTERRUPTED = 0, 1, 2, 3, 130
+OK, DID_NOT_HOLD, COULD_NOT_RUN, NOTHING_VERIFIED, CHANGED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
 
 def parse_folder(text: str) -> Path:
@@ -114,6 +116,15 @@ def write_reports(folder: Path, name: str, judged: "Sequence[Judged]") -> None:
         f"{name}.json": report.as_json(judged),
         "junit.xml": report.junit(judged),
     }
+    write_files(folder, files)
+
+
+def write_files(folder: Path, files: "Mapping[str, str]") -> None:
+    """Write files into a folder, and say where.
+
+    Raises:
+        ConfigError: they cannot be written.
+    """
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
@@ -123,3 +134,63 @@ def write_reports(folder: Path, name: str, judged: "Sequence[Judged]") -> None:
     print()
     for file in files:
         print(f"written  {folder / file}")
+
+
+# --- commands that compare -----------------------------------------------------------------------------------------
+
+VERDICT_CODES = "exit codes: 0 SAFE, 1 BROKEN, 2 it could not be done, 3 UNVERIFIED, 4 CHANGED"
+
+
+def add_only(parser: argparse.ArgumentParser) -> None:
+    """Add ``--only``."""
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY",
+        help="only what these keys name, measured anew, such as numerics, variables/BF16 or 'api/*autocast' (all)",
+    )
+
+
+def add_policy(parser: argparse.ArgumentParser) -> None:
+    """Add ``--policy``."""
+    parser.add_argument(
+        "--policy", type=Path, metavar="FILE", help="TOML file with differences that are accepted (default: none)"
+    )
+
+
+def verdict_code(comparison: "Comparison") -> int:
+    """The exit code of a verdict."""
+    codes = {"SAFE": OK, "BROKEN": DID_NOT_HOLD, "UNVERIFIED": NOTHING_VERIFIED, "CHANGED": CHANGED}
+    return codes[comparison.verdict.value]
+
+
+def show_verdict(comparison: "Comparison", folder: Path | None) -> None:
+    """Print a comparison, and write its report if a folder is given: the page, its other forms and both records.
+
+    Raises:
+        ConfigError: it cannot be written.
+    """
+    from rich.console import Console  # noqa: PLC0415
+
+    from mnist_fp8 import verdict_report  # noqa: PLC0415
+
+    console = Console(highlight=False, markup=False, emoji=False)
+    for part in verdict_report.terminal(comparison):
+        console.print(part)
+    if folder is None:
+        return
+    records = {"old.json": comparison.old, "new.json": comparison.new}
+    write_files(
+        folder,
+        {
+            "upgrade.md": verdict_report.markdown(comparison),
+            "upgrade.html": verdict_report.html(comparison),
+            "upgrade.json": verdict_report.as_json(comparison),
+            "junit.xml": verdict_report.junit(comparison),
+            **{
+                name: json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n" for name, record in records.items()
+            },
+        },
+    )

@@ -174,6 +174,28 @@ SECTIONS: dict[str, list[BadInput]] = {
         ),
         BadInput("mnist-fp8 stacks", "the following arguments are required: --search"),
     ],
+    "Upgrades and records": [
+        BadInput("mnist-fp8 upgrade", "the following arguments are required: OLD"),
+        BadInput("mnist-fp8 upgrade 2.20.2", "nothing changes: expected a second Transformer Engine, --jax OLD:NEW"),
+        BadInput("mnist-fp8 upgrade 2.20.2 --jax 0.10.2", "nothing changes: expected a second Transformer Engine"),
+        BadInput("mnist-fp8 upgrade 2.20.2 --jax 0.9.2:", "'0.9.2:' is no pair of versions; expected OLD:NEW"),
+        BadInput("mnist-fp8 upgrade 2.20.2 --jax old:new", "JAX version is 'old'; expected one such as 0.10.2"),
+        BadInput("mnist-fp8 upgrade 2.19.0 2.20.2 --flax x", "Flax version is 'x'; expected one such as 0.12.8"),
+        BadInput("mnist-fp8 upgrade 2.19.0 foo", "'foo' is no Transformer Engine: expected a version such as "),
+        BadInput("mnist-fp8 upgrade missing.txt 2.20.2", "requirements file missing.txt cannot be read: No such file"),
+        BadInput("mnist-fp8 upgrade 2.19.0 2.20.2 --policy missing", "policy missing"),
+        BadInput("mnist-fp8 upgrade 2.19.0 2.20.2 --output a-file", "output a-file cannot be a folder"),
+        BadInput("mnist-fp8 measure foo", "'foo' is no Transformer Engine: expected a version such as "),
+        BadInput("mnist-fp8 measure 2.20.2 --python x", "both a Transformer Engine and --python are given"),
+        BadInput("mnist-fp8 measure 2.20.2 --claims --only api", "--claims judges everything; with --only, measure"),
+        BadInput("mnist-fp8 measure 2.20.2 --output .", "output . is a folder; expected a file, such as record.json"),
+        BadInput(
+            "mnist-fp8 measure 2.20.2 --output a-file/x.json", "output a-file cannot be a folder: a-file is a file"
+        ),
+        BadInput("mnist-fp8 compare", "the following arguments are required: OLD, NEW"),
+        BadInput("mnist-fp8 compare missing.json a-file", "record missing.json cannot be read: No such file or "),
+        BadInput("mnist-fp8 compare a-file a-file", "a-file is no record: expected what mnist-fp8 measure -o writes"),
+    ],
     "Output": [
         BadInput("mnist-fp8 train --output a-file", "output a-file cannot be a folder: a-file is a file"),
         BadInput("mnist-fp8 train --output a-file/runs", "output a-file/runs cannot be a folder: a-file is a file"),

@@ -9,7 +9,9 @@ import pytest
 from support.subprocesses import ROOT, broken_package, run_code, run_python, was_imported
 
 PACKAGE = ROOT / "mnist_fp8"
-MODULES = sorted(path.stem for path in PACKAGE.glob("*.py"))
+PACKAGES = ("measure",)
+"""Packages inside the package that have a test file as a module has."""
+MODULES = sorted([path.stem for path in PACKAGE.glob("*.py")] + list(PACKAGES))
 COMMANDS = sorted(path.stem for path in (PACKAGE / "commands").glob("*.py") if path.stem != "__init__")
 SOURCES = sorted([*PACKAGE.rglob("*.py"), *(ROOT / "tests").rglob("*.py"), ROOT / "conftest.py"])
 IMPORTING_CALLS = ("import_module", "__import__")
@@ -64,6 +66,17 @@ def test_support_imports_neither_cli_nor_console_nor_plots() -> None:
         ("data", {"te_api", "float8", "model", "train", "environment", "console", "plots"}),
         ("model", {"train", "environment", "console", "plots"}),
         ("train", {"environment", "console", "plots"}),
+        ("oracles", {"te_api", "layers", "tolerances", "measure", "train", "data", "float8", "model"}),
+        ("tolerances", {"te_api", "layers", "measure", "train", "data", "float8", "model"}),
+        ("layers", {"measure", "train", "data", "model", "facts"}),
+        ("measurements", {"measure", "api", "meaning", "compare", "upgrade", "verdict_report", "envs", "verify"}),
+        ("measure", {"api", "meaning", "compare", "policy", "upgrade", "verdict_report", "envs", "verify", "plots"}),
+        ("api", {"meaning", "compare", "policy", "upgrade", "verdict_report", "envs", "verify", "measure"}),
+        ("meaning", {"compare", "policy", "upgrade", "verdict_report", "envs", "verify", "measure"}),
+        ("policy", {"compare", "upgrade", "verdict_report", "envs", "verify", "measure"}),
+        ("compare", {"upgrade", "verdict_report", "envs", "verify", "measure", "plots"}),
+        ("upgrade", {"compare", "meaning", "policy", "verdict_report", "report", "plots", "measure"}),
+        ("verdict_report", {"envs", "verify", "upgrade", "measure", "policy"}),
         ("config", {"records", "envs", "verify", "matrix", "bisect", "report"}),
         ("records", {"envs", "verify", "matrix", "bisect", "report"}),
         ("envs", {"records", "verify", "matrix", "bisect", "report"}),
@@ -74,7 +87,10 @@ def test_support_imports_neither_cli_nor_console_nor_plots() -> None:
     ],
 )
 def test_lower_module_knows_nothing_of_a_higher_one(lower: str, higher: set[str]) -> None:
-    found = imports(PACKAGE / f"{lower}.py")
+    file = PACKAGE / f"{lower}.py"
+    sources = [file] if file.exists() else sorted((PACKAGE / lower).glob("*.py"))
+    found = {name for source in sources for name in imports(source)}
+    assert found, "Control: there is something to look at"
     above = {f"mnist_fp8.{name}" for name in (*higher, "commands", "cli")}
     assert not {name for name in found if any(name == each or name.startswith(f"{each}.") for each in above)}
 
@@ -90,6 +106,7 @@ def test_judging_imports_neither_jax_nor_transformer_engine() -> None:
     code = """
         import sys
         import mnist_fp8.bisect, mnist_fp8.matrix, mnist_fp8.report, mnist_fp8.verify
+        import mnist_fp8.compare, mnist_fp8.upgrade, mnist_fp8.verdict_report
         print([name for name in ("jax", "flax", "numpy", "transformer_engine") if name in sys.modules])
     """
     assert run_code(code).strip() == "[]"

@@ -110,7 +110,7 @@ def test_differences_name_what_came_and_went() -> None:
 
 
 SUBJECT = Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
-ENVIRONMENT = Environment(SUBJECT, Path("/python"), "0.5.0", "0.10.4", "d", {})
+ENVIRONMENT = Environment(SUBJECT, Path("/python"), "0.5.0", "0.10.4", "d", {}, Path("/te"))
 
 
 @pytest.fixture

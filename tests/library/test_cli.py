@@ -22,7 +22,20 @@ import pytest
 
 from library import bad_input
 from library.bad_input import ROWS, BadInput, Outcome, exit_code
-from mnist_fp8 import __version__, bisect, cli, envs, matrix, plots, records, te_api, train
+from mnist_fp8 import (
+    __version__,
+    bisect,
+    cli,
+    envs,
+    matrix,
+    measurements,
+    plots,
+    records,
+    te_api,
+    train,
+    upgrade,
+    verify,
+)
 from mnist_fp8.commands import common
 from mnist_fp8.commands import train as train_command
 from mnist_fp8.config import ConfigError, Precision, RecipeConfig, TrainConfig
@@ -107,13 +120,15 @@ def test_process_refuses_as_the_function_does(arguments: list[str], says: str) -
     assert done.stderr.startswith(says)
 
 
-def test_defect_of_ours_is_not_dressed_up_as_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_defect_of_ours_is_not_dressed_up_as_an_answer(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    """Python itself would end with 1, which means BROKEN."""
+
     def fail(_config: TrainConfig) -> None:
         raise ZeroDivisionError
 
     monkeypatch.setattr(train, "check_feasible", fail)
-    with pytest.raises(ZeroDivisionError):
-        cli.main(["train"])
+    assert cli.main(["train"]) == 2
+    assert "Traceback" in capsys.readouterr().err
 
 
 # --- arguments -----------------------------------------------------------------------------------------------------
@@ -469,6 +484,142 @@ def test_installed_command_is_the_same_function() -> None:
     assert run_python("-c", code).strip() == "mnist_fp8.cli:main"
 
 
+# --- measure, compare and upgrade, with environments and runs replaced ----------------------------------------------
+
+PASSED, FAILED, SKIPPED, KNOWN = records.Outcome
+RECORDED: dict[str, measurements.Value] = {
+    "bits/R/t": measurements.Text("1"),
+    "special/R/t": measurements.Text("up to 1"),
+}
+
+
+@pytest.fixture
+def entries_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, measurements.Value]]:
+    """What is measured of each release; `RECORDED` if it is not named. The claims hold."""
+    arranged: dict[str, dict[str, measurements.Value]] = {}
+
+    def record(where: envs.Environment, *, only: Any = (), rerun: bool = False) -> measurements.Record:
+        version = where.subject.version
+        found = {key: value for key, value in arranged.get(version, RECORDED).items() if not only or key in only}
+        facts = {"run": "host run: x", "jax": where.jax, "flax": where.flax}
+        problem = "" if arranged.get(version, RECORDED) else "no libfoo"
+        return measurements.Record(version, version, "host", facts, "s", (version,), found, 1.0 + rerun, problem)
+
+    def verify_(where: envs.Environment, claims: Any, **_options: Any) -> Verification:
+        tests = tuple(ClaimResult(name, (TestResult(f"{name}::t", PASSED),)) for name in claims)
+        return Verification(where.subject.version, where.subject.version, "", "", "", "host run: x", tests, 1.0)
+
+    def prepare(subject: envs.Subject, **asked: Any) -> envs.Environment:
+        jax, flax = asked["jax"] or "0.5.0", asked["flax"] or "0.10"
+        return envs.Environment(subject, Path("/python"), jax, flax, "d", {}, Path("/te"))
+
+    monkeypatch.setattr(upgrade, "record", record)
+    monkeypatch.setattr(verify, "verify", verify_)
+    monkeypatch.setattr(envs, "prepare", prepare)
+    return arranged
+
+
+ALTERED = {**RECORDED, "bits/R/t": measurements.Text("2")}
+FAILING = {**RECORDED, "special/R/t": measurements.Text("3 NaN")}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "verdict"),
+    [
+        (RECORDED, RECORDED, 0, "SAFE"),
+        (RECORDED, FAILING, 1, "BROKEN"),
+        (RECORDED, {}, 1, "BROKEN"),
+        ({}, RECORDED, 3, "UNVERIFIED"),
+        (RECORDED, ALTERED, 4, "CHANGED"),
+    ],
+    ids=["safe", "broken", "does not start", "unverified", "changed"],
+)
+def test_verdict_is_the_exit_code_of_upgrade_and_compare(
+    entries_of: dict[str, Any], capsys: Captured, old: Any, new: Any, code: int, verdict: str
+) -> None:
+    entries_of.update({"2.18.0": old, "2.19.0": new})
+    assert exit_code(["upgrade", "2.18.0", "2.19.0", "-o", "out"]) == code
+    printed = capsys.readouterr().out
+    assert verdict in printed.splitlines()[0]
+    assert strict_json(Path("out/upgrade.json"))["verdict"] == verdict
+    names = ["junit.xml", "new.json", "old.json", "upgrade.html", "upgrade.json", "upgrade.md"]
+    assert sorted(path.name for path in Path("out").iterdir()) == names
+    assert [line.split()[-1] for line in printed.splitlines() if line.startswith("written")] == [
+        f"out/{name}" for name in ("upgrade.md", "upgrade.html", "upgrade.json", "junit.xml", "old.json", "new.json")
+    ]
+    # The records that it left say the same again.
+    assert exit_code(["compare", "out/old.json", "out/new.json"]) == code
+    assert verdict in capsys.readouterr().out.splitlines()[0]
+
+
+def test_upgrade_goes_to_a_new_folder_unless_one_is_named(entries_of: dict[str, Any]) -> None:
+    assert entries_of == {}
+    assert exit_code(["upgrade", "2.18.0", "2.19.0"]) == 0
+    (folder,) = Path("runs").iterdir()
+    assert re.fullmatch(r"\d{8}-\d{6}-upgrade", folder.name)
+    exit_code(["upgrade", "2.18.0", "2.19.0", "--only", "bits/R/t"])
+    assert len(list(Path("runs").iterdir())) == 1, "a part is shown only"
+
+
+def test_accepted_difference_does_not_fail_the_upgrade(entries_of: dict[str, Any], capsys: Captured) -> None:
+    entries_of["2.19.0"] = FAILING
+    Path("policy.toml").write_text('[[accept]]\ndifference = "special/R/t"\nreason = "none"\nexpires = 2999-01-01\n')
+    assert exit_code(["upgrade", "2.18.0", "2.19.0", "--policy", "policy.toml", "-o", "out"]) == 0
+    assert exit_code(["compare", "out/old.json", "out/new.json"]) == 1, "Control: not accepted"
+    assert "accepted" in capsys.readouterr().out
+
+
+def test_upgrade_of_jax_alone_takes_the_same_transformer_engine(entries_of: dict[str, Any], capsys: Captured) -> None:
+    assert entries_of == {}
+    assert exit_code(["upgrade", "2.19.0", "--jax", "0.9.2:0.10.2", "-o", "out"]) == 0
+    sides = [strict_json(Path("out") / name)["environment"]["jax"] for name in ("old.json", "new.json")]
+    assert sides == ["0.9.2", "0.10.2"]
+    assert "0.9.2" in capsys.readouterr().out
+
+
+def test_key_of_nothing_is_one_line(entries_of: dict[str, Any], capsys: Captured) -> None:
+    assert entries_of == {}
+    assert exit_code(["upgrade", "2.18.0", "2.19.0", "--only", "nothing"]) == 2
+    assert "mnist-fp8: error: nothing is measured under nothing;" in capsys.readouterr().err
+    assert exit_code(["measure", "2.19.0", "--only", "nothing"]) == 2
+    assert "mnist-fp8: error: nothing is measured under nothing" in capsys.readouterr().err
+
+
+def test_records_of_other_runs_are_one_line(entries_of: dict[str, Any], capsys: Captured) -> None:
+    assert entries_of == {}
+    exit_code(["measure", "2.19.0", "-o", "host.json"])
+    document = strict_json(Path("host.json")) | {"run": "kernel"}
+    Path("kernel.json").write_text(json.dumps(document))
+    capsys.readouterr()
+    assert exit_code(["compare", "host.json", "kernel.json", "-o", "out"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert "measure both in the same kind of run" in printed.err
+    assert not Path("out").exists()
+
+
+def test_measure_writes_a_record_and_says_how_much_is_in_it(entries_of: dict[str, Any], capsys: Captured) -> None:
+    assert entries_of == {}
+    assert exit_code(["measure", "2.19.0", "--claims", "-o", "new/record.json"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith("written  new/record.json\n")
+    assert "quantized tensors, to the bit" in printed
+    found = measurements.read_record(Path("new/record.json"))
+    assert found.entries == RECORDED
+    assert found.claims is not None
+    exit_code(["measure", "2.19.0", "--only", "bits/R/t"])
+    assert "bits/R/t: 1\n" in capsys.readouterr().out
+
+
+def test_transformer_engine_that_cannot_be_measured_fails_the_command(
+    entries_of: dict[str, Any], capsys: Captured
+) -> None:
+    entries_of["2.19.0"] = {}
+    assert exit_code(["measure", "2.19.0"]) == 1
+    assert capsys.readouterr().err.endswith("mnist-fp8: error: no libfoo\n")
+
+
 # --- verify, matrix and bisect, with environments and runs replaced ------------------------------------------------
 
 
@@ -487,7 +638,7 @@ def outcomes_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
         return Verification(release, release, "0.5.0", "0.10", "3.11", "host run: x", tests, 1.0, "", facts)
 
     def prepare(subject: envs.Subject, *, jax: str | None = None) -> envs.Environment:
-        return envs.Environment(subject, Path("/python"), jax or "0.5.0", "0.10", "d", {})
+        return envs.Environment(subject, Path("/python"), jax or "0.5.0", "0.10", "d", {}, Path("/te"))
 
     monkeypatch.setattr(matrix, "verify", verify_)
     monkeypatch.setattr(bisect, "verify", verify_)
@@ -495,9 +646,6 @@ def outcomes_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     monkeypatch.setattr(bisect, "prepare", prepare)
     monkeypatch.setattr(envs, "stop_all", lambda: None)
     return arranged
-
-
-PASSED, FAILED, SKIPPED, KNOWN = records.Outcome
 
 
 @pytest.mark.parametrize("command", ["verify 2.18.0 2.19.0", "matrix --te 2.18.0,2.19.0 --jobs 1"])
@@ -635,7 +783,9 @@ def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment of the running Python."""
 
     def prepare(subject: envs.Subject, *, jax: str | None = None) -> envs.Environment:
-        return envs.Environment(subject, Path(sys.executable), jax or "", "", "d", {"OF_THE": "environment"})
+        return envs.Environment(
+            subject, Path(sys.executable), jax or "", "", "d", {"OF_THE": "environment"}, Path("/te")
+        )
 
     monkeypatch.setattr(envs, "prepare", prepare)
 

@@ -16,7 +16,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 def test_facts_come_in_the_order_to_print_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment.os, "environ", {})
     monkeypatch.setattr(te_api, "why_no_gpu", lambda: "")
-    expected = ["run", "transformer-engine", *PACKAGES, "python", "device", "platform", "mnist-fp8"]
+    processor = ["processor"] if jax.default_backend() == "cpu" else []
+    expected = ["run", "transformer-engine", *PACKAGES, "python", "device", *processor, "platform", "mnist-fp8"]
     assert list(environment.describe(Precision.FLAX_BF16)) == expected
 
 
@@ -78,3 +79,9 @@ def test_compute_capability_is_said_where_there_is_one(
 ) -> None:
     monkeypatch.setattr(environment, "jax", SimpleNamespace(devices=lambda: [device, device]))
     assert environment.describe_devices() == described
+
+
+def test_processor_is_told_with_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment.os, "cpu_count", lambda: 77)
+    assert environment.describe_processor().endswith(", 77 cores")
+    assert len(environment.describe_processor()) > len(", 77 cores")

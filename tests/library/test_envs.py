@@ -90,7 +90,7 @@ def te_folder(folder: Path, files: Mapping[str, str] | None = None) -> Path:
 
 def here(**variables: str) -> Environment:
     """An environment of the running Python."""
-    return Environment(RELEASE, Path(sys.executable), "", "", "", variables)
+    return Environment(RELEASE, Path(sys.executable), "", "", "", variables, Path("/te"))
 
 
 # --- subjects ------------------------------------------------------------------------------------------------------
@@ -141,9 +141,49 @@ def test_folder_without_a_version_is_the_release_that_it_resembles(
 
 
 @pytest.mark.parametrize(
+    "line",
+    [
+        "transformer-engine==2.3.0",
+        "Transformer_Engine == 2.3.0  # accepted",
+        "transformer-engine[jax]==2.3.0 ; python_version > '3'",
+    ],
+)
+def test_requirements_file_names_the_release_that_it_pins(tmp_path: Path, line: str) -> None:
+    (tmp_path / "te.txt").write_text(f"# the accepted release\n{line}\njax==0.10.2\n")
+    assert envs.parse_subject(str(tmp_path / "te.txt")) == Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
+
+
+def test_newest_is_what_the_package_index_has(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(envs, "uv", lambda *_arguments, **_what: "transformer-engine==2.99.1\n")
+    assert envs.parse_subject("newest") == Subject(SubjectKind.RELEASE, "2.99.1", "2.99.1")
+
+
+def test_common_jax_is_the_newest_that_works_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
+    entries = [("3", ">=2"), ("2", ">=1.5"), ("1", ">=1")]
+    stacks = [{"te": te, "python": ">=3", "jax": jax, "flax": "f", "evidence": ""} for jax, te in entries]
+    monkeypatch.setattr(envs, "_stacks", lambda: {"stack": stacks})
+    assert envs.common_jax("2.1", "2.2") == "3"
+    assert envs.common_jax("1.6", "2.2") == "2"
+    assert envs.common_jax("2.2", "1.2") == "1"
+    assert envs.common_jax("2.2", "0.9") is None
+
+
+def test_flax_that_is_asked_for_has_an_environment_of_its_own() -> None:
+    usual, other = envs.stack_for("2.20.2"), envs.stack_for("2.20.2", flax="0.12.6")
+    assert (other.jax, other.flax) == (usual.jax, "0.12.6")
+    release = envs.parse_subject("2.20.2")
+    assert envs._name(release, other) == envs._name(release, usual).replace(usual.jax, f"{usual.jax}-flax-0.12.6")
+    with pytest.raises(ConfigError, match="Flax version is 'x'; expected one such as"):
+        envs.stack_for("2.20.2", flax="x")
+
+
+@pytest.mark.parametrize(
     ("text", "says"),
     [
-        ("newest", "'newest' is no Transformer Engine: expected a version such as"),
+        ("latest", "'latest' is no Transformer Engine: expected a version such as"),
+        ("gone.txt", "requirements file"),
+        ("bad.txt", "pins transformer-engine 0 times; expected one line transformer-engine==VERSION"),
+        ("two.txt", "pins transformer-engine 2 times"),
         ("no/such/folder", "is no Transformer Engine"),
         ("", "'' is no Transformer Engine"),
         ("gone-1.0-py3-none-any.whl", "does not exist"),
@@ -155,6 +195,8 @@ def test_folder_without_a_version_is_the_release_that_it_resembles(
 def test_what_is_no_subject_is_refused(text: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    (tmp_path / "bad.txt").write_text("transformer-engine>=2.3\n# transformer-engine==2.3\n")
+    (tmp_path / "two.txt").write_text("transformer-engine==2.3.0\ntransformer_engine == 2.4.0\n")
     for name in ("bad.whl", "other-1.0-py3-none-any.whl"):
         (tmp_path / name).touch()
     with pytest.raises(ConfigError) as caught:
@@ -433,8 +475,10 @@ def test_interpreter_without_flax_is_one_line(tmp_path: Path) -> None:
 
 
 def test_interpreter_has_its_own_jax(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is judged with the JAX that it has"):
+    with pytest.raises(ConfigError, match="is judged with the JAX and Flax that it has"):
         envs.prepare(envs.interpreter_subject(interpreter(tmp_path)), jax="0.9.2")
+    with pytest.raises(ConfigError, match=r"asked for was 0\.12"):
+        envs.prepare(envs.interpreter_subject(interpreter(tmp_path)), flax="0.12")
 
 
 def test_interpreter_that_is_not_there_is_refused(tmp_path: Path) -> None:
@@ -470,7 +514,7 @@ def test_run_has_the_environments_programs_first_and_no_other_python(
     program.parent.mkdir()
     program.write_text("#!/bin/sh\necho $PATH; echo $PYTHONPATH$PYTHONHOME$VIRTUAL_ENV\n")
     program.chmod(0o755)
-    environment = Environment(RELEASE, program.with_name("python"), "", "", "", {})
+    environment = Environment(RELEASE, program.with_name("python"), "", "", "", {}, Path("/te"))
     path, others = environment.run(["sh"], cwd=tmp_path, timeout=20).out.split("\n")[:2]
     assert path.split(os.pathsep)[0] == str(program.parent)
     assert others == ""

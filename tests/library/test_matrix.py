@@ -121,7 +121,7 @@ def test_each_is_judged_in_its_environment_and_named_with_the_jax_asked_for(monk
     asked: list[Any] = []
 
     def prepare(subject: Subject, *, jax: str | None) -> Environment:
-        return Environment(subject, Path("/python"), jax or "newest", "0.10.4", "d", {})
+        return Environment(subject, Path("/python"), jax or "newest", "0.10.4", "d", {}, Path("/te"))
 
     def verify(where: Environment, claims: Any, **options: Any) -> Verification:
         asked.append((where.jax, claims, options))

@@ -241,8 +241,8 @@ def test_markdown_links_each_cell_to_evidence_that_is_there() -> None:
 
 
 def test_markdown_leaves_texts_as_they_are() -> None:
-    text = report.markdown([Judged("1", verification("1", claim("a", failure("a", "x[0] * y_1 | <b>"))))])
-    assert r"broken, 1 test: x\[0\] \* y\_1 \| \<b\>" in text
+    text = report.markdown([Judged("1", verification("1", claim("a", failure("a", "x[0] * y_1 | <b> & ~c~"))))])
+    assert r"broken, 1 test: x\[0\] \* y\_1 \| \<b\> \& \~c\~" in text
 
 
 class Links(HTMLParser):

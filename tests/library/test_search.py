@@ -73,7 +73,7 @@ def test_attempt_says_what_failed(ended: Ended, error: str, monkeypatch: pytest.
         def run(self, *_arguments: object, **_options: object) -> Ended:
             return ended
 
-    monkeypatch.setattr(envs, "prepare", lambda subject, jax: Canned(subject, Path(), jax, "0.12", "", {}))
+    monkeypatch.setattr(envs, "prepare", lambda subject, jax: Canned(subject, Path(), jax, "0.12", "", {}, Path()))
     monkeypatch.setattr(envs, "stage", Path)
     assert search.try_jax(SUBJECT, "0.9.1") == search.Attempt("0.9.1", "0.12", error)
 

@@ -26,7 +26,7 @@ def environment(python: str = sys.executable, digest: str = "d", **variables: st
     """This interpreter, as if it were made for a release; plugins of it that the suite does not need stay out."""
     subject = Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
     variables = {"PYTEST_ADDOPTS": "-p no:randomly", "OMP_NUM_THREADS": "1"} | variables
-    return Environment(subject, Path(python), "0.5.0", "0.10.4", digest, variables)
+    return Environment(subject, Path(python), "0.5.0", "0.10.4", digest, variables, Path("/te"))
 
 
 def suite(folder: Path, conftest: str = "", **claims: str) -> Path:
@@ -233,7 +233,7 @@ def ended(code: int = 1, out: str = "", err: str = "", *, timed_out: bool = Fals
 
 
 def problem(how: Ended, *, started: bool = True) -> str:
-    return verify._problem(how, f"{how.out}\n{how.err}", 9.0, started=started)
+    return verify.problem_of(how, f"{how.out}\n{how.err}", 9.0, started=started)
 
 
 @pytest.mark.parametrize("code", [0, 1, 5])
@@ -378,7 +378,7 @@ def test_facts_that_cannot_be_measured_are_none_and_the_reason(
 
     monkeypatch.setattr(Environment, "run", run)
     assert verify.measure(environment(), tmp_path) == (facts, why)
-    assert commands == [[sys.executable, "-m", "mnist_fp8.measure"]]
+    assert commands == [[sys.executable, "-m", "mnist_fp8.facts"]]
 
 
 # --- what can be asked for -----------------------------------------------------------------------------------------

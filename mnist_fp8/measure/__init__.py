@@ -1,0 +1,68 @@
+"""What a Transformer Engine installation does, as the entries of a record: ``python -m mnist_fp8.measure``.
+
+A module for each kind of measurement. Each has ``probes()``: functions by the beginning of the keys of what they
+measure, so that some can be measured alone, and one that fails leaves the others. Nothing here says what is right but
+where the oracle is named; entries of two releases are compared to find what changed.
+"""
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from fnmatch import fnmatchcase
+
+from mnist_fp8 import program_cache
+from mnist_fp8.measure import behaviour, costs, metadata, numerics, programs, training, variables
+from mnist_fp8.measurements import Failure, Text, Value
+
+Probe = Callable[[], Mapping[str, Value]]
+
+
+def measure(only: Sequence[str] = ()) -> dict[str, Value]:
+    """Measure the installed Transformer Engine.
+
+    Args:
+        only: keys, or patterns with ``*``; what begins with one is measured, too. All if there is none.
+
+    Raises:
+        TeUnavailableError: there is nothing to measure.
+    """
+    entries: dict[str, Value] = {}
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        entries |= costs.of_import()
+        for prefix, probe in costs.probes().items():  # first: what they compile must not come from a cache
+            entries |= _guarded(prefix, probe) if _may_hold(prefix, only) else {}
+        program_cache.keep_programs()
+        for module in (variables, programs, numerics, metadata, behaviour, training):
+            for prefix, probe in module.probes().items():
+                entries |= _guarded(prefix, probe) if _may_hold(prefix, only) else {}
+        entries |= _warnings(raised)
+    return {key: value for key, value in entries.items() if not only or any(_covers(each, key) for each in only)}
+
+
+def _guarded(prefix: str, probe: Probe) -> Mapping[str, Value]:
+    try:
+        return probe()
+    except Exception as error:  # noqa: BLE001 - what a release raises is what it does
+        return {prefix: Failure.of(error)}
+
+
+def _covers(pattern: str, key: str) -> bool:
+    return fnmatchcase(key, pattern) or key.startswith(pattern.rstrip("/") + "/")
+
+
+def _may_hold(prefix: str, only: Sequence[str]) -> bool:
+    """Whether one of the keys that begin so may be asked for; whatever may raise a warning, if warnings are."""
+    return not only or any(_overlap(prefix, each) for each in only)
+
+
+def _overlap(prefix: str, pattern: str) -> bool:
+    literal = pattern.partition("*")[0]
+    return literal.startswith(("warnings", prefix)) or prefix.startswith(literal.rstrip("/"))
+
+
+def _warnings(raised: Sequence[warnings.WarningMessage]) -> dict[str, Value]:
+    """Each kind of warning once, by its first words."""
+    entries: dict[str, Value] = {}
+    for kind, message in sorted({(each.category.__name__, " ".join(str(each.message).split())) for each in raised}):
+        entries.setdefault(f"warnings/{kind}/{' '.join(message.split()[:8])}", Text(message))
+    return entries

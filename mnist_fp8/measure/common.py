@@ -1,0 +1,77 @@
+"""What the measurements share: the modes to look at, and a dense layer's step on given tensors."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnist_fp8 import te_api
+from mnist_fp8.config import RecipeConfig
+from mnist_fp8.layers import Step, dense_layer, dense_step, init
+from mnist_fp8.oracles import Array
+
+BF16 = "BF16"
+
+
+@functools.cache
+def modes() -> dict[str, te_api.Autocast]:
+    """BF16, and each recipe that runs here, by name."""
+    recipes = [name for name, support in te_api.support_by_recipe().items() if support.ok]
+    return {BF16: te_api.Autocast(), **{name: te_api.Autocast(RecipeConfig(name)) for name in recipes}}
+
+
+def step(mode: te_api.Autocast, tensors: Mapping[str, Array], *, steps: int = 2) -> tuple[Step, dict[str, Any]]:
+    """Run a dense layer without bias on BF16 tensors ``x``, ``kernel`` and ``grad``.
+
+    Args:
+        mode: what to compute in.
+        tensors: ``x`` (M, K), ``kernel`` (K, N) and ``grad`` (M, N), the gradient of the output.
+        steps: how often; delayed scaling has a scale of these tensors from the second on.
+
+    Returns:
+        The last step, and the variables that it used.
+    """
+    layer = dense_layer(features=tensors["kernel"].shape[1], use_bias=False)
+    x, grad = (jnp.asarray(tensors[name], jnp.bfloat16) for name in ("x", "grad"))
+    metadata = {name: tree for name, tree in init(layer, mode, x).items() if name != "params"}
+    variables = {**metadata, "params": {"kernel": jnp.asarray(tensors["kernel"], jnp.float32)}}
+    for _ in range(steps):
+        used = variables
+        found = dense_step(layer, mode, used, x, grad)
+        variables = {name: used[name] if name == "params" else found.grads[name] for name in used}
+    return found, used
+
+
+def rounded(tensor: Array) -> Array:
+    """A tensor whose numbers BF16 has, as float32."""
+    return np.array(jnp.asarray(tensor, jnp.bfloat16), np.float32)
+
+
+def tensors(shape: tuple[int, int, int], seed: int = 0) -> dict[str, Array]:
+    """Normally distributed ``x`` (M, K), ``kernel`` (K, N) and ``grad`` (M, N), of numbers that BF16 has."""
+    rows, contracted, features = shape
+    drawn = np.random.default_rng(seed)
+    sizes = {"x": (rows, contracted), "kernel": (contracted, features), "grad": (rows, features)}
+    return {name: rounded(drawn.normal(0, 1, size)) for name, size in sizes.items()}
+
+
+def program(mode: te_api.Autocast, values: Mapping[str, Array], *, backward: bool) -> tuple[Any, tuple[Any, ...]]:
+    """The jaxpr of a dense layer's forward pass, or of a whole step, and its arguments."""
+    layer = dense_layer(features=values["kernel"].shape[1], use_bias=False)
+    x, grad = (jnp.asarray(values[name], jnp.bfloat16) for name in ("x", "grad"))
+    metadata = {name: tree for name, tree in init(layer, mode, x).items() if name != "params"}
+    variables = {**metadata, "params": {"kernel": jnp.asarray(values["kernel"], jnp.float32)}}
+
+    def forward(variables: Any, x: jax.Array) -> jax.Array:  # noqa: ANN401
+        with mode():
+            y: jax.Array = layer.apply(variables, x)
+            return y
+
+    def whole(variables: Any, x: jax.Array, grad: jax.Array) -> Any:  # noqa: ANN401
+        y, pull_back = jax.vjp(forward, variables, x)
+        return y, pull_back(grad)
+
+    return (whole, (variables, x, grad)) if backward else (forward, (variables, x))

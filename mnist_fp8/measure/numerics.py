@@ -1,0 +1,155 @@
+"""Errors of a dense layer's output and gradients, over shapes and ranges of numbers; and numbers that are special."""
+
+import functools
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+from mnist_fp8 import oracles, te_api
+from mnist_fp8.layers import Step
+from mnist_fp8.measure.common import BF16, modes, rounded, step, tensors
+from mnist_fp8.measurements import AGAINST_ORACLE, DISTRIBUTION, IN_TOLERANCES, Numbers, Text, Value
+from mnist_fp8.oracles import Array, DensePasses
+from mnist_fp8.tolerances import product_tolerance
+
+SHAPES = ((64, 128, 32), (16, 16, 16), (32, 512, 64), (256, 64, 128))
+RANGES: dict[str, Callable[[Array], Array]] = {
+    "normal": lambda tensor: tensor,
+    "small": lambda tensor: tensor * 2.0**-20,
+    "large": lambda tensor: tensor * 2.0**20,
+    "wide": lambda tensor: tensor * np.exp2(np.linspace(-8, 8, tensor.size)).reshape(tensor.shape),
+    "outlier": lambda tensor: np.where(np.arange(tensor.size).reshape(tensor.shape) == 7, 2.0**8, tensor),  # noqa: PLR2004
+}
+"""What becomes of normally distributed numbers; tensors stay within what BF16 holds."""
+PASSES = {"output": "y", "input gradient": "dx", "kernel gradient": "dkernel"}
+EDGES = range(-16, 2)
+"""Exponents of the bins of the relative errors of single elements."""
+
+
+def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
+    """Measurements by the beginning of their keys."""
+    errors = {f"numerics/{name}": functools.partial(_errors, name) for name in modes()}
+    return errors | {f"special/{name}": functools.partial(_special, name) for name in modes()}
+
+
+# --- errors --------------------------------------------------------------------------------------------------------
+
+
+def _errors(name: str) -> dict[str, Value]:
+    once, again = (_all_errors(name) for _ in range(2))
+    entries: dict[str, Value] = {
+        f"numerics/{name}/{what}": Numbers(tuple(errors.values()), tuple(errors), _noise(errors, again[what]))
+        for what, errors in once.items()
+    }
+    return entries | _distributions(name)
+
+
+def _noise(once: Mapping[str, float], again: Mapping[str, float]) -> float:
+    return max(abs(once[label] - again[label]) / max(abs(once[label]), 1e-30) for label in once)
+
+
+def _all_errors(name: str) -> dict[str, dict[str, float]]:
+    """By what is measured, and by shape and range."""
+    found: dict[str, dict[str, float]] = {}
+    for shape in SHAPES:
+        for spread, change in RANGES.items():
+            values = {which: rounded(change(tensor)) for which, tensor in tensors(shape).items()}
+            passes = _passes(step(modes()[name], values)[0])
+            label = f"{'x'.join(map(str, shape))} {spread}"
+            exact = oracles.dense(**values)
+            predicted = _predicted(name, values)
+            for what, attribute in PASSES.items():
+                value = getattr(exact, attribute).value
+                error = np.linalg.norm(passes[what] - value) / np.linalg.norm(value)
+                found.setdefault(f"{what} against float64", {})[label] = float(error)
+                if predicted:
+                    key = f"{what} {AGAINST_ORACLE}, {IN_TOLERANCES}"
+                    found.setdefault(key, {})[label] = _in_tolerances(name, passes[what], getattr(predicted, attribute))
+    return found
+
+
+def _passes(found: Step) -> dict[str, Array]:
+    arrays = (found.y, found.dx, found.grads["params"]["kernel"])
+    return {what: np.asarray(array, np.float64) for what, array in zip(PASSES, arrays, strict=True)}
+
+
+def _predicted(name: str, values: Mapping[str, Array]) -> DensePasses | None:
+    """What the oracle expects; nothing for a recipe that it does not know."""
+    if name == BF16:
+        return oracles.dense(**values)
+    if name not in ("DelayedScaling", "Float8CurrentScaling"):
+        return None
+    formats = oracles.FORMATS["HYBRID"]
+    scales = {which: oracles.current_scale(tensor, formats[which]) for which, tensor in values.items()}
+    return oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID")
+
+
+def _in_tolerances(name: str, found: Array, expected: oracles.Product) -> float:
+    """The largest difference of an element from the oracle, in units of what rounding explains."""
+    fp8 = name != BF16
+    kind = te_api.engine().kind
+    tolerance = product_tolerance(expected, "bfloat16", kind, roundings=2 if fp8 else 1, fp8=fp8)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        ratios = np.where(found == expected.value, 0.0, np.abs(found - expected.value) / tolerance)
+    return float(np.max(ratios))
+
+
+def _distributions(name: str) -> dict[str, Value]:
+    """How the relative errors of the elements are distributed: the share of each power of two."""
+    values = tensors(SHAPES[2])
+    passes, exact = _passes(step(modes()[name], values)[0]), oracles.dense(**values)
+    bounds = np.array([0, *(2.0**exponent for exponent in EDGES), np.inf])
+    labels = tuple([f"2^{exponent}" for exponent in EDGES] + ["more"])
+    entries: dict[str, Value] = {}
+    for what, attribute in PASSES.items():
+        value = getattr(exact, attribute).value
+        counts, _ = np.histogram(np.abs(passes[what] - value) / np.abs(value), bounds)
+        shares = tuple(float(share) for share in counts / value.size)
+        entries[f"numerics/{name}/{DISTRIBUTION} of {what} errors"] = Numbers(shares, labels)
+    return entries
+
+
+# --- special numbers ------------------------------------------------------------------------------------------------
+
+_SPECIAL: dict[str, tuple[str, Callable[[Array], Array]]] = {
+    "input of zeros": ("x", np.zeros_like),
+    "kernel of zeros": ("kernel", np.zeros_like),
+    "output gradient of zeros": ("grad", np.zeros_like),
+    "an infinity in the input": ("x", lambda tensor: _with(tensor, np.inf)),
+    "a NaN in the input": ("x", lambda tensor: _with(tensor, np.nan)),
+    "an infinity in the output gradient": ("grad", lambda tensor: _with(tensor, np.inf)),
+    "a NaN in the output gradient": ("grad", lambda tensor: _with(tensor, np.nan)),
+    "the largest BF16 number in the input": ("x", lambda tensor: _with(tensor, 3.3895314e38)),
+    "the smallest BF16 numbers as input": ("x", lambda tensor: np.full_like(tensor, 2.0**-126)),
+}
+
+
+def _with(tensor: Array, value: float) -> Array:
+    changed = tensor.copy()
+    changed[3, 5] = value
+    return changed
+
+
+def _special(name: str) -> dict[str, Value]:
+    entries: dict[str, Value] = {}
+    for case, (which, change) in _SPECIAL.items():
+        values = tensors((16, 32, 16))
+        values[which] = change(values[which])
+        found = step(modes()[name], values, steps=3)[0]
+        told = [f"{what} {_told(array)}" for what, array in _passes(found).items()]
+        entries[f"special/{name}/{case}"] = Text("; ".join([*told, *_scales(name, found)]))
+    return entries
+
+
+def _told(array: Array) -> str:
+    finite = array[np.isfinite(array)]
+    counts = [(int(np.isnan(array).sum()), "NaN"), (int(np.isinf(array).sum()), "infinite")]
+    told = [f"{count} {word}" for count, word in counts if count]
+    amax = np.abs(finite).max(initial=0.0)
+    return ", ".join([*told, f"up to {amax:.3g}" if len(finite) else "nothing finite"])
+
+
+def _scales(name: str, found: Step) -> list[str]:
+    if te_api.metadata_collection() not in found.grads or name == BF16:
+        return []
+    return [f"scale of {which} {float(found.metadata[te_api.scale_leaf(which)][0]):.4g}" for which in oracles.TENSORS]

@@ -1,0 +1,90 @@
+"""Training curves of the modes, over some seeds."""
+
+import functools
+import hashlib
+from collections.abc import Callable, Mapping
+from typing import NamedTuple
+
+import jax
+import numpy as np
+
+from mnist_fp8 import data, te_api, train
+from mnist_fp8.config import Precision, RecipeConfig, TrainConfig
+from mnist_fp8.measurements import Curves, Value
+
+MODES = {
+    "Flax BF16": (Precision.FLAX_BF16, RecipeConfig()),
+    "TE BF16": (Precision.TE_BF16, RecipeConfig()),
+    "TE FP8": (Precision.TE_FP8, RecipeConfig("DelayedScaling")),
+    "TE FP8 Float8CurrentScaling": (Precision.TE_FP8, RecipeConfig("Float8CurrentScaling")),
+}
+SEEDS = (1, 2, 3)
+STEPS, BATCH, EVERY = 60, 16, 3
+"""Steps, images in each, and steps over which the loss is averaged."""
+REPEATED = 15
+"""Steps that are taken again with the first seed, to see whether the numbers are the same."""
+TEST_SIZE = 400
+
+
+def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
+    """Measurements by the beginning of their keys."""
+    return {f"training/{name}": functools.partial(_curves, name) for name in MODES if _runs(name)}
+
+
+def _runs(name: str) -> bool:
+    precision, recipe = MODES[name]
+    if precision is not Precision.TE_FP8:
+        return True
+    return recipe.name in te_api.recipe_names() and te_api.support(te_api.make_recipe(recipe)).ok
+
+
+@functools.cache
+def _data() -> tuple[data.Dataset, data.Dataset]:
+    return data.get_datasets(STEPS * BATCH, TEST_SIZE)
+
+
+def describe_data() -> dict[str, str]:
+    """What was trained on: the data's digest, for records that are to be compared."""
+    digest = hashlib.sha256()
+    for split in _data():
+        for name in sorted(split):
+            digest.update(np.ascontiguousarray(split[name]).tobytes())
+    return {"data": f"MNIST, {STEPS * BATCH} + {TEST_SIZE} images, {digest.hexdigest()[:12]}"}
+
+
+def _curves(name: str) -> dict[str, Value]:
+    runs = [_run(name, seed) for seed in SEEDS]
+    again = _run(name, SEEDS[0], REPEATED)
+    # Runs that are alike for so long are alike to the end; runs that are not, drift apart further.
+    factor = STEPS // REPEATED
+    noise = factor * max(abs(a - b) for a, b in zip(again.losses, runs[0].losses, strict=False))
+    steps = tuple(range(EVERY, STEPS + 1, EVERY))
+    return {
+        f"training/{name}/loss": Curves(steps, tuple(run.losses for run in runs), noise),
+        f"training/{name}/test loss": Curves((STEPS,), tuple((run.test_loss,) for run in runs), noise),
+        f"training/{name}/test accuracy": Curves((STEPS,), tuple((run.test_accuracy,) for run in runs), noise),
+    }
+
+
+class _Run(NamedTuple):
+    """Training losses, averaged over some steps each; test loss and accuracy at the end."""
+
+    losses: tuple[float, ...]
+    test_loss: float
+    test_accuracy: float
+
+
+def _run(name: str, seed: int, steps: int = STEPS) -> _Run:
+    precision, recipe = MODES[name]
+    config = TrainConfig(precision=precision, recipe=recipe, seed=seed, batch_size=BATCH)
+    train_ds, test_ds = _data()
+    state, metadata = train.create_train_state(config)
+    losses = []
+    for step, key in enumerate(jax.random.split(jax.random.key(seed), STEPS)[:steps]):
+        rows = slice(step * BATCH, (step + 1) * BATCH)
+        batch = train_ds["image"][rows], train_ds["label"][rows]
+        state, metadata, loss, _ = train.train_step(state, metadata, *batch, key)
+        losses.append(loss)
+    means = np.asarray(losses, np.float64).reshape(-1, EVERY).mean(axis=1)
+    test_loss, test_accuracy = train.eval_model(state, test_ds, TEST_SIZE, metadata)
+    return _Run(tuple(map(float, means)), test_loss, test_accuracy)

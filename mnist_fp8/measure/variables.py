@@ -1,0 +1,51 @@
+"""Which recipes run, and the variables that a model has under each, as a checkpoint stores them."""
+
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import serialization
+
+from mnist_fp8 import te_api
+from mnist_fp8.measure.common import modes
+from mnist_fp8.measurements import RUNS, Text, Value
+
+
+def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
+    """Measurements by the beginning of their keys."""
+    trees = {f"variables/{name}": functools.partial(_tree, name) for name in modes()}
+    return {"recipes": _support, **trees}
+
+
+def _support() -> dict[str, Value]:
+    found = te_api.support_by_recipe().items()
+    return {
+        f"recipes/{name}/support": Text(RUNS if support.ok else f"does not run here: {support.reason}")
+        for name, support in found
+    }
+
+
+def _tree(name: str) -> dict[str, Value]:
+    """A layer over one axis and one over two: their variables as Flax writes them down, boxes included."""
+    mode = modes()[name]
+    entries: dict[str, Value] = {}
+    for layer, fields in (("dense", {}), ("dense over two axes", {"axis": (-2, -1)})):
+        module = te_api.engine().module.flax.DenseGeneral(features=16, **fields)
+        x = jnp.ones((16, 4, 8) if fields else (16, 32), jnp.bfloat16)
+        rngs = {"params": jax.random.key(0), "sr_rng": jax.random.key(0)}
+        with mode():
+            variables = jax.eval_shape(module.init, rngs, x)
+        for path, leaf in _leaves(serialization.to_state_dict(variables)):
+            collection, _, rest = path.partition("/")
+            entries[f"variables/{name}/{collection}/{layer}/{rest}"] = Text(leaf)
+    return entries
+
+
+def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401 - a state dictionary
+    if isinstance(tree, Mapping) and tree:
+        for name, value in tree.items():
+            yield from _leaves(value, f"{path}/{name}".lstrip("/"))
+    else:  # what holds no array, such as the names of a parameter's axes, is written down as an empty dictionary
+        yield path, f"{tree.dtype}{list(tree.shape)}" if hasattr(tree, "dtype") else str(tree)

@@ -1,0 +1,274 @@
+"""What was measured of one Transformer Engine: pure records, and their JSON.
+
+A record is a flat collection of entries by key. A key reads ``area/subject/what``, such as
+``numerics/DelayedScaling/output against float64``; areas are listed in `AREAS`. What differs between two records is
+found by `compare`, entry by entry.
+"""
+
+import dataclasses
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Self, TypeAlias
+
+from mnist_fp8.records import RecordError, Verification
+
+SCHEMA_VERSION = 1
+"""Of stored records; raised when an entry changes its meaning."""
+
+AREAS = {
+    "claims": "the suite's claims",
+    "api": "names and signatures that users import",
+    "recipes": "recipes that run here",
+    "variables": "variables of a model, as checkpoints store them",
+    "metadata": "amax histories and scales, step by step",
+    "float8": "float8 in jaxprs and compiled programs",
+    "numerics": "errors of outputs and gradients",
+    "bits": "quantized tensors, to the bit",
+    "special": "zeros, infinities, NaN, tiny and huge numbers",
+    "behaviour": "what layers and contexts do",
+    "training": "training curves",
+    "warnings": "warnings and deprecations",
+    "costs": "times and memory, for information",
+}
+"""All areas in the order of reports, with what they hold."""
+
+# Words that measuring and comparing agree on.
+RUNS = "runs here"
+AGREES = "as the oracle"
+AGAINST_ORACLE = "against the oracle"
+IN_TOLERANCES = "in tolerances"
+DISTRIBUTION = "distribution"
+OUTSIDE = "outside autocast"
+
+
+@dataclasses.dataclass(frozen=True)
+class Text:
+    """Something exact: a shape, a dtype, a digest, words."""
+
+    text: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Numbers:
+    """One number or more.
+
+    Attributes:
+        values: the numbers; may hold infinities and NaN.
+        labels: what each of them is, as many as there are values.
+        noise: largest relative difference of a value between repetitions on the same machine; 0 where it is exact.
+    """
+
+    values: tuple[float, ...]
+    labels: tuple[str, ...]
+    noise: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Curves:
+    """The same quantity over the same steps, once for each seed.
+
+    Attributes:
+        steps: steps at which the quantity was taken.
+        seeds: values by step, for each seed.
+        noise: largest difference between two runs with the same seed; 0 where training is exact.
+    """
+
+    steps: tuple[int, ...]
+    seeds: tuple[tuple[float, ...], ...]
+    noise: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Parameter:
+    """A parameter of a function, or a field of a class that its constructor takes.
+
+    Attributes:
+        name: its name.
+        kind: ``positional``, ``keyword``, ``either``, ``*`` or ``**``.
+        default: source text of the default; ``None`` where an argument is required.
+    """
+
+    name: str
+    kind: str
+    default: str | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """A public name.
+
+    Attributes:
+        what: ``function``, ``class``, ``method``, ``attribute`` or ``module``.
+        parameters: in their order; none for an attribute or a module.
+        value: source text of an attribute's value.
+    """
+
+    what: str
+    parameters: tuple[Parameter, ...] = ()
+    value: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """Repeated measurements of a time or an amount of memory, which no verdict rests on.
+
+    Attributes:
+        values: one for each repetition.
+        unit: ``s`` or ``bytes``.
+    """
+
+    values: tuple[float, ...]
+    unit: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Failure:
+    """It could not be measured: what was raised, in one line."""
+
+    error: str
+
+    @classmethod
+    def of(cls, error: Exception) -> Self:
+        """What was raised, by its kind and the first line of its words."""
+        return cls(f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}")
+
+
+Value: TypeAlias = Text | Numbers | Curves | Signature | Cost | Failure
+KINDS: dict[str, type[Value]] = {cls.__name__.lower(): cls for cls in (Text, Numbers, Curves, Signature, Cost, Failure)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """One Transformer Engine, measured.
+
+    Attributes:
+        te: what was measured, as a person reads it.
+        version: of Transformer Engine.
+        run: ``kernel`` or ``host``; empty if it did not come that far.
+        environment: versions, device and kind of run, by name.
+        settings: digest of the code that measured; records of different settings do not hold the same entries.
+        arguments: command-line words that name this installation.
+        entries: what was measured, by key.
+        seconds: how long it took.
+        problem: why nothing could be measured, in Transformer Engine's words and one line; empty if it could.
+        claims: how the suite judged the same installation; ``None`` if it was not asked.
+    """
+
+    te: str
+    version: str
+    run: str
+    environment: Mapping[str, str]
+    settings: str
+    arguments: tuple[str, ...]
+    entries: Mapping[str, Value]
+    seconds: float
+    problem: str = ""
+    claims: Verification | None = None
+
+    @property
+    def name(self) -> str:
+        """What was measured, with its version."""
+        return self.te if self.version in self.te else f"{self.version} ({self.te})"
+
+    @property
+    def title(self) -> str:
+        """What was measured and what it ran with, in one line."""
+        names = ("jax", "flax", "python")
+        parts = [
+            f"{name.upper() if name == 'jax' else name.title()} {self.environment[name]}"
+            for name in names
+            if name in self.environment
+        ]
+        return f"TE {self.name} ({', '.join(parts)})" if parts else f"TE {self.name}"
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain data, with the version of its schema."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {
+            "schema_version": SCHEMA_VERSION,
+            **fields,
+            "environment": dict(self.environment),
+            "arguments": list(self.arguments),
+            "entries": entries_to_json(self.entries),
+            "claims": self.claims and self.claims.to_json(),
+        }
+
+    @classmethod
+    def from_json(cls, document: Mapping[str, Any]) -> Self:
+        """Read what `to_json` made.
+
+        Raises:
+            RecordError: it is of another version, or no record.
+        """
+        version = document.get("schema_version")
+        if version != SCHEMA_VERSION or "entries" not in document:
+            raise RecordError(f"schema version {version}, but this mnist-fp8 reads {SCHEMA_VERSION}: measure it again")
+        fields = {name: value for name, value in document.items() if name != "schema_version"}
+        claims = fields["claims"] and Verification.from_json(fields["claims"])
+        entries = entries_from_json(fields["entries"])
+        return cls(**fields | {"claims": claims, "entries": entries, "arguments": tuple(fields["arguments"])})
+
+
+def entries_to_json(entries: Mapping[str, Value]) -> dict[str, Any]:
+    """Entries as plain data; numbers that JSON does not know are words."""
+    return {
+        key: {"kind": type(value).__name__.lower(), **_plain(dataclasses.asdict(value))}
+        for key, value in entries.items()
+    }
+
+
+def entries_from_json(document: Mapping[str, Any]) -> dict[str, Value]:
+    """Read what `entries_to_json` made.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is something else.
+    """
+    return {key: _value(fields) for key, fields in document.items()}
+
+
+def _plain(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold
+    match value:
+        case dict():
+            return {name: _plain(each) for name, each in value.items()}
+        case list() | tuple():
+            return [_plain(each) for each in value]
+        case float() if not math.isfinite(value):
+            return str(value)
+    return value
+
+
+def _value(fields: Mapping[str, Any]) -> Value:
+    given = {name: value for name, value in fields.items() if name != "kind"}
+    match fields["kind"]:
+        case "numbers":
+            return Numbers(_floats(given["values"]), tuple(given["labels"]), float(given["noise"]))
+        case "curves":
+            return Curves(tuple(given["steps"]), tuple(map(_floats, given["seeds"])), float(given["noise"]))
+        case "cost":
+            return Cost(_floats(given["values"]), given["unit"])
+        case "signature":
+            parameters = tuple(Parameter(**each) for each in given["parameters"])
+            return Signature(given["what"], parameters, given["value"])
+    return KINDS[fields["kind"]](**given)
+
+
+def _floats(values: Any) -> tuple[float, ...]:  # noqa: ANN401
+    return tuple(float(value) for value in values)
+
+
+def read_record(path: Path) -> Record:
+    """Read a record from its file.
+
+    Raises:
+        RecordError: there is none, or it is something else; one line that says what to do.
+    """
+    try:
+        return Record.from_json(json.loads(path.read_text()))
+    except OSError as error:
+        raise RecordError(f"record {path} cannot be read: {error.strerror}") from error
+    except RecordError as error:
+        raise RecordError(f"record {path} has {error}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise RecordError(f"{path} is no record: expected what mnist-fp8 measure -o writes") from error
