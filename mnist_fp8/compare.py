@@ -39,11 +39,8 @@ from mnist_fp8.records import ClaimResult, Outcome, RecordError, TestResult, Ver
 
 NOISES = 4
 """A number differs if it does so by more than this many times the noise that was measured."""
-KERNEL_FLOOR = 2.0**-8
-"""Relative difference below which two kernel runs are taken for equal: in another process cuBLAS may pick another
-algorithm, which adds up in another order. docs/upgrade.md says what was seen."""
 OTHER_DEVICE_FLOOR = 0.02
-"""The same between two devices, whose products are accumulated in another order or width."""
+"""Relative difference of numbers from two devices that is taken for none: they may accumulate in another order."""
 LESS_ACCURATE = 1.25
 """An error that grew by more than this factor is no matter of rounding in another place."""
 SPREADS = 5
@@ -256,7 +253,7 @@ class _Scope:
 
     @classmethod
     def of(cls, old: Record, new: Record) -> "_Scope":
-        limits, left_out, floor = [], [], KERNEL_FLOOR if "kernel" in (old.run, new.run) else 0.0
+        limits, left_out, floor = [], [], 0.0
         devices = [_device(record) for record in (old, new)]
         if devices[0] != devices[1] and not old.problem and not new.problem:
             floor, left_out = OTHER_DEVICE_FLOOR, list(_ONE_DEVICE)
@@ -319,8 +316,13 @@ class _Change:
 
     @property
     def detail(self) -> Detail:
-        old, new = self.worst if any(self.worst) else (text(self.old), text(self.new))
+        old, new = self.worst if any(self.worst) else (self._named(self.old), self._named(self.new))
         return Detail(self.key, old, new, self.size, self.weight)
+
+    def _named(self, value: Value | None) -> str:
+        """A value; what is there on one side only with its name, which says more than that it is there."""
+        one_sided = value is not None and None in (self.old, self.new)
+        return f"{self.key.rpartition('/')[2]}: {text(value)}" if one_sided else text(value)
 
 
 def _changes(old: Record, new: Record, scope: _Scope) -> Iterator[_Change]:
@@ -475,15 +477,18 @@ def _judge_api(changes: Sequence[_Change]) -> list[Difference]:
             # The shorter the path to a name, the more users import it.
             detail = Detail(change.key, found.old, found.new, found.parameter, 1 / change.key.count("."))
             groups.setdefault((title, means), []).append(detail)
-    return [_together("api", f"{len(details)} x {title}", means, details) for (title, means), details in groups.items()]
+    return [
+        _together("api", title if len(details) == 1 else f"{len(details)} x {title}", means, details)
+        for (title, means), details in groups.items()
+    ]
 
 
 def _api_differences(change: _Change) -> Iterator[SignatureDifference]:
     match change.old, change.new:
-        case Signature() as old, None:
-            yield SignatureDifference(ApiChange.REMOVED, "", shown(old) or old.what, MISSING)
-        case None, Signature() as new:
-            yield SignatureDifference(ApiChange.ADDED, "", MISSING, shown(new) or new.what)
+        case Signature(), None:
+            yield SignatureDifference(ApiChange.REMOVED, "", change.detail.old, MISSING)
+        case None, Signature():
+            yield SignatureDifference(ApiChange.ADDED, "", MISSING, change.detail.new)
         case Signature() as old, Signature() as new:
             yield from signature_differences(old, new)
         case _, Failure(error=error):

@@ -9,6 +9,7 @@ import dataclasses
 import json
 import math
 from collections.abc import Mapping
+from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Self, TypeAlias
 
@@ -41,6 +42,11 @@ AGAINST_ORACLE = "against the oracle"
 IN_TOLERANCES = "in tolerances"
 DISTRIBUTION = "distribution"
 OUTSIDE = "outside autocast"
+
+
+def covers(pattern: str, key: str) -> bool:
+    """Whether a pattern names an entry: its key, the beginning of it up to a slash, or words with ``*``."""
+    return fnmatchcase(key, pattern) or key.startswith(pattern.rstrip("/") + "/")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,14 +7,13 @@ import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
 from mnist_fp8 import api, envs, verify
 from mnist_fp8.config import ConfigError, cache_dir
 from mnist_fp8.envs import Environment, Subject
-from mnist_fp8.measurements import Failure, Record, Value, entries_from_json
+from mnist_fp8.measurements import Failure, Record, Value, covers, entries_from_json
 from mnist_fp8.records import RecordError
 
 TIMEOUT_S = 10 * 60.0
@@ -100,11 +99,7 @@ def _api(environment: Environment, only: Sequence[str]) -> dict[str, Value]:
     except ConfigError as error:
         return {"api/source": Failure(str(error))}
     entries: dict[str, Value] = {f"api/{name}": signature for name, signature in names.items()}
-    return {key: value for key, value in entries.items() if not only or any(_covers(each, key) for each in only)}
-
-
-def _covers(pattern: str, key: str) -> bool:
-    return fnmatchcase(key, pattern) or key.startswith(pattern.rstrip("/") + "/")
+    return {key: value for key, value in entries.items() if not only or any(covers(each, key) for each in only)}
 
 
 # --- two -----------------------------------------------------------------------------------------------------------
@@ -195,7 +190,7 @@ def _claims(only: Sequence[str]) -> tuple[str, ...]:
     return (
         known
         if not only
-        else tuple(name for name in known if any(_covers(each, f"claims/{name}") or each == "claims" for each in only))
+        else tuple(name for name in known if any(covers(each, f"claims/{name}") or each == "claims" for each in only))
     )
 
 

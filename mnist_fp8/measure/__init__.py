@@ -7,11 +7,10 @@ where the oracle is named; entries of two releases are compared to find what cha
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from fnmatch import fnmatchcase
 
 from mnist_fp8 import program_cache
 from mnist_fp8.measure import behaviour, costs, metadata, numerics, programs, training, variables
-from mnist_fp8.measurements import Failure, Text, Value
+from mnist_fp8.measurements import Failure, Text, Value, covers
 
 Probe = Callable[[], Mapping[str, Value]]
 
@@ -36,7 +35,7 @@ def measure(only: Sequence[str] = ()) -> dict[str, Value]:
             for prefix, probe in module.probes().items():
                 entries |= _guarded(prefix, probe) if _may_hold(prefix, only) else {}
         entries |= _warnings(raised)
-    return {key: value for key, value in entries.items() if not only or any(_covers(each, key) for each in only)}
+    return {key: value for key, value in entries.items() if not only or any(covers(each, key) for each in only)}
 
 
 def _guarded(prefix: str, probe: Probe) -> Mapping[str, Value]:
@@ -44,10 +43,6 @@ def _guarded(prefix: str, probe: Probe) -> Mapping[str, Value]:
         return probe()
     except Exception as error:  # noqa: BLE001 - what a release raises is what it does
         return {prefix: Failure.of(error)}
-
-
-def _covers(pattern: str, key: str) -> bool:
-    return fnmatchcase(key, pattern) or key.startswith(pattern.rstrip("/") + "/")
 
 
 def _may_hold(prefix: str, only: Sequence[str]) -> bool:

@@ -1,5 +1,6 @@
 """Measurements: what is asked for is measured, what fails is told, and a Transformer Engine that does wrong shows."""
 
+import json
 import warnings
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -11,6 +12,7 @@ import pytest
 from mnist_fp8 import measure as package
 from mnist_fp8 import te_api
 from mnist_fp8.layers import Step
+from mnist_fp8.measure import __main__ as command
 from mnist_fp8.measure import behaviour, common, costs, measure, metadata, numerics, programs, training, variables
 from mnist_fp8.measurements import AGREES, AREAS, RUNS, Cost, Curves, Failure, Numbers, Text, Value
 
@@ -70,6 +72,34 @@ def test_everything_is_measured_and_what_fails_says_why(asked: list[str]) -> Non
     assert found["numerics/one/a"] == Text("1")
     assert found["warnings/DeprecationWarning/old and more"] == Text("old and more")
     assert isinstance(found["costs/process/import"], Cost)
+
+
+@pytest.mark.parametrize(
+    ("no_gpu", "flags"),
+    [("none", "--mine"), ("", f"{command.REPEATABLE} --mine")],
+    ids=["without a GPU", "with a GPU"],
+)
+def test_xla_is_repeatable_on_a_gpu_unless_the_user_has_it_otherwise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_gpu: str, flags: str
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", "--mine")
+    monkeypatch.setattr(te_api, "why_no_gpu", lambda: no_gpu)
+    monkeypatch.setattr(command, "measure", lambda _only: {"bits/x": Text("1")})
+    monkeypatch.setattr(command.sys, "argv", ["measure"])
+    command.main()
+    document = json.loads(capsys.readouterr().out)
+    assert document["environment"]["XLA_FLAGS"] == flags
+    assert document["entries"] == {"bits/x": {"kind": "text", "text": "1"}}
+    assert document["run"] == te_api.engine().kind.value
+
+
+def test_transformer_engine_that_does_not_load_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_only: object) -> None:
+        raise te_api.TeUnavailableError("no libfoo")
+
+    monkeypatch.setattr(command, "measure", fail)
+    with pytest.raises(SystemExit, match=r"^nothing can be measured: no libfoo$"):
+        command.main()
 
 
 @pytest.mark.parametrize(

@@ -19,6 +19,7 @@ from mnist_fp8.measurements import (
     Signature,
     Text,
     Value,
+    covers,
     read_record,
 )
 from mnist_fp8.records import ClaimResult, Outcome, RecordError, TestResult, Verification
@@ -103,3 +104,21 @@ def test_record_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 def test_failure_keeps_the_kind_and_the_first_line() -> None:
     assert Failure.of(ValueError("one\ntwo")) == Failure("ValueError: one")
     assert Failure.of(KeyError()) == Failure("KeyError: ")
+
+
+@pytest.mark.parametrize(
+    ("pattern", "covered"),
+    [
+        ("a", True),
+        ("a/", True),
+        ("a/b c", True),
+        ("a/b c/d", True),
+        ("a/b*", True),
+        ("*/d", True),
+        ("a/b", False),
+        ("b", False),
+        ("A", False),
+    ],
+)
+def test_pattern_names_a_key_by_its_beginning_or_by_words_with_stars(pattern: str, *, covered: bool) -> None:
+    assert covers(pattern, "a/b c/d") is covered
