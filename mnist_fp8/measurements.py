@@ -35,7 +35,8 @@ AREAS = {
 }
 """All areas in the order of reports, with what they hold."""
 
-# Words that measuring and comparing agree on.
+# Words that measuring and comparing agree on. "In tolerances": errors against the oracle, as multiples of what rounding
+# explains.
 RUNS = "runs here"
 AGREES = "as the oracle"
 AGAINST_ORACLE = "against the oracle"

@@ -162,22 +162,36 @@ def measure_both(
     """
     claims = _claims(only)
     measured = not only or any(not each.startswith("claims") for each in only)
-    steps = _Steps(watcher, measured=measured, claims=bool(claims))
+    steps = _Steps(watcher, measured=measured, claims=bool(claims), whole=not only)
+    labels = _labels(pair)
     made = [
-        steps.run("environment", f"environment of {side.subject.label}", functools.partial(_prepare, side))
-        for side in pair
+        steps.run("environment", f"environment of {label}", functools.partial(_prepare, side))
+        for label, side in zip(labels, pair, strict=True)
     ]
     records = [_unmeasured(environment) for environment in made]
     for position, environment in enumerate(made) if measured else ():
         # The same one on both sides is measured twice: what differs then is noise, and has to be seen as such.
         again = rerun or (position == 1 and made[0] == made[1])
         measure = functools.partial(record, environment, only=only, rerun=again)
-        records[position] = steps.run("measure", f"measuring {environment.subject.label}", measure)
-    old, new = (
-        _judged(each, environment, claims, steps, rerun=rerun or bool(only))
-        for each, environment in zip(records, made, strict=True)
-    )
-    return old, new
+        records[position] = steps.run("measure", f"measuring {labels[position]}", measure)
+    judge = functools.partial(verify.verify, workers=verify.default_jobs(), rerun=rerun or bool(only), with_facts=False)
+    for position, environment in enumerate(made) if claims else ():
+        verification = steps.run(
+            "claims", f"claims on {labels[position]}", functools.partial(judge, environment, claims)
+        )
+        records[position] = dataclasses.replace(records[position], claims=verification)
+    return records[0], records[1]
+
+
+def _labels(pair: tuple[Side, Side]) -> list[str]:
+    """What progress calls the two: by what they differ in."""
+    if pair[0].subject != pair[1].subject:
+        return [side.subject.label for side in pair]
+    asked = [[("JAX", side.jax), ("Flax", side.flax)] for side in pair]
+    return [
+        ", ".join([side.subject.label, *(f"{name} {version}" for name, version in versions if version)])
+        for side, versions in zip(pair, asked, strict=True)
+    ]
 
 
 def _prepare(side: Side) -> Environment:
@@ -201,24 +215,15 @@ def _unmeasured(environment: Environment) -> Record:
     return Record(subject.label, subject.version, "", versions, "", _words(subject), {}, 0.0)
 
 
-def _judged(found: Record, environment: Environment, claims: Sequence[str], steps: "_Steps", *, rerun: bool) -> Record:
-    if not claims:
-        return found
-    judge = functools.partial(
-        verify.verify, environment, claims, workers=verify.default_jobs(), rerun=rerun, with_facts=False
-    )
-    verification = steps.run("claims", f"claims on {environment.subject.label}", judge)
-    return dataclasses.replace(found, claims=verification)
-
-
 # --- how long it takes -----------------------------------------------------------------------------------------------
 
 
 class _Steps:
     """Runs steps, tells the watcher, and remembers how long each kind takes if it is not taken from the cache."""
 
-    def __init__(self, watcher: Watcher, *, measured: bool, claims: bool) -> None:
+    def __init__(self, watcher: Watcher, *, measured: bool, claims: bool, whole: bool) -> None:
         self._watcher = watcher
+        self._whole = whole
         self._left = {"environment": 2, "measure": 2 * measured, "claims": 2 * claims}
         self._file = cache_dir() / "durations.json"
         self._seconds = _SEEN_S | self._remembered()
@@ -231,7 +236,7 @@ class _Steps:
         result = work()
         seconds = time.monotonic() - begin
         self._left[kind] -= 1
-        if seconds > 2:  # noqa: PLR2004 - less is a result that was kept
+        if self._whole and seconds > 2:  # noqa: PLR2004 - less is a result that was kept
             self._seconds[kind] = seconds
             self._remember()
         self._watcher.finished(what, seconds)

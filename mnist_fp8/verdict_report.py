@@ -39,6 +39,7 @@ ENTRIES_SHOWN = 100
 """Entries of a difference on the page; the others are counted."""
 COMMANDS_SHOWN = 5
 """Commands under one heading; the others are counted."""
+_UPGRADED = {"jax": "JAX", "flax": "Flax"}
 NO_VERDICT_RESTS_ON = "No verdict rests on costs: they come from a few repetitions on one machine."
 CANNOT_SEE = {
     RunKind.HOST: "CUDA kernels, cuBLAS, the FFI and recipes of Blackwell are not seen: a GPU has to verify those",
@@ -115,7 +116,12 @@ def _clean_detail(detail: Detail) -> Detail:
 
 def headline(comparison: Comparison) -> str:
     """What was compared."""
-    return f"Transformer Engine {comparison.old.name} → {comparison.new.name}"
+    old, new = comparison.old, comparison.new
+    pairs = [(title, old.environment.get(name, ""), new.environment.get(name, "")) for name, title in _UPGRADED.items()]
+    others = ", ".join(f"{title} {before} → {after}" for title, before, after in pairs if before != after)
+    if old.name == new.name and others:  # another JAX or Flax for the same one
+        return f"{others} with Transformer Engine {old.name}"
+    return f"Transformer Engine {old.name} → {new.name}"
 
 
 def sentence(comparison: Comparison) -> str:

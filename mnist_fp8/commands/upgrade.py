@@ -96,16 +96,26 @@ def run(args: argparse.Namespace) -> int:
 @contextmanager
 def _watching() -> "Iterator[_Watcher]":
     from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
 
-    columns = (BarColumn(), TimeElapsedColumn(), TextColumn("{task.description}"))
+    class TimeLeft(ProgressColumn):
+        """Runs down to the end of the estimate."""
+
+        def render(self, task: Task) -> Text:
+            left = task.fields["ends"] - time.monotonic()
+            if left < 0:
+                return Text("longer than usual")
+            return Text(f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left")  # noqa: PLR2004
+
+    columns = (BarColumn(16), TimeElapsedColumn(), TextColumn("{task.description}"), TimeLeft())
     console = Console(stderr=True, highlight=False)
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
-        yield _Watcher(progress, progress.add_task("", total=None))
+        yield _Watcher(progress, progress.add_task("", total=None, ends=time.monotonic()))
 
 
 class _Watcher:
-    """A line for each step that is done; if standard error is a terminal, also a bar, and the time left."""
+    """A line for each step that is done; if standard error is a terminal, also a bar, what runs, and the time left."""
 
     def __init__(self, progress: "Progress", task: "TaskID") -> None:
         self._progress, self._task = progress, task
@@ -113,10 +123,8 @@ class _Watcher:
 
     def started(self, what: str, left: float) -> None:
         """Show it as running."""
-        minutes = f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left"  # noqa: PLR2004
-        self._progress.update(
-            self._task, description=f"{what}; {minutes}", completed=self._done, total=self._done + left
-        )
+        ends = time.monotonic() + left
+        self._progress.update(self._task, description=what, completed=self._done, total=self._done + left, ends=ends)
 
     def finished(self, what: str, seconds: float) -> None:
         """Print its line."""

@@ -8,7 +8,7 @@ import numpy as np
 from mnist_fp8 import oracles, te_api
 from mnist_fp8.layers import Step
 from mnist_fp8.measure.common import BF16, modes, rounded, step, tensors
-from mnist_fp8.measurements import AGAINST_ORACLE, DISTRIBUTION, IN_TOLERANCES, Numbers, Text, Value
+from mnist_fp8.measurements import DISTRIBUTION, IN_TOLERANCES, Numbers, Text, Value
 from mnist_fp8.oracles import Array, DensePasses
 from mnist_fp8.tolerances import product_tolerance
 
@@ -63,7 +63,7 @@ def _all_errors(name: str) -> dict[str, dict[str, float]]:
                 error = np.linalg.norm(passes[what] - value) / np.linalg.norm(value)
                 found.setdefault(f"{what} against float64", {})[label] = float(error)
                 if predicted:
-                    key = f"{what} {AGAINST_ORACLE}, {IN_TOLERANCES}"
+                    key = f"{what} {IN_TOLERANCES}"
                     found.setdefault(key, {})[label] = _in_tolerances(name, passes[what], getattr(predicted, attribute))
     return found
 

@@ -248,6 +248,22 @@ def test_time_left_follows_what_steps_took_here(
     assert judged
 
 
+def test_time_of_a_part_is_not_taken_for_that_of_the_whole(
+    judged: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock = iter(range(0, 10_000, 50))
+    monkeypatch.setattr(upgrade.time, "monotonic", lambda: float(next(clock)))
+    both("bits")
+    assert not (tmp_path / "mnist_fp8" / "durations.json").exists()
+    assert judged == []
+
+
+def test_sides_are_called_by_what_they_differ_in() -> None:
+    assert upgrade._labels((Side(RELEASE, "0.9"), Side(NEWER, "0.9"))) == ["2.3.0", "2.4.0"]
+    sides = (Side(RELEASE, "0.9", "1"), Side(RELEASE, "0.10"))
+    assert upgrade._labels(sides) == ["2.3.0, JAX 0.9, Flax 1", "2.3.0, JAX 0.10"]
+
+
 def test_unreadable_times_are_no_error(judged: list[Any], tmp_path: Path) -> None:
     file = tmp_path / "mnist_fp8" / "durations.json"
     file.parent.mkdir()

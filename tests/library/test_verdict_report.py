@@ -582,3 +582,11 @@ def test_importing_it_imports_nothing_heavy() -> None:
         print([name for name in ("matplotlib", "numpy", "jax", "transformer_engine") if name in sys.modules])
     """
     assert run_code(code).strip() == "[]"
+
+
+def test_upgrade_of_jax_is_called_that() -> None:
+    old = record("2.20.2", SAFE)
+    new = dataclasses.replace(old, environment={**old.environment, "jax": "0.11.2"})
+    headline = verdict_report.headline(compare.compare(old, new, (), TODAY))
+    assert headline == "JAX 0.10.2 → 0.11.2 with Transformer Engine 2.20.2"
+    assert verdict_report.headline(compare.compare(old, old, (), TODAY)) == "Transformer Engine 2.20.2 → 2.20.2"

@@ -114,7 +114,7 @@ PAIRS = [
             r"behaviour .*kernel of a BF16 layer.*float32.*bfloat16",
             r"variables .*dense over two axes/kernel.*\[32, 16\].*\[4, 8, 16\]",
             r"numerics .*DelayedScaling/output against float64",
-            r"recipes .*Float8CurrentScaling",
+            r"recipes .*MXFP8BlockScaling",
         ),
     ),
 ]
