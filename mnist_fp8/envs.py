@@ -796,7 +796,16 @@ _NOT_RUN = {
         "stacks.toml",
     ),
     *("verify.py", "matrix.py", "bisect.py", "report.py", "console.py", "plots.py"),
-    *("api.py", "compare.py", "meaning.py", "policy.py", "upgrade.py", "verdict_report.py"),
+    *(
+        "api.py",
+        "changes.py",
+        "compare.py",
+        "judgement.py",
+        "meaning.py",
+        "policy.py",
+        "upgrade.py",
+        "verdict_report.py",
+    ),
 }
 
 

@@ -17,9 +17,11 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from mnist_fp8 import __version__, compare
-from mnist_fp8.compare import Comparison, CostChange, Detail, Difference, UpgradeVerdict
+from mnist_fp8 import __version__, changes
+from mnist_fp8.changes import Detail
+from mnist_fp8.compare import Comparison, CostChange, UpgradeVerdict
 from mnist_fp8.config import RunKind
+from mnist_fp8.judgement import Difference
 from mnist_fp8.meaning import Severity
 from mnist_fp8.measurements import AREAS, Curves, Record, Value
 from mnist_fp8.records import Verdict
@@ -300,7 +302,7 @@ def amount(value: float, unit: str) -> str:
     for least, factor, name in ((1.0, 1.0, "s"), (1e-3, 1e3, "ms"), (0.0, 1e6, "µs")):
         if unit == "s" and value >= least:
             return f"{value * factor:.3g} {name}"
-    return f"{compare.number(value)} {unit}"
+    return f"{changes.number(value)} {unit}"
 
 
 def cost_cells(cost: CostChange) -> list[str]:
@@ -714,9 +716,9 @@ def _training_ends(old: Record, new: Record) -> list[list[str]]:
 
 def _end_of(value: Value | None) -> str:
     if not isinstance(value, Curves):
-        return compare.text(value)
+        return changes.text(value)
     ends = [seed[-1] for seed in value.seeds]
-    mean, lowest, highest = map(compare.number, (statistics.fmean(ends), min(ends), max(ends)))
+    mean, lowest, highest = map(changes.number, (statistics.fmean(ends), min(ends), max(ends)))
     return f"{mean} ({lowest} to {highest})"
 
 

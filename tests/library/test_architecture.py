@@ -72,7 +72,12 @@ def test_support_imports_neither_cli_nor_console_nor_plots() -> None:
         ("measurements", {"measure", "api", "meaning", "compare", "upgrade", "verdict_report", "envs", "verify"}),
         ("measure", {"api", "meaning", "compare", "policy", "upgrade", "verdict_report", "envs", "verify", "plots"}),
         ("api", {"meaning", "compare", "policy", "upgrade", "verdict_report", "envs", "verify", "measure"}),
-        ("meaning", {"compare", "policy", "upgrade", "verdict_report", "envs", "verify", "measure"}),
+        ("changes", {"meaning", "judgement", "compare", "policy", "upgrade", "verdict_report", "envs", "measure"}),
+        ("judgement", {"compare", "policy", "upgrade", "verdict_report", "envs", "verify", "measure", "plots"}),
+        (
+            "meaning",
+            {"changes", "judgement", "compare", "policy", "upgrade", "verdict_report", "envs", "verify", "measure"},
+        ),
         ("policy", {"compare", "upgrade", "verdict_report", "envs", "verify", "measure"}),
         ("compare", {"upgrade", "verdict_report", "envs", "verify", "measure", "plots"}),
         ("upgrade", {"compare", "meaning", "policy", "verdict_report", "report", "plots", "measure"}),

@@ -1,24 +1,15 @@
-"""Differences of two records: which there are, how large, what they mean, and the verdict that follows."""
+"""Two records compared: the verdict, what can be compared, claims, acceptances, and commands."""
 
 import dataclasses
 import datetime as dt
-import math
-from typing import Any
 
 import pytest
 
-from mnist_fp8 import compare as compare_
-from mnist_fp8.compare import Comparison, Difference, UpgradeVerdict, compare
-from mnist_fp8.meaning import Severity
+from library.comparing import EVERY_KIND, HOST, TODAY, F, changed, compared, curves, numbers, record
+from mnist_fp8.compare import Comparison, UpgradeVerdict, compare
 from mnist_fp8.measurements import (
-    AGREES,
     RUNS,
     Cost,
-    Curves,
-    Failure,
-    Numbers,
-    Parameter,
-    Record,
     Signature,
     Text,
     Value,
@@ -26,45 +17,10 @@ from mnist_fp8.measurements import (
 from mnist_fp8.policy import Acceptance
 from mnist_fp8.records import ClaimResult, Outcome, RecordError, TestResult, Verification
 
-TODAY = dt.date(2026, 11, 25)
-BREAKS, CHANGES, NOTE = Severity.BREAKS, Severity.CHANGES, Severity.NOTE
-HOST = {"device": "1 x cpu", "processor": "one", "jax": "0.10.2", "flax": "0.12.8", "data": "d"}
-
-
-def record(te: str = "2.0.0", entries: dict[str, Value] | None = None, **fields: Any) -> Record:
-    whole = {"run": "host", "environment": HOST, "settings": "s", "arguments": (te,), "seconds": 1.0} | fields
-    return Record(te=te, version=te, entries=entries or {}, **whole)
-
-
-def compared(old: dict[str, Value], new: dict[str, Value], **fields: Any) -> Comparison:
-    return compare(record("1.0.0", old, **fields), record("2.0.0", new, **fields), (), TODAY)
-
-
-def one(old: Value | None, new: Value | None, key: str = "behaviour/layers/x") -> Difference:
-    """The only difference between two records of one entry."""
-    sides = [{key: value} if value else {} for value in (old, new)]
-    (difference,) = compared(*sides).differences
-    return difference
-
-
-def numbers(*values: float, noise: float = 0.0) -> Numbers:
-    return Numbers(values, tuple(f"step {index}" for index in range(len(values))), noise)
-
-
-def curves(*ends: float, noise: float = 0.0) -> Curves:
-    return Curves((1, 2), tuple((3.0, end) for end in ends), noise)
+ERROR = "numerics/R/output against float64"
 
 
 # --- verdicts ------------------------------------------------------------------------------------------------------
-
-EVERY_KIND: dict[str, Value] = {
-    "api/transformer_engine.jax.f": Signature("function", (Parameter("x", "either", None),)),
-    "recipes/R/support": Text(RUNS),
-    "numerics/R/output against float64": numbers(0.1, math.nan, math.inf),
-    "training/TE/loss": curves(1, 2, 3),
-    "special/R/zeros": Failure("ValueError: no"),
-    "costs/process/import": Cost((1.0, 2.0), "s"),
-}
 
 
 def test_entries_of_one_side_count_as_compared() -> None:
@@ -112,171 +68,6 @@ def test_new_release_that_does_not_start_is_broken_in_its_own_words() -> None:
     assert found.verdict is UpgradeVerdict.BROKEN
     (start,) = found.of("behaviour")
     assert (start.details[0].old, start.details[0].new) == ("works", "ImportError: libfoo")
-
-
-# --- what each area means --------------------------------------------------------------------------------------------
-
-F = Signature("function", (Parameter("x", "either", None), Parameter("recipe", "either", "None")))
-
-
-def changed(**fields: Any) -> Signature:
-    return dataclasses.replace(F, **fields)
-
-
-@pytest.mark.parametrize(
-    ("key", "old", "new", "severity", "says"),
-    [
-        ("api/transformer_engine.jax.f", F, None, BREAKS, "imports the name fails"),
-        ("api/transformer_engine.jax.f", None, F, NOTE, "A new name"),
-        ("api/transformer_engine.jax.f", F, changed(parameters=F.parameters[:1]), BREAKS, "raise TypeError"),
-        (
-            "api/transformer_engine.jax.f",
-            F,
-            changed(parameters=(*F.parameters, Parameter("new", "either", "0"))),
-            NOTE,
-            "A new option",
-        ),
-        ("recipes/R/support", Text(RUNS), Text("does not run here: x"), BREAKS, "fails on this machine"),
-        ("recipes/R/support", Text("does not run here: x"), Text(RUNS), NOTE, "runs on this machine now"),
-        ("recipes/R/support", Text("does not run here: x"), Text("does not run here: y"), NOTE, "another"),
-        ("variables/R/params/kernel", Text("f32[2]"), Text("f32[3]"), BREAKS, "Checkpoints"),
-        ("variables/R/fp8_metas/x_scale", Text("f32[1]"), None, BREAKS, "FP8 metadata of old checkpoints"),
-        ("variables/R/params_axes/k", Text("x"), None, BREAKS, "sharded"),
-        ("metadata/max/x scale stored", numbers(1, 2, 3), numbers(2, 3, 3), CHANGES, "another step's value"),
-        ("metadata/max/x scale used", numbers(1, 2), numbers(1, 3), BREAKS, "Another scale"),
-        (
-            "metadata/max/x used scales against the oracle",
-            Text(AGREES),
-            Text("step 3: 1, expected 2"),
-            BREAKS,
-            "no longer follow the recipe",
-        ),
-        (
-            "float8/R/forward: products",
-            Text("float8_e4m3fn x float8_e4m3fn (a)"),
-            Text("float8_e4m3fn x float8_e4m3fn (b)"),
-            CHANGES,
-            "written in another way",
-        ),
-        (
-            "float8/R/forward: products",
-            Text("float8_e4m3fn x float8_e4m3fn (a)"),
-            Text("bfloat16 x float8_e4m3fn (a)"),
-            BREAKS,
-            "no longer",
-        ),
-        ("float8/outside autocast/f", Text("bfloat16"), Text("float8_e4m3fn"), BREAKS, "without autocast"),
-        ("numerics/R/output against float64", numbers(0.04), numbers(0.039), CHANGES, "another place"),
-        ("numerics/R/output against float64", numbers(0.04), numbers(0.06), BREAKS, "less accurate"),
-        ("numerics/R/output against float64", numbers(0.04), numbers(math.nan), BREAKS, "wrong"),
-        ("numerics/R/output in tolerances", numbers(0.5), numbers(1.1), BREAKS, "wrong"),
-        ("numerics/R/output in tolerances", numbers(0.5), numbers(0.9), CHANGES, "another"),
-        ("numerics/R/output in tolerances", numbers(3.0), numbers(9.0), CHANGES, "another"),
-        ("numerics/R/distribution of output errors", numbers(0.1), numbers(0.9), CHANGES, "another"),
-        ("bits/R/t", Text(f"a, {AGREES}"), Text("b, 3 of 9 codes differ"), BREAKS, "not quantized as"),
-        ("bits/R/t", Text(f"a, {AGREES}"), Text(f"b, {AGREES}"), CHANGES, "other codes"),
-        ("special/R/zeros", Text("output up to 0"), Text("output 3 NaN"), BREAKS, "NaN appears"),
-        ("special/R/zeros", Text("output 3 NaN"), Text("output up to 0"), CHANGES, "in another way"),
-        ("special/R/zeros", Text("a"), Failure("ValueError"), BREAKS, "fails, where it worked"),
-        ("special/R/zeros", Failure("ValueError"), Text("a"), NOTE, "works now"),
-        ("special/R/zeros", Failure("ValueError"), Failure("TypeError"), NOTE, "in other words"),
-        ("behaviour/layers/kernel of a BF16 layer", Text("float32"), Text("bfloat16"), CHANGES, "master copy"),
-        ("warnings/DeprecationWarning/x", None, Text("x"), CHANGES, "announced to go"),
-        ("warnings/DeprecationWarning/x", Text("x"), None, NOTE, "Fewer"),
-        ("training/TE/loss", curves(1.0, 1.1, 0.9), curves(1.01, 1.1, 0.9), CHANGES, "of the same quality"),
-        ("training/TE/loss", curves(1.0, 1.1, 0.9), curves(2.0, 2.1, 1.9), BREAKS, "ends worse"),
-        ("training/TE/loss", curves(2.0, 2.1, 1.9), curves(1.0, 1.1, 0.9), CHANGES, "of the same quality"),
-        ("training/TE/loss", curves(1.0, 1.1, 0.9), curves(1.0, 1.1, math.nan), BREAKS, "ends worse"),
-        ("training/TE/test accuracy", curves(0.9, 0.91, 0.89), curves(0.5, 0.51, 0.49), BREAKS, "ends worse"),
-        ("training/TE/test accuracy", curves(0.5, 0.51, 0.49), curves(0.9, 0.91, 0.89), CHANGES, "same quality"),
-        ("training/TE/test accuracy", curves(0.5, 0.51, 0.49), curves(0.5, 0.51, math.nan), BREAKS, "ends worse"),
-    ],
-)
-def test_difference_says_what_it_means(
-    key: str, old: Value | None, new: Value | None, severity: Severity, says: str
-) -> None:
-    found = one(old, new, key)
-    assert found.severity is severity
-    assert says in found.means
-    assert found.do
-    assert found.area == key.partition("/")[0]
-    assert found.details[0].key == key
-
-
-def test_added_option_of_a_method_concerns_who_overrides_it() -> None:
-    method = changed(what="method")
-    found = one(
-        method,
-        changed(what="method", parameters=(*F.parameters, Parameter("n", "either", "0"))),
-        "api/transformer_engine.jax.C.m",
-    )
-    assert found.severity is CHANGES
-    assert "override" in found.means
-
-
-def test_entries_of_one_reason_are_one_difference() -> None:
-    old = {f"variables/R/params/{name}": Text("f32[1]") for name in "abc"}
-    (difference,) = compared(old | EVERY_KIND, EVERY_KIND).differences
-    assert [detail.key for detail in difference.details] == list(old)
-
-
-def test_recipe_that_runs_on_one_side_only_is_told_once() -> None:
-    """What its entries are, there and not there, follows from that."""
-    old = {"recipes/R/support": Text("does not run here: x"), "recipes/S/support": Text(RUNS)}
-    new = {**old, "recipes/R/support": Text(RUNS), "bits/R/t": Text("1"), "training/TE FP8 R/loss": curves(1)}
-    (difference,) = compared(old, new).differences
-    assert difference.area == "recipes"
-
-
-# --- sizes ---------------------------------------------------------------------------------------------------------
-
-ERROR = "numerics/R/output against float64"
-
-
-def test_number_within_noise_does_not_differ() -> None:
-    old, new = numbers(1.0, noise=0.01), numbers(1.039, noise=0.01)
-    assert compared({ERROR: old}, {ERROR: new}).differences == ()
-    assert one(old, numbers(1.05, noise=0.01), ERROR).details[0].size == "+5.00%, 5 times the noise"
-
-
-def test_exact_number_differs_by_its_last_bit() -> None:
-    size = one(numbers(1.0), numbers(1.0 + 2**-40), ERROR).details[0].size
-    assert size.endswith("exact: noise is 0")
-
-
-def test_noise_of_one_side_is_noise_of_both() -> None:
-    assert compared({ERROR: numbers(1.0)}, {ERROR: numbers(1.03, noise=0.01)}).differences == ()
-
-
-def test_worst_number_stands_for_all() -> None:
-    detail = one(numbers(1.0, 1.0, 1.0), numbers(1.0, 1.01, 0.5), ERROR).details[0]
-    assert (detail.old, detail.new) == ("step 2: 1", "step 2: 0.5")
-    assert "2 of 3 numbers" in detail.size
-
-
-def test_number_that_becomes_nan_or_infinite_differs_and_is_the_worst() -> None:
-    for value in (math.nan, math.inf):
-        assert one(numbers(1.0, 2.0, noise=9.0), numbers(1.0, value, noise=9.0), ERROR).severity is BREAKS
-    assert compared({ERROR: numbers(math.nan)}, {ERROR: numbers(math.nan)}).differences == (), "Control: NaN before"
-
-
-def test_series_that_is_shifted_says_so() -> None:
-    key = "metadata/max/x scale stored"
-    assert one(numbers(1, 2, 3), numbers(2, 3, 4), key).details[0].size == "the same values, one step earlier"
-    assert one(numbers(2, 3, 4), numbers(1, 2, 3), key).details[0].size == "the same values, one step later"
-
-
-def test_curves_within_noise_do_not_differ() -> None:
-    key = "training/TE/loss"
-    assert compared({key: curves(1, noise=0.1)}, {key: curves(1.3, noise=0.1)}).differences == ()
-    assert compared({key: curves(1, noise=0.1)}, {key: curves(1.5, noise=0.1)}).differences
-
-
-def test_distance_of_curves_is_given_in_standard_errors() -> None:
-    detail = one(curves(1.0, 1.1, 0.9), curves(1.2, 1.3, 1.1), "training/TE/loss").details[0]
-    expected = 0.2 / math.sqrt(2 * 0.01 / 3)
-    assert detail.size == f"{expected:+.1f} standard errors of the 3 seeds"
-    assert (detail.old, detail.new) == ("ends at 1", "ends at 1.2")
 
 
 def test_costs_are_told_and_change_no_verdict() -> None:
@@ -449,19 +240,3 @@ def test_command_names_the_versions_around_transformer_engine_where_they_differ(
     old = record("1.0.0", environment=HOST | {"jax": "0.9", "flax": "1"})
     found = compare(old, record("1.0.0", environment=HOST | {"jax": "0.10", "flax": "2"}), (), TODAY)
     assert found.command("x") == "mnist-fp8 upgrade 1.0.0 --jax 0.9:0.10 --flax 1:2 --only x"
-
-
-@pytest.mark.parametrize(
-    ("value", "expected"),
-    [
-        (None, "not there"),
-        (Text("words"), "words"),
-        (Failure("E: x"), "fails: E: x"),
-        (numbers(1.0, 2.5), "step 0: 1, step 1: 2.5"),
-        (curves(1.0, 2.0), "seed 0: 1, seed 1: 2"),
-        (Cost((1.0, 3.0, 2.0), "s"), "2 s"),
-        (Signature("attribute"), "attribute"),
-    ],
-)
-def test_value_is_shown_in_one_line(value: Value | None, expected: str) -> None:
-    assert compare_.text(value) == expected

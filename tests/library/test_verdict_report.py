@@ -16,7 +16,9 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from mnist_fp8 import compare, plots, verdict_report
-from mnist_fp8.compare import Comparison, CostChange, Detail, Difference
+from mnist_fp8.changes import Detail
+from mnist_fp8.compare import Comparison, CostChange
+from mnist_fp8.judgement import Difference
 from mnist_fp8.meaning import Severity
 from mnist_fp8.measurements import Cost, Curves, Numbers, Parameter, Record, Signature, Text, Value
 from mnist_fp8.policy import Acceptance
