@@ -86,8 +86,8 @@ def _measured(environment: Environment, only: Sequence[str], log: Path) -> Recor
 def _problem(ended: envs.Ended, printed: str) -> str:
     """Why nothing was measured: Transformer Engine's words, where it was its fault."""
     said = verify.problem_of(ended, printed, TIMEOUT_S, started=False)
-    last = verify.last_line(ended.err)
-    return last if ended.code == 1 and last.startswith("nothing can be measured") else said
+    last, start = verify.last_line(ended.err), "nothing can be measured: "
+    return last.removeprefix(start) if ended.code == 1 and last.startswith(start) else said
 
 
 def _api(environment: Environment, only: Sequence[str]) -> dict[str, Value]:
