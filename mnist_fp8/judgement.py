@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import re
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mnist_fp8 import meaning
@@ -141,11 +140,12 @@ def _judge_float8(changes: Sequence[Change]) -> list[Difference]:
 
 
 def _lost_float8(old: str, new: str, *, outside: bool) -> bool:
-    """Whether what should compute in float8 does so less than before; outside autocast, whether it does so at all."""
+    """Whether a float8 type is gone, or an operand is none where all were; outside autocast, whether there is one."""
     if outside:
         return "float8" in new and "float8" not in old
-    before, after = (Counter(re.findall(r"(float8|f8)\w*", each)) for each in (old, new))
-    return sum(after.values()) < sum(before.values())
+    before, after = (set(re.findall(r"\b(?:float8|f8)\w+", each)) for each in (old, new))
+    plain_before, plain_after = (re.search(r"\b(?:b?float16|float32)\b", each) for each in (old, new))
+    return not before <= after or (plain_after is not None and plain_before is None)
 
 
 def _judge_numerics(changes: Sequence[Change]) -> list[Difference]:

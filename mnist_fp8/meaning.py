@@ -168,7 +168,8 @@ def of_float8(*, lost: bool, subject: str) -> Meaning:
         return _breaks("BF16 layers compute in float8 without autocast.", "Do not upgrade.")
     if lost:
         return _breaks(
-            "Products or tensors that were float8 are no longer.", "Do not upgrade: FP8 is not computed in FP8."
+            "Products or tensors are no longer in the float8 format that they were in.",
+            "Do not upgrade: FP8 is not computed as the recipe says.",
         )
     return _changes(
         "The program is written in another way: other products, operands or custom calls.",
