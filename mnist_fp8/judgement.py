@@ -66,7 +66,7 @@ def judge(changes: Sequence[Change]) -> list[Difference]:
 
 def together(area: str, title: str, means: meaning.Meaning, details: Iterable[Detail]) -> Difference:
     """One difference of some entries, the worst first."""
-    ordered = tuple(sorted(details, key=lambda detail: -abs(detail.weight)))
+    ordered = tuple(sorted(details, key=lambda detail: -math.inf if math.isnan(detail.weight) else -abs(detail.weight)))
     return Difference(area, title, means.severity, ordered, means.means, means.do)
 
 
@@ -86,9 +86,10 @@ def _judge_api(changes: Sequence[Change]) -> list[Difference]:
             is_method = "method" in (getattr(change.old, "what", ""), getattr(change.new, "what", ""))
             title, means = meaning.of_api(found.change, change.key.removeprefix("api/"), is_method=is_method)
             # The shorter the path to a name, the more users import it.
-            detail = Detail(change.key, found.old, found.new, found.parameter, 1 / change.key.count("."))
+            detail = Detail(change.key, found.old, found.new, found.parameter, 1 / (1 + change.key.count(".")))
             groups.setdefault((title, means), []).append(detail)
-    return [
+    unreadable = [change for change in changes if isinstance(change.new, Failure)]
+    return _failed(unreadable) + [
         together("api", title if len(details) == 1 else f"{len(details)} x {title}", means, details)
         for (title, means), details in groups.items()
     ]
@@ -102,8 +103,6 @@ def _api_differences(change: Change) -> Iterator[SignatureDifference]:
             yield SignatureDifference(ApiChange.ADDED, "", MISSING, change.detail.new)
         case Signature() as old, Signature() as new:
             yield from signature_differences(old, new)
-        case _, Failure(error=error):
-            yield SignatureDifference(ApiChange.REMOVED, "", "can be read", error)
 
 
 def _judge_recipes(changes: Sequence[Change]) -> list[Difference]:

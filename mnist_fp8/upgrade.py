@@ -201,11 +201,7 @@ def _prepare(side: Side) -> Environment:
 def _claims(only: Sequence[str]) -> tuple[str, ...]:
     """The claims that are asked for."""
     known = verify.known_claims()
-    return (
-        known
-        if not only
-        else tuple(name for name in known if any(covers(each, f"claims/{name}") or each == "claims" for each in only))
-    )
+    return tuple(name for name in known if not only or any(covers(each, f"claims/{name}") for each in only))
 
 
 def _unmeasured(environment: Environment) -> Record:

@@ -112,6 +112,22 @@ def test_difference_says_what_it_means(
     assert found.details[0].key == key
 
 
+def test_source_that_cannot_be_read_any_more_breaks() -> None:
+    found = one(None, Failure("x.py cannot be read by Python 3.11"), "api/source")
+    assert found.severity is BREAKS
+    assert found.details[0].new == "x.py cannot be read by Python 3.11"
+
+
+def test_curve_that_is_not_finite_any_more_is_the_worst() -> None:
+    old, new = {}, {}
+    for name, ends in (("loss", (5.0, 5.1, 4.9)), ("test loss", (1.0, 1.1, math.nan))):
+        old[f"training/TE/{name}"], new[f"training/TE/{name}"] = curves(1.0, 1.1, 0.9), curves(*ends)
+    (difference,) = compared(old, new).differences
+    assert difference.severity is BREAKS
+    assert [detail.key for detail in difference.details] == ["training/TE/test loss", "training/TE/loss"]
+    assert difference.details[0].size == "not finite any more"
+
+
 def test_added_option_of_a_method_concerns_who_overrides_it() -> None:
     method = changed(what="method")
     found = one(
