@@ -88,8 +88,9 @@ def _judge_api(changes: Sequence[Change]) -> list[Difference]:
             # The shorter the path to a name, the more users import it.
             detail = Detail(change.key, found.old, found.new, found.parameter, 1 / (1 + change.key.count(".")))
             groups.setdefault((title, means), []).append(detail)
-    unreadable = [change for change in changes if isinstance(change.new, Failure)]
-    return _failed(unreadable) + [
+    unreadable = [change.detail for change in changes if isinstance(change.new, Failure)]
+    fails = meaning.of_failure(failed=False, fails=True)
+    return [together("api", "source", fails, unreadable)] * bool(unreadable) + [
         together("api", title if len(details) == 1 else f"{len(details)} x {title}", means, details)
         for (title, means), details in groups.items()
     ]

@@ -115,7 +115,7 @@ def test_difference_says_what_it_means(
 def test_source_that_cannot_be_read_any_more_breaks() -> None:
     found = one(None, Failure("x.py cannot be read by Python 3.11"), "api/source")
     assert found.severity is BREAKS
-    assert found.details[0].new == "x.py cannot be read by Python 3.11"
+    assert found.details[0].new == "source: fails: x.py cannot be read by Python 3.11"
 
 
 def test_curve_that_is_not_finite_any_more_is_the_worst() -> None:
