@@ -118,9 +118,8 @@ def _number_change(key: str, old: Numbers, new: Numbers, floor: float) -> Iterat
         of_all = f"{len(beyond)} of {len(found)} numbers" if len(found) > 1 else ""
         shown_as = (f"{worst}: {number(a)}".removeprefix(": "), f"{worst}: {number(b)}".removeprefix(": "))
         size = ", ".join(filter(None, [_signed(a, b), of_all, _noise(noise, beyond[worst])]))
-        weight = (
-            0.0 if DISTRIBUTION in key else beyond[worst]
-        )  # shares of a distribution may be tiny, and grow manyfold
+        # Shares of a distribution may be tiny, and grow manyfold.
+        weight = 0.0 if DISTRIBUTION in key else beyond[worst]
         yield Change(key, old, new, _shifted(old, new) or size, weight, shown_as)
 
 

@@ -34,15 +34,20 @@ def step(mode: te_api.Autocast, tensors: Mapping[str, Array], *, steps: int = 2)
     Returns:
         The last step, and the variables that it used.
     """
-    layer = dense_layer(features=tensors["kernel"].shape[1], use_bias=False)
-    x, grad = (jnp.asarray(tensors[name], jnp.bfloat16) for name in ("x", "grad"))
-    metadata = {name: tree for name, tree in init(layer, mode, x).items() if name != "params"}
-    variables = {**metadata, "params": {"kernel": jnp.asarray(tensors["kernel"], jnp.float32)}}
+    layer, variables, x, grad = _layer_on(mode, tensors)
     for _ in range(steps):
         used = variables
         found = dense_step(layer, mode, used, x, grad)
         variables = {name: used[name] if name == "params" else found.grads[name] for name in used}
     return found, used
+
+
+def _layer_on(mode: te_api.Autocast, tensors: Mapping[str, Array]) -> tuple[Any, dict[str, Any], jax.Array, jax.Array]:
+    """A layer without bias, its first variables with the given kernel, input and output gradient."""
+    layer = dense_layer(features=tensors["kernel"].shape[1], use_bias=False)
+    x, grad = (jnp.asarray(tensors[name], jnp.bfloat16) for name in ("x", "grad"))
+    kernel = jnp.asarray(tensors["kernel"], jnp.float32)
+    return layer, {**init(layer, mode, x), "params": {"kernel": kernel}}, x, grad
 
 
 def rounded(tensor: Array) -> Array:
@@ -60,10 +65,7 @@ def tensors(shape: tuple[int, int, int], seed: int = 0) -> dict[str, Array]:
 
 def program(mode: te_api.Autocast, values: Mapping[str, Array], *, backward: bool) -> tuple[Any, tuple[Any, ...]]:
     """The jaxpr of a dense layer's forward pass, or of a whole step, and its arguments."""
-    layer = dense_layer(features=values["kernel"].shape[1], use_bias=False)
-    x, grad = (jnp.asarray(values[name], jnp.bfloat16) for name in ("x", "grad"))
-    metadata = {name: tree for name, tree in init(layer, mode, x).items() if name != "params"}
-    variables = {**metadata, "params": {"kernel": jnp.asarray(values["kernel"], jnp.float32)}}
+    layer, variables, x, grad = _layer_on(mode, values)
 
     def forward(variables: Any, x: jax.Array) -> jax.Array:  # noqa: ANN401
         with mode():
