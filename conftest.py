@@ -6,9 +6,9 @@ was *not verified*: its reason reads "needs X; found Y", and the summary counts 
 
 import os
 import signal
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 # Before JAX starts. Workers of one machine share a GPU, so none may take all of its memory beforehand.
 os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
@@ -16,6 +16,9 @@ os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
 import pytest
 from _pytest.mark.expression import Expression
 from hypothesis import Phase, settings
+
+if TYPE_CHECKING:
+    from mnist_fp8.config import RunKind
 
 CLAIMS = Path(__file__).parent / "tests" / "claims"
 CPU_DEVICES = 2
@@ -30,6 +33,7 @@ settings.register_profile("mutants", settings.get_profile("ci"), phases=_to_the_
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "dev"))
 
 
+@pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its options
 def pytest_configure(config: pytest.Config) -> None:
     """Prepare JAX, and refuse to verify kernels where there are none."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -40,16 +44,71 @@ def pytest_configure(config: pytest.Config) -> None:
     from mnist_fp8 import config as settings_  # noqa: PLC0415
     from mnist_fp8 import program_cache, te_api  # noqa: PLC0415
 
+    _put_own_gpu_first(getattr(config, "workerinput", {}))
     _divide_cpu()
     program_cache.keep_programs(is_worker=hasattr(config, "workerinput"))
 
     try:
         kind = te_api.engine().kind
-    except (te_api.TeUnavailableError, settings_.ConfigError) as error:
+    except te_api.TeUnavailableError as error:
+        raise pytest.UsageError(f"nothing can be verified: {_explain(error)}") from error
+    except settings_.ConfigError as error:
         raise pytest.UsageError(f"nothing can be verified: {error}") from error
     if selects_gpu(config.option.markexpr) and kind is not settings_.RunKind.KERNEL:
         found = te_api.why_no_gpu() or "a GPU, but MNIST_FP8_TE=host"
         raise pytest.UsageError(f"-m gpu needs a kernel run: a GPU and TE's CUDA extension; found {found}")
+    config.option.timeout_method = config.option.timeout_method or guard_method(kind)
+
+
+def guard_method(kind: "RunKind") -> str:
+    """How pytest-timeout ends a test that takes too long.
+
+    A signal makes the test fail and nothing else, but is not seen by a process that waits for a kernel which hangs. A
+    thread ends the whole process: with ``-n`` that is a worker, whose test has failed then, and which is replaced.
+    """
+    return "thread" if kind.value == "kernel" else "signal"
+
+
+def _explain(error: Exception) -> str:
+    """Why TE cannot run, and which piece of the installation does not fit, in one line."""
+    from mnist_fp8 import doctor  # noqa: PLC0415
+
+    said = (" ".join(str(error).split()), doctor.first_problem())
+    return f"{'; '.join(filter(None, said))} (mnist-fp8 doctor says more)"
+
+
+# --- GPUs ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - pytest-xdist's, which need not be installed
+    """Tell a worker how many GPUs there are: asking CUDA would fix their order before it has chosen its own."""
+    from mnist_fp8 import machine, te_api  # noqa: PLC0415
+    from mnist_fp8.config import RunKind  # noqa: PLC0415
+
+    if te_api.engine().kind is RunKind.KERNEL:
+        node.workerinput["gpus"] = len(machine.find_driver().gpus)
+
+
+def _put_own_gpu_first(workerinput: Mapping[str, Any]) -> None:
+    """Have a worker compute on a GPU of its own; it sees all of them, since some tests need two."""
+    if workerinput.get("gpus"):
+        worker = int(workerinput["workerid"].removeprefix("gw"))
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        os.environ["CUDA_VISIBLE_DEVICES"] = rotated(visible, workerinput["gpus"], worker)
+
+
+def rotated(visible: str | None, count: int, worker: int) -> str:
+    """The value of ``CUDA_VISIBLE_DEVICES`` with which a worker's own GPU is the first.
+
+    Args:
+        visible: the value so far; its entries can be names, too.
+        count: GPUs that CUDA sees with that. It takes entries up to the first that is none.
+        worker: number of the worker, from 0.
+    """
+    gpus = list(map(str, range(count))) if visible is None else visible.split(",")[:count]
+    own = worker % count
+    return ",".join(gpus[own:] + gpus[:own])
 
 
 def _divide_cpu() -> None:
@@ -129,6 +188,13 @@ def _unmet_devices(count: int) -> str | None:
     return None if found >= count else f"needs {count} devices; found {found} ({jax.devices()[0].device_kind})"
 
 
+def _unmet_profiler() -> str | None:
+    from mnist_fp8 import kernel_trace  # noqa: PLC0415
+
+    reason = kernel_trace.why_no_trace()
+    return f"needs a trace of the kernels that run; found: {reason}" if reason else None
+
+
 def _unmet_recipe(name: str) -> str | None:
     from mnist_fp8 import te_api  # noqa: PLC0415
     from mnist_fp8.config import RecipeConfig  # noqa: PLC0415
@@ -149,6 +215,7 @@ NEEDS: dict[str, Callable[..., str | None]] = {
     "gpu": _unmet_gpu,
     "host": _unmet_host,
     "devices": _unmet_devices,
+    "profiler": _unmet_profiler,
     "recipe": _unmet_recipe,
     "te_name": _unmet_te_name,
 }

@@ -15,7 +15,19 @@ from collections.abc import Iterator, Sequence
 from typing import NoReturn
 
 from mnist_fp8 import __version__
-from mnist_fp8.commands import bisect, compare, matrix, measure, run, stacks, train, upgrade, verify
+from mnist_fp8.commands import (
+    benchmark,
+    bisect,
+    compare,
+    doctor,
+    matrix,
+    measure,
+    run,
+    stacks,
+    train,
+    upgrade,
+    verify,
+)
 from mnist_fp8.commands.common import COULD_NOT_RUN, DID_NOT_HOLD, INTERRUPTED
 from mnist_fp8.config import ConfigError
 
@@ -82,6 +94,6 @@ def _parser() -> argparse.ArgumentParser:
     parser = _Parser(prog="mnist-fp8", description="Verify Transformer Engine's FP8 training in JAX.")
     parser.add_argument("--version", action="version", version=f"mnist-fp8 {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (upgrade, train, verify, measure, compare, matrix, bisect, run, stacks):
+    for command in (upgrade, train, verify, measure, compare, matrix, bisect, benchmark, run, stacks, doctor):
         command.add(commands)
     return parser

@@ -796,6 +796,7 @@ _NOT_RUN = {
         "stacks.toml",
     ),
     *("verify.py", "matrix.py", "bisect.py", "report.py", "console.py", "plots.py"),
+    *("benchmark.py", "benchmark_plots.py", "benchmark_report.py", "benchmark_results.py", "roofline.py"),
     *(
         "api.py",
         "changes.py",

@@ -50,7 +50,7 @@ def save_curves(epochs: "Sequence[EpochMetrics]", title: str, path: Path) -> Non
 
 # --- two records ---------------------------------------------------------------------------------------------------
 
-_INK = "#010203"
+INK = "#010203"
 """Stands for the colour of the page's text, which is another in dark mode."""
 _STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text: small, crisp, and found by a search
@@ -62,13 +62,13 @@ _STYLE: dict[Any, Any] = {
     "axes.spines.right": False,
     "axes.grid": True,
     "grid.alpha": 0.18,
-    "grid.color": _INK,
+    "grid.color": INK,
     "legend.frameon": False,
-    "text.color": _INK,
-    "axes.edgecolor": _INK,
-    "axes.labelcolor": _INK,
-    "xtick.color": _INK,
-    "ytick.color": _INK,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
 }
 OLD_COLOUR, NEW_COLOUR = "#d97706", "#3b82f6"
 """Orange and blue: told apart by every eye, on light ground and on dark."""
@@ -258,20 +258,35 @@ def _both(old: Numbers, new: Numbers) -> Iterator[tuple[str, float, float]]:
 
 
 def _svg(name: str, sides: tuple[str, str], draw: "Callable[[Figure], None]") -> str:
-    """An ``svg`` element, the same to the last character whenever the same is drawn."""
-    import matplotlib as mpl  # noqa: PLC0415
-    from matplotlib.figure import Figure  # noqa: PLC0415
+    """The picture of two records, with a legend that names them."""
     from matplotlib.lines import Line2D  # noqa: PLC0415
 
-    out = io.StringIO()
-    # The ids of a page's pictures must not clash: each picture has a salt of its own.
-    with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
-        figure = Figure(figsize=(_WIDTH, 2.6), layout="constrained")
+    def with_legend(figure: "Figure") -> None:
         draw(figure)
         handles = [
             Line2D([], [], label=label, **_style(new=new)) for label, new in zip(sides, (False, True), strict=True)
         ]
         figure.legend(handles=handles, loc="outside upper left", ncols=2)
+
+    return svg(name, with_legend)
+
+
+def svg(name: str, draw: "Callable[[Figure], None]", *, width: float = _WIDTH) -> str:
+    """An ``svg`` element to stand in a page, the same to the last character whenever the same is drawn.
+
+    Args:
+        name: another one for each picture of a page.
+        draw: draws on the empty figure.
+        width: inches.
+    """
+    import matplotlib as mpl  # noqa: PLC0415
+    from matplotlib.figure import Figure  # noqa: PLC0415
+
+    out = io.StringIO()
+    # The ids of a page's pictures must not clash: each picture has a salt of its own.
+    with mpl.rc_context(_STYLE | {"svg.hashsalt": name}):
+        figure = Figure(figsize=(width, 2.6), layout="constrained")
+        draw(figure)
         no_metadata = dict.fromkeys(("Date", "Creator", "Format", "Type"))
         figure.savefig(out, format="svg", transparent=True, metadata=no_metadata)
     return _lean(out.getvalue())
@@ -284,7 +299,7 @@ def _lean(svg: str) -> str:
     svg = re.sub(r'<g id="[^"]*"', "<g", svg)
     svg = re.sub(r'font-family: [^;"]*;? ?', "", svg)
     svg = re.sub(r' transform="rotate\(-0 [^"]*"', "", svg)
-    return re.sub(r"\s*\n\s*", "\n", svg).replace(_INK, "currentColor").strip()
+    return re.sub(r"\s*\n\s*", "\n", svg).replace(INK, "currentColor").strip()
 
 
 def _style(*, new: bool) -> dict[str, Any]:

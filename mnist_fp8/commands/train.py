@@ -133,9 +133,10 @@ def run(args: argparse.Namespace) -> int:
     output = given.get("output") or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{config.precision.value}"
     check_output(output)
 
-    from mnist_fp8 import console, environment, train  # noqa: PLC0415 - importing JAX takes half a second
+    from mnist_fp8 import console, environment, program_cache, train  # noqa: PLC0415 - importing JAX takes half a second
 
     train.check_feasible(config)
+    program_cache.keep_programs()
     if dry_run:
         one_batch, one_test_batch = config.batch_size, config.test_batch_size
         config = dataclasses.replace(config, epochs=1, train_size=one_batch, test_size=one_test_batch)

@@ -205,6 +205,7 @@ SECTIONS: dict[str, list[BadInput]] = {
         BadInput("mnist-fp8 fly", "argument COMMAND: invalid choice: 'fly'", varies=True),
         BadInput("mnist-fp8 train --frobnicate", "unrecognized arguments: --frobnicate", varies=True),
         BadInput("mnist-fp8 train more", "unrecognized arguments: more", varies=True),
+        BadInput("MNIST_FP8_TE=foo mnist-fp8 doctor", "MNIST_FP8_TE is 'foo'; expected 'kernel' or 'host'"),
     ],
 }
 

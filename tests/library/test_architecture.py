@@ -60,6 +60,8 @@ def test_support_imports_neither_cli_nor_console_nor_plots() -> None:
     ("lower", "higher"),
     [
         ("config", {"te_api", "data", "float8", "model", "train", "environment", "console", "plots"}),
+        ("machine", {"te_host", "te_api", "doctor", "layers", "float8", "environment", "envs", "verify", "console"}),
+        ("doctor", {"te_host", "environment", "train", "envs", "verify", "console", "plots", "search"}),
         ("te_host", {"te_api", "data", "float8", "model", "train", "environment", "console", "plots"}),
         ("te_api", {"data", "float8", "model", "train", "environment", "console", "plots"}),
         ("float8", {"te_api", "data", "model", "train", "environment", "console", "plots"}),
@@ -89,6 +91,11 @@ def test_support_imports_neither_cli_nor_console_nor_plots() -> None:
         ("matrix", {"bisect", "report"}),
         ("bisect", {"matrix", "report"}),
         ("report", {"envs", "verify", "matrix", "bisect"}),
+        ("roofline", {"te_api", "train", "benchmark_results", "benchmark", "benchmark_report", "benchmark_plots"}),
+        ("benchmark_results", {"te_api", "train", "benchmark", "benchmark_report", "benchmark_plots", "plots"}),
+        ("benchmark", {"benchmark_report", "benchmark_plots", "plots", "envs", "verify", "upgrade", "measure"}),
+        ("benchmark_plots", {"te_api", "train", "benchmark", "benchmark_report"}),
+        ("benchmark_report", {"te_api", "train", "benchmark"}),
     ],
 )
 def test_lower_module_knows_nothing_of_a_higher_one(lower: str, higher: set[str]) -> None:

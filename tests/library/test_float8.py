@@ -12,6 +12,7 @@ from jax import lax
 from jax.extend import core
 
 from mnist_fp8 import float8
+from mnist_fp8.float8 import Gemm
 
 F8 = jnp.float8_e4m3fn
 A, B = np.ones((4, 4), np.float32), np.ones((4, 4), np.float32)
@@ -238,6 +239,50 @@ def test_custom_calls_are_counted_by_target() -> None:
     """
     assert float8.custom_calls(text) == {"te_gemm_v2_ffi": 2, "te_quantize_ffi": 1}
     assert not float8.custom_calls("%d = f32[4] add(%b, %c)")
+
+
+COMPILED = """
+%product (parameter_0: f8e4m3fn[64,128], parameter_1: f8e5m2[128,32]) -> bf16[64,32] {
+  %parameter_0 = f8e4m3fn[64,128]{1,0} parameter(0)
+  %parameter_1 = f8e5m2[128,32]{1,0} parameter(1)
+  ROOT %dot.9 = bf16[64,32]{1,0} dot(%parameter_0, %parameter_1), lhs_contracting_dims={1}, metadata={op_name="jit(step)/transpose(jvp(Net))/dense2/jit(_gemm)/dot_general"}
+}
+ENTRY %main (x.1: bf16[64,128], k.1: f32[128,32]) -> bf16[64,32] {
+  %x.1 = bf16[64,128]{1,0} parameter(0)
+  %codes = f8e4m3fn[64,128]{1,0} get-tuple-element(%quantize), index=0
+  %other = (f8e5m2[32,128]{1,0}, f32[1]{0}) custom-call(%k.1), custom_call_target="te_dbias_quantize_ffi"
+  %wrapped_transpose = f8e5m2[32,128]{1,0} fusion(%other), kind=kInput, calls=%transposed
+  %scale = f32[1]{0} constant({1})
+  %te_gemm_v2_ffi.0 = (bf16[64,32]{1,0}, u8[33]{0}) custom-call(%codes, %scale, %wrapped_transpose, %scale, %none, /*index=5*/%none), custom_call_target="te_gemm_v2_ffi", metadata={op_name="jit(step)/jvp(Net)/dense1/te_gemm_v2_ffi" stack_frame_id=21}
+  ROOT %cublas-gemm.1 = (bf16[64,32]{1,0}, s8[33]{0}) custom-call(%x.1, %codes, %scale), custom_call_target="__cublas$lt$matmul$f8"
+}
+"""  # noqa: E501 - as XLA writes it
+
+
+def test_products_of_a_compiled_program_are_found_with_their_operands() -> None:
+    assert float8.compiled_gemms(COMPILED) == {
+        "dot.9": Gemm("Net/dense2", backward=True, lhs="float8_e4m3fn", rhs="float8_e5m2", primitive="dot"),
+        "te_gemm_v2_ffi.0": Gemm(
+            "Net/dense1", backward=False, lhs="float8_e4m3fn", rhs="float8_e5m2", primitive="te_gemm_v2_ffi"
+        ),
+        "cublas-gemm.1": Gemm(
+            "", backward=False, lhs="bfloat16", rhs="float8_e4m3fn", primitive="__cublas$lt$matmul$f8"
+        ),
+    }
+
+
+def test_products_of_a_program_that_xla_compiled_here_are_found() -> None:
+    """The same on the text of this machine's XLA."""
+
+    def step(a: jax.Array, b: jax.Array) -> jax.Array:
+        with jax.named_scope("dense1"):
+            return (a @ b).sum()
+
+    size = jax.ShapeDtypeStruct((64, 64), jnp.float32)
+    text = jax.jit(jax.grad(step, argnums=(0, 1))).lower(size, size).compile().as_text()
+    found = float8.compiled_gemms(text).values()
+    assert {(gemm.layer, gemm.lhs, gemm.rhs) for gemm in found} == {("dense1", "float32", "float32")}
+    assert any(gemm.backward for gemm in found)
 
 
 # --- dequantized operands ------------------------------------------------------------------------------------------

@@ -11,9 +11,9 @@ from mnist_fp8.config import RunKind
 from mnist_fp8.oracles import Array
 from mnist_fp8.tolerances import (
     BF16_NET,
-    KERNEL_AGAINST_JAX,
     PARTIAL_SUMS,
     fp8_error_band,
+    product_norm_tolerance,
     product_tolerance,
     rounding_tolerance,
     scale_tolerance,
@@ -81,11 +81,43 @@ def test_sum_and_rounding_tolerances_reject(wrong: str, dtype: str) -> None:
             assert_close(where="b", actual=WRONG[wrong](total), expected=total, tolerance=tolerance)
 
 
-@pytest.mark.parametrize("tolerance", [BF16_NET, PARTIAL_SUMS, KERNEL_AGAINST_JAX])
+@pytest.mark.parametrize("tolerance", [BF16_NET, PARTIAL_SUMS])
 @pytest.mark.parametrize("wrong", WRONG)
 def test_norm_tolerances_reject(wrong: str, tolerance: float) -> None:
     with pytest.raises(AssertionError, match="relative difference"):
         assert_close_norm(where="g", actual=WRONG[wrong](EXPECTED.value), expected=EXPECTED.value, tolerance=tolerance)
+
+
+NORM_TOLERANCES = [
+    product_norm_tolerance(EXPECTED, dtype, kind, roundings=roundings, fp8=fp8)
+    for kind in RunKind
+    for dtype, roundings, fp8 in (("bfloat16", 1, False), ("bfloat16", 2, True), ("float32", 1, False))
+]
+
+
+@pytest.mark.parametrize("tolerance", NORM_TOLERANCES)
+@pytest.mark.parametrize("wrong", WRONG)
+def test_norm_tolerances_of_products_reject(wrong: str, tolerance: float) -> None:
+    with pytest.raises(AssertionError, match="relative difference"):
+        assert_close_norm(where="y", actual=WRONG[wrong](EXPECTED.value), expected=EXPECTED.value, tolerance=tolerance)
+
+
+def test_norm_tolerance_of_a_product_tells_one_rounding_from_fp8s() -> None:
+    """It accepts the rounded product, and not the product of operands that were quantized once more."""
+    tolerance = product_norm_tolerance(EXPECTED, "bfloat16", RunKind.KERNEL, roundings=2, fp8=True)
+    rounded = EXPECTED.value.astype(ml_dtypes.bfloat16)
+    assert_close_norm(where="y", actual=rounded, expected=EXPECTED.value, tolerance=tolerance)
+    quantized = oracles.product(X.astype(ml_dtypes.float8_e4m3fn), KERNEL).value
+    with pytest.raises(AssertionError, match="relative difference"):
+        assert_close_norm(where="y", actual=quantized, expected=EXPECTED.value, tolerance=tolerance)
+
+
+def test_norm_tolerance_of_a_product_follows_its_roundings() -> None:
+    """By hand: u / sqrt(3) for each rounding, in quadrature, and 4 / sqrt(2 n) more."""
+    large = oracles.product(np.ones((512, 1)), np.ones((1, 512)))
+    one, two = (product_norm_tolerance(large, "bfloat16", RunKind.HOST, roundings=n) for n in (1, 2))
+    assert one == pytest.approx(2.0**-8 / 3**0.5 * (1 + 4 / (2 * 512**2) ** 0.5), rel=1e-6)
+    assert two == pytest.approx(one * 2**0.5, rel=1e-6)
 
 
 def test_scale_tolerance_is_exact_on_a_cpu_and_two_ulps_on_a_gpu() -> None:

@@ -268,6 +268,70 @@ def test_progress_comes_now_and_then_and_at_the_end(monkeypatch: pytest.MonkeyPa
     assert steps_of(monkeypatch, 25 * 4, 4)[2] == [(10, 25), (20, 25), (25, 25)]
 
 
+@pytest.fixture
+def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Epochs in one call, as on a GPU."""
+    monkeypatch.setattr(train, "epochs_on_device", lambda: True)
+
+
+def two_epochs(config: TrainConfig) -> list[tuple[Any, ...]]:
+    """What two epochs and their evaluations return."""
+    train_ds, test_ds = (train.on_device(config, dataset) for dataset in data.get_datasets(40, 40))
+    state, metadata = train.create_train_state(config)
+    found: list[tuple[Any, ...]] = []
+    for epoch in range(2):
+        state, metadata, *means = train.train_epoch(state, train_ds, 16, jax.random.key(epoch), metadata)
+        found.append((means, train.eval_model(state, test_ds, 16, metadata), state.params, metadata))
+    return found
+
+
+def test_epoch_in_one_call_computes_what_its_single_steps_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Within a few roundings: on a CPU, a convolution is computed otherwise inside a loop."""
+    by_steps = two_epochs(FP8)
+    monkeypatch.setattr(train, "epochs_on_device", lambda: True)
+    compiled = train._epoch_at_once._cache_size(), train._eval_at_once._cache_size()
+    at_once = two_epochs(FP8)
+    assert (train._epoch_at_once._cache_size(), train._eval_at_once._cache_size()) == (compiled[0] + 1, compiled[1] + 1)
+    for found, expected in zip(at_once, by_steps, strict=True):
+        assert found[0] == pytest.approx(expected[0], rel=BF16_EPS)
+        assert found[1] == pytest.approx(expected[1], rel=BF16_EPS)
+        for tree, other in ((found[2], expected[2]), (found[3], expected[3])):
+            wanted = leaves(other)
+            for path, leaf in leaves(tree).items():
+                assert np.linalg.norm(leaf - wanted[path]) <= 2 * BF16_EPS * np.linalg.norm(wanted[path]), path
+    assert by_steps[0][0] != by_steps[1][0], "Control: the epochs differ"
+
+
+@pytest.mark.usefixtures("on_device")
+def test_epoch_in_one_call_reports_its_end() -> None:
+    state, metadata = train.create_train_state(FP8)
+    progress: list[tuple[int, int]] = []
+    dataset = data.get_datasets(40, 40)[0]
+    key = jax.random.key(0)
+    train.train_epoch(state, dataset, 16, key, metadata, lambda done, total: progress.append((done, total)))
+    assert progress == [(2, 2)]
+
+
+def test_a_second_state_is_not_compiled_anew() -> None:
+    """What is static in it, model and optimizer, is the same object."""
+    first, second = (train.create_train_state(FP8)[0] for _ in range(2))
+    assert jax.tree.structure(first) == jax.tree.structure(second)
+    other = train.create_train_state(dataclasses.replace(FP8, momentum=0.5))[0]
+    assert jax.tree.structure(first) != jax.tree.structure(other)
+
+
+@pytest.mark.gpu
+def test_nothing_is_transferred_inside_an_epoch() -> None:
+    config = TrainConfig(precision=Precision.TE_FP8)
+    train_ds = train.on_device(config, data.get_datasets(6400, 40)[0])
+    state, metadata = train.create_train_state(config)
+    given = (state, metadata, train_ds["image"], train_ds["label"], jax.random.key(1))
+    with jax.transfer_guard("disallow"):
+        jax.block_until_ready(train._epoch_at_once(*given, 64))
+        with pytest.raises(Exception, match=r"[Dd]isallowed host-to-device transfer"):  # Control
+            train._epoch_at_once(state, metadata, np.asarray(train_ds["image"]), *given[3:], 64)
+
+
 # --- evaluation ----------------------------------------------------------------------------------------------------
 
 

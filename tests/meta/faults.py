@@ -4,7 +4,8 @@
 not on disk, runs the claim's own tests there and prints the table of ``docs/faults.md``: each fault has to turn that claim
 red with a message that matches. A fault whose place is not found in the source is an error, not a pass.
 
-The run is a host run: the faults are in TE's Python.
+The run is a host run: the faults are in TE's Python. With ``--gpu``, those faults are made that only a GPU shows, and the
+claims run on kernels; ``docs/faults.md`` has that table, too.
 """
 
 import argparse
@@ -13,12 +14,14 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 
+from mnist_fp8 import machine
 from mutation import claims, farm, subject
 from mutation.claims import Verdict
 
 HELPER, QUANTIZER = "jax/quantize/helper.py", "jax/quantize/quantizer.py"
 MODULE, DENSE = "jax/flax/module.py", "jax/dense.py"
 GEMM, RECIPE = "jax/cpp_extensions/gemm.py", "common/recipe/__init__.py"
+QUANTIZATION = "jax/cpp_extensions/quantization.py"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +35,7 @@ class Fault:
         old: text that stands there exactly once, or first.
         new: what replaces it.
         message: pattern that the failure's message has to match.
+        gpus: how many GPUs it takes to see it; none for a host run.
     """
 
     what: str
@@ -40,9 +44,11 @@ class Fault:
     old: str
     new: str
     message: str
+    gpus: int = 0
 
 
 PARITY, FLOAT8, FALLBACK = "bf16_parity", "float8_in_jaxpr", "fallback_outside_autocast"
+KERNELS, KERNEL_NUMERICS, DATA_PARALLEL = "kernels", "kernel_numerics", "data_parallel"
 METADATA, NUMERICS, ACCURACY = "fp8_metadata_update", "fp8_numerics", "short_run_accuracy"
 PROPERTIES = "fp8_properties"
 
@@ -57,6 +63,23 @@ _QUANTIZER_SET = """            quantization_checkpoint_name=self.quantization_c
 _CURRENT_AMAX = "        amax = x.amax or jnp.max(jnp.abs(x.data)).reshape((1,))\n        scale = compute"
 _CURRENT_CAST = "jnp.clip(scaled_x, -dtype_max, dtype_max).astype(self.q_dtype)\n        scale_inv = 1.0 / scale\n"
 _DELAYED_AMAX = "        amax = x.amax or jnp.max(jnp.abs(x.data)).reshape((1,))\n        # Note"
+_BIND = "    (output,) = GemmPrimitive.outer_primitive.bind("
+_DEQUANTIZE = """    if scaling_mode.is_tensor_scaling() and ({condition}):
+        undo = lambda codes, scale_inv: (codes.astype(jnp.float32) * scale_inv).astype(out_dtype)
+        lhs_data, rhs_data = undo(lhs_data, lhs_scale_inv), undo(rhs_data, rhs_scale_inv)
+        lhs_scale_inv, rhs_scale_inv = jnp.empty(0, jnp.float32), jnp.empty(0, jnp.float32)
+        scaling_mode = ScalingMode.NO_SCALING
+
+"""
+_IMPLEMENTATION = "        if scaling_mode.is_1d_block_scaling():\n            lhs_cdims, rhs_cdims = map"
+_DEQUANTIZE_IN_IMPLEMENTATION = """        if scaling_mode.is_tensor_scaling():
+            undo = lambda codes, scale_inv: (codes.astype(jnp.float32) * scale_inv).astype(out_dtype)
+            lhs, rhs = undo(lhs, lhs_scale_inv), undo(rhs, rhs_scale_inv)
+            lhs_scale_inv, rhs_scale_inv = jnp.empty(0, jnp.float32), jnp.empty(0, jnp.float32)
+            scaling_mode = ScalingMode.NO_SCALING
+
+"""
+_REDUCED_AMAX = "all_reduce_max_along_all_axes_except_PP(local_amax, mesh)"
 _DEFVJP = "_dense.defvjp(_dense_fwd_rule, _dense_bwd_rule)"
 _LAZY_DEFVJP = """def _fwd_where_needed(x, kernel, bias, *others):
     leaf = lambda tree: jax.tree.map(lambda primal: primal.value, tree, is_leaf=lambda node: hasattr(node, "perturbed"))
@@ -756,6 +779,124 @@ FAULTS = [
         "sf = (fp8_max / amax) / 2**20",
         "accuracy|diverged",
     ),
+    # --- on a GPU --------------------------------------------------------------------------------------------------
+    Fault(
+        "products by JAX in place of TE's kernel",
+        KERNELS,
+        GEMM,
+        "    if not GemmPrimitive.enabled():\n        if not",
+        "    if True:\n        if not",
+        r"compiled program: products=\[\], but",
+        gpus=1,
+    ),
+    Fault(
+        "quantized by JAX in place of TE's kernel",
+        KERNELS,
+        QUANTIZATION,
+        "    if is_unsupported or not PrimitiveClass.enabled():",
+        "    if True:",
+        "TE quantize custom calls=0",
+        gpus=1,
+    ),
+    Fault(
+        "16-bit products of what was cast to FP8",
+        KERNELS,
+        GEMM,
+        _BIND,
+        _DEQUANTIZE.format(condition="True") + _BIND,
+        "'bfloat16', 'bfloat16'",
+        gpus=1,
+    ),
+    Fault(
+        "16-bit products in the backward pass alone",
+        KERNELS,
+        GEMM,
+        _BIND,
+        _DEQUANTIZE.format(condition="jnp.float8_e5m2 in (lhs_data.dtype, rhs_data.dtype)") + _BIND,
+        "'bfloat16', 'bfloat16'",
+        gpus=1,
+    ),
+    Fault(
+        "16-bit products behind a primitive that takes float8",
+        KERNELS,
+        GEMM,
+        _IMPLEMENTATION,
+        _DEQUANTIZE_IN_IMPLEMENTATION + _IMPLEMENTATION,
+        r"compiled program: products=\['bfloat16 by bfloat16'\]",
+        gpus=1,
+    ),
+    Fault(
+        "16-bit products of small layers alone",
+        KERNELS,
+        GEMM,
+        _BIND,
+        _DEQUANTIZE.format(condition="min(rhs_data.shape) <= 32") + _BIND,
+        "'bfloat16', 'bfloat16'",
+        gpus=1,
+    ),
+    Fault(
+        "scale of the left matrix not passed to the product",
+        KERNEL_NUMERICS,
+        GEMM,
+        "        lhs_data,\n        lhs_scale_inv,\n        rhs_data,\n        rhs_scale_inv,\n        bias,\n        alpha,",
+        "        lhs_data,\n        jnp.ones_like(lhs_scale_inv),\n        rhs_data,\n        rhs_scale_inv,\n        bias,\n        alpha,",
+        "kernels: .* elements are wrong",
+        gpus=1,
+    ),
+    Fault(
+        "scale not passed to the quantization",
+        KERNEL_NUMERICS,
+        QUANTIZATION,
+        "        scale = quantizer.scale\n",
+        "        scale = jnp.ones_like(quantizer.scale)\n",
+        "delayed, .*kernels: .* elements are wrong",
+        gpus=1,
+    ),
+    Fault(
+        "codes for the backward pass laid out anew, but not transposed",
+        KERNEL_NUMERICS,
+        QUANTIZATION,
+        "colwise_casted_output = jnp.transpose(\n                rowwise_casted_output, (*range(flatten_axis, x.ndim), *range(flatten_axis))\n            )",
+        "colwise_casted_output = rowwise_casted_output.reshape(\n                *rowwise_casted_output.shape[flatten_axis:], *rowwise_casted_output.shape[:flatten_axis]\n            )",
+        "kernels: .* elements are wrong",
+        gpus=1,
+    ),
+    Fault(
+        "amaxes of the kernel left out",
+        KERNEL_NUMERICS,
+        QUANTIZATION,
+        "    quantizer.update(updated_amax)\n    if",
+        "    quantizer.update(jnp.zeros_like(updated_amax))\n    if",
+        "metadata, kernels against",
+        gpus=1,
+    ),
+    Fault(
+        "wide products lose their last columns",
+        KERNEL_NUMERICS,
+        GEMM,
+        "        collective_op=collective_op,\n    )\n    return output\n",
+        "        collective_op=collective_op,\n    )\n    return output.at[..., 512:].set(0)\n",
+        "elements are wrong",
+        gpus=1,
+    ),
+    Fault(
+        "every GPU keeps the amaxes of its own part of the batch",
+        DATA_PARALLEL,
+        QUANTIZATION,
+        _REDUCED_AMAX,
+        "local_amax",
+        "amax_history",
+        gpus=2,
+    ),
+    Fault(
+        "every GPU takes the amaxes of the other one",
+        DATA_PARALLEL,
+        QUANTIZATION,
+        _REDUCED_AMAX,
+        "jax.lax.ppermute(local_amax, mesh.axis_names[0], [(0, 1), (1, 0)])",
+        "amax_history",
+        gpus=2,
+    ),
 ]
 
 
@@ -774,7 +915,7 @@ def faulty(fault: Fault) -> str:
 def judge(fault: Fault) -> Verdict:
     """Run the fault's claim in this process, with the fault in place."""
     subject.replace(fault.file, faulty(fault))
-    return claims.judge((fault.claim,))
+    return claims.judge((fault.claim,), on_gpu=fault.gpus > 0)
 
 
 def first_failures(faults: Sequence[Fault], jobs: int) -> Iterator[tuple[Fault, str, str]]:
@@ -795,8 +936,16 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--claim", help="only faults of this claim, such as fp8_numerics")
     parser.add_argument("--jobs", type=int, default=2, help="how many to run side by side (default: %(default)s)")
+    parser.add_argument("--gpu", action="store_true", help="the faults that only GPUs show, of so many as there are")
     args = parser.parse_args()
-    faults = [fault for fault in FAULTS if args.claim in (None, fault.claim)]
+    gpus = len(machine.find_driver().gpus) if args.gpu else 0
+    chosen = [fault for fault in FAULTS if args.claim in (None, fault.claim) and bool(fault.gpus) == args.gpu]
+    faults = [fault for fault in chosen if fault.gpus <= gpus]
+    for fault in chosen:
+        if fault not in faults:
+            print(f"not tried, needs {fault.gpus} GPUs, found {gpus}: {fault.what}", file=sys.stderr)
+    if not faults:
+        sys.exit("no fault to try")
     rows = {}
     for fault, test, message in first_failures(faults, args.jobs):
         caught = bool(test) and re.search(fault.message, message) is not None

@@ -14,7 +14,7 @@ ROOT = Path(__file__).resolve().parents[2]
 CLAIMS = ROOT / "tests" / "claims"
 
 _FIRST = ("fp8_numerics", "fp8_metadata_update", "recipe_options", "dense_options", "sharding_options")
-_NEVER = ("kernels", "short_run_accuracy")
+_NEVER = ("kernels", "kernel_numerics", "kernel_training", "short_run_accuracy")
 
 
 def _in_order() -> tuple[str, ...]:
@@ -94,10 +94,18 @@ def _is_ours(failure: pytest.ExceptionInfo[BaseException]) -> bool:
     return ROOT in raised_in.parents and isinstance(failure.value, AssertionError | pytest.fail.Exception)
 
 
-def judge(claims: tuple[str, ...] = ORDER) -> Verdict:
-    """Run claims in this process, into which Transformer Engine has not been imported yet."""
+_ON_HOST = {"MNIST_FP8_TE": "host", "JAX_PLATFORMS": "cpu"}
+
+
+def judge(claims: tuple[str, ...] = ORDER, *, on_gpu: bool = False) -> Verdict:
+    """Run claims in this process, into which Transformer Engine has not been imported yet.
+
+    Args:
+        claims: which ones.
+        on_gpu: whether on kernels; else it is a host run.
+    """
     os.chdir(ROOT)
-    os.environ |= {"MNIST_FP8_TE": "host", "JAX_PLATFORMS": "cpu", "HYPOTHESIS_PROFILE": "mutants", "COLUMNS": "400"}
+    os.environ |= {"HYPOTHESIS_PROFILE": "mutants", "COLUMNS": "400"} | ({} if on_gpu else _ON_HOST)
     first = _FirstFailure()
     started = time.monotonic()
     # Hypothesis was imported before pytest could rewrite its assertions.
@@ -114,6 +122,7 @@ def judge(claims: tuple[str, ...] = ORDER) -> Verdict:
         "no:randomly",
         "--override-ini=addopts=",
         *ignored,
+        *(("-m", "gpu and not slow") if on_gpu else ()),
     ]
     with contextlib.redirect_stderr(io.StringIO()) as said:
         code = pytest.main([*options, *files(claims)], plugins=[first])

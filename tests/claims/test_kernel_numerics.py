@@ -1,0 +1,260 @@
+"""Claim: TE's kernels compute what TE's own JAX path and the definition of FP8 say, whatever the sizes and the load.
+
+Promised by TE's user guide (scale, saturate, round, multiply, undo the scales) for its kernels, and by its switch for
+custom calls, which is to change how a layer is computed and not what. Three computations of a layer are compared: by
+TE's kernels, by TE's JAX path on the same GPU (by cuBLASLt, through XLA), and by the NumPy oracle.
+
+What a failure means for an upgrade: the CUDA extension computes something else than the Python beside it says, for some
+sizes or layouts, or only now and then.
+"""
+
+import contextlib
+import threading
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnist_fp8 import te_api
+from mnist_fp8.layers import Step, dense_layer, dense_step, exact, fp8, variables_of
+from mnist_fp8.oracles import TENSORS, Array
+from mnist_fp8.tolerances import product_norm_tolerance, product_tolerance, rounding_tolerance
+from support.assertions import assert_close, assert_close_norm, assert_equal, assert_trees_equal
+from support.kernels import (
+    CUBLAS,
+    FACTORS,
+    RECIPES,
+    Shape,
+    arguments,
+    custom_calls,
+    expected_rows,
+    passes,
+    run,
+    tensors,
+)
+from support.metadata import assert_metas, meta_of, next_metas
+
+pytestmark = pytest.mark.gpu
+
+SMALL: list[Shape] = [
+    (16, 16, 16),
+    (16, 48, 80),  # multiples of 16 and of nothing more
+    (112, 16, 272),
+    (64, 12544, 128),  # the network's dense layers
+    (64, 128, 32),
+    (64, 32, 32),
+    (512, 1024, 256),
+    (8192, 16, 16),
+    (16, 8192, 16),
+    (16, 16, 8192),
+    (1040, 2064, 528),  # tiles that are not full
+]
+LARGE: list[Shape] = [(2048, 2048, 2048), (4096, 4096, 4096), (8192, 8192, 8192), (8192, 1040, 4112)]
+SHAPES = [*SMALL, *(pytest.param(shape, marks=pytest.mark.slow) for shape in LARGE)]
+
+
+def by_jax(recipe: str, values: dict[str, Array]) -> Step:
+    """A layer's forward and backward pass by TE's own JAX path, on the same GPU."""
+    with custom_calls(enabled=False):
+        return run(recipe, values, CUBLAS)
+
+
+# --- sizes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=lambda shape: "x".join(map(str, shape)))
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_kernels_jax_path_and_oracle_agree(recipe: str, shape: Shape) -> None:
+    """The JAX path rounds a product before it undoes the scales, and once more afterwards; a kernel rounds once.
+
+    Both may round one more time where cuBLAS divides a long sum into parts.
+    """
+    values = tensors(shape)
+    found = {"kernels": run(recipe, values), "JAX path": by_jax(recipe, values)}
+    kind, fp8 = te_api.engine().kind, recipe != "bf16"
+    for which, (rows, expected) in expected_rows(recipe, values).items():
+        margins = []
+        for path, roundings in (("kernels", 1 + fp8), ("JAX path", 2 + fp8)):
+            where, actual = f"{recipe}, {which}, {path}", passes(found[path])[which][rows]
+            tolerance = product_tolerance(expected, "bfloat16", kind, roundings=roundings, fp8=fp8)
+            assert_close(where=where, actual=actual, expected=expected.value, tolerance=tolerance)
+            margins.append(product_norm_tolerance(expected, "bfloat16", kind, roundings=roundings, fp8=fp8))
+            assert_close_norm(where=where, actual=actual, expected=expected.value, tolerance=margins[-1])
+        kernel, reference = (passes(found[path])[which] for path in ("kernels", "JAX path"))
+        where = f"{recipe}, {which}, kernels against TE's JAX path, all rows"
+        assert_close_norm(where=where, actual=kernel, expected=reference, tolerance=float(np.hypot(*margins)))
+    if recipe == "delayed":
+        actual, wanted = (found[path].metadata for path in ("kernels", "JAX path"))
+        assert_trees_equal(where="metadata, kernels against TE's JAX path", actual=actual, expected=wanted)
+
+
+# --- layouts -------------------------------------------------------------------------------------------------------
+
+LAYOUTS: dict[str, Callable[[jax.Array], jax.Array]] = {
+    "transposed": lambda stored: jnp.swapaxes(stored["transposed"], -1, -2),
+    "every second row": lambda stored: stored["every second row"][::2],
+    "part of the columns": lambda stored: stored["part of the columns"][:, 8:-24],
+    "reversed": lambda stored: stored["reversed"][::-1, ::-1],
+}
+
+
+def stored(tensor: jax.Array) -> dict[str, jax.Array]:
+    """A matrix as it has to be stored for each of `LAYOUTS` to read it."""
+    rows, columns = tensor.shape
+    return {
+        "transposed": tensor.T,
+        "every second row": jnp.full((2 * rows, columns), 7, tensor.dtype).at[::2].set(tensor),
+        "part of the columns": jnp.full((rows, columns + 32), 7, tensor.dtype).at[:, 8:-24].set(tensor),
+        "reversed": tensor[::-1, ::-1],
+    }
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_strided_input_is_read_as_what_it_is(recipe: str, layout: str) -> None:
+    """The program itself makes the view, so that it is XLA's choice whether TE's kernels get it with other strides."""
+    layer, mode, variables, x, grad = arguments(recipe, tensors((64, 128, 48)))
+
+    def viewed(variables: Any, x: Any, grad: Any) -> Step:
+        return dense_step(layer, mode, variables, LAYOUTS[layout](x), LAYOUTS[layout](grad))
+
+    actual = jax.jit(viewed)(variables, stored(x), stored(grad))
+    expected = dense_step(layer, mode, variables, x, grad)
+    assert_trees_equal(where=f"{recipe}, {layout}", actual=actual, expected=expected)
+
+
+@pytest.mark.parametrize("batch", [(64,), (2, 32), (2, 2, 16), (1, 64), (64, 1), (4, 2, 2, 4)])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_several_batch_dimensions_are_as_one(recipe: str, batch: tuple[int, ...]) -> None:
+    layer, mode, variables, x, grad = arguments(recipe, tensors((64, 128, 48)))
+    found = dense_step(layer, mode, variables, x.reshape(*batch, 128), grad.reshape(*batch, 48))
+    expected = dense_step(layer, mode, variables, x, grad)
+    flat = Step(found.y.reshape(64, 48), found.dx.reshape(64, 128), found.grads)
+    assert_trees_equal(where=f"{recipe}, batch of {batch}", actual=flat, expected=expected)
+
+
+# --- special numbers -----------------------------------------------------------------------------------------------
+
+SPECIAL: dict[str, tuple[str, float]] = {
+    "an infinity in the input": ("x", np.inf),
+    "a NaN in the input": ("x", np.nan),
+    "an infinity in the output gradient": ("grad", -np.inf),
+    "a NaN in the output gradient": ("grad", np.nan),
+    "an infinity in the kernel": ("kernel", np.inf),
+    "a NaN in the kernel": ("kernel", np.nan),
+    "a number beyond the format in the input": ("x", 3.3895314e38),
+    "a subnormal number in the input": ("x", 2.0**-130),
+    "a negative zero in the kernel": ("kernel", -0.0),
+}
+
+
+@pytest.mark.parametrize("case", SPECIAL)
+@pytest.mark.parametrize("recipe", ["delayed", "current"])
+def test_special_numbers_go_the_same_way_on_both_paths(recipe: str, case: str) -> None:
+    """The other numbers are such that no mode rounds them, so that what differs is what the special one does."""
+    name, special = SPECIAL[case]
+    sizes = {"x": (32, 16), "kernel": (16, 48), "grad": (32, 48)}
+    values = {tensor: exact(size, seed) for seed, (tensor, size) in enumerate(sizes.items())}
+    values[name][3, 5] = special
+    metas = {tensor: meta_of(64) for tensor in TENSORS} if recipe == "delayed" else {}
+    layer, variables = dense_layer(features=48, use_bias=False), variables_of(values["kernel"], metas)
+    x, grad = (jnp.asarray(values[tensor], jnp.bfloat16) for tensor in ("x", "grad"))
+    kernels = dense_step(layer, RECIPES[recipe], variables, x, grad)
+    with custom_calls(enabled=False):
+        reference = dense_step.lower(layer, RECIPES[recipe], variables, x, grad).compile(compiler_options=CUBLAS)(
+            variables, x, grad
+        )
+    for which, actual in passes(kernels).items():
+        found, wanted = (np.asarray(array).astype(np.float64) for array in (actual, passes(reference)[which]))
+        where, finite = f"{recipe}, {case}, {which}", np.isfinite(wanted)
+        not_finite = [np.where(np.isfinite(array), 0, array) for array in (found, wanted)]
+        assert_equal(where=f"{where}: what is not finite", actual=not_finite[0], expected=not_finite[1], nan=True)
+        tolerance = rounding_tolerance(wanted[finite], "bfloat16", roundings=3)
+        assert_close(where=where, actual=found[finite], expected=wanted[finite], tolerance=tolerance)
+
+
+# --- metadata ------------------------------------------------------------------------------------------------------
+
+
+def test_metadata_of_kernels_jax_path_and_oracle_are_the_same_step_by_step() -> None:
+    """Over more steps than the history is long, with amaxes that grow, shrink, and are zero."""
+    options = {"amax_history_len": 4}
+    amaxes = [1.0, 8.0, 0.25, 0.0, 0.25, 448.0, 3.0, 2.0**-20, 2.0**-20, 1.0]
+    layer, mode = dense_layer(features=48, use_bias=False), fp8(**options)
+    kernel = exact((16, 48), 1)
+
+    def steps() -> Iterator[dict[str, Any]]:
+        collection = variables_of(kernel, {tensor: meta_of(1, (0, 0, 0, 0)) for tensor in TENSORS})
+        for seed, amax in enumerate(amaxes):
+            x, grad = (jnp.asarray(exact(size, seed) * (amax / 1.75), jnp.bfloat16) for size in ((32, 16), (32, 48)))
+            found = dense_step(layer, mode, collection, x, grad)
+            collection = {**collection, te_api.metadata_collection(): found.metadata}
+            yield jax.device_get(found.metadata)
+
+    by_kernels = list(steps())
+    with custom_calls(enabled=False):
+        by_reference = list(steps())
+    expected = {tensor: meta_of(1, (0, 0, 0, 0)) for tensor in TENSORS}
+    for step, (found, reference) in enumerate(zip(by_kernels, by_reference, strict=True)):
+        seen = float(jnp.asarray(amaxes[step], jnp.bfloat16))
+        expected = next_metas(expected, {"x": seen, "kernel": 1.75, "grad": seen}, options)
+        assert_trees_equal(where=f"step {step}, kernels against JAX path", actual=found, expected=reference)
+        assert_metas(found, expected, where=f"step {step}, kernels against oracle")
+
+
+# --- the same every time -------------------------------------------------------------------------------------------
+
+
+@contextlib.contextmanager
+def busy_device() -> Iterator[None]:
+    """Copies to and from the device, and other programs on it, from threads of their own."""
+    over = threading.Event()
+    square = jnp.ones((2048, 2048), jnp.bfloat16)
+    matmul = jax.jit(lambda a: a @ a)
+    block = np.ones(2**22, np.float32)
+
+    def compute() -> None:
+        while not over.is_set():
+            jax.block_until_ready(matmul(square))
+
+    def copy() -> None:
+        while not over.is_set():
+            np.asarray(jax.device_put(block) + 0)
+
+    threads = [threading.Thread(target=work) for work in (compute, copy, copy)]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+
+
+@pytest.mark.parametrize("busy", [False, True], ids=["quiet", "busy"])
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_repeated_and_interleaved_steps_give_the_same_bits(recipe: str, busy: bool) -> None:  # noqa: FBT001
+    """Promised by cuBLAS ("Results reproducibility") for a product; and quantization rounds to nearest.
+
+    Two inputs take turns without waiting for results, so that a buffer that is used too early or freed too early shows.
+    """
+    shape = (512, 1024, 256)
+    layer, mode, *first = arguments(recipe, tensors(shape, seed=1))
+    *_, second = (arguments(recipe, tensors(shape, seed=2))[2:],)
+    alone = [jax.device_get(dense_step(layer, mode, *given)) for given in (first, second)]
+    with busy_device() if busy else contextlib.nullcontext():
+        turns = [dense_step(layer, mode, *(first, second)[turn % 2]) for turn in range(40)]
+        turns = jax.device_get(turns)
+    for turn, found in enumerate(turns):
+        assert_trees_equal(where=f"{recipe}, turn {turn}", actual=found, expected=alone[turn % 2])
+    outputs = [passes(step)["forward"] for step in alone]
+    assert not np.array_equal(*outputs), "Control: the two inputs give different outputs"
+
+
+def test_factors_name_what_the_passes_multiply() -> None:
+    """The table that the comparison goes by has an entry for each result."""
+    assert set(FACTORS) == set(passes(run("bf16", tensors((16, 16, 16)))))
