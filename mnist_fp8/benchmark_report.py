@@ -123,10 +123,10 @@ def epochs_grid(found: Benchmark) -> Grid:
         ),
         (
             "The loops are those of the MNIST examples of Flax, which gathers a batch on the device (device loop), and"
-            " of Transformer Engine, which gathers it on the host (host loop). For each step the batch is gathered"
-            " outside of any program, one program computes the gradients, another one updates; losses and accuracies"
-            " are fetched when the epoch is over. Model, data, batches, keys and optimizer are the same, so that the"
-            " training is the same, too."
+            " of Transformer Engine, which gathers it on the host (host loop). Each step takes its row of the order,"
+            " which is on the device, and gathers its batch; one program computes the gradients, another one updates;"
+            " losses and accuracies are fetched when the epoch is over. Model, data, batches, keys and optimizer are"
+            " the same, so that the training is the same, too."
         ),
     )
     return Grid("An epoch", 2, heading, rows, notes)

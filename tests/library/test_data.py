@@ -107,6 +107,51 @@ def test_every_test_image_keeps_its_label(datasets: tuple[data.Dataset, data.Dat
     assert labelled(datasets[1]) == originals("t10k", 10_000)
 
 
+@pytest.fixture
+def keeping(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep decoded images however few there are."""
+    monkeypatch.setattr(data, "_WORTH_KEEPING", 1)
+
+
+def same(left: data.Dataset, right: data.Dataset) -> bool:
+    """Whether two datasets hold the same arrays, of the same types."""
+    return all(np.array_equal(left[part], right[part]) and left[part].dtype == right[part].dtype for part in left)
+
+
+@pytest.mark.usefixtures("only_a_few", "keeping")
+def test_images_are_decoded_once(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = data.get_datasets(20, 10)
+    assert len(list((nowhere / "cache" / "mnist_fp8" / "pixels").iterdir())) == 2
+    monkeypatch.setattr(data, "_decode", lambda *_args: pytest.fail("they were decoded again"))
+    assert all(map(same, data.get_datasets(20, 10), first))
+    with pytest.raises(pytest.fail.Exception):  # Control: others are decoded
+        data.get_datasets(19, 10)
+
+
+@pytest.mark.usefixtures("only_a_few", "keeping")
+@pytest.mark.parametrize("change", ["the dataset", "what was kept"])
+def test_images_are_decoded_again_after_a_change(nowhere: Path, change: str) -> None:
+    first = data.get_datasets(20, 10)
+    cache = nowhere / "cache" / "mnist_fp8"
+    kept = sorted((cache / "pixels").iterdir())
+    if change == "the dataset":
+        (cache / "tfds" / HOME / "note.txt").write_text("another file")
+    else:
+        for file in kept:
+            file.write_bytes(file.read_bytes()[:1000])
+    assert all(map(same, data.get_datasets(20, 10), first))
+    found = sorted((cache / "pixels").iterdir())
+    assert len(found) == (4 if change == "the dataset" else 2)
+    assert all(file.stat().st_size > 1000 for file in found if change != "the dataset"), "it was made again"
+
+
+@pytest.mark.usefixtures("only_a_few", "keeping")
+def test_images_that_cannot_be_kept_are_read_all_the_same(nowhere: Path) -> None:
+    (nowhere / "cache" / "mnist_fp8").mkdir(parents=True)
+    (nowhere / "cache" / "mnist_fp8" / "pixels").write_text("a file in the way")
+    assert len(data.get_datasets(20, 10)[0]["label"]) == 20
+
+
 def test_size_takes_the_first_images(datasets: tuple[data.Dataset, data.Dataset]) -> None:
     for few, more in zip(data.get_datasets(10, 1010), datasets, strict=True):
         for part in ("image", "label"):
