@@ -227,7 +227,7 @@ def _layers(modes: Sequence[Mode], plan: Plan, say: Say) -> tuple[Spread, list[L
     for shape in plan.shapes:
         for backward in (False, True):
             say(f"dense: {' x '.join(map(str, shape))}, forward{' and backward' if backward else ''}")
-            programs = [_layer_program(mode, shape, plan.applications, backward=backward) for mode in modes]
+            programs = [layer_program(mode, shape, plan.applications, backward=backward) for mode in modes]
             times = interleaved(programs, plan.repeats, plan.seconds)
             found += [
                 Layer(mode, shape, backward, Spread(tuple(seconds / plan.applications for seconds in spread.values)))
@@ -272,8 +272,18 @@ def _almost_nothing() -> Program:
     return lambda: add(x)
 
 
-def _layer_program(mode: Mode, shape: Shape, applications: int, *, backward: bool) -> Program:
-    """A program that runs a dense layer some times, each time after the other; its result is of no interest."""
+def layer_program(mode: Mode, shape: Shape, applications: int, *, backward: bool) -> Program:
+    """A program that runs a dense layer some times, each time after the other; its result is of no interest.
+
+    Args:
+        mode: which layer.
+        shape: rows of the input, contracted size, features.
+        applications: how often a call of the program runs it.
+        backward: whether forward and backward, or forward only.
+
+    Raises:
+        Float8MissingError: a layer in FP8 does not multiply float8.
+    """
     m, k, n = shape
     context = te_api.Autocast(mode.recipe) if mode.precision.uses_te else contextlib.nullcontext
     layer = _dense(mode, n)

@@ -52,10 +52,6 @@ class Spread:
         """The highest one."""
         return max(self.values)
 
-    def at_least(self, bound: float) -> bool:
-        """Whether every repeat reaches a bound: its spread is the margin."""
-        return self.lowest >= bound
-
     def over(self, other: "Spread") -> "Spread":
         """Ratios to another one, repeat by repeat.
 

@@ -796,7 +796,7 @@ _NOT_RUN = {
         "stacks.toml",
     ),
     *("verify.py", "matrix.py", "bisect.py", "report.py", "console.py", "plots.py"),
-    *("benchmark.py", "benchmark_plots.py", "benchmark_report.py", "benchmark_results.py", "roofline.py"),
+    *("benchmark_plots.py", "benchmark_report.py"),
     *(
         "api.py",
         "changes.py",

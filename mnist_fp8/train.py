@@ -28,7 +28,8 @@ Metadata = Mapping[str, Any]
 _DATA_AXES = ("dp", "fsdp")
 _STEPS_IN_FLIGHT = 10
 _STEPS_UNROLLED = 4
-"""Steps in the body of an epoch's loop. On an H100 an epoch takes 0.20 s so, and 0.22 s with one; in FP8, 0.27 and 0.32."""
+"""Steps in the body of an epoch's loop. On an H100, an epoch takes 0.20 s with four and 0.22 s with one; in FP8, 0.27
+and 0.32."""
 
 
 class Float8MissingError(RuntimeError):

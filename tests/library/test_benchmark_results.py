@@ -22,12 +22,6 @@ def test_spread_is_the_middle_the_lowest_and_the_highest() -> None:
     assert (spread.median, spread.lowest, spread.highest) == (3.0, 1.0, 9.0)
 
 
-def test_bound_has_to_be_reached_by_every_repeat() -> None:
-    spread = Spread((3.0, 2.0, 9.0))
-    assert spread.at_least(2.0)
-    assert not spread.at_least(2.1)
-
-
 def test_ratios_are_taken_repeat_by_repeat() -> None:
     assert Spread((2.0, 9.0)).over(Spread((1.0, 3.0))) == Spread((2.0, 3.0))
     with pytest.raises(ValueError, match="shorter"):

@@ -15,7 +15,14 @@ def fault_named(what: str) -> Fault:
     return next(fault for fault in FAULTS if fault.what == what)
 
 
-WITHOUT_FAULTS = {"kernel_training", "data_parallel", "dense_options", "recipe_options", "sharding_options"}
+WITHOUT_FAULTS = {
+    "kernel_training",
+    "kernel_speed",
+    "data_parallel",
+    "dense_options",
+    "recipe_options",
+    "sharding_options",
+}
 """Theirs, all or most of them, are mutants (docs/mutants.md) and past regressions."""
 
 
