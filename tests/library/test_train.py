@@ -326,10 +326,11 @@ def test_nothing_is_transferred_inside_an_epoch() -> None:
     train_ds = train.on_device(config, data.get_datasets(6400, 40)[0])
     state, metadata = train.create_train_state(config)
     given = (state, metadata, train_ds["image"], train_ds["label"], jax.random.key(1))
+    on_host = np.asarray(train_ds["image"])
     with jax.transfer_guard("disallow"):
         jax.block_until_ready(train._epoch_at_once(*given, 64))
         with pytest.raises(Exception, match=r"[Dd]isallowed host-to-device transfer"):  # Control
-            train._epoch_at_once(state, metadata, np.asarray(train_ds["image"]), *given[3:], 64)
+            train._epoch_at_once(state, metadata, on_host, *given[3:], 64)
 
 
 # --- evaluation ----------------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ import json
 import math
 import os
 import statistics
+import sys
 from importlib import metadata
 from pathlib import Path
 
@@ -122,7 +123,10 @@ def main() -> None:
     args = parser.parse_args()
     program_cache.keep_programs()
     seeds, run = range(1, args.seeds + 1), full_run if args.full else short_run
-    measured = {mode: [trained(run(mode, seed)).test_accuracy for seed in seeds] for mode in MODES}
+    measured: dict[str, list[float]] = {}
+    for mode in MODES:
+        measured[mode] = [trained(run(mode, seed)).test_accuracy for seed in seeds]
+        print(mode, *(f"{value:.4f}" for value in measured[mode]), file=sys.stderr, flush=True)  # noqa: T201
     lost = {
         f"te-bf16 minus {mode}": [bf16 - fp8 for bf16, fp8 in zip(measured["te-bf16"], values, strict=True)]
         for mode, values in measured.items()
