@@ -59,7 +59,7 @@ def choose_plan(*, on_gpu: bool, quick: bool) -> Plan:
     if on_gpu:
         shapes = (*_MNIST_SHAPES, *((size, size, size) for size in (1024, 2048, 4096, 8192)))
         repeats, seconds = (3, 0.05) if quick else (7, 0.1)
-        return Plan(None, None, 3 if quick else 5, shapes, repeats, seconds, applications=32)
+        return Plan(None, None, 3 if quick else 4, shapes, repeats, seconds, applications=32)
     sizes = (128,) if quick else (128, 256)
     return Plan(320, 320, 3, (*_MNIST_SHAPES, *((size, size, size) for size in sizes)), 3, 0.02, applications=2)
 

@@ -444,7 +444,7 @@ class Attempt:
 
     def as_check(self, machine: Machine) -> Check:
         """The attempt as the last component."""
-        found = self.error or f"done in a {self.kind.value} run"
+        found = f"an error: {self.error}" if self.error else f"done in a {self.kind.value} run"
         advice = _remedy(machine, self.error) if self.error else ""
         return Check("FP8 step of a layer", found, "finite numbers, out of float8", fits=not self.error, advice=advice)
 

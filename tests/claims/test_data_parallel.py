@@ -66,7 +66,7 @@ def test_layer_on_two_devices_equals_one(recipe: str, axis: str) -> None:
     assert_close_norm(where=f"{where}: kernel gradient", actual=kernels[0], expected=kernels[1], tolerance=PARTIAL_SUMS)
     if recipe == "delayed":
         for device in range(2):
-            actual = jax.tree.map(lambda leaf, device=device: leaf.addressable_data(device), two.metadata)
+            actual = jax.tree.map(lambda leaf, device=device: leaf.addressable_shards[device].data, two.metadata)
             assert_trees_equal(where=f"{where}: metadata on device {device}", actual=actual, expected=one.metadata)
 
 

@@ -487,6 +487,17 @@ def before_2_1(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     te_api.dense_dialect.cache_clear()
 
 
+def test_dialect_is_found_under_a_mesh_as_well() -> None:
+    te_api.dense_dialect.cache_clear()
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:1]), ("tp",))
+    with te_api.mesh_context(mesh), nn.logical_axis_rules((("hidden", "tp"),)):
+        found = te_api.dense_dialect()
+        with pytest.raises(TypeError, match="sharding on the input"):  # Control: asked in this thread, it fails
+            te_api._ask_for_the_dialect()
+    te_api.dense_dialect.cache_clear()
+    assert found == te_api.dense_dialect()
+
+
 @pytest.mark.usefixtures("before_2_1")
 def test_before_2_1_a_layer_computes_in_the_dtype_of_its_input_all_the_same() -> None:
     layer = te_api.dense_general(features=16, dtype=jnp.float32)
