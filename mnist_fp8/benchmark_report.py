@@ -314,13 +314,30 @@ def _table(grid: Grid, width: int) -> Table:
     return table
 
 
+_PICTURES = {
+    "An epoch": ("benchmark-epochs.svg", benchmark_plots.epochs),
+    "Dense layers: speed-up": ("benchmark-speed-ups.svg", benchmark_plots.speed_ups),
+    "Dense layers: TFLOP/s": ("benchmark-rates.svg", benchmark_plots.rates),
+}
+"""By the title of the table that each belongs to, its file beside the Markdown."""
+_STANDALONE = '<svg style="background: #fff; font-family: system-ui, sans-serif" '
+
+
+def pictures(found: Benchmark) -> dict[str, str]:
+    """The pictures that the Markdown refers to, by file name."""
+    return {file: draw(found).replace("<svg ", _STANDALONE, 1) + "\n" for file, draw in _PICTURES.values()}
+
+
 def markdown(found: Benchmark) -> str:
-    """The tables as Markdown."""
+    """The tables as Markdown, with references to the files of `pictures`."""
     said = [*scope(found), *summary(found), *(f"Note: {line}" for line in warnings(found))]
     parts = [f"# {TITLE}", "\n".join(f"- {literal(line)}" for line in said)]
     for grid in grids(found):
         lines = [row(grid.heading), row(_alignment(grid)), *map(_markdown_row, grid.rows)]
-        parts += [f"## {grid.title}", "\n".join(lines), *map(literal, grid.notes)]
+        parts.append(f"## {grid.title}")
+        if grid.title in _PICTURES:
+            parts.append(f"![{grid.title}]({_PICTURES[grid.title][0]})")
+        parts += ["\n".join(lines), *map(literal, grid.notes)]
     parts += ["## Environment", _markdown_environment(found), f"<sub>mnist-fp8 {__version__}</sub>"]
     return "\n\n".join(parts) + "\n"
 
@@ -340,18 +357,13 @@ def _markdown_environment(found: Benchmark) -> str:
 
 def html(found: Benchmark) -> str:
     """The whole page as one HTML file that needs nothing else."""
-    pictures = {
-        "An epoch": benchmark_plots.epochs(found),
-        "Dense layers: speed-up": benchmark_plots.speed_ups(found),
-        "Dense layers: TFLOP/s": benchmark_plots.rates(found),
-    }
     return template("benchmark.html").render(
         title=TITLE,
         scope=scope(found),
         summary=summary(found),
         warnings=warnings(found),
         grids=grids(found),
-        pictures=pictures,
+        pictures={title: draw(found) for title, (_, draw) in _PICTURES.items()},
         environment=found.environment,
         version=__version__,
     )

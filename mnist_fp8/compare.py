@@ -200,7 +200,22 @@ class _Scope:
             limits.append(
                 "the claims are not part of both records: mnist-fp8 upgrade, or measure --claims, judges them"
             )
+        limits += _verified_by_neither(old.claims, new.claims)
         return cls(same_keys, floor, tuple(dict.fromkeys(left_out)), tuple(limits))
+
+
+def _verified_by_neither(old: Verification | None, new: Verification | None) -> Iterator[str]:
+    """The claims about which nothing is known on either side, by what it would take."""
+    if not (old and new):
+        return
+    known = {claim.name for claim in old.claims if claim.verdict is not Verdict.NOT_VERIFIED}
+    claims: dict[str, list[str]] = {}
+    for claim in new.claims:
+        if claim.verdict is Verdict.NOT_VERIFIED and claim.name not in known:
+            reasons = dict.fromkeys(test.reason for test in claim.tests if test.reason)
+            claims.setdefault("; ".join(reasons) or "it has no test", []).append(claim.name)
+    for reason, names in claims.items():
+        yield f"verified on neither side: {', '.join(names)} ({reason})"
 
 
 def _device(record: Record) -> str:

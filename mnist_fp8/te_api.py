@@ -15,7 +15,6 @@ import math
 import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
@@ -194,20 +193,12 @@ class DenseDialect:
 
 @functools.cache
 def dense_dialect() -> DenseDialect:
-    """What the installed release means by a dense layer's ``dtype`` and ``axis``.
-
-    It is asked in a thread of its own: a mesh and rules of Flax that are in force in this one would divide the layer.
-    """
-    engine()
-    with ThreadPoolExecutor(1) as alone:
-        return alone.submit(_ask_for_the_dialect).result()
-
-
-def _ask_for_the_dialect() -> DenseDialect:
+    """What the installed release means by a dense layer's ``dtype`` and ``axis``."""
     layer = _dense_class()(features=16, dtype=jnp.float32, axis=(-2, -1))
     x = jax.ShapeDtypeStruct((16, 4, 8), jnp.bfloat16)
     y, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), x)
-    kernel = unbox(variables)["params"]["kernel"]
+    # Not `unbox`: under a mesh and rules of Flax it constrains what it unboxes, and these are shapes only.
+    (kernel,) = jax.tree.leaves(variables["params"]["kernel"])
     return DenseDialect(computes_in_dtype=y.dtype == jnp.float32, flat_kernel=kernel.shape == (32, 16))
 
 

@@ -42,6 +42,7 @@ def run(args: argparse.Namespace) -> int:
             "benchmark.md": benchmark_report.markdown(found),
             "benchmark.html": benchmark_report.html(found),
             "benchmark.json": benchmark_results.as_json(found),
+            **benchmark_report.pictures(found),
         }
         write_files(args.output, files)
     return OK

@@ -256,6 +256,7 @@ def test_command_prints_and_writes_all_forms(tmp_path: Path, capsys: pytest.Capt
         "benchmark.md",
         "benchmark.html",
         "benchmark.json",
+        *("benchmark-epochs.svg", "benchmark-speed-ups.svg", "benchmark-rates.svg"),
     }
     assert json.loads((tmp_path / "new" / "benchmark.json").read_text())["schema_version"] == 1
 

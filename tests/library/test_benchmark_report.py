@@ -4,6 +4,7 @@ import html
 import io
 import re
 from collections.abc import Callable
+from xml.etree import ElementTree as ET
 
 import pytest
 from rich.console import Console
@@ -145,6 +146,15 @@ def test_page_needs_nothing_else_and_has_its_pictures() -> None:
     assert page.count("<svg") == 3
     assert not re.findall(r"<(?:link|img|script)|https?://(?!www\.w3\.org)", page)
     assert "no &lt;such&gt; recipe" in page
+
+
+def test_markdown_refers_to_the_pictures_that_there_are() -> None:
+    pictures = benchmark_report.pictures(FOUND)
+    assert re.findall(r"!\[.*?\]\((.*?)\)", benchmark_report.markdown(FOUND)) == list(pictures)
+    for text in pictures.values():
+        root = ET.fromstring(text)  # noqa: S314 - our own
+        assert root.tag == "{http://www.w3.org/2000/svg}svg"
+        assert "background: #fff" in root.attrib["style"], "black text stays readable on a dark page"
 
 
 def test_markdown_tables_are_complete() -> None:

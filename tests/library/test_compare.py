@@ -178,6 +178,17 @@ def test_claim_that_is_not_verified_any_more_leaves_the_upgrade_unverified() -> 
     assert found.unverified == ("claim c was verified before and is not now",)
 
 
+def test_claim_that_neither_side_verifies_is_named_with_what_it_takes() -> None:
+    skipped = TestResult("t", SKIPPED, "needs 2 devices; found 1")
+    sides = [
+        dataclasses.replace(judged(a=PASSED), claims=(ClaimResult(name, (skipped,)), ClaimResult("e", (one,))))
+        for name, one in (("d", TestResult("t", PASSED)), ("d", skipped))
+    ]
+    limits = with_claims(*sides).limits
+    assert limits == ("verified on neither side: d (needs 2 devices; found 1)",), "e was verified on one of them"
+    assert not with_claims(judged(a=PASSED), judged(a=PASSED)).limits, "Control: nothing to say"
+
+
 def test_nothing_verified_is_no_success() -> None:
     assert with_claims(judged(a=SKIPPED), judged(a=SKIPPED)).verdict is UpgradeVerdict.UNVERIFIED
 
