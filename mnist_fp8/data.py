@@ -205,7 +205,7 @@ def _load_pixels(file: Path) -> _Pixels | None:
     try:
         with file.open("rb") as opened, np.load(opened) as kept:
             return kept["image"], kept["label"]
-    except (OSError, ValueError, KeyError, zipfile.BadZipFile):
+    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
         return None  # not there, or damaged
 
 
@@ -214,8 +214,11 @@ def _keep_pixels(file: Path, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[
     partial = file.with_suffix(f".partial-{os.getpid()}.npz")
     with contextlib.suppress(OSError):
         file.parent.mkdir(parents=True, exist_ok=True)
-        np.savez(partial, image=pixels, label=labels)
-        partial.replace(file)
+        try:
+            np.savez(partial, image=pixels, label=labels)
+            partial.replace(file)
+        finally:
+            partial.unlink(missing_ok=True)
 
 
 def _damaged(home: Path, error: Exception) -> str:

@@ -6,6 +6,8 @@ Micikevicius et al., "FP8 Formats for Deep Learning" (2022): E4M3 reaches 448, E
 """
 
 import dataclasses
+import functools
+from collections.abc import Mapping
 from importlib import metadata
 from typing import Any
 
@@ -127,16 +129,39 @@ def product(lhs: Array, rhs: Array, factor: float = 1.0) -> Product:
 
 @dataclasses.dataclass(frozen=True)
 class DensePasses:
-    """Forward pass of a dense layer without bias, and both backward products."""
+    """Forward pass of a dense layer without bias, and both backward products, each computed when it is asked for.
 
-    y: Product
-    dx: Product
-    dkernel: Product
+    Attributes:
+        x: what the layer multiplies for its input, (M, K): numbers or codes.
+        kernel: the same for its kernel, (K, N).
+        grad: the same for the gradient of its output, (M, N).
+        undo: what each of them is multiplied by afterwards.
+    """
+
+    x: Array
+    kernel: Array
+    grad: Array
+    undo: Mapping[str, float]
+
+    @functools.cached_property
+    def y(self) -> Product:
+        """Output, (M, N)."""
+        return product(self.x, self.kernel, self.undo["x"] * self.undo["kernel"])
+
+    @functools.cached_property
+    def dx(self) -> Product:
+        """Gradient of the input, (M, K)."""
+        return product(self.grad, self.kernel.T, self.undo["grad"] * self.undo["kernel"])
+
+    @functools.cached_property
+    def dkernel(self) -> Product:
+        """Gradient of the kernel, (K, N)."""
+        return product(self.x.T, self.grad, self.undo["x"] * self.undo["grad"])
 
 
 def dense(x: Array, kernel: Array, grad: Array) -> DensePasses:
     """A dense layer in float64: x (M, K), kernel (K, N), grad (M, N), the gradient of the output."""
-    return DensePasses(product(x, kernel), product(grad, kernel.T), product(x.T, grad))
+    return DensePasses(x, kernel, grad, dict.fromkeys(TENSORS, 1.0))
 
 
 def fp8_dense(x: Array, kernel: Array, grad: Array, scales: dict[str, np.float32], fp8_format: str) -> DensePasses:
@@ -152,9 +177,4 @@ def fp8_dense(x: Array, kernel: Array, grad: Array, scales: dict[str, np.float32
     dtypes = FORMATS[fp8_format]
     tensors = {"x": x, "kernel": kernel, "grad": grad}
     codes = {name: quantize(tensor, float(scales[name]), dtypes[name]) for name, tensor in tensors.items()}
-    undo = {name: 1.0 / float(scale) for name, scale in scales.items()}
-    return DensePasses(
-        product(codes["x"], codes["kernel"], undo["x"] * undo["kernel"]),
-        product(codes["grad"], codes["kernel"].T, undo["grad"] * undo["kernel"]),
-        product(codes["x"].T, codes["grad"], undo["x"] * undo["grad"]),
-    )
+    return DensePasses(**codes, undo={name: 1.0 / float(scale) for name, scale in scales.items()})

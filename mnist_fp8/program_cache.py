@@ -1,6 +1,8 @@
 """Compiled programs, kept from run to run: most of the suite's time, and of a measurement's, is compilation."""
 
+import contextlib
 import shutil
+from pathlib import Path
 
 from mnist_fp8.config import cache_dir
 
@@ -22,8 +24,16 @@ def keep_programs(*, is_worker: bool = False) -> None:
     if jax.config.values["jax_compilation_cache_dir"]:
         return
     folder = cache_dir() / "xla"
-    if not is_worker and sum(file.stat().st_size for file in folder.glob("*")) > LARGEST_BYTES:
+    if not is_worker and _bytes_in(folder) > LARGEST_BYTES:
         shutil.rmtree(folder, ignore_errors=True)
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     compilation_cache.reset_cache()  # JAX looks once, at its first compilation, whether there is a cache
+
+
+def _bytes_in(folder: Path) -> int:
+    total = 0
+    for file in folder.glob("*"):
+        with contextlib.suppress(OSError):  # another process may be removing them
+            total += file.stat().st_size
+    return total

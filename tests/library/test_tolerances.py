@@ -11,6 +11,7 @@ from mnist_fp8.config import RunKind
 from mnist_fp8.oracles import Array
 from mnist_fp8.tolerances import (
     BF16_NET,
+    KERNEL_AGAINST_JAX,
     PARTIAL_SUMS,
     fp8_error_band,
     product_norm_tolerance,
@@ -81,7 +82,7 @@ def test_sum_and_rounding_tolerances_reject(wrong: str, dtype: str) -> None:
             assert_close(where="b", actual=WRONG[wrong](total), expected=total, tolerance=tolerance)
 
 
-@pytest.mark.parametrize("tolerance", [BF16_NET, PARTIAL_SUMS])
+@pytest.mark.parametrize("tolerance", [BF16_NET, PARTIAL_SUMS, KERNEL_AGAINST_JAX])
 @pytest.mark.parametrize("wrong", WRONG)
 def test_norm_tolerances_reject(wrong: str, tolerance: float) -> None:
     with pytest.raises(AssertionError, match="relative difference"):

@@ -835,6 +835,15 @@ FAULTS = [
         gpus=1,
     ),
     Fault(
+        "16-bit products of large layers alone",
+        KERNEL_NUMERICS,
+        GEMM,
+        _BIND,
+        _DEQUANTIZE.format(condition="min(rhs_data.shape) >= 256") + _BIND,
+        "products by TE's kernels",
+        gpus=1,
+    ),
+    Fault(
         "scale of the left matrix not passed to the product",
         KERNEL_NUMERICS,
         GEMM,

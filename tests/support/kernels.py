@@ -23,9 +23,10 @@ RECIPES = {
     "delayed": fp8(amax_history_len=4),
     "current": fp8("Float8CurrentScaling"),
 }
-SCALES = {"x": np.float32(101.3), "kernel": np.float32(352.7), "grad": np.float32(770013.5)}
-"""Unlike each other and no powers of two, so that a swapped, missing or inverted one shows."""
 SPREAD = {"x": 1.0, "kernel": 0.3, "grad": 0.01}
+SCALES = {"x": np.float32(101.3), "kernel": np.float32(352.7), "grad": np.float32(770013.5)}
+"""Of delayed scaling: what spreads the tensors over most of their formats. Unlike each other and no powers of two, so
+that a swapped, missing or inverted one shows."""
 
 FACTORS = {
     "forward": ("x", "kernel"),
@@ -43,10 +44,10 @@ NO_GRAPHS: dict[str, str | bool] = {"xla_gpu_enable_command_buffer": ""}
 
 
 @contextlib.contextmanager
-def custom_calls(*, enabled: bool) -> Iterator[None]:
-    """TE with or without its custom calls. It reads the setting when it is traced, so that nothing may be reused."""
+def without_custom_calls() -> Iterator[None]:
+    """TE's own JAX path. TE reads the setting when it is traced, so that nothing may be reused."""
     before = os.environ.get("NVTE_JAX_CUSTOM_CALLS")
-    os.environ["NVTE_JAX_CUSTOM_CALLS"] = "true" if enabled else "false"
+    os.environ["NVTE_JAX_CUSTOM_CALLS"] = "false"
     jax.clear_caches()
     try:
         yield
@@ -59,14 +60,21 @@ def custom_calls(*, enabled: bool) -> Iterator[None]:
 
 
 def tensors(shape: Shape, seed: int = 9) -> dict[str, Array]:
-    """Normally distributed ``x`` (M, K), ``kernel`` (K, N) and ``grad`` (M, N), float32, of numbers that BF16 has."""
+    """Normally distributed ``x`` (M, K), ``kernel`` (K, N) and ``grad`` (M, N), float32, of numbers that BF16 has.
+
+    The largest number of each is 251/128 times a power of two. 251 is a prime, so that no number of BF16, times the
+    scale of current scaling, is so close to halfway between two codes that a GPU's division decides which it becomes.
+    """
     rows, contracted, features = shape
     sizes = {"x": (rows, contracted), "kernel": (contracted, features), "grad": (rows, features)}
     drawn = np.random.default_rng(seed)
-    return {
-        name: np.array(jnp.asarray(drawn.standard_normal(size, np.float32) * SPREAD[name], jnp.bfloat16), np.float32)
-        for name, size in sizes.items()
-    }
+    found = {}
+    for name, size in sizes.items():
+        values = drawn.standard_normal(size, np.float32) * SPREAD[name]
+        largest = np.argmax(np.abs(values))
+        values.flat[largest] = 251 / 128 * np.exp2(np.ceil(np.log2(np.abs(values.flat[largest]) / (251 / 128))))
+        found[name] = np.array(jnp.asarray(values, jnp.bfloat16), np.float32)
+    return found
 
 
 def arguments(recipe: str, values: Mapping[str, Array]) -> tuple[Any, ...]:
@@ -110,11 +118,12 @@ def passes(step: Step) -> dict[str, jax.Array]:
     return dict(zip(FACTORS, (step.y, step.dx, step.grads["params"]["kernel"]), strict=True))
 
 
-def run(recipe: str, values: Mapping[str, Array], options: dict[str, str | bool] | None = None) -> Step:
-    """A layer's forward and backward pass, compiled with options of XLA."""
-    layer, mode, *rest = arguments(recipe, values)
-    found: Step = dense_step.lower(layer, mode, *rest).compile(compiler_options=options)(*rest)
-    return found
+def compile_step(
+    recipe: str, values: Mapping[str, Array], options: dict[str, str | bool] | None = None
+) -> tuple[Any, tuple[Any, ...]]:
+    """A layer's forward and backward pass, compiled with options of XLA, and its arguments."""
+    layer, mode, *given = arguments(recipe, values)
+    return dense_step.lower(layer, mode, *given).compile(compiler_options=options), tuple(given)
 
 
 def one_pass(recipe: str, values: Mapping[str, Array], which: str) -> tuple[Callable[..., jax.Array], tuple[Any, ...]]:
