@@ -5,7 +5,6 @@ What differs between releases is found by looking (is there a name, an argument)
 """
 
 import contextlib
-import ctypes
 import dataclasses
 import functools
 import importlib
@@ -25,7 +24,7 @@ import jax.numpy as jnp
 from flax.core import meta
 from packaging.version import Version
 
-from mnist_fp8 import te_host
+from mnist_fp8 import machine, te_host
 from mnist_fp8.config import ConfigError, RecipeConfig, RunKind, requested_run_kind
 
 Variables = Mapping[str, Any]
@@ -115,13 +114,7 @@ def why_no_gpu() -> str:
         return f"JAX restricted to {platforms} (JAX_PLATFORMS)"
     if not any(importlib.util.find_spec(f"jax_cuda{major}_plugin") for major in (12, 13)):
         return "a JAX without CUDA"
-    try:
-        driver = ctypes.CDLL("libcuda.so.1")
-    except OSError:
-        return "no NVIDIA driver (libcuda.so.1)"
-    count = ctypes.c_int(0)
-    error = driver.cuInit(0) or driver.cuDeviceGetCount(ctypes.byref(count))
-    return "" if not error and count.value else f"no GPU (the NVIDIA driver answers error {error}, {count.value} GPUs)"
+    return machine.find_driver().error
 
 
 def find_extension() -> Path | None:
