@@ -168,8 +168,7 @@ def create_train_state(config: TrainConfig) -> tuple[TrainState, Metadata]:
         metadata_interval=config.fp8_update_interval if config.precision is Precision.TE_FP8 else 0,
         batch_sharding=NamedSharding(mesh, PartitionSpec(mesh.axis_names)) if mesh else None,
     )
-    # An array from the first step on, and where all later ones are: else the second step would be compiled anew.
-    state = state.replace(step=jnp.zeros((), jnp.int32))
+    # Where all later states are: else the second step would be compiled anew.
     return _everywhere((state, variables), mesh)
 
 

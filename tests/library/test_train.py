@@ -302,6 +302,38 @@ def test_epoch_in_one_call_computes_what_its_single_steps_do(monkeypatch: pytest
     assert by_steps[0][0] != by_steps[1][0], "Control: the epochs differ"
 
 
+@pytest.mark.devices(2)
+@pytest.mark.usefixtures("on_device")
+def test_data_lie_where_epochs_are_computed() -> None:
+    given = data.get_datasets(40, 40)[0]
+    for mesh, devices in (((), 1), ((("dp", 2),), 2)):
+        config = TrainConfig(batch_size=16, test_batch_size=16, mesh=mesh)
+        for part, array in train.on_device(config, given).items():
+            assert isinstance(array, jax.Array)
+            assert len(array.sharding.device_set) == devices
+            assert array.is_fully_replicated
+            assert np.array_equal(array, given[part])
+
+
+def test_data_stay_where_they_are_on_a_cpu() -> None:
+    # Control.
+    given = numbered(4)
+    assert train.epochs_on_device() or train.on_device(TrainConfig(), given) is given
+
+
+@pytest.mark.devices(2)
+@pytest.mark.usefixtures("on_device")
+def test_epochs_on_two_devices_are_compiled_once() -> None:
+    config = dataclasses.replace(FP8, mesh=(("dp", 2),), batch_size=32, test_batch_size=32)
+    before = train._epoch_at_once._cache_size()
+    with train.mesh_context(config):
+        state, metadata = train.create_train_state(config)
+        dataset = train.on_device(config, data.get_datasets(40, 40)[0])
+        for epoch in range(2):
+            state, metadata, *_ = train.train_epoch(state, dataset, 32, jax.random.key(epoch), metadata)
+    assert train._epoch_at_once._cache_size() == before + 1
+
+
 @pytest.mark.usefixtures("on_device")
 def test_epoch_in_one_call_reports_its_end() -> None:
     state, metadata = train.create_train_state(FP8)
