@@ -415,7 +415,7 @@ REGRESSIONS = [
         file=QUANTIZER,
         old=_DELAYED_AMAX,
         new=_DELAYED_AMAX.replace("x.data)", "x.data[: x.data.shape[0] // get_num_devices_in_mesh()])"),
-        message=r"delayed over dp=2: metadata: \['grad_amax_history'\]",
+        message=r"delayed over dp=2: metadata on device 0: \['grad_amax_history'\]",
     ),
     _regression(
         "bias added once for each device",
