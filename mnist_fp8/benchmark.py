@@ -127,11 +127,8 @@ def plain_epoch(
     Returns:
         The new state and metadata, mean loss and mean accuracy.
     """
-    order_key, step_key = jax.random.split(key)
-    images = len(train_ds["label"])
-    steps = images // batch_size
-    order = jax.random.permutation(order_key, images)[: steps * batch_size].reshape(steps, batch_size)
-    dropout_keys, rounding_keys = jax.vmap(jax.random.split)(jax.random.split(step_key, steps)).T
+    order, keys = train.batches(key, len(train_ds["label"]), batch_size)
+    dropout_keys, rounding_keys = jax.vmap(jax.random.split)(keys).T
     losses, accuracies = [], []
     for batch, dropout, rounding in zip(order, dropout_keys, rounding_keys, strict=True):
         rngs = {"dropout": dropout, "sr_rng": rounding}
@@ -153,6 +150,15 @@ def _start(mode: Mode) -> _Start:
     return config, *train.create_train_state(config)
 
 
+def _check_fp8(start: _Start, train_ds: data.Dataset) -> None:
+    """Make sure that a mode in FP8 computes in FP8; see `train.check_fp8`."""
+    config, state, metadata = start
+    if config.precision is Precision.TE_FP8:
+        batch = train_ds["image"][:_BATCH_SIZE], train_ds["label"][:_BATCH_SIZE]
+        key = jax.random.key(0)
+        train.check_fp8(state, *batch, metadata, {"dropout": key, "sr_rng": key})
+
+
 class _Run:
     """The training of one mode in one way, an epoch at a time."""
 
@@ -161,13 +167,6 @@ class _Run:
         self._way, self._train_ds, self._test_ds = way, train_ds, test_ds
         self.seconds: list[float] = []
         self.accuracy = math.nan
-
-    def check_fp8(self) -> None:
-        """Make sure that a mode in FP8 computes in FP8; see `train.check_fp8`."""
-        if self._config.precision is Precision.TE_FP8:
-            batch = self._train_ds["image"][:_BATCH_SIZE], self._train_ds["label"][:_BATCH_SIZE]
-            key = jax.random.key(0)
-            train.check_fp8(self._state, *batch, self._metadata, {"dropout": key, "sr_rng": key})
 
     def warm_up(self) -> float:
         """Seconds of an epoch, its compilation included, after which training starts over."""
@@ -203,11 +202,12 @@ def _epochs(
     }
     test_ds = train.on_device(one_device, test_ds)
     starts = {mode: _start(mode) for mode in modes}
+    for start in starts.values():
+        _check_fp8(start, train_ds)
     runs = {(mode, way): _Run(starts[mode], way, where[way], test_ds) for mode in modes for way in Way}
     first = {}
     for (mode, way), run in runs.items():
         say(f"epochs: compiling {mode.value}, {way.value}")
-        run.check_fp8()
         first[mode, way] = run.warm_up()
     for repeat in range(repeats):
         say(f"epochs: {repeat + 1} of {repeats}, all modes and ways")

@@ -21,7 +21,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.version import InvalidVersion
 
 from mnist_fp8.config import RunKind
-from mnist_fp8.machine import CUDA_MAJORS, Library, Machine, look
+from mnist_fp8.machine import CUDA_MAJORS, Library, Machine, is_kept_from_gpu, look
 
 FP8_CAPABILITY = (8, 9)
 """The least compute capability with FP8: Ada's."""
@@ -117,7 +117,7 @@ def first_problem() -> str:
 
 def _kind(machine: Machine) -> Check:
     name, forced = "kind of run", machine.requested
-    restricted = f"JAX_PLATFORMS={machine.platforms}" if _is_kept_from_gpu(machine) else ""
+    restricted = f"JAX_PLATFORMS={machine.platforms}" if is_kept_from_gpu(machine.platforms) else ""
     if forced is RunKind.KERNEL and restricted:
         return Check(name, restricted, "CUDA, for MNIST_FP8_TE=kernel", fits=False, advice="unset JAX_PLATFORMS")
     if forced is RunKind.HOST and _sees_gpu(machine):
@@ -137,11 +137,7 @@ def _wants_kernels(machine: Machine) -> bool:
 
 
 def _sees_gpu(machine: Machine) -> bool:
-    return bool(machine.driver.gpus and _plugins(machine)) and not _is_kept_from_gpu(machine)
-
-
-def _is_kept_from_gpu(machine: Machine) -> bool:
-    return bool(machine.platforms) and not {"cuda", "gpu"} & set(machine.platforms.split(","))
+    return bool(machine.driver.gpus and _plugins(machine)) and not is_kept_from_gpu(machine.platforms)
 
 
 def _plugins(machine: Machine) -> list[int]:

@@ -168,6 +168,11 @@ def _package(name: str) -> Package | None:
     return Package(about["Version"] or "unknown", about["Requires-Python"] or "", tuple(distribution.requires or ()))
 
 
+def is_kept_from_gpu(platforms: str) -> bool:
+    """Whether JAX may not use a GPU, by the platforms that it is restricted to; empty is no restriction."""
+    return bool(platforms) and not {"cuda", "gpu"} & set(platforms.split(","))
+
+
 # --- driver --------------------------------------------------------------------------------------------------------
 
 _CAPABILITY_MAJOR, _CAPABILITY_MINOR = 75, 76  # of CUdevice_attribute
@@ -209,14 +214,17 @@ def _error_name(library: ctypes.CDLL, code: int) -> str:
 
 def find_te_libraries(prefix: str) -> tuple[Library, ...]:
     """The shared libraries of that name in the folders in which TE looks for its own."""
+    return tuple(Library(path, needed_libraries(path)) for path in te_library_files(prefix))
+
+
+def te_library_files(prefix: str) -> list[Path]:
+    """Files of the shared libraries of that name in the folders in which TE looks for its own; nothing is read."""
     spec = importlib.util.find_spec("transformer_engine")
     if spec is None or spec.origin is None:
-        return ()
+        return []
     package = Path(spec.origin).parent
-    found = [
-        path for folder in (package.parent, package, package / "wheel_lib") for path in folder.glob(f"{prefix}*.so")
-    ]
-    return tuple(Library(path, needed_libraries(path)) for path in found)
+    folders = (package / "wheel_lib", package, package.parent)
+    return [path for folder in folders for path in sorted(folder.glob(f"{prefix}*.so"))]
 
 
 def needed_libraries(path: Path) -> tuple[str, ...]:

@@ -106,6 +106,11 @@ def current_scale(tensor: Array, dtype: str) -> np.float32:
     return np.float32(FP8_MAX[dtype]) / amax if np.isfinite(amax) and amax > 0 else np.float32(1)
 
 
+def current_scales(tensors: Mapping[str, Array], fp8_format: str) -> dict[str, np.float32]:
+    """Scales of current scaling for ``x``, ``kernel`` and ``grad``, each for its format."""
+    return {name: current_scale(tensors[name], dtype) for name, dtype in FORMATS[fp8_format].items()}
+
+
 @dataclasses.dataclass(frozen=True)
 class Product:
     """A matrix product in float64 and what bounds its error.

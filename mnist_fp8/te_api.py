@@ -110,23 +110,16 @@ def choose_run_kind(requested: RunKind | None, *, no_gpu: str, extension: Path |
 def why_no_gpu() -> str:
     """Why JAX would not use a GPU here, found out without starting its backend; empty if it would."""
     platforms = str(jax.config.values["jax_platforms"] or "")
-    if platforms and not {"cuda", "gpu"} & set(platforms.split(",")):
+    if machine.is_kept_from_gpu(platforms):
         return f"JAX restricted to {platforms} (JAX_PLATFORMS)"
-    if not any(importlib.util.find_spec(f"jax_cuda{major}_plugin") for major in (12, 13)):
+    if not any(importlib.util.find_spec(f"jax_cuda{major}_plugin") for major in machine.CUDA_MAJORS):
         return "a JAX without CUDA"
     return machine.find_driver().error
 
 
 def find_extension() -> Path | None:
     """Path of TE's compiled JAX extension, without loading it; ``None`` where there is none."""
-    spec = importlib.util.find_spec("transformer_engine")
-    if spec is None or spec.origin is None:
-        return None
-    package = Path(spec.origin).parent
-    for folder in (package / "wheel_lib", package, package.parent):
-        for found in sorted(folder.glob("transformer_engine_jax*.so")):
-            return found
-    return None
+    return next(iter(machine.te_library_files("transformer_engine_jax")), None)
 
 
 def version() -> str:

@@ -343,7 +343,7 @@ def _epoch_by_steps(
     metadata: Metadata,
     on_steps: Callable[[int, int], None],
 ) -> tuple[TrainState, Metadata, float, float]:
-    order, keys = _batches(key, len(train_ds["label"]), batch_size)
+    order, keys = batches(key, len(train_ds["label"]), batch_size)
     losses, accuracies = [], []
     for step, batch in enumerate(np.asarray(order)):
         images, labels = train_ds["image"][batch], train_ds["label"][batch]
@@ -369,12 +369,12 @@ def _epoch_at_once(
         state, metadata, loss, accuracy = train_step(*carried, images[rows], labels[rows], step_key)
         return (state, metadata), jnp.stack([loss, accuracy])
 
-    batches = _batches(key, len(labels), batch_size)
-    (state, metadata), found = jax.lax.scan(step, (state, metadata), batches, unroll=_STEPS_UNROLLED)
+    order = batches(key, len(labels), batch_size)
+    (state, metadata), found = jax.lax.scan(step, (state, metadata), order, unroll=_STEPS_UNROLLED)
     return state, metadata, found.mean(axis=0)
 
 
-def _batches(key: jax.Array, images: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
+def batches(key: jax.Array, images: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
     """Rows of each batch of an epoch, (steps, batch_size), and the key of each step."""
     order_key, step_key = jax.random.split(key)
     steps = images // batch_size
@@ -396,8 +396,11 @@ def eval_model(state: TrainState, test_ds: data.Dataset, batch_size: int, metada
     if epochs_on_device():
         sums = _eval_at_once(state, metadata, test_ds["image"], test_ds["label"], rows, counts)
     else:
-        batches = ((test_ds["image"][batch], test_ds["label"][batch]) for batch in rows)
-        sums = [_eval_batch(state, metadata, *batch, count) for batch, count in zip(batches, counts, strict=True)]
+        images, labels = test_ds["image"], test_ds["label"]
+        sums = [
+            _eval_batch(state, metadata, images[batch], labels[batch], count)
+            for batch, count in zip(rows, counts, strict=True)
+        ]
     loss, accuracy = np.asarray(jax.device_get(sums), np.float64).sum(axis=0) / total
     return float(loss), float(accuracy)
 

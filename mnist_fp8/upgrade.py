@@ -14,7 +14,6 @@ from mnist_fp8 import api, envs, verify
 from mnist_fp8.config import ConfigError, cache_dir
 from mnist_fp8.envs import Environment, Subject
 from mnist_fp8.measurements import Failure, Record, Value, covers, entries_from_json
-from mnist_fp8.records import RecordError
 
 TIMEOUT_S = 10 * 60.0
 """For one measurement. Two cores take a minute and a half."""
@@ -39,7 +38,7 @@ def record(environment: Environment, *, only: Sequence[str] = (), rerun: bool = 
         EnvError: the environment failed, not Transformer Engine; nothing is stored.
     """
     file = cache_dir() / "records" / f"{verify.result_key(environment, envs.measuring_digest())}.json"
-    stored = None if rerun or only else _load(file)
+    stored = None if rerun or only else verify.load(file, Record.from_json)
     if stored is None:
         stored = _measured(environment, only, file.with_suffix(".txt"))
         if not only:
@@ -50,13 +49,6 @@ def record(environment: Environment, *, only: Sequence[str] = (), rerun: bool = 
 def _words(subject: Subject) -> tuple[str, ...]:
     """What names it on a command line."""
     return (subject.version if subject.kind is envs.SubjectKind.RELEASE else subject.where,)
-
-
-def _load(file: Path) -> Record | None:
-    try:
-        return Record.from_json(json.loads(file.read_text()))
-    except (OSError, RecordError, ValueError, KeyError, TypeError):
-        return None
 
 
 def _measured(environment: Environment, only: Sequence[str], log: Path) -> Record:

@@ -8,9 +8,9 @@ import re
 import shlex
 import signal
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from mnist_fp8.config import ConfigError, cache_dir
 from mnist_fp8.envs import Ended, EnvError, Environment, stage, suite_source
@@ -99,7 +99,7 @@ def verify(
     suite = stage()
     parts = (suite.name, *sorted(claims), *([] if with_facts else ["without facts"]))
     file = cache_dir() / "verifications" / f"{result_key(environment, *parts)}.json"
-    stored = None if rerun else _load(file)
+    stored = None if rerun else load(file, Verification.from_json)
     if stored is None:
         facts, facts_problem = measure(environment, suite) if with_facts else ({}, "")
         stored = judge(environment, suite, claims, workers=workers, log=file.with_suffix(".txt"))
@@ -117,10 +117,13 @@ def result_key(environment: Environment, *parts: str) -> str:
     return hashlib.sha256(repr(whole).encode()).hexdigest()[:16]
 
 
-def _load(file: Path) -> Verification | None:
+_Kept = TypeVar("_Kept")
+
+
+def load(file: Path, parse: Callable[[Any], _Kept]) -> _Kept | None:
     """What is stored; nothing if it is of another version, or was damaged."""
     try:
-        return Verification.from_json(json.loads(file.read_text()))
+        return parse(json.loads(file.read_text()))
     except (OSError, RecordError, ValueError, KeyError, TypeError):
         return None
 

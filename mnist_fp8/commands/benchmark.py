@@ -17,7 +17,7 @@ def add(commands: Commands) -> None:
         "and dense layers in FP8 against BF16 and against what the GPU can do. On a CPU everything is small, and times "
         "say nothing about kernels.",
     )
-    add_output(parser, "folder for benchmark.md, benchmark.html and benchmark.json (default: print only)")
+    add_output(parser, "folder for benchmark.md, its pictures, .html and .json (default: print only)")
     parser.add_argument("--quick", action="store_true", help="fewer repeats, and smaller layers on a CPU")
     parser.set_defaults(run=run)
 

@@ -79,9 +79,7 @@ def _predicted(name: str, values: Mapping[str, Array]) -> DensePasses | None:
         return oracles.dense(**values)
     if name not in ("DelayedScaling", "Float8CurrentScaling"):
         return None
-    formats = oracles.FORMATS["HYBRID"]
-    scales = {which: oracles.current_scale(tensor, formats[which]) for which, tensor in values.items()}
-    return oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID")
+    return oracles.fp8_dense(**values, scales=oracles.current_scales(values, "HYBRID"), fp8_format="HYBRID")
 
 
 def _in_tolerances(name: str, found: Array, expected: oracles.Product) -> float:

@@ -22,8 +22,9 @@ from mnist_fp8 import oracles, te_api
 from mnist_fp8.config import RunKind
 from mnist_fp8.layers import Step, dense_layer, dense_step, fp8, variables_of
 from mnist_fp8.oracles import FORMATS, TENSORS, Array, Meta
-from mnist_fp8.tolerances import product_tolerance, rounding_tolerance, scale_tolerance, sum_tolerance
+from mnist_fp8.tolerances import product_tolerance, rounding_tolerance, sum_tolerance
 from support.assertions import assert_close, assert_equal
+from support.codes import codes_at_both_ends
 from support.metadata import meta_of
 
 ROWS, CONTRACTED, FEATURES = 32, 48, 16
@@ -51,16 +52,11 @@ def metas_of(scales: Mapping[str, np.float32]) -> dict[str, Meta]:
     return {name: meta_of(scale) for name, scale in scales.items()}
 
 
-def current_scales(values: Mapping[str, Array], fp8_format: str = "HYBRID") -> dict[str, np.float32]:
-    """What current scaling multiplies each tensor by."""
-    return {name: oracles.current_scale(values[name], FORMATS[fp8_format][name]) for name in TENSORS}
-
-
 def state_of(recipe: str, values: Mapping[str, Array]) -> tuple[dict[str, Meta], dict[str, np.float32]]:
     """Metadata to run a recipe with, and the scales that it must use: the stored ones, or those of the tensors."""
     if recipe == "DelayedScaling":
         return metas_of(SCALES), SCALES
-    return {}, current_scales(values)
+    return {}, oracles.current_scales(values, "HYBRID")
 
 
 def assert_passes(step: Step, expected: oracles.DensePasses, dtype: str, *, where: str) -> None:
@@ -86,11 +82,7 @@ def assert_passes(step: Step, expected: oracles.DensePasses, dtype: str, *, wher
 
 def assert_no_code_hangs_on_the_last_bits(values: Mapping[str, Array], scales: Mapping[str, float], fmt: str) -> None:
     """Control: no value is so close to halfway between two codes that a GPU's division decides which one it becomes."""
-    for name in TENSORS:
-        error = scale_tolerance(scales[name], RunKind.KERNEL)
-        low, high = (
-            oracles.quantize(values[name], scales[name] + sign * error, FORMATS[fmt][name]) for sign in (-1, 1)
-        )
+    for name, low, high in codes_at_both_ends(values, scales, fmt, RunKind.KERNEL):
         assert_equal(where=f"Control: codes of {name} at both ends of the scale's error", actual=low, expected=high)
 
 
@@ -107,7 +99,7 @@ def test_delayed_scaling_computes_with_the_stored_scales(fp8_format: str, dtype:
 @pytest.mark.parametrize("fp8_format", FORMATS)
 def test_current_scaling_computes_with_each_tensors_own_amax(fp8_format: str, dtype: str) -> None:
     values = tensors(10, {"x": 3, "kernel": 0.1, "grad": 0.001}, dtype)
-    scales = current_scales(values, fp8_format)
+    scales = oracles.current_scales(values, fp8_format)
     assert_no_code_hangs_on_the_last_bits(values, scales, fp8_format)
     step = run(fp8("Float8CurrentScaling", fp8_format=fp8_format), values, dtype, {})
     assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format=fp8_format), dtype, where=fp8_format)

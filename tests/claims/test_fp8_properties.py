@@ -29,10 +29,10 @@ from mnist_fp8.tolerances import (
     fp8_error_band,
     product_tolerance,
     rounding_tolerance,
-    scale_tolerance,
     sum_tolerance,
 )
 from support.assertions import assert_close, assert_equal, assert_same_structure, assert_trees_equal
+from support.codes import codes_at_both_ends
 from support.metadata import assert_metas, meta_of, next_metas
 
 ROWS, CONTRACTED, FEATURES = 32, 48, 16
@@ -119,12 +119,8 @@ def run(mode: te_api.Autocast, values: Mapping[str, Array], dtype: str = "float3
 
 def near_halfway(values: Mapping[str, Array], scales: Mapping[str, np.float32], fp8_format: str) -> bool:
     """Whether a value is so close to halfway between two codes that a GPU's division decides which one it becomes."""
-    for name in TENSORS:
-        error = scale_tolerance(scales[name], te_api.engine().kind)
-        ends = [oracles.quantize(values[name], scales[name] + e, FORMATS[fp8_format][name]) for e in (-error, error)]
-        if not np.array_equal(*ends):
-            return True
-    return False
+    ends = codes_at_both_ends(values, scales, fp8_format, te_api.engine().kind)
+    return any(not np.array_equal(low, high) for _, low, high in ends)
 
 
 def assert_follows_oracle(
@@ -230,7 +226,7 @@ def test_current_scaling_follows_the_oracle_for_tensors_of_any_size(
 ) -> None:
     """In BF16 on a host run only: its numbers, of 8 bits, often stand exactly halfway between two codes."""
     values = normal(seed, dtype, spread)
-    scales = {name: oracles.current_scale(values[name], FORMATS[fp8_format][name]) for name in TENSORS}
+    scales = oracles.current_scales(values, fp8_format)
     assume(not near_halfway(values, scales, fp8_format))
     step = run(fp8("Float8CurrentScaling", fp8_format=fp8_format), values, dtype)
     assert_follows_oracle(step, values, scales, fp8_format, dtype, where=f"standard deviations {spread}")

@@ -8,12 +8,11 @@ What a failure means for an upgrade: FP8 training does not converge as it did.
 
 import dataclasses
 import functools
-import math
 
 import pytest
 
 from mnist_fp8.train import train_and_evaluate
-from support.short_run import MODES, THRESHOLDS, Trained, short_run, trained
+from support.short_run import FP8_MODES, MODES, THRESHOLDS, Trained, assert_keeps_up, assert_trained, short_run, trained
 
 
 @functools.cache
@@ -24,24 +23,12 @@ def result_of(mode: str) -> Trained:
 
 @pytest.mark.parametrize("mode", MODES)
 def test_mode_reaches_its_threshold(mode: str) -> None:
-    result = result_of(mode)
-    assert result.status == "complete", f"{mode}: the run ended as {result.status}"
-    threshold = THRESHOLDS[mode]
-    assert result.test_accuracy >= threshold, (
-        f"{mode}: test accuracy={result.test_accuracy:.4f}, but should be at least {threshold}"
-        " (mean minus five standard deviations over seeds: docs/accuracy.md)"
-    )
-    assert math.isfinite(result.test_loss), f"{mode}: test loss={result.test_loss}"
+    assert_trained(result_of(mode), mode, THRESHOLDS)
 
 
-@pytest.mark.parametrize("mode", [mode for mode in MODES if "fp8" in mode])
+@pytest.mark.parametrize("mode", FP8_MODES)
 def test_fp8_keeps_up_with_bf16(mode: str) -> None:
-    bf16, fp8 = (result_of(name).test_accuracy for name in ("te-bf16", mode))
-    margin = THRESHOLDS[f"te-bf16 minus {mode}"]
-    assert bf16 - fp8 <= margin, (
-        f"{mode}: test accuracy={fp8:.4f} is {bf16 - fp8:.4f} below BF16's {bf16:.4f}, but should be at most {margin}"
-        " (mean plus five standard deviations over seeds: docs/accuracy.md)"
-    )
+    assert_keeps_up(result_of("te-bf16"), result_of(mode), mode, THRESHOLDS)
 
 
 def test_same_seed_gives_the_same_numbers() -> None:

@@ -131,9 +131,10 @@ def test_without_the_package_there_is_no_extension(monkeypatch: pytest.MonkeyPat
 
 
 def found_package(monkeypatch: pytest.MonkeyPatch, spec: object) -> None:
-    """Let `te_api` find that package, and only it."""
+    """Let only that package be found."""
     fake = SimpleNamespace(util=SimpleNamespace(find_spec=lambda _name: spec))
-    monkeypatch.setattr(te_api, "importlib", fake)
+    for module in (te_api, machine):
+        monkeypatch.setattr(module, "importlib", fake)
 
 
 def test_version_of_a_missing_package_is_said_in_words(monkeypatch: pytest.MonkeyPatch) -> None:

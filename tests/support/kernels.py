@@ -100,9 +100,7 @@ def expected_rows(recipe: str, values: Mapping[str, Array]) -> dict[str, tuple[A
     if recipe == "bf16":
         oracle: Callable[..., DensePasses] = oracles.dense
     else:
-        formats = oracles.FORMATS["HYBRID"]
-        current = {name: oracles.current_scale(values[name], formats[name]) for name in TENSORS}
-        scales = SCALES if recipe == "delayed" else current
+        scales = SCALES if recipe == "delayed" else oracles.current_scales(values, "HYBRID")
         oracle = functools.partial(oracles.fp8_dense, scales=scales, fp8_format="HYBRID")
     of_batch = oracle(x[batch], kernel, grad[batch])
     of_kernel = oracle(x[:, contracted], kernel[contracted], grad)

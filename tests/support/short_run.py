@@ -15,6 +15,7 @@ import math
 import os
 import statistics
 import sys
+from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
@@ -27,6 +28,8 @@ MODES: dict[str, tuple[Precision, RecipeConfig]] = {
     "te-fp8-delayed": (Precision.TE_FP8, RecipeConfig("DelayedScaling")),
     "te-fp8-current": (Precision.TE_FP8, RecipeConfig("Float8CurrentScaling")),
 }
+
+FP8_MODES = [mode for mode in MODES if "fp8" in mode]
 
 DEVIATIONS = 5
 
@@ -98,6 +101,28 @@ def trained(config: TrainConfig) -> Trained:
     partial.write_text(json.dumps(dataclasses.asdict(result)))
     partial.replace(file)
     return result
+
+
+def assert_trained(result: Trained, mode: str, thresholds: Mapping[str, float]) -> None:
+    """Compare how a run ended with the lowest accuracy of its mode."""
+    __tracebackhide__ = True
+    assert result.status == "complete", f"{mode}: the run ended as {result.status}"
+    threshold = thresholds[mode]
+    assert result.test_accuracy >= threshold, (
+        f"{mode}: test accuracy={result.test_accuracy:.4f}, but should be at least {threshold}"
+        " (mean minus five standard deviations over seeds: docs/accuracy.md)"
+    )
+    assert math.isfinite(result.test_loss), f"{mode}: test loss={result.test_loss}"
+
+
+def assert_keeps_up(bf16: Trained, fp8: Trained, mode: str, thresholds: Mapping[str, float]) -> None:
+    """Compare the accuracy that a mode in FP8 loses against BF16 with the most that it may."""
+    __tracebackhide__ = True
+    margin, lost = thresholds[f"te-bf16 minus {mode}"], bf16.test_accuracy - fp8.test_accuracy
+    assert lost <= margin, (
+        f"{mode}: test accuracy={fp8.test_accuracy:.4f} is {lost:.4f} below BF16's {bf16.test_accuracy:.4f},"
+        f" but should be at most {margin} (mean plus five standard deviations over seeds: docs/accuracy.md)"
+    )
 
 
 def _train(config: TrainConfig) -> Trained:

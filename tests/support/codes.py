@@ -1,0 +1,18 @@
+"""Which codes hang on the last bits of a scale that a GPU divides out."""
+
+from collections.abc import Iterator, Mapping
+
+from mnist_fp8 import oracles
+from mnist_fp8.config import RunKind
+from mnist_fp8.oracles import FORMATS, Array
+from mnist_fp8.tolerances import scale_tolerance
+
+
+def codes_at_both_ends(
+    values: Mapping[str, Array], scales: Mapping[str, float], fp8_format: str, kind: RunKind
+) -> Iterator[tuple[str, Array, Array]]:
+    """Tensors by name, with their codes at the lowest and the highest scale that a kind of run may compute."""
+    for name, dtype in FORMATS[fp8_format].items():
+        error = scale_tolerance(scales[name], kind)
+        low, high = (oracles.quantize(values[name], scales[name] + end, dtype) for end in (-error, error))
+        yield name, low, high
