@@ -165,7 +165,9 @@ def _package(name: str) -> Package | None:
     except metadata.PackageNotFoundError:
         return None
     about = distribution.metadata
-    return Package(about["Version"] or "unknown", about["Requires-Python"] or "", tuple(distribution.requires or ()))
+    # Not by `about[field]`: since Python 3.12 that warns of a field that is not there.
+    version, python = ((about.get_all(field) or [""])[0] for field in ("Version", "Requires-Python"))
+    return Package(version or "unknown", python, tuple(distribution.requires or ()))
 
 
 def is_kept_from_gpu(platforms: str) -> bool:
