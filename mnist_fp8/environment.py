@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jax
 
-from mnist_fp8 import __version__, te_api
+from mnist_fp8 import __version__, te_api, xla_flags, xla_products
 from mnist_fp8.config import Precision
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -32,11 +32,16 @@ def describe(precision: Precision | None = None) -> dict[str, str]:
         "python": platform.python_version(),
         "device": describe_devices(),
         **({"gpu": f"none used: {te_api.why_no_gpu()}"} if te_api.why_no_gpu() else {}),
-        **({"processor": describe_processor()} if jax.default_backend() == "cpu" else {}),
+        **(_describe_cpu() if jax.default_backend() == "cpu" else {}),
+        **({"XLA flags set here": " ".join(flags)} if (flags := xla_flags.ours(os.environ)) else {}),
         "platform": platform.platform(),
         "mnist-fp8": __version__,
     }
     return facts | {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
+
+
+def _describe_cpu() -> dict[str, str]:
+    return {"processor": describe_processor(), "XLA products": str(xla_products.sums())}
 
 
 def describe_devices() -> str:

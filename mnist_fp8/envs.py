@@ -33,7 +33,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import InvalidWheelFilename, canonicalize_name, parse_wheel_filename
 from packaging.version import InvalidVersion, Version
 
-from mnist_fp8 import __version__
+from mnist_fp8 import __version__, xla_flags
 from mnist_fp8.config import ConfigError, RunKind, cache_dir, requested_run_kind
 
 STACKS_FILE = Path(__file__).with_name("stacks.toml")
@@ -420,8 +420,9 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def _inherited() -> dict[str, str]:
-    """Our own environment variables, without what is meant for the Python that runs here."""
-    return {name: value for name, value in os.environ.items() if name not in _OF_ANOTHER_PYTHON}
+    """Our own environment variables, without what is meant for the Python and the JAX that run here."""
+    inherited = xla_flags.without_ours(os.environ)
+    return {name: value for name, value in inherited.items() if name not in _OF_ANOTHER_PYTHON}
 
 
 def _temporary(files: contextlib.ExitStack) -> IO[bytes]:

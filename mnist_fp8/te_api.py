@@ -24,7 +24,7 @@ import jax.numpy as jnp
 from flax.core import meta
 from packaging.version import Version
 
-from mnist_fp8 import machine, te_host
+from mnist_fp8 import machine, te_host, xla_flags
 from mnist_fp8.config import ConfigError, RecipeConfig, RunKind, requested_run_kind
 
 Variables = Mapping[str, Any]
@@ -72,6 +72,7 @@ def engine() -> Engine:
         TeUnavailableError: it is not installed, does not import, or cannot run as ``MNIST_FP8_TE`` demands.
     """
     kind = choose_run_kind(requested_run_kind(), no_gpu=why_no_gpu(), extension=find_extension())
+    prepare_xla()
     try:
         with te_host.without_pytorch():
             module = te_host.load() if kind is RunKind.HOST else importlib.import_module("transformer_engine.jax")
@@ -81,6 +82,15 @@ def engine() -> Engine:
     if kind is RunKind.KERNEL and jax.default_backend() != "gpu":
         raise TeUnavailableError(f"the driver shows a GPU, but JAX runs on {jax.default_backend()!r}")
     return Engine(kind, module, importlib.import_module("transformer_engine.common.recipe"))
+
+
+def prepare_xla() -> None:
+    """Have XLA on a CPU sum BF16 products in float32, as on a GPU. It has to happen before JAX starts its backend.
+
+    `engine` does it; what runs Flax alone asks for it, so that Flax and TE are computed by the same XLA.
+    """
+    if why_no_gpu() and xla_flags.is_known(xla_flags.FLOAT32_SUMS):
+        xla_flags.put_first(xla_flags.FLOAT32_SUMS)
 
 
 def choose_run_kind(requested: RunKind | None, *, no_gpu: str, extension: Path | None) -> RunKind:

@@ -99,8 +99,7 @@ def check_feasible(config: TrainConfig) -> None:
         ConfigError: with what was asked, what is possible and why.
         TeUnavailableError: TE is needed and cannot run.
     """
-    if config.precision.uses_te:
-        te_api.engine()  # before anything starts JAX's backend
+    _prepare_backend(config)
     data.check_data_dir(config.data_dir)
     for what, size, images in (
         ("batch size", config.batch_size, config.train_size or data.SIZES["train"]),
@@ -115,6 +114,14 @@ def check_feasible(config: TrainConfig) -> None:
         if config.fp8_update_interval > 1 and not te_api.keeps_metadata(config.recipe):
             raise ConfigError(f"recipe {config.recipe.name} keeps no metadata, so an update interval has no meaning")
         _check_fp8_sizes(config)
+
+
+def _prepare_backend(config: TrainConfig) -> None:
+    """What has to happen before anything starts JAX's backend."""
+    if config.precision.uses_te:
+        te_api.engine()
+    else:
+        te_api.prepare_xla()
 
 
 def _check_mesh(config: TrainConfig) -> None:
@@ -152,8 +159,7 @@ def create_train_state(config: TrainConfig) -> tuple[TrainState, Metadata]:
     Returns:
         The state, and the FP8 metadata (empty unless the recipe keeps some).
     """
-    if config.precision.uses_te:
-        te_api.engine()  # before anything starts JAX's backend
+    _prepare_backend(config)
     model = _model(config.precision)
     mode = _mode(config)
     mesh = _mesh(config)

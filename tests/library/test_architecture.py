@@ -60,6 +60,8 @@ def test_support_imports_neither_cli_nor_console_nor_plots() -> None:
     ("lower", "higher"),
     [
         ("config", {"te_api", "data", "float8", "model", "train", "environment", "console", "plots"}),
+        ("xla_flags", {"machine", "te_host", "te_api", "xla_products", "environment", "envs", "verify", "console"}),
+        ("xla_products", {"te_api", "layers", "measure", "train", "model", "data", "environment", "console", "plots"}),
         ("machine", {"te_host", "te_api", "doctor", "layers", "float8", "environment", "envs", "verify", "console"}),
         ("doctor", {"te_host", "environment", "train", "envs", "verify", "console", "plots", "search"}),
         ("te_host", {"te_api", "data", "float8", "model", "train", "environment", "console", "plots"}),

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import jax
 import pytest
 
-from mnist_fp8 import environment, te_api
+from mnist_fp8 import environment, te_api, xla_flags, xla_products
 from mnist_fp8.config import Precision
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -16,8 +16,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 def test_facts_come_in_the_order_to_print_them(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(environment.os, "environ", {})
     monkeypatch.setattr(te_api, "why_no_gpu", lambda: "")
-    processor = ["processor"] if jax.default_backend() == "cpu" else []
-    expected = ["run", "transformer-engine", *PACKAGES, "python", "device", *processor, "platform", "mnist-fp8"]
+    cpu = ["processor", "XLA products"] if jax.default_backend() == "cpu" else []
+    expected = ["run", "transformer-engine", *PACKAGES, "python", "device", *cpu, "platform", "mnist-fp8"]
     assert list(environment.describe(Precision.FLAX_BF16)) == expected
 
 
@@ -56,6 +56,20 @@ def test_variables_that_change_a_result_are_facts(monkeypatch: pytest.MonkeyPatc
     assert {name: facts[name] for name in ours} == ours
     assert list(facts)[-4:] == sorted(ours)
     assert not {"HOME", "TOKEN"} & set(facts)
+
+
+def test_flags_that_we_set_are_told_from_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environment.os, "environ", {"XLA_FLAGS": f"{xla_flags.FLOAT32_SUMS} --mine"})
+    facts = environment.describe(Precision.FLAX_BF16)
+    assert facts["XLA flags set here"] == xla_flags.FLOAT32_SUMS
+    assert facts["XLA_FLAGS"] == f"{xla_flags.FLOAT32_SUMS} --mine"
+
+
+@pytest.mark.host
+def test_how_xla_sums_is_a_fact(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = xla_products.Sums("x @ kernel", 2.6e-2, 2.5e-3)
+    monkeypatch.setattr(xla_products, "sums", lambda: wrong)
+    assert environment.describe(Precision.FLAX_BF16)["XLA products"] == str(wrong)
 
 
 def test_devices_are_counted_and_named() -> None:

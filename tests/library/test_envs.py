@@ -16,7 +16,7 @@ import filelock
 import pytest
 from packaging.version import Version
 
-from mnist_fp8 import envs
+from mnist_fp8 import envs, xla_flags
 from mnist_fp8.config import ConfigError
 from mnist_fp8.envs import EnvError, Environment, Subject, SubjectKind
 from support.subprocesses import ROOT, run_code
@@ -518,6 +518,12 @@ def test_run_has_the_environments_programs_first_and_no_other_python(
     path, others = environment.run(["sh"], cwd=tmp_path, timeout=20).out.split("\n")[:2]
     assert path.split(os.pathsep)[0] == str(program.parent)
     assert others == ""
+
+
+def test_run_has_no_flags_that_were_set_for_the_xla_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """XLA ends at a flag that it does not know, as that of an old JAX would."""
+    monkeypatch.setenv("XLA_FLAGS", f"{xla_flags.FLOAT32_SUMS} --mine")
+    assert here().run(["sh", "-c", "echo $XLA_FLAGS"], cwd=tmp_path, timeout=20).out == "--mine\n"
 
 
 def test_output_goes_to_a_file_in_order(tmp_path: Path) -> None:

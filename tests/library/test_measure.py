@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from mnist_fp8 import measure as package
-from mnist_fp8 import te_api
+from mnist_fp8 import te_api, xla_flags
 from mnist_fp8.layers import Step
 from mnist_fp8.measure import __main__ as command
 from mnist_fp8.measure import behaviour, common, costs, measure, metadata, numerics, programs, training, variables
@@ -76,7 +76,7 @@ def test_everything_is_measured_and_what_fails_says_why(asked: list[str]) -> Non
 
 @pytest.mark.parametrize(
     ("no_gpu", "flags"),
-    [("none", "--mine"), ("", f"{command.REPEATABLE} --mine")],
+    [("none", "--mine"), ("", f"{' '.join(xla_flags.REPEATABLE)} --mine")],
     ids=["without a GPU", "with a GPU"],
 )
 def test_xla_is_repeatable_on_a_gpu_unless_the_user_has_it_otherwise(
@@ -182,6 +182,7 @@ def test_quantized_tensor_that_is_not_the_oracles_says_how_many_codes_differ() -
     assert programs._against([codes], np.ones((3, 3))) == ""
 
 
+@pytest.mark.xla_sums_in_float32
 @pytest.mark.parametrize("name", ["BF16", DELAYED, "Float8CurrentScaling"])
 def test_errors_are_within_the_oracles_tolerance_and_have_no_noise(name: str) -> None:
     found = probe(numerics, f"numerics/{name}")

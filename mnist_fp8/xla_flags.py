@@ -1,0 +1,68 @@
+"""The flags of XLA that this project sets. They stand in ``XLA_FLAGS``, which XLA reads once, when JAX starts.
+
+JAX is not imported: what judges asks for them, too.
+"""
+
+import functools
+import importlib.util
+import itertools
+import mmap
+import os
+from collections.abc import Iterator, Mapping, MutableMapping
+from pathlib import Path
+
+VARIABLE = "XLA_FLAGS"
+
+FLOAT32_SUMS = "--xla_cpu_experimental_ynn_fusion_type="
+"""Has XLA on a CPU leave no product to YNNPACK.
+
+On CPUs with AMX or AVX512-BF16, YNNPACK of JAX 0.11 sums some BF16 products in BF16, whoever asks for them: a healthy
+Transformer Engine is off by ten times what a rounding costs. `xla_products` measures it.
+"""
+
+REPEATABLE = ("--xla_gpu_deterministic_ops=true", "--xla_gpu_autotune_level=0")
+"""For a GPU. Without them XLA times algorithms anew in each process, and training takes another path."""
+
+_OURS = (FLOAT32_SUMS, *REPEATABLE)
+
+
+def put_first(*flags: str, environ: MutableMapping[str, str] = os.environ) -> None:
+    """Set flags, before JAX starts. What the user has set comes last and wins; the name of a file of flags stays."""
+    given = environ.get(VARIABLE, "")
+    if given and not given.lstrip().startswith("-"):
+        return
+    words = given.split()
+    environ[VARIABLE] = " ".join([*(flag for flag in flags if flag not in words), given]).strip()
+
+
+def ours(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:
+    """The flags that this project has set."""
+    return tuple(itertools.takewhile(_OURS.__contains__, environ.get(VARIABLE, "").split()))
+
+
+def without_ours(environ: Mapping[str, str]) -> dict[str, str]:
+    """Environment variables for another JAX, which ends at a flag that it does not know; it sets its own."""
+    rest = environ.get(VARIABLE, "").split()[len(ours(environ)) :]
+    others = {name: value for name, value in environ.items() if name != VARIABLE}
+    return others | ({VARIABLE: " ".join(rest)} if rest else {})
+
+
+@functools.cache
+def is_known(flag: str) -> bool:
+    """Whether the installed XLA has a flag. It can't be tried: XLA ends the process at a flag that it does not know.
+
+    XLA's table of flags has the name as a C string; elsewhere, in descriptions of messages, no zeros surround it.
+    """
+    name = b"\0" + flag.removeprefix("--").partition("=")[0].encode() + b"\0"
+    return any(_holds(library, name) for library in _libraries())
+
+
+def _libraries() -> Iterator[Path]:
+    spec = importlib.util.find_spec("jaxlib")
+    for folder in spec.submodule_search_locations or () if spec else ():
+        yield from sorted(Path(folder).glob("*jax_common.*"))
+
+
+def _holds(library: Path, text: bytes) -> bool:
+    with library.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as image:
+        return image.find(text) != -1
