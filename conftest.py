@@ -195,6 +195,16 @@ def _unmet_profiler() -> str | None:
     return f"needs a trace of the kernels that run; found: {reason}" if reason else None
 
 
+def _unmet_xla_sums_in_float32() -> str | None:
+    from mnist_fp8 import te_api, xla_products  # noqa: PLC0415
+    from mnist_fp8.config import RunKind  # noqa: PLC0415
+
+    if te_api.engine().kind is RunKind.KERNEL:
+        return None  # what multiplies there is TE's
+    found = xla_products.sums()
+    return None if found.are_float32 else f"needs an XLA that sums BF16 products in float32; found them {found}"
+
+
 def _unmet_recipe(name: str) -> str | None:
     from mnist_fp8 import te_api  # noqa: PLC0415
     from mnist_fp8.config import RecipeConfig  # noqa: PLC0415
@@ -218,6 +228,7 @@ NEEDS: dict[str, Callable[..., str | None]] = {
     "profiler": _unmet_profiler,
     "recipe": _unmet_recipe,
     "te_name": _unmet_te_name,
+    "xla_sums_in_float32": _unmet_xla_sums_in_float32,
 }
 
 

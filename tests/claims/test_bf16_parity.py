@@ -48,6 +48,7 @@ def with_examples(test: Callable[..., None]) -> Callable[..., None]:
     return given(case=dense_cases, seed=st.integers(0, 2**16))(test)
 
 
+@pytest.mark.xla_sums_in_float32
 @with_examples
 def test_dense_general_computes_output_and_every_gradient(case: DenseCase, seed: int) -> None:
     variables, x, grad = _inputs(case, seed)
@@ -58,6 +59,7 @@ def test_dense_general_computes_output_and_every_gradient(case: DenseCase, seed:
     _assert_step(case, step, variables["params"], x, grad, where=f"TE {case}")
 
 
+@pytest.mark.xla_sums_in_float32
 @with_examples
 def test_flax_layer_computes_the_same(case: DenseCase, seed: int) -> None:
     """The other half of parity: Flax's layer on the same variables, against the same expected values."""
@@ -204,6 +206,7 @@ def test_network_starts_from_the_same_parameters() -> None:
     assert_trees_equal(where="initial parameters", actual=te_state.params, expected=flax_state.params)
 
 
+@pytest.mark.xla_sums_in_float32
 def test_network_matches_flax_in_its_first_ten_training_steps() -> None:
     """Loss and gradients of every parameter, from the same state in each step: rounding is not carried on and on."""
     (flax_state, _), (te_state, metadata) = _networks().values()
@@ -226,6 +229,7 @@ def test_network_matches_flax_in_its_first_ten_training_steps() -> None:
     assert losses[-1] < losses[0], f"Control: the network should learn; losses={losses}"
 
 
+@pytest.mark.xla_sums_in_float32
 def test_network_evaluates_like_flax() -> None:
     (flax_state, _), (te_state, _) = _networks().values()
     images, _ = _batches(1)[0]

@@ -63,6 +63,7 @@ def run_layer(recipe: str, axis: str | None) -> Step:
     return step
 
 
+@pytest.mark.xla_sums_in_float32
 @pytest.mark.parametrize("axis", ["dp", "fsdp"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_layer_on_two_devices_equals_one(recipe: str, axis: str) -> None:
@@ -95,6 +96,7 @@ def _gradients(
     return jax.device_get((loss, grads))
 
 
+@pytest.mark.xla_sums_in_float32
 @pytest.mark.parametrize("precision", [Precision.TE_BF16, Precision.TE_FP8], ids=lambda precision: precision.value)
 def test_network_on_two_devices_follows_one_step_by_step(precision: Precision) -> None:
     """The trainer divides its batch. Both begin each step in the state that one device has reached.

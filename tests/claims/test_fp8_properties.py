@@ -63,6 +63,9 @@ def settled_metas(times: float = 1.0) -> dict[str, Meta]:
 fp8_modes = pytest.mark.parametrize("mode", FP8_MODES.values(), ids=FP8_MODES)
 all_modes = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
 dtypes = pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+summed_dtypes = pytest.mark.parametrize(
+    "dtype", [pytest.param("bfloat16", marks=pytest.mark.xla_sums_in_float32), "float32"]
+)
 seeds = st.integers(0, 2**16)
 
 
@@ -218,7 +221,9 @@ def test_delayed_scaling_is_linear_between_underflow_and_saturation(factor: dict
     assert_trees_equal(where=f"tensors times {factor}", actual=found, expected=expected)
 
 
-@pytest.mark.parametrize("dtype", ["float32", pytest.param("bfloat16", marks=pytest.mark.host)])
+@pytest.mark.parametrize(
+    "dtype", ["float32", pytest.param("bfloat16", marks=[pytest.mark.host, pytest.mark.xla_sums_in_float32])]
+)
 @pytest.mark.parametrize("fp8_format", FORMATS)
 @given(spread=for_each_tensor(st.floats(-20, 20).map(np.exp2)), seed=seeds)
 def test_current_scaling_follows_the_oracle_for_tensors_of_any_size(
@@ -308,7 +313,7 @@ def by_name(step: Step) -> dict[str, Any]:
     return {"y": step.y, "dx": step.dx, "dkernel": params["kernel"], "dbias": params["bias"], **others}
 
 
-@dtypes
+@summed_dtypes
 @all_modes
 def test_leading_dimensions_are_so_many_rows(mode: te_api.Autocast, dtype: str) -> None:
     """In BF16 without a bias, before whose addition XLA may or may not round; nor need it round a kernel gradient."""
@@ -356,6 +361,7 @@ CARRIES: dict[str, tuple[dict[str, Any], str, tuple[int, ...]]] = {
 """Recipe options, dtype and batch shape."""
 
 
+@pytest.mark.xla_sums_in_float32
 @pytest.mark.parametrize(("options", "dtype", "batch"), CARRIES.values(), ids=CARRIES)
 @given(spreads=st.lists(for_each_tensor(st.floats(-6, 6).map(np.exp2)), min_size=3, max_size=3), seed=seeds)
 def test_steps_that_carry_their_metadata_follow_the_oracle(

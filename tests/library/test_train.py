@@ -285,6 +285,7 @@ def two_epochs(config: TrainConfig) -> list[tuple[Any, ...]]:
     return found
 
 
+@pytest.mark.xla_sums_in_float32
 def test_epoch_in_one_call_computes_what_its_single_steps_do(monkeypatch: pytest.MonkeyPatch) -> None:
     """Within a few roundings: on a CPU, a convolution is computed otherwise inside a loop."""
     by_steps = two_epochs(FP8)
