@@ -23,11 +23,10 @@ WITHOUT_FAULTS = {
     "kernel_training",
     "kernel_speed",
     "data_parallel",
-    "dense_options",
     "recipe_options",
     "sharding_options",
 }
-"""Those of the last four are mutants (docs/mutants.md) and past regressions. For the first two there are none: nothing
+"""Those of the last three are mutants (docs/mutants.md) and past regressions. For the first two there are none: nothing
 was found that makes training worse, or a kernel slower, on a GPU alone and is not seen by other claims."""
 
 

@@ -26,6 +26,8 @@ def made_of(source: str, operator: str = "") -> set[str]:
     ("operator", "source", "expected"),
     [
         ("arithmetic", "y = a / b", {"y = (a * b)"}),
+        ("rank", "y = a.ndim - b.ndim", {"y = max(a.ndim - b.ndim, 1)"}),
+        ("rank", "y = a.size - b.ndim", set()),
         ("comparison", "y = a > 0", {"y = a >= 0"}),
         ("comparison", "y = a is None", {"y = a is not None"}),
         ("constant", "y = f(2)", {"y = f(3)", "y = f((1))"}),

@@ -15,6 +15,7 @@ import sys
 import time
 from pathlib import Path
 
+from mnist_fp8 import envs
 from mnist_fp8.config import cache_dir
 from proofs.mutation import claims
 
@@ -50,16 +51,12 @@ def fetch(release: str, folder: Path) -> Path:
     """Install a release's Python, without dependencies, into a folder of its own, if it is not there yet.
 
     Raises:
-        LookupError: pip cannot get it.
+        EnvError: it cannot be had.
     """
     target = folder / release
     if not (target / "transformer_engine").exists():
-        command = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--target", str(target)]
-        got = subprocess.run(  # noqa: S603 - our own command
-            [*command, f"transformer-engine=={release}"], capture_output=True, text=True, check=False
-        )
-        if got.returncode:
-            raise LookupError(f"pip cannot get transformer-engine {release}: {got.stderr.strip().splitlines()[-1]}")
+        into = ("--python", sys.executable, "--no-deps", "--no-build", "--target", str(target))
+        envs.uv("pip", "install", *into, f"transformer-engine=={release}", what=f"the folder of {release}")
     return target
 
 
@@ -98,7 +95,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         folders = {release: fetch(release, cache_dir() / "releases") for release in args.releases}
-    except LookupError as error:
+    except envs.EnvError as error:
         sys.exit(str(error))
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     runs = [Run(release, seed, 2 * (seed % 2)) for seed in seeds for release in args.releases]

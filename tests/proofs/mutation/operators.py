@@ -106,6 +106,12 @@ def _swap_arithmetic(node: ast.AST) -> Replacements:
         yield "arithmetic", f"({_text(node.left)} {_ARITHMETIC[type(node.op)]} {_text(node.right)})"
 
 
+def _never_equal_ranks(node: ast.AST) -> Replacements:
+    """A difference of ranks is taken for one of at least 1, which holds until a tensor has no leading dimension."""
+    if isinstance(node, ast.BinOp) and isinstance(node.op, ast.Sub) and getattr(node.left, "attr", "") == "ndim":
+        yield "rank", f"max({_text(node)}, 1)"
+
+
 def _swap_comparison(node: ast.AST) -> Replacements:
     if isinstance(node, ast.Compare) and len(node.ops) == 1:
         yield "comparison", f"{_text(node.left)} {_COMPARISON[type(node.ops[0])]} {_text(node.comparators[0])}"
@@ -199,6 +205,7 @@ def _keep_half(node: ast.AST) -> Replacements:
 
 OPERATORS: list[Callable[[ast.AST], Replacements]] = [
     _swap_arithmetic,
+    _never_equal_ranks,
     _swap_comparison,
     _change_constant,
     _drop_operand,

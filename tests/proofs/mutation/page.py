@@ -93,10 +93,11 @@ def _headline(observable: list[Result], caught: list[Result]) -> str:
 _PREFACE = """\
 A mutant is the installed Transformer Engine with one small edit on a line that a dense layer executes. It is
 *observable* if a probe sees a difference: some 2,400 bit-exact observations of layers, gradients, metadata, programs,
-autocasts, recipes and two devices (`tests/proofs/mutation/probe.py`, which shares no code with the claims). Where the probe
-sees none, the mutant counts as equivalent: most stand on lines that only matter on a GPU, for other recipes or for
-other layers, or change nothing (an argument that is the default anyway). The claims then run up to the first failure,
-without training runs. How it works, and why no general mutation tool does it: [architecture.md](architecture.md)."""
+autocasts, recipes and two devices (`tests/proofs/mutation/probe.py`, which shares no code with the claims). Where the
+probe sees none, the mutant counts as equivalent: most stand on lines that only matter on a GPU, for other recipes or
+for other layers, or change nothing (an argument that is the default anyway). The claims then run up to the first
+failure, without training runs. How it works, and why no general mutation tool does it:
+[architecture.md](architecture.md)."""
 
 
 def _rows(results: list[Result]) -> list[tuple[str, tuple[str, ...]]]:

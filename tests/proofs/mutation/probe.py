@@ -39,6 +39,8 @@ LAYERS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
     "plain": ({"features": 16}, (16, 32)),
     "no bias": ({"features": 16, "use_bias": False}, (16, 32)),
     "three axes": ({"features": 16}, (2, 8, 32)),
+    "vector": ({"features": 16}, (32,)),
+    "vector, several axes": ({"features": (2, 8), "axis": (0, 1)}, (4, 8)),
     "several axes": ({"features": (2, 8), "axis": (-2, -1)}, (4, 4, 2, 16)),
     "positive axis": ({"features": 16, "axis": 1}, (16, 32)),
     "bf16 parameters": ({"features": 16, "dtype": jnp.bfloat16}, (16, 32)),
