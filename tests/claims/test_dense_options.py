@@ -138,13 +138,90 @@ def test_axis_beyond_the_input_is_refused() -> None:
         init(te_api.dense_general(features=16, axis=2), BF16, jnp.ones((16, 32), jnp.bfloat16))
 
 
+# --- inputs without a batch axis --------------------------------------------------------------------------------------
+
+ROWLESS = {
+    "axis": Layout((32,), 1, (16,), {"features": 16}),
+    "axis, features (2, 8)": Layout((32,), 1, (2, 8), {"features": (2, 8)}),
+    "axis 0, features (2, 2, 4)": Layout((32,), 1, (2, 2, 4), {"features": (2, 2, 4), "axis": 0}),
+    "axes (0, 1)": Layout((4, 8), 2, (16,), {"features": 16, "axis": (0, 1)}),
+    "axes (-2, -1), features (2, 8)": Layout((4, 8), 2, (2, 8), {"features": (2, 8), "axis": (-2, -1)}),
+    "axes (0, 1, 2)": Layout((2, 4, 4), 3, (16,), {"features": 16, "axis": (0, 1, 2)}),
+}
+"""Every axis is contracted: what ``vmap`` over examples shows a layer."""
+
+rowless = pytest.mark.parametrize("layout", ROWLESS.values(), ids=ROWLESS)
+with_and_without_bias = pytest.mark.parametrize("use_bias", [True, False], ids=["bias", "no bias"])
+
+
+def rowless_step(step: Callable[..., Step], layout: Layout, x: Array, grad: Array, *, use_bias: bool) -> Step:
+    """A BF16 step of a layer on inputs without a batch axis, whose kernel and bias are `rowless_parameters`."""
+    kernel, bias = rowless_parameters()
+    variables = variables_of(kernel.reshape(layout.kernel), {}, bias.reshape(layout.out) if use_bias else None)
+    layer = te_api.dense_general(**layout.fields, use_bias=use_bias)
+    shape = jax.eval_shape(layer.apply, variables, jax.ShapeDtypeStruct(layout.x, x.dtype)).shape
+    assert shape == layout.y, f"one row: output shape={shape}, but should be {layout.y}"
+    return step(layer, BF16, variables, jnp.asarray(x), jnp.asarray(grad))
+
+
+def rowless_parameters() -> tuple[Array, Array]:
+    """Kernel and bias, flattened."""
+    return exact((32, 16), 2, 3.5), exact((16,), 4)
+
+
+def assert_row(step: Step, layout: Layout, x: Array, grad: Array, *, use_bias: bool, where: str) -> None:
+    """Compare a step on an input without a batch axis with the products of the one row that it is."""
+    __tracebackhide__ = True
+    kernel, bias = rowless_parameters()
+    expected = {
+        "output": (step.y, (x @ kernel + use_bias * bias).reshape(layout.y)),
+        "input gradient": (step.dx, (kernel @ grad).reshape(layout.x)),
+        "kernel gradient": (step.grads["params"]["kernel"], np.outer(x, grad).reshape(layout.kernel)),
+    }
+    if use_bias:
+        expected["bias gradient"] = (step.grads["params"]["bias"], grad.reshape(layout.out))
+    for name, (found, wanted) in expected.items():
+        assert_exact(where=f"{where}: {name}", actual=found, expected=wanted)
+
+
 @pytest.mark.host
+@rowless
+@with_and_without_bias
+def test_input_without_a_batch_axis_is_one_row(layout: Layout, use_bias: bool) -> None:  # noqa: FBT001
+    x, grad = exact((32,), 1), exact((16,), 3, 7.0)
+    step = rowless_step(dense_step, layout, x.reshape(layout.x), grad.reshape(layout.y), use_bias=use_bias)
+    assert_row(step, layout, x, grad, use_bias=use_bias, where="one row")
+
+
+@pytest.mark.host  # TE's custom calls have no batching rule (docs/te-findings.md), its JAX path does
+@rowless
+@with_and_without_bias
+def test_mapped_inputs_without_a_batch_axis_are_one_row_each(layout: Layout, use_bias: bool) -> None:  # noqa: FBT001
+    """``vmap`` over examples, as for gradients of single examples."""
+    x, grad = exact((3, 32), 1), exact((3, 16), 3, 7.0)
+
+    def mapped(layer: Any, mode: te_api.Autocast, variables: Any, x: jax.Array, grad: jax.Array) -> Step:
+        step = functools.partial(dense_step.__wrapped__, layer, mode, variables)
+        return jax.jit(jax.vmap(step))(x, grad)
+
+    shapes = (3, *layout.x), (3, *layout.y)
+    steps = rowless_step(mapped, layout, x.reshape(shapes[0]), grad.reshape(shapes[1]), use_bias=use_bias)
+    for row in range(3):
+        step = jax.tree.map(lambda leaf, row=row: leaf[row], steps)
+        assert_row(step, layout, x[row], grad[row], use_bias=use_bias, where=f"row {row}")
+
+
+@pytest.mark.host
+@rowless
+@with_and_without_bias
 @pytest.mark.parametrize("mode", ["delayed", "current"])
-def test_fp8_layer_without_a_batch_axis_is_refused(mode: str) -> None:
-    layer, vector = te_api.dense_general(features=16), jnp.ones(32, jnp.bfloat16)
-    with pytest.raises(AssertionError, match="flatten_axis is out of bounds"):
-        init(layer, MODES[mode], vector)
-    init(layer, BF16, vector)  # Control: outside FP8 there is nothing against it.
+def test_fp8_layer_without_a_batch_axis_is_refused(mode: str, layout: Layout, use_bias: bool) -> None:  # noqa: FBT001
+    """By ``vmap`` over examples as well: it shows the layer the same shape."""
+    layer = te_api.dense_general(**layout.fields, use_bias=use_bias)
+    x = jnp.ones(layout.x, jnp.bfloat16)
+    for call in (init, lambda layer, mode, x: jax.vmap(functools.partial(init, layer, mode))(x[None])):
+        with pytest.raises(AssertionError, match="flatten_axis is out of bounds"):
+            call(layer, MODES[mode], x)
 
 
 # --- parameters: which, how they start, their dtype -------------------------------------------------------------------

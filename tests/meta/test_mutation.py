@@ -8,10 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from mutation import farm, page, path
-from mutation.operators import Edit, edits
-from mutation.path import Mutant, sample
-from mutation.results import Notes, Result, digest
+from proofs.mutation import __main__ as command
+from proofs.mutation import farm, page, path
+from proofs.mutation.operators import Edit, edits
+from proofs.mutation.path import Mutant, sample
+from proofs.mutation.results import Notes, Result, digest
 
 # --- operators -----------------------------------------------------------------------------------------------------
 
@@ -25,6 +26,8 @@ def made_of(source: str, operator: str = "") -> set[str]:
     ("operator", "source", "expected"),
     [
         ("arithmetic", "y = a / b", {"y = (a * b)"}),
+        ("rank", "y = a.ndim - b.ndim", {"y = max(a.ndim - b.ndim, 1)"}),
+        ("rank", "y = a.size - b.ndim", set()),
         ("comparison", "y = a > 0", {"y = a >= 0"}),
         ("comparison", "y = a is None", {"y = a is not None"}),
         ("constant", "y = f(2)", {"y = f(3)", "y = f((1))"}),
@@ -174,6 +177,29 @@ def test_digest_changes_with_any_file(tmp_path: Path) -> None:
     before = digest(tmp_path.glob("*"), "more")
     (tmp_path / "b.py").write_text("2")
     assert len({before, digest(tmp_path.glob("*"), "more"), digest(tmp_path.glob("*"))}) == 3
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "mnist_fp8/a.py",
+        "mnist_fp8/sub/deeper/a.py",
+        "tests/claims/test_a.py",
+        "tests/support/sub/a.py",
+        "tests/expectations.toml",
+        "conftest.py",
+        "pytest.ini",
+    ],
+)
+def test_verdicts_of_another_suite_are_not_used(tmp_path: Path, name: str) -> None:
+    """In whatever folder of it something changed."""
+    for each in ("conftest.py", "pytest.ini", "tests/expectations.toml", name):
+        (tmp_path / each).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / each).write_text("1")
+    before = command._of_the_suite(tmp_path)
+    assert command._of_the_suite(tmp_path) == before
+    (tmp_path / name).write_text("2")
+    assert command._of_the_suite(tmp_path) != before, f"{name} does not count"
 
 
 def _result(number: int, **fields: object) -> Result:

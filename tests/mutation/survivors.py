@@ -1,4 +1,0 @@
-"""Why a mutant that can be observed is not caught, one by one."""
-
-EXPLAINED: dict[str, str] = {}
-"""The reason, by `mutation.path.Mutant.name`."""

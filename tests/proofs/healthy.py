@@ -1,0 +1,124 @@
+"""Healthy releases must stay green: run the claims again and again, and report every red one.
+
+``PYTHONPATH=.:tests python -m proofs.healthy`` fetches released versions of Transformer Engine, and runs the claims
+without training runs against each: every run with another Hypothesis seed and the tests in another order, every second
+one in two workers. It prints the table of ``docs/healthy.md`` and exits 1 if a run was not green.
+"""
+
+import argparse
+import concurrent.futures
+import dataclasses
+import os
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from mnist_fp8 import envs
+from mnist_fp8.config import cache_dir
+from proofs.mutation import claims
+
+RELEASES = ("2.16.1", "2.17.1", "2.18.0", "2.19.0", "2.20.2")
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One run of the claims.
+
+    Attributes:
+        release: of Transformer Engine.
+        seed: of Hypothesis and of the order.
+        workers: of pytest-xdist; 0 is none.
+    """
+
+    release: str
+    seed: int
+    workers: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Outcome:
+    """How a run ended: pytest's exit code, its last line, what failed, and the seconds it took."""
+
+    code: int
+    counts: str
+    failed: list[str]
+    seconds: float
+
+
+def fetch(release: str, folder: Path) -> Path:
+    """Install a release's Python, without dependencies, into a folder of its own, if it is not there yet.
+
+    Raises:
+        EnvError: it cannot be had.
+    """
+    target = folder / release
+    if not (target / "transformer_engine").exists():
+        into = ("--python", sys.executable, "--no-deps", "--no-build", "--target", str(target))
+        envs.uv("pip", "install", *into, f"transformer-engine=={release}", what=f"the folder of {release}")
+    return target
+
+
+def attempt(run: Run, te: Path) -> Outcome:
+    """Run the claims once, in processes of their own."""
+    seeds = [f"--hypothesis-seed={run.seed}", f"--randomly-seed={run.seed}"]
+    command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", "-n", str(run.workers)]
+    environment = os.environ | {
+        "PYTHONPATH": os.pathsep.join([str(te), os.environ.get("PYTHONPATH", "")]),
+        "MNIST_FP8_TE": "host",
+        "JAX_PLATFORMS": "cpu",
+        "HYPOTHESIS_PROFILE": "dev",  # new examples with every seed
+    }
+    started = time.monotonic()
+    done = subprocess.run(  # noqa: S603 - our own command
+        [*command, *seeds, *claims.files()],
+        cwd=claims.ROOT,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=1800,
+    )
+    failed = re.findall(r"^(?:FAILED|ERROR) (.*)$", done.stdout, re.MULTILINE)
+    last = done.stdout.strip().splitlines()[-1:] or done.stderr.strip().splitlines()[-1:] or ["no output"]
+    return Outcome(done.returncode, last[0], failed, time.monotonic() - started)
+
+
+def main() -> None:
+    """Run all and print the table."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--seeds", type=int, default=20, help="runs of each release (default: %(default)s)")
+    parser.add_argument("--first-seed", type=int, default=0, help="to go on after earlier runs (default: %(default)s)")
+    parser.add_argument("--jobs", type=int, default=2, help="runs side by side (default: %(default)s)")
+    parser.add_argument("--releases", nargs="+", default=RELEASES, help="versions of TE (default: five of them)")
+    args = parser.parse_args()
+    try:
+        folders = {release: fetch(release, cache_dir() / "releases") for release in args.releases}
+    except envs.EnvError as error:
+        sys.exit(str(error))
+    seeds = range(args.first_seed, args.first_seed + args.seeds)
+    runs = [Run(release, seed, 2 * (seed % 2)) for seed in seeds for release in args.releases]
+    outcomes = {}
+    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
+        ended = pool.map(lambda run: attempt(run, folders[run.release]), runs)
+        for run, outcome in zip(runs, ended, strict=True):
+            outcomes[run] = outcome
+            print(f"{run}: {outcome.seconds:.0f} s: {'; '.join([outcome.counts, *outcome.failed])}", flush=True)
+    print(table(outcomes))
+    sys.exit(any(outcome.code for outcome in outcomes.values()))
+
+
+def table(outcomes: dict[Run, Outcome]) -> str:
+    """One row for each release."""
+    lines = ["| release | runs | red | seconds a run (fastest, slowest) | last run |", "|---|---|---|---|---|"]
+    for release in dict.fromkeys(run.release for run in outcomes):
+        own = [outcome for run, outcome in outcomes.items() if run.release == release]
+        seconds = sorted(outcome.seconds for outcome in own)
+        red = sum(outcome.code != 0 for outcome in own)
+        lines.append(f"| {release} | {len(own)} | {red} | {seconds[0]:.0f}, {seconds[-1]:.0f} | {own[-1].counts} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

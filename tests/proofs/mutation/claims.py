@@ -1,0 +1,131 @@
+"""Run the claims in this process, up to the first failure, and say which it was."""
+
+import contextlib
+import dataclasses
+import io
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[3]
+CLAIMS = ROOT / "tests" / "claims"
+
+_FIRST = ("fp8_numerics", "fp8_metadata_update", "recipe_options", "dense_options", "sharding_options")
+_NEVER = ("kernels", "kernel_numerics", "kernel_speed", "kernel_training", "short_run_accuracy")
+
+
+def _in_order() -> tuple[str, ...]:
+    """The claims, those first that catch most in the shortest time; without kernels and training runs."""
+    found = {path.stem.removeprefix("test_") for path in CLAIMS.glob("test_*.py")}
+    return (*_FIRST, *sorted(found - {*_FIRST, *_NEVER}))
+
+
+ORDER = _in_order()
+
+_AT_HOME = {
+    "common/recipe/__init__.py": "recipe_options",
+    "jax/quantize/helper.py": "recipe_options",
+    "jax/sharding.py": "sharding_options",
+}
+
+
+def order_for(file: str) -> tuple[str, ...]:
+    """The claims, first the one that is about a file of Transformer Engine, if there is one."""
+    home = _AT_HOME.get(file)
+    return tuple(sorted(ORDER, key=lambda claim: claim != home))
+
+
+def files(claims: tuple[str, ...] = ORDER) -> list[str]:
+    """Paths of the claims' test files."""
+    return [str(CLAIMS / f"test_{claim}.py") for claim in claims]
+
+
+@dataclasses.dataclass(frozen=True)
+class Verdict:
+    """What the claims say.
+
+    Attributes:
+        claim: the claim whose test failed; empty if none did.
+        test: the test that failed.
+        message: what it said.
+        silent: whether nothing raised: an assertion of ours found a wrong value, dtype or structure.
+        seconds: until the first failure, or to the end.
+    """
+
+    claim: str
+    test: str
+    message: str
+    silent: bool
+    seconds: float
+
+    @property
+    def caught(self) -> bool:
+        """Whether a claim failed."""
+        return bool(self.claim)
+
+
+class _FirstFailure:
+    """Notes the first failing test."""
+
+    def __init__(self) -> None:
+        self.test, self.claim, self.message, self.silent = "", "", "", False
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
+        report = yield
+        if call.excinfo is not None and report.failed and not self.test:
+            self.test, self.claim = item.name, item.path.stem.removeprefix("test_")
+            self.message = call.excinfo.exconly(tryshort=True)
+            self.silent = _is_ours(call.excinfo)
+        return report
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        if report.failed and not self.test:
+            self.claim = Path(report.nodeid).stem.removeprefix("test_")
+            self.test, self.message = "(collection)", report.longreprtext[-300:]
+
+
+def _is_ours(failure: pytest.ExceptionInfo[BaseException]) -> bool:
+    """Whether an assertion of the suite failed, and not something inside Transformer Engine or JAX."""
+    raised_in = Path(str(failure.traceback[-1].path))
+    return ROOT in raised_in.parents and isinstance(failure.value, AssertionError | pytest.fail.Exception)
+
+
+_ON_HOST = {"MNIST_FP8_TE": "host", "JAX_PLATFORMS": "cpu"}
+
+
+def judge(claims: tuple[str, ...] = ORDER, *, on_gpu: bool = False) -> Verdict:
+    """Run claims in this process, into which Transformer Engine has not been imported yet.
+
+    Args:
+        claims: which ones.
+        on_gpu: whether on kernels; else it is a host run.
+    """
+    os.chdir(ROOT)
+    os.environ |= {"HYPOTHESIS_PROFILE": "mutants", "COLUMNS": "400"} | ({} if on_gpu else _ON_HOST)
+    first = _FirstFailure()
+    started = time.monotonic()
+    # Hypothesis was imported before pytest could rewrite its assertions.
+    ignored = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options = [
+        "-x",
+        "-q",
+        "--tb=no",
+        "-p",
+        "no:cacheprovider",
+        "-p",
+        "no:xdist",
+        "-p",
+        "no:randomly",
+        "--override-ini=addopts=",
+        *ignored,
+        *(("-m", "gpu and not slow") if on_gpu else ()),
+    ]
+    with contextlib.redirect_stderr(io.StringIO()) as said:
+        code = pytest.main([*options, *files(claims)], plugins=[first])
+    if code != pytest.ExitCode.OK and not first.test:
+        first.claim, first.test, first.message = "(start)", "(start)", said.getvalue().strip()
+    return Verdict(first.claim, first.test, first.message, first.silent, time.monotonic() - started)

@@ -1,0 +1,237 @@
+"""Upgrades whose answer is known, and whether ``mnist-fp8 upgrade`` gives it.
+
+``PYTHONPATH=.:tests python -m proofs.verdicts`` prints the table of ``docs/verdicts.md``: pairs of releases of which
+is known what changed, copies of Transformer Engine with a fault in them, copies with a harmless edit, and a release
+against itself. It exits 1 if a verdict is another one, or a change that is known is not named.
+"""
+
+import argparse
+import dataclasses
+import json
+import os
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from importlib.util import find_spec
+from pathlib import Path
+from shutil import copytree, ignore_patterns
+from typing import Any
+
+from proofs.faults import FOLDER, Fault, load
+
+CODES = {0: "SAFE", 1: "BROKEN", 2: "(could not be done)", 3: "UNVERIFIED", 4: "CHANGED"}
+ALTERED = {"CHANGED", "BROKEN"}
+FAULTY = "2.20.2"
+"""The release that the faults are written for."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Edit:
+    """Text that stands in a file of Transformer Engine, and what replaces it."""
+
+    file: str
+    old: str
+    new: str
+
+
+@dataclasses.dataclass(frozen=True)
+class Case:
+    """An upgrade whose answer is known.
+
+    Attributes:
+        what: it in a few words.
+        old: the release in use.
+        new: the release to move to, or that of which a copy is edited.
+        verdicts: the answers that are right.
+        named: patterns that have to be found among the areas, titles and details of what counts.
+        edit: what is changed in a copy of ``new``.
+    """
+
+    what: str
+    old: str
+    new: str
+    verdicts: set[str]
+    named: tuple[str, ...] = ()
+    edit: Edit | None = None
+
+
+PAIRS = [
+    Case("next release", "2.19.0", "2.20.2", {"SAFE", "CHANGED"}),
+    Case(
+        "2.3 rewrote quantization",
+        "2.2.0",
+        "2.3.0",
+        ALTERED,
+        (
+            r"variables .*fp8_metas/dense/amax_i_0",
+            r"variables .*fp8_metas/dense/x_amax_history",
+            r"variables .*fp8_metas_axes",
+            r"metadata .*scale stored.*one step earlier",
+            r"metadata .*history at the end",
+            r"behaviour .*HIGHEST",
+            r"numerics .*DelayedScaling/output against float64",
+            r"numerics .*DelayedScaling/kernel gradient against float64",
+            r"api .*removed.*transformer_engine\.jax\.fp8\b",
+            r"api .*removed.*transformer_engine\.jax\.praxis\b",
+            r"api .*DenseGeneral .*input_axes",
+        ),
+    ),
+    Case(
+        "2.4 boxes parameters",
+        "2.3.0",
+        "2.4.0",
+        ALTERED,
+        (
+            r"variables .*params/dense/kernel/value",
+            r"variables .*params_axes",
+            r"behaviour .*LogicallyPartitioned",
+            r"recipes .*Float8CurrentScaling.*runs here",
+        ),
+    ),
+    Case(
+        "2.9 renames autocast",
+        "2.8.0",
+        "2.9.0",
+        ALTERED,
+        (
+            r"api .*transformer_engine\.jax\.autocast",
+            r"api .*get_delayed_scaling",
+            r"api .*is_scaling_mode_supported",
+            r"api .*DenseGeneral .*transpose_batch_sequence",
+            r"warnings .*fp8_autocast",
+        ),
+    ),
+    Case(
+        "1.13 to 2.1",
+        "1.13.0",
+        "2.1.0",
+        ALTERED,
+        (
+            r"behaviour .*output of a float32 layer for BF16.*float32.*bfloat16",
+            r"behaviour .*kernel of a BF16 layer.*float32.*bfloat16",
+            r"variables .*dense over two axes/kernel.*\[32, 16\].*\[4, 8, 16\]",
+            r"numerics .*DelayedScaling/output against float64",
+            r"recipes .*MXFP8BlockScaling",
+        ),
+    ),
+]
+
+HARMLESS = [
+    Edit(
+        "jax/quantize/quantizer.py",
+        "    sf = jnp.where(amax > 0.0, sf, scale)",
+        "    # Zero leaves it.\n    sf = jnp.where(amax > 0.0, sf, scale)",
+    ),
+    Edit(
+        "jax/dense.py",
+        "return dgrad, wgrad, dbias, quantizer_set",
+        "input_gradient = dgrad\n    return input_gradient, wgrad, dbias, quantizer_set",
+    ),
+    Edit(
+        "jax/flax/module.py",
+        "import numpy as np",
+        "import logging\n\nimport numpy as np\n\n_LOGGER = logging.getLogger(__name__)",
+    ),
+]
+
+CHOSEN = (
+    "autocast-does-nothing",
+    "kernel-gradient-negated",
+    "layers-of-a-model-share-their-metadata",
+    "metadata-alone-switch-fp8-on",
+    "metadata-overwritten-with-their-old-values",
+    "metadata-returned-in-bf16",
+    "product-doubled",
+    "scales-a-thousand-times-too-large",
+    "small-number-added-to-the-amax",
+    "reciprocal-scale-not-inverted",
+)
+"""Faults, by their names, that are tried as whole upgrades: at least one of each claim that a host run can verify."""
+
+
+def cases(repetitions: int) -> Iterator[Case]:
+    """All cases."""
+    yield from PAIRS
+    for edit in HARMLESS:
+        yield Case(f"harmless edit of {edit.file}", FAULTY, FAULTY, {"SAFE"}, (), edit)
+    for fault in (fault for fault in load(FOLDER, Fault) if fault.name in CHOSEN):
+        edit = Edit(fault.file, fault.old, fault.new)
+        yield Case(f"fault: {fault.what}", FAULTY, FAULTY, {"BROKEN"}, (rf"claims .*{fault.claim}",), edit)
+    for number in range(1, repetitions + 1):
+        yield Case(f"itself, for the {number}. time", FAULTY, FAULTY, {"SAFE"})
+
+
+def edited(edit: Edit, folder: Path) -> Path:
+    """A folder with a copy of the installed Transformer Engine with an edit in it.
+
+    Raises:
+        LookupError: the text to edit is not there, so that nothing would be tried.
+    """
+    spec = find_spec("transformer_engine")
+    package = Path(str(spec and spec.origin)).parent
+    copytree(package, folder / "transformer_engine", ignore=ignore_patterns("__pycache__"))
+    file = folder / "transformer_engine" / edit.file
+    source = file.read_text()
+    if edit.old not in source:
+        raise LookupError(f"the text to replace is not in {edit.file}")
+    file.write_text(source.replace(edit.old, edit.new, 1))
+    return folder
+
+
+def run(case: Case) -> tuple[str, dict[str, Any], float]:
+    """The verdict, the report and the seconds that an upgrade took."""
+    with tempfile.TemporaryDirectory() as scratch:
+        new = str(edited(case.edit, Path(scratch) / "te")) if case.edit else case.new
+        output = Path(scratch) / "report"
+        command = [sys.executable, "-m", "mnist_fp8", "upgrade", case.old, new, "-o", str(output)]
+        begin = time.monotonic()
+        ended = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)  # noqa: S603
+        seconds = time.monotonic() - begin
+        file = output / "upgrade.json"
+        if not file.exists():
+            return f"{CODES.get(ended.returncode, ended.returncode)}: {ended.stderr.strip()[-200:]}", {}, seconds
+        return CODES[ended.returncode], json.loads(file.read_text()), seconds
+
+
+def told(report: dict[str, Any]) -> list[str]:
+    """What a report says of each entry that differs, in one line each."""
+    return [
+        " ".join([f"{difference['area']} {difference['title']} {detail['key']}", *map(str, detail.values())])
+        for difference in report.get("differences", [])
+        for detail in difference["details"]
+    ]
+
+
+def main() -> None:
+    """Run the cases and print the table; exits 1 if an answer is not the known one."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--only", default="", help="only cases whose name matches this pattern")
+    parser.add_argument(
+        "--repetitions", type=int, default=10, help="of a release against itself (default: %(default)s)"
+    )
+    args = parser.parse_args()
+    print(
+        "| upgrade | old | new | verdict | differences | named | seconds |\n|---|---|---|---|---|---|---|", flush=True
+    )
+    wrong = 0
+    for case in cases(args.repetitions):
+        if not re.search(args.only, case.what):
+            continue
+        verdict, report, seconds = run(case)
+        lines = told(report)
+        missing = [pattern for pattern in case.named if not any(re.search(pattern, line) for line in lines)]
+        areas = sorted({difference["area"] for difference in report.get("differences", [])})
+        right = verdict in case.verdicts and not missing
+        wrong += not right
+        named = f"not named: {', '.join(missing)}" if missing else f"{len(case.named)} of {len(case.named)}"
+        shown = verdict if right else f"**{verdict}**, expected {' or '.join(sorted(case.verdicts))}"
+        cells = (case.what, case.old, f"{case.new}{', edited' if case.edit else ''}", shown, ", ".join(areas) or "none")
+        print("|", " | ".join(cells).replace("||", ""), f"| {named} | {seconds:.0f} |", flush=True)
+    sys.exit(wrong > 0)
+
+
+if __name__ == "__main__":
+    main()
