@@ -133,7 +133,7 @@ def test_contraction_that_leaves_out_the_last_axis_is_refused(mode: str, shape: 
         init(layer, MODES[mode], jnp.ones(shape, jnp.bfloat16))
 
 
-AXES = {"not the last": ((2, 5, 5, 3), (1, 3)), "not in order": ((2, 5, 6, 3), (-1, -2))}
+AXES = {"not the last": ((2, 5, 5, 3), (1, 3)), "not in order": ((2, 5, 3, 3), (-1, -2))}
 
 
 @pytest.mark.parametrize("mode", ["bf16", "delayed"])
@@ -146,7 +146,7 @@ def test_axes_in_any_place_and_order_mean_what_they_mean_to_flax(name: str, mode
     layer, reference = (make(features=4, axis=axis, use_bias=False) for make in (te_api.dense_general, nn.DenseGeneral))
     if is_refused(layer, MODES[mode], x):
         return
-    stored = kernel.reshape(te_api.kernel_shape(tuple(shape[i] for i in axis), (4,)))
+    stored = kernel.reshape(te_api.kernel_shape(tuple(contracted), (4,)))
     found = dense_step(layer, MODES[mode], variables_of(stored, metas_for(mode)), jnp.asarray(x), jnp.asarray(y))
     expected = dense_step(reference, BF16, variables_of(kernel, {}), jnp.asarray(x), jnp.asarray(y))
     assert_exact(where=f"{mode}: output", actual=found.y, expected=expected.y)
