@@ -492,7 +492,8 @@ def test_shapes_are_known_without_computing(mode: te_api.Autocast, dtype: str) -
 
 def test_numpy_metadata_are_taken_as_those_of_jax() -> None:
     """Not compiled, as a checkpoint gives them back."""
-    layer, mode, variables, x, _ = arguments(FP8_MODES["delayed"], integers())
+    metas = {name: meta_of(scale) for name, scale in SCALES.items()}
+    layer, mode, variables, x, _ = arguments(FP8_MODES["delayed"], normal(0, "float32"), metas=metas)
     name = te_api.metadata_collection()
     restored = {**variables, name: jax.tree.map(np.asarray, variables[name])}
     with mode():
