@@ -141,14 +141,22 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if selects_gpu(config.option.markexpr):
         for item in claims:
             item.add_marker(pytest.mark.gpu)
-    _expect(claims, whole={item.path for item in claims} == set(CLAIMS.glob("test_*.py")))
+    whole = {item.path for item in claims} == set(CLAIMS.glob("test_*.py"))
+    _expect(claims, run="" if config.option.collectonly else _kind_of_run(), whole=whole)
 
 
-def _expect(claims: dict[pytest.Item, str], *, whole: bool) -> None:
+def _kind_of_run() -> str:
+    from mnist_fp8 import te_api  # noqa: PLC0415
+
+    return te_api.engine().kind.value
+
+
+def _expect(claims: dict[pytest.Item, str], *, run: str, whole: bool) -> None:
     """Mark what the installed release is known to lack or to do wrong.
 
     Args:
         claims: the collected tests of claims, with their names.
+        run: the kind of run; empty where nothing is run.
         whole: whether those are all there are; an entry that fits none of them is wrong then.
     """
     from mnist_fp8 import te_api  # noqa: PLC0415
@@ -162,7 +170,7 @@ def _expect(claims: dict[pytest.Item, str], *, whole: bool) -> None:
     if stray:
         raise pytest.UsageError(f"{expectations.FILE}: these patterns fit no test: {', '.join(stray)}")
     for item, name in claims.items():
-        for mark in expectations.marks_for(name, te_api.version(), known):
+        for mark in expectations.marks_for(name, te_api.version(), run, known):
             item.add_marker(mark)
 
 

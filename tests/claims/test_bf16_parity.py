@@ -149,6 +149,15 @@ def test_initial_parameters_are_those_of_flax() -> None:
     assert 2.2 < reach < 2.28, f"largest weight times sqrt(fan-in)={reach:.4f}, but should be just below 2.274"
 
 
+@pytest.mark.parametrize("features", [(4, 64), (16, 16)], ids=str)
+def test_initial_kernel_of_several_feature_axes_is_as_large_as_that_of_flax(features: tuple[int, ...]) -> None:
+    """Its fan-in are the contracted axes, however the features are laid out."""
+    x = jnp.zeros((1, 400), jnp.bfloat16)
+    kernel = te_api.unbox(dense_layer(features=features).init(jax.random.key(3), x))["params"]["kernel"]
+    deviation = float(np.asarray(kernel, np.float64).std() * np.sqrt(400))
+    assert 0.99 < deviation < 1.01, f"standard deviation times sqrt(fan-in)={deviation:.4f}, but should be 1"
+
+
 def test_output_dtype_follows_the_input() -> None:
     layer = dense_layer(features=16)
     params = {"params": {"kernel": jnp.ones((16, 16)), "bias": jnp.zeros(16)}}

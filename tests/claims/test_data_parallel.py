@@ -17,12 +17,12 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mnist_fp8 import te_api, train
+from mnist_fp8 import oracles, te_api, train
 from mnist_fp8.config import Precision, RecipeConfig, RunKind, TrainConfig
-from mnist_fp8.layers import Step, dense_layer, dense_step, variables_of
+from mnist_fp8.layers import Step, dense_layer, dense_step, exact, variables_of
 from mnist_fp8.oracles import TENSORS, Array
-from mnist_fp8.tolerances import BF16_NET, PARTIAL_SUMS
-from support.assertions import assert_close_norm, assert_trees_close_norm, assert_trees_equal
+from mnist_fp8.tolerances import BF16_NET, PARTIAL_SUMS, product_tolerance
+from support.assertions import assert_close, assert_close_norm, assert_trees_close_norm, assert_trees_equal
 from support.metadata import meta_of
 
 pytestmark = pytest.mark.devices(2)
@@ -35,8 +35,13 @@ RECIPES = {
 HALF = 16
 
 
-def run_layer(recipe: str, axis: str | None) -> Step:
-    """Forward and backward pass of one dense layer, over two devices of a mesh axis or on one device.
+def mesh_of(axis: str) -> Mesh:
+    """A mesh of two devices along one axis."""
+    return Mesh(np.asarray(jax.devices()[:2]), (axis,))
+
+
+def run_layer(recipe: str, mesh: Mesh | None) -> Step:
+    """Forward and backward pass of one dense layer, over the devices of a mesh of one axis or on one device.
 
     The second half of the batch alone holds the amax of input and gradient; with current scaling, both halves do.
     """
@@ -51,14 +56,14 @@ def run_layer(recipe: str, axis: str | None) -> Step:
     variables = variables_of(kernel, metas if recipe == "delayed" else {}, bias)
     layer = dense_layer(features=16)
     batch = jnp.asarray(x, jnp.bfloat16), jnp.asarray(grad, jnp.bfloat16)
-    if axis is None:
+    if mesh is None:
         return dense_step(layer, te_api.Autocast(RECIPES[recipe]), variables, *batch)
-    mesh = Mesh(np.asarray(jax.devices()[:2]), (axis,))
+    axes = mesh.axis_names
     # TE asks for the mesh resource while it is compiled, so it has to be set around the call as well.
-    with te_api.mesh_context(mesh), te_api.Autocast(axes=(axis,))():
-        divided = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(axis)))
+    with te_api.mesh_context(mesh), te_api.Autocast(axes=axes)():
+        divided = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(*axes)))
         variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
-        step = dense_step(layer, te_api.Autocast(RECIPES[recipe], (axis,)), variables, *divided)
+        step = dense_step(layer, te_api.Autocast(RECIPES[recipe], axes), variables, *divided)
     assert len(step.y.sharding.device_set) == 2, "Control: the output should be divided over two devices"
     return step
 
@@ -67,7 +72,7 @@ def run_layer(recipe: str, axis: str | None) -> Step:
 @pytest.mark.parametrize("axis", ["dp", "fsdp"])
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_layer_on_two_devices_equals_one(recipe: str, axis: str) -> None:
-    two, one = run_layer(recipe, axis), run_layer(recipe, None)
+    two, one = run_layer(recipe, mesh_of(axis)), run_layer(recipe, None)
     where = f"{recipe} over {axis}=2"
     outputs, expected = ({"y": step.y, "dx": step.dx} for step in (two, one))
     if te_api.engine().kind is RunKind.HOST:
@@ -80,6 +85,34 @@ def test_layer_on_two_devices_equals_one(recipe: str, axis: str) -> None:
         for device in range(2):
             actual = jax.tree.map(lambda leaf, device=device: leaf.addressable_shards[device].data, two.metadata)
             assert_trees_equal(where=f"{where}: metadata on device {device}", actual=actual, expected=one.metadata)
+
+
+@pytest.mark.parametrize("recipe", RECIPES)
+def test_layer_on_two_devices_of_an_explicit_axis_equals_one(recipe: str) -> None:
+    """As `jax.make_mesh` makes axes since JAX 0.9: how arrays lie is part of their type."""
+    mesh = jax.make_mesh((2,), ("dp",), axis_types=(jax.sharding.AxisType.Explicit,), devices=jax.devices()[:2])
+    two, one = (run_layer(recipe, where) for where in (mesh, None))
+    assert_trees_close_norm(
+        where=f"{recipe} over an explicit axis",
+        actual={"y": two.y, "dx": two.dx, "dkernel": two.grads["params"]["kernel"]},
+        expected={"y": one.y, "dx": one.dx, "dkernel": one.grads["params"]["kernel"]},
+        tolerance=PARTIAL_SUMS,
+    )
+
+
+def test_mesh_resource_that_a_compiled_function_enters_itself_is_enough() -> None:
+    """A layer of sizes of its own: the program of another test, which is compiled already, would not show it."""
+    x, kernel, grad = exact((2 * HALF, 64), 1), exact((64, 48), 2), exact((2 * HALF, 48), 3)
+    mesh, mode = mesh_of("dp"), te_api.Autocast(RECIPES["delayed"], ("dp",))
+    variables = variables_of(kernel, dict.fromkeys(TENSORS, meta_of(32)))
+    layer = dense_layer(features=48, use_bias=False)
+    with te_api.mesh_context(mesh):
+        batch = jnp.asarray(x, jnp.bfloat16), jnp.asarray(grad, jnp.bfloat16)
+        divided = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("dp")))
+        step = dense_step(layer, mode, jax.device_put(variables, NamedSharding(mesh, PartitionSpec())), *divided)
+    expected = x @ kernel
+    tolerance = product_tolerance(oracles.dense(x, kernel, grad).y, "bfloat16", te_api.engine().kind, roundings=2)
+    assert_close(where="output", actual=step.y, expected=expected, tolerance=tolerance)
 
 
 def _gradients(

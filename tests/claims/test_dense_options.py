@@ -133,6 +133,37 @@ def test_contraction_that_leaves_out_the_last_axis_is_refused(mode: str, shape: 
         init(layer, MODES[mode], jnp.ones(shape, jnp.bfloat16))
 
 
+AXES = {"not the last": ((2, 5, 5, 3), (1, 3)), "not in order": ((2, 5, 3, 3), (-1, -2))}
+
+
+@pytest.mark.parametrize("mode", ["bf16", "delayed"])
+@pytest.mark.parametrize("name", AXES)
+def test_axes_in_any_place_and_order_mean_what_they_mean_to_flax(name: str, mode: str) -> None:
+    """Or they are refused, like those that leave out the last axis."""
+    shape, axis = AXES[name]
+    contracted = [shape[i] for i in sorted(i % len(shape) for i in axis)]
+    x, kernel, y = exact(shape, 1), exact((*contracted, 4), 2, 3.5), exact((2, 5, 4), 3, 7.0)
+    layer, reference = (make(features=4, axis=axis, use_bias=False) for make in (te_api.dense_general, nn.DenseGeneral))
+    if is_refused(layer, MODES[mode], x):
+        return
+    stored = kernel.reshape(te_api.kernel_shape(tuple(contracted), (4,)))
+    found = dense_step(layer, MODES[mode], variables_of(stored, metas_for(mode)), jnp.asarray(x), jnp.asarray(y))
+    expected = dense_step(reference, BF16, variables_of(kernel, {}), jnp.asarray(x), jnp.asarray(y))
+    assert_exact(where=f"{mode}: output", actual=found.y, expected=expected.y)
+    assert_exact(where=f"{mode}: input gradient", actual=found.dx, expected=expected.dx)
+    dkernel = found.grads["params"]["kernel"].reshape(kernel.shape)
+    assert_exact(where=f"{mode}: kernel gradient", actual=dkernel, expected=expected.grads["params"]["kernel"])
+
+
+def is_refused(layer: Any, mode: te_api.Autocast, x: Array) -> bool:
+    """Whether a layer says at its initialisation that it cannot do what it is asked for."""
+    try:
+        init(layer, mode, jnp.asarray(x))
+    except (AssertionError, NotImplementedError, ValueError):
+        return True
+    return False
+
+
 def test_axis_beyond_the_input_is_refused() -> None:
     with pytest.raises(IndexError):
         init(te_api.dense_general(features=16, axis=2), BF16, jnp.ones((16, 32), jnp.bfloat16))
@@ -317,10 +348,7 @@ def _apply(layer: Any, mode: te_api.Autocast, variables: Any, x: Any) -> jax.Arr
 @pytest.mark.parametrize("x_dtype", ["float32", "bfloat16"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_parameters_keep_their_dtype_and_results_take_the_inputs(dtype: str, x_dtype: str, mode: str) -> None:
-    """Gradients have their parameter's dtype, but for one, which is stated and pinned (``docs/te-findings.md``).
-
-    In FP8 the kernel's gradient comes in the input's dtype: whoever adds gradients up has to know.
-    """
+    """All but the kernel's gradient: the next test is about that."""
     layer = te_api.dense_general(
         features=FEATURES, dtype=jnp.dtype(dtype), enable_low_rank_adaptation=True, low_rank_adaptation_dim=4
     )
@@ -332,12 +360,23 @@ def test_parameters_keep_their_dtype_and_results_take_the_inputs(dtype: str, x_d
         "lora_a_kernel": (CONTRACTED, 4),
         "lora_b_kernel": (4, FEATURES),
     }
-    of_parameters = {name: (shape, dtype) for name, shape in shapes.items()}
-    of_gradients = of_parameters | {"kernel": (shapes["kernel"], dtype if mode == "bf16" else x_dtype)}
-    assert_same_structure(where="parameters", actual=variables["params"], expected=of_parameters)
-    assert_same_structure(where="gradients", actual=step.grads["params"], expected=of_gradients)
+    expected = {name: (shape, dtype) for name, shape in shapes.items()}
+    assert_same_structure(where="parameters", actual=variables["params"], expected=expected)
+    kernel = step.grads["params"].pop("kernel")
+    assert kernel.shape == expected.pop("kernel")[0], f"kernel gradient: shape={kernel.shape}"
+    assert_same_structure(where="gradients", actual=step.grads["params"], expected=expected)
     results = {"y": ((ROWS, FEATURES), x_dtype), "dx": ((ROWS, CONTRACTED), x_dtype)}
     assert_same_structure(where="results", actual={"y": step.y, "dx": step.dx}, expected=results)
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("x_dtype", ["float32", "bfloat16"])
+def test_gradient_of_the_kernel_has_its_dtype(x_dtype: str, mode: str) -> None:
+    """Whoever adds gradients up relies on it: JAX does, in a scan."""
+    layer, x = te_api.dense_general(features=FEATURES), jax.ShapeDtypeStruct((ROWS, CONTRACTED), x_dtype)
+    _, step = shapes_of_step(layer, MODES[mode], x)
+    expected = {"kernel": ((CONTRACTED, FEATURES), "float32"), "bias": ((FEATURES,), "float32")}
+    assert_same_structure(where="gradients", actual=step.grads["params"], expected=expected)
 
 
 # --- metadata: one set for each layer -------------------------------------------------------------------------------

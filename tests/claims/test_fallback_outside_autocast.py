@@ -208,6 +208,17 @@ def test_autocast_of_another_thread_ends_with_it(layer: Any, variables: dict[str
     assert_bf16(passes(layer, variables), bf16, where="after the thread")
 
 
+def test_autocast_of_one_thread_is_not_that_of_another(layer: Any, variables: dict[str, Any], bf16: Any) -> None:
+    """As with JAX's own contexts: evaluation in BF16 can run beside training in FP8."""
+    found: list[Any] = []
+    with fp8(amax_history_len=4)():
+        thread = threading.Thread(target=lambda: found.append(passes(layer, variables)))
+        thread.start()
+        thread.join()
+    assert found, "the thread computed nothing"
+    assert_bf16(found[0], bf16, where="in a thread without autocast")
+
+
 def test_missing_metadata_under_autocast_is_an_error_not_a_fallback(layer: Any, variables: dict[str, Any]) -> None:
     # Control: the opposite case. The error names the collection.
     with fp8()(), pytest.raises(flax.errors.FlaxError, match=te_api.metadata_collection()):

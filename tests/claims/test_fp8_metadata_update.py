@@ -15,12 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from mnist_fp8 import te_api, train
 from mnist_fp8.config import Precision, RecipeConfig, RunKind, TrainConfig
 from mnist_fp8.layers import Step, dense_layer, dense_step, fp8, init, read_meta, variables_of, with_amax
 from mnist_fp8.oracles import TENSORS, Meta, initial_meta
-from support.assertions import assert_equal, assert_same_structure, assert_trees_equal
+from mnist_fp8.tolerances import fp8_error_band
+from support.assertions import assert_close_norm, assert_equal, assert_same_structure, assert_trees_equal
 from support.metadata import assert_metas, newest, next_metas
 
 ROWS, CONTRACTED, FEATURES = 16, 32, 16
@@ -231,6 +233,16 @@ def test_special_amaxes_leave_the_scale_usable(special: str, algo: str) -> None:
         assert_metas(metadata, metas, where=f"{special} amax, step {number}", nan=True)
 
 
+def test_tiny_amax_leaves_the_scale_finite() -> None:
+    """448 / amax is beyond float32 for an amax below 1.3e-36: the scale has to stop at the largest number."""
+    amaxes, metas = dict.fromkeys(TENSORS, 1e-37), dict.fromkeys(TENSORS, initial_meta(4))
+    for _ in range(2):  # with the second step, the stored scale has moved in every release
+        metadata = run_step(fp8(amax_history_len=4), metas, amaxes).metadata
+        metas = {tensor: read_meta(metadata, tensor) for tensor in TENSORS}
+    scales = {tensor: float(meta.scale) for tensor, meta in metas.items()}
+    assert np.isfinite(list(scales.values())).all(), f"scales after an amax of 1e-37={scales}, but should be finite"
+
+
 def _recorded(amax: float, tensor: str) -> float:
     if not np.isnan(amax) or te_api.engine().kind is RunKind.HOST:
         return amax
@@ -332,6 +344,51 @@ def test_gradients_accumulated_over_micro_batches_add_metadata_up() -> None:
     for leaf, value in sums[te_api.metadata_collection()].items():
         expected = steps[0].metadata[leaf] + steps[1].metadata[leaf]
         assert_equal(where=f"{leaf} accumulated over two micro-batches", actual=value, expected=expected)
+
+
+def test_layer_that_a_step_leaves_out_is_right_in_the_next() -> None:
+    """Layer drop, or an expert without tokens: the branch that is not taken gives the metadata a gradient of zero."""
+    layer, mode, name = dense_layer(features=FEATURES, use_bias=False), fp8(amax_history_len=4), "fp8_metas"
+    x = jnp.asarray(with_amax(2.0, SHAPES["x"], 0))  # float32: the branches' gradients have to be of one dtype
+    kernel = with_amax(2.0, SHAPES["kernel"], 1)
+
+    @jax.jit
+    def step(variables: Any, runs: jax.Array) -> tuple[jax.Array, Any]:
+        def loss(variables: Any) -> tuple[jax.Array, jax.Array]:
+            y = jax.lax.cond(runs, lambda: layer.apply(variables, x), lambda: jnp.zeros((ROWS, FEATURES), x.dtype))
+            return jnp.sum(y), y
+
+        with mode():
+            grads, y = jax.grad(loss, has_aux=True)(variables)
+        return y, {**variables, name: grads[name]}
+
+    variables, outputs = variables_of(kernel, dict.fromkeys(TENSORS, initial_meta(4))), []
+    for runs in (True, True, False, True):
+        y, variables = step(variables, runs)
+        outputs.append(y)
+    expected, (_, tolerance) = np.asarray(x, np.float64) @ kernel, fp8_error_band("float8_e4m3fn", "float8_e4m3fn")
+    for number in (1, 3):  # before it is left out, and after
+        assert_close_norm(where=f"step {number}", actual=outputs[number], expected=expected, tolerance=tolerance)
+
+
+def test_layer_bridged_into_nnx_returns_the_same_metadata() -> None:
+    """There they are variables of a module, and arrive as a gradient where the state to differentiate includes them."""
+    layer, mode, name = dense_layer(features=FEATURES, use_bias=False), fp8(amax_history_len=4), "fp8_metas"
+    x, _ = batch_of({"x": 4.0, "grad": 1.0})
+    wanted = nnx.DiffState(0, nnx.Not(nnx.RngState))
+
+    def loss(model: Any) -> jax.Array:
+        return jnp.sum(model(x).astype(jnp.float32))
+
+    with mode():
+        model = nnx.bridge.ToNNX(layer, rngs=nnx.Rngs(0)).lazy_init(x)
+        grads = nnx.to_flat_state(nnx.grad(loss, argnums=wanted)(model))
+    found = {path[-1]: leaf.get_value() for path, leaf in grads}
+    variables = {"params": {"kernel": model.kernel.get_value()}, name: init(layer, mode, x)[name]}
+    step = dense_step(layer, mode, variables, x, jnp.ones((ROWS, FEATURES), x.dtype))
+    assert_equal(where="kernel gradient", actual=found.pop("kernel"), expected=step.grads["params"]["kernel"])
+    assert_trees_equal(where="metadata", actual=found, expected=step.metadata)
+    assert newest(read_meta(found, "x")) == 4, "Control: the amax of the input should have been recorded"
 
 
 def test_rematerialisation_does_not_record_twice() -> None:

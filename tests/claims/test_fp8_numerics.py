@@ -67,7 +67,7 @@ def assert_passes(step: Step, expected: oracles.DensePasses, dtype: str, *, wher
     """
     __tracebackhide__ = True
     kind = te_api.engine().kind
-    roundings = {"bfloat16": 2, "float32": 6}[dtype]
+    roundings = {"bfloat16": 2, "float16": 2, "float32": 6}[dtype]
     found = {
         "output": (step.y, expected.y),
         "input gradient": (step.dx, expected.dx),
@@ -103,6 +103,15 @@ def test_current_scaling_computes_with_each_tensors_own_amax(fp8_format: str, dt
     assert_no_code_hangs_on_the_last_bits(values, scales, fp8_format)
     step = run(fp8("Float8CurrentScaling", fp8_format=fp8_format), values, dtype, {})
     assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format=fp8_format), dtype, where=fp8_format)
+
+
+@pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
+def test_float16_is_computed_as_exactly_as_its_numbers_are_kept(recipe: str) -> None:
+    """The largest product of two codes, 448 * 448, is beyond float16: the scales have to be undone before rounding."""
+    values = tensors(1, {"x": 1, "kernel": 0.3, "grad": 0.01}, "float16")
+    metas, scales = state_of(recipe, values)
+    step = run(fp8(recipe), values, "float16", metas)
+    assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float16", where=recipe)
 
 
 @given(exponents=st.tuples(*[st.integers(-12, 12)] * 3), seed=st.integers(0, 2**16))
@@ -245,6 +254,15 @@ def test_a_tensor_of_zeros_gives_zeros(name: str, recipe: str) -> None:
     assert_passes(
         step, oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float32", where=f"{name} zero"
     )
+
+
+def test_gradient_of_tiny_numbers_gives_finite_results_under_current_scaling() -> None:
+    """57344 / amax is beyond float32 for an amax below 1.7e-34: the scale has to stop at the largest number."""
+    values = tensors(13, {"grad": 1e-38}, "float32")
+    step = run(fp8("Float8CurrentScaling"), values, "float32", {})
+    for name, found in (("input", step.dx), ("kernel", step.grads["params"]["kernel"])):
+        wrong = int((~np.isfinite(np.asarray(found))).sum())
+        assert not wrong, f"{name} gradient: {wrong} of {found.size} elements are not finite"
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

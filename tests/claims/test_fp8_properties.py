@@ -31,7 +31,7 @@ from mnist_fp8.tolerances import (
     rounding_tolerance,
     sum_tolerance,
 )
-from support.assertions import assert_close, assert_equal, assert_same_structure, assert_trees_equal
+from support.assertions import assert_close, assert_close_norm, assert_equal, assert_same_structure, assert_trees_equal
 from support.codes import codes_at_both_ends
 from support.metadata import assert_metas, meta_of, next_metas
 
@@ -62,6 +62,10 @@ def settled_metas(times: float = 1.0) -> dict[str, Meta]:
 
 fp8_modes = pytest.mark.parametrize("mode", FP8_MODES.values(), ids=FP8_MODES)
 all_modes = pytest.mark.parametrize("mode", MODES.values(), ids=MODES)
+mapped_modes = [
+    *(pytest.param(mode, id=name) for name, mode in FP8_MODES.items()),
+    pytest.param(BF16, id="bf16", marks=pytest.mark.host),  # on kernels, nobody has looked at it
+]
 dtypes = pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 summed_dtypes = pytest.mark.parametrize(
     "dtype", [pytest.param("bfloat16", marks=pytest.mark.xla_sums_in_float32), "float32"]
@@ -492,6 +496,70 @@ def test_shapes_are_known_without_computing(mode: te_api.Autocast, dtype: str) -
     assert_same_structure(where="eval_shape", actual=found, expected=wanted)
 
 
+def test_numpy_metadata_are_taken_as_those_of_jax() -> None:
+    """Not compiled, as a checkpoint gives them back."""
+    metas = {name: meta_of(scale) for name, scale in SCALES.items()}
+    layer, mode, variables, x, _ = arguments(FP8_MODES["delayed"], normal(0, "float32"), metas=metas)
+    name = te_api.metadata_collection()
+    restored = {**variables, name: jax.tree.map(np.asarray, variables[name])}
+    with mode():
+        found, expected = layer.apply(restored, x), layer.apply(variables, x)
+    assert_equal(where="output with NumPy metadata", actual=found, expected=expected)
+
+
+@all_modes
+@pytest.mark.parametrize("tensor", ["x", "kernel"])
+def test_numpy_tensors_are_taken_as_those_of_jax(tensor: str, mode: te_api.Autocast) -> None:
+    """Not compiled, as a data loader or a checkpoint gives them."""
+    layer, _, variables, x, _ = arguments(mode, without_bias(integers()))
+    with mode():
+        expected = layer.apply(variables, x)
+        if tensor == "kernel":
+            found = layer.apply({**variables, "params": {"kernel": np.asarray(variables["params"]["kernel"])}}, x)
+        else:
+            found = layer.apply(variables, np.asarray(x))
+    assert_equal(where=f"output with {tensor} in NumPy", actual=found, expected=expected)
+
+
+@all_modes
+def test_scan_that_closes_over_the_parameters_has_their_gradients(mode: te_api.Autocast) -> None:
+    """A loss that is added up batch by batch, differentiated as a whole."""
+    values = without_bias(integers())
+    layer, _, variables, x, grad = arguments(mode, values, "bfloat16")
+
+    def loss(params: Any) -> jax.Array:
+        def add(total: jax.Array, batch: tuple[jax.Array, jax.Array]) -> tuple[jax.Array, None]:
+            y = layer.apply({**variables, "params": params}, batch[0])
+            return total + jnp.sum((y * batch[1]).astype(jnp.float32)), None
+
+        return jax.lax.scan(add, jnp.float32(0), (x[None], grad[None]))[0]
+
+    with mode():
+        found = jax.jit(jax.grad(loss))(variables["params"])
+    assert found["kernel"].dtype == jnp.float32, f"kernel gradient: dtype={found['kernel'].dtype}"
+    expected = run(mode, values, "bfloat16").grads["params"]["kernel"]
+    # TE rounds it to the input's dtype, which XLA may leave out.
+    actual, wanted = (gradient.astype(jnp.bfloat16) for gradient in (found["kernel"], expected))
+    assert_equal(where="kernel gradient", actual=actual, expected=wanted)
+
+
+@fp8_modes
+def test_tangent_of_a_gradient_is_as_exact_as_fp8_or_refused(mode: te_api.Autocast) -> None:
+    """A Hessian times a vector: the tangent needs a scale of its own, that of the value says nothing about it."""
+    values, metas = without_bias(normal(0, "float32", {"kernel": 0.15})), settled_metas() | {"grad": meta_of(7000)}
+    layer, _, variables, x, _ = arguments(mode, values, metas=metas)
+    gradient, tangent = jax.grad(lambda x: jnp.sum(layer.apply(variables, x) ** 2)), jnp.full_like(x, 10)
+    try:
+        with mode():
+            _, found = jax.jvp(gradient, (x,), (tangent,))
+    except TypeError:  # how JAX refuses
+        return
+    kernel = values["kernel"].astype(np.float64)
+    tolerance = sum(fp8_error_band("float8_e4m3fn", other)[1] for other in ("float8_e4m3fn", "float8_e5m2"))
+    expected = 2 * np.asarray(tangent) @ kernel @ kernel.T
+    assert_close_norm(where="Hessian times a vector", actual=found, expected=expected, tolerance=tolerance)
+
+
 @fp8_modes
 def test_forward_mode_is_refused(mode: te_api.Autocast) -> None:
     """There is no rule for it, and no wrong tangent either."""
@@ -500,9 +568,8 @@ def test_forward_mode_is_refused(mode: te_api.Autocast) -> None:
         jax.jvp(functools.partial(layer.apply, variables), (x,), (x,))
 
 
-@pytest.mark.host  # TE's custom calls have no batching rule (docs/te-findings.md), its JAX path does
 @pytest.mark.parametrize("ensemble", [False, True], ids=["batches", "batches and variables"])
-@all_modes
+@pytest.mark.parametrize("mode", mapped_modes)
 def test_mapped_steps_equal_a_loop(mode: te_api.Autocast, ensemble: bool) -> None:  # noqa: FBT001
     """Over batches of unlike amaxes, or over a whole ensemble: each with scales of its own."""
     first, second = without_bias(integers(1)), without_bias(integers(2))

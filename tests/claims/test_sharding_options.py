@@ -37,6 +37,9 @@ Rules = tuple[tuple[str, str | None], ...]
 RECIPES = {"bf16": None, "delayed": RecipeConfig(amax_history_len=4)}
 
 
+BATCH, ROWS, CONTRACTED, FEATURES = 2, 16, 64, 32
+
+
 def mesh_of(**sizes: int) -> Mesh:
     """A mesh of two devices with the given axes."""
     devices = np.asarray(jax.devices()[:2]).reshape(tuple(sizes.values()))
@@ -75,6 +78,30 @@ def test_axes_have_no_names_by_default() -> None:
     assert found == {"kernel": (), "bias": ()}, f"names of axes={found}, but should be empty"
 
 
+class OneOfAStack(nn.Module):
+    """One layer, as `nn.scan` wants it."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        """Apply it."""
+        return te_api.dense_general(features=CONTRACTED, name="layer")(x), None
+
+
+STACKED = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
+STACKS = {
+    "nn.scan": nn.scan(OneOfAStack, length=2, **STACKED),
+    "nn.vmap": nn.vmap(OneOfAStack, axis_size=2, in_axes=None, **STACKED),
+}
+
+
+@pytest.mark.parametrize("how", STACKS)
+def test_stack_of_layers_needs_no_name_of_its_axis_where_the_others_have_none(how: str) -> None:
+    variables = STACKS[how]().init(jax.random.key(0), jnp.ones((ROWS, CONTRACTED), jnp.bfloat16), None)
+    found = te_api.unbox(variables)["params"]["layer"]["kernel"].shape
+    expected = (2, *te_api.kernel_shape((CONTRACTED,), (CONTRACTED,)))
+    assert found == expected, f"shape of the stacked kernels={found}, but should be {expected}"
+
+
 @pytest.mark.parametrize("axes", [("in",), ("in", "heads", "out")])
 def test_wrong_number_of_kernel_axes_is_refused(axes: tuple[str, ...]) -> None:
     layer = te_api.dense_general(features=16, kernel_axes=axes)
@@ -83,8 +110,6 @@ def test_wrong_number_of_kernel_axes_is_refused(axes: tuple[str, ...]) -> None:
 
 
 # --- a divided layer ------------------------------------------------------------------------------------------------
-
-BATCH, ROWS, CONTRACTED, FEATURES = 2, 16, 64, 32
 
 
 @dataclasses.dataclass(frozen=True)

@@ -30,7 +30,15 @@ def written(folder: Path, text: str) -> Path:
 )
 def test_entry_concerns_its_releases(tmp_path: Path, release: str, concerned: bool) -> None:  # noqa: FBT001
     (entry,) = expectations.load(written(tmp_path, ENTRY))
-    assert entry.concerns(release) is concerned
+    assert entry.concerns(release, "host") is concerned
+
+
+@pytest.mark.parametrize(("run", "concerned"), [("kernel", True), ("host", False), ("", False)])
+def test_entry_with_a_run_concerns_that_kind_only(tmp_path: Path, run: str, concerned: bool) -> None:  # noqa: FBT001
+    (entry,) = expectations.load(written(tmp_path, ENTRY + 'run = "kernel"'))
+    assert entry.concerns("2.4.0", run) is concerned
+    marks = expectations.marks_for("test_a.py::test_x[one]", "2.4.0", run, [entry])
+    assert bool(marks) is concerned
 
 
 @pytest.mark.parametrize(
@@ -51,13 +59,13 @@ def test_pattern_means_brackets_by_brackets(pattern: str, name: str, fits: bool)
 def test_defect_is_a_strict_expected_failure_and_absence_a_skip_with_need_and_finding(tmp_path: Path) -> None:
     absent = ENTRY.replace('"defect"', '"absent"').replace("it rounds twice", "a current scaling")
     known = expectations.load(written(tmp_path, ENTRY + absent))
-    (mark,) = expectations.marks_for("test_a.py::test_x[one]", "2.4.0", known[:1])
+    (mark,) = expectations.marks_for("test_a.py::test_x[one]", "2.4.0", "host", known[:1])
     assert (mark.name, mark.kwargs) == ("xfail", {"reason": "it rounds twice (TE#1)", "strict": True})
-    (mark,) = expectations.marks_for("test_a.py::test_x[one]", "2.4.0", known)
+    (mark,) = expectations.marks_for("test_a.py::test_x[one]", "2.4.0", "host", known)
     reason = "needs a current scaling (TE#1); found Transformer Engine 2.4.0"
     assert (mark.name, mark.kwargs) == ("skip", {"reason": reason})
-    assert not expectations.marks_for("test_a.py::test_x[one]", "2.9.0", known), "Control: another release"
-    assert not expectations.marks_for("test_a.py::test_x[two]", "2.4.0", known), "Control: another test"
+    assert not expectations.marks_for("test_a.py::test_x[one]", "2.9.0", "host", known), "Control: another release"
+    assert not expectations.marks_for("test_a.py::test_x[two]", "2.4.0", "host", known), "Control: another test"
 
 
 def test_pattern_that_fits_nothing_is_found(tmp_path: Path) -> None:
@@ -71,6 +79,7 @@ def test_pattern_that_fits_nothing_is_found(tmp_path: Path) -> None:
     [
         ('kind = "defect"', 'kind = "flaky"', "kind is 'flaky'; expected 'absent' or 'defect'"),
         ('remove = "never"', "", "keys are kind, reason, releases, tests; expected kind, reason, releases, remove"),
+        ('remove = "never"', 'remove = "never"\nrun = "gpu"', "run is 'gpu'; expected 'host' or 'kernel'"),
         ('">=2.3,<2.9"', '"2.3 to 2.9"', "Invalid specifier"),
     ],
 )

@@ -1,7 +1,8 @@
 """What is known of single releases: which tests they cannot pass, and why. Read from ``tests/expectations.toml``.
 
 Two kinds. *absent*: the release lacks what a test needs; the test is skipped, its claim not verified there. *defect*:
-the release has a known defect; the test has to fail there, and passing is an error (``strict``).
+the release has a known defect; the test has to fail there, and passing is an error (``strict``). An entry with a
+``run`` is about that kind of run only: ``host`` or ``kernel``.
 """
 
 import dataclasses
@@ -18,6 +19,7 @@ from packaging.specifiers import InvalidSpecifier, SpecifierSet
 FILE = Path(__file__).parents[1] / "expectations.toml"
 
 _KEYS = {"tests", "releases", "kind", "reason", "remove"}
+_RUNS = ("host", "kernel")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +32,7 @@ class Expectation:
         kind: ``absent`` or ``defect``.
         reason: what the release lacks, or its defect, with the pull request or issue.
         remove: when the entry is of no use any more.
+        run: the kind of run that it is about; empty for both.
     """
 
     tests: tuple[str, ...]
@@ -37,11 +40,12 @@ class Expectation:
     kind: str
     reason: str
     remove: str
+    run: str = ""
 
-    def concerns(self, release: str) -> bool:
-        """Whether it is about a release; a version that is none, such as an unknown one, is no release."""
+    def concerns(self, release: str, run: str) -> bool:
+        """Whether it is about a release in a kind of run; a version such as an unknown one is no release."""
         try:
-            return self.releases.contains(release, prereleases=True)
+            return self.run in ("", run) and self.releases.contains(release, prereleases=True)
         except ValueError:
             return False
 
@@ -64,15 +68,17 @@ def load(path: Path = FILE) -> list[Expectation]:
 
 def _entry(number: int, raw: dict[str, Any]) -> Expectation:
     where = f"expectation {number} ({raw.get('reason', 'without a reason')})"
-    if set(raw) != _KEYS:
+    if set(raw) - {"run"} != _KEYS:
         raise ValueError(f"{where}: keys are {', '.join(sorted(raw))}; expected {', '.join(sorted(_KEYS))}")
     if raw["kind"] not in ("absent", "defect"):
         raise ValueError(f"{where}: kind is {raw['kind']!r}; expected 'absent' or 'defect'")
+    if raw.get("run", "host") not in _RUNS:
+        raise ValueError(f"{where}: run is {raw['run']!r}; expected 'host' or 'kernel'")
     try:
         releases = SpecifierSet(raw["releases"])
     except InvalidSpecifier as error:
         raise ValueError(f"{where}: {error}") from error
-    return Expectation(tuple(raw["tests"]), releases, raw["kind"], raw["reason"], raw["remove"])
+    return Expectation(tuple(raw["tests"]), releases, raw["kind"], raw["reason"], raw["remove"], raw.get("run", ""))
 
 
 def matches(pattern: str, name: str) -> bool:
@@ -87,12 +93,12 @@ def unmatched(expectations: Iterable[Expectation], names: Iterable[str]) -> list
     return sorted(pattern for pattern in patterns if not any(matches(pattern, name) for name in known))
 
 
-def marks_for(name: str, release: str, expectations: Iterable[Expectation]) -> list[pytest.MarkDecorator]:
-    """The marks that a test gets in a release; only what it lacks, where something is absent."""
+def marks_for(name: str, release: str, run: str, expectations: Iterable[Expectation]) -> list[pytest.MarkDecorator]:
+    """The marks that a test gets in a release and a kind of run; only what it lacks, where something is absent."""
     found = [
         expectation
         for expectation in expectations
-        if expectation.concerns(release) and any(matches(pattern, name) for pattern in expectation.tests)
+        if expectation.concerns(release, run) and any(matches(pattern, name) for pattern in expectation.tests)
     ]
     absent = [expectation for expectation in found if expectation.kind == "absent"]
     return [expectation.mark(release) for expectation in absent or found]
