@@ -460,8 +460,10 @@ def check_fp8(
         Float8MissingError: a dense layer computes in another precision, or does not compute where it should.
     """
     jaxpr = jax.make_jaxpr(apply_model)(state, images, labels, metadata, rngs)
-    found = float8.gemms(jaxpr, dequantized=te_api.leaves_float8_to_xla())
-    named = _dense_layers(state.params)
+    convolutions = _layers(state.params, axes=4)  # in BF16, though a product may be part of one
+    products = float8.gemms(jaxpr, dequantized=te_api.leaves_float8_to_xla())
+    found = [gemm for gemm in products if gemm.quantized or not any(_belongs(gemm, layer) for layer in convolutions)]
+    named = _layers(state.params, axes=2)
     others = {gemm.layer for gemm in found if not any(_belongs(gemm, layer) for layer in named)}
     problems = [problem for layer in (*named, *sorted(others)) for problem in _fp8_problems(layer, found)]
     problems += [_unquantized(gemm) for gemm in found if not gemm.quantized]
@@ -471,10 +473,10 @@ def check_fp8(
     return found
 
 
-def _dense_layers(params: Mapping[str, Any]) -> list[str]:
-    """Paths of the layers with a matrix as their kernel, which should multiply it even if they were not seen to."""
+def _layers(params: Mapping[str, Any], axes: int) -> list[str]:
+    """Paths of the layers by their kernel's axes: 2 of dense ones, even of those not seen to multiply; 4 of others."""
     kernels = jax.tree_util.tree_leaves_with_path(params)
-    paths = [path for path, leaf in kernels if path[-1].key == "kernel" and leaf.ndim == 2]  # noqa: PLR2004
+    paths = [path for path, leaf in kernels if path[-1].key == "kernel" and leaf.ndim == axes]
     return ["/".join(entry.key for entry in path[:-1]) for path in paths]
 
 

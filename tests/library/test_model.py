@@ -9,8 +9,10 @@ import numpy as np
 import pytest
 
 from mnist_fp8 import float8, te_api
-from mnist_fp8.config import Precision
-from mnist_fp8.model import LOGITS, Net
+from mnist_fp8.config import Precision, RunKind
+from mnist_fp8.model import LOGITS, Net, convolve_images, max_pool
+from mnist_fp8.oracles import Product
+from mnist_fp8.tolerances import product_tolerance
 
 IMAGES = np.random.default_rng(3).random((2, 28, 28, 1), np.float32)
 
@@ -74,13 +76,87 @@ def test_sizes_of_dense_layers_are_multiples_of_32(precision: Precision) -> None
 
 
 def test_convolutions_compute_in_bf16() -> None:
-    jaxpr = jax.make_jaxpr(Net(Precision.FLAX_BF16).apply)(described(Precision.FLAX_BF16), IMAGES)
-    operands = [
-        [str(variable.aval.dtype) for variable in eqn.invars]
-        for eqn in jaxpr.eqns
-        if eqn.primitive.name == "conv_general_dilated"
-    ]
-    assert operands == [["bfloat16", "bfloat16"]] * 2
+    found = {}
+
+    def note(apply: Any, args: Any, kwargs: Any, context: nn.module.InterceptorContext) -> Any:
+        result = apply(*args, **kwargs)
+        if isinstance(context.module, nn.Conv):
+            found[context.module.name] = [str(array.dtype) for array in (*args, result)]
+        return result
+
+    with nn.intercept_methods(note):
+        jax.eval_shape(Net(Precision.FLAX_BF16).apply, described(Precision.FLAX_BF16), IMAGES)
+    assert found == {"conv1": ["bfloat16"] * 2, "conv2": ["bfloat16"] * 2}
+
+
+def normal(seed: int, shape: tuple[int, ...]) -> jax.Array:
+    """Numbers in BF16, of which some are equal."""
+    return jax.random.normal(jax.random.key(seed), shape, jnp.bfloat16)
+
+
+def with_gradients(function: Any, *arguments: Any, of: Any = lambda x: x) -> list[Any]:
+    """A function's result and gradients, for an output gradient that is the same for functions of one shape.
+
+    Args:
+        function: what is differentiated.
+        arguments: its arguments, whose dtype is the output gradient's too.
+        of: what is done to arguments and output gradient first.
+    """
+    result, pull_back = jax.vjp(function, *map(of, arguments))
+    return [result, *pull_back(of(normal(0, result.shape).astype(result.dtype)))]
+
+
+TIES = {
+    "random": normal(1, (3, 28, 28, 64)),
+    "many ties": jnp.round(normal(2, (3, 28, 28, 64))),
+    "all equal": jnp.ones((2, 4, 6, 3), jnp.bfloat16),
+    "zeros of both signs": jnp.where(normal(3, (2, 4, 6, 3)) > 0, 0.0, -0.0).astype(jnp.bfloat16),
+    "infinite": jnp.where(normal(4, (2, 4, 6, 3)) > 0, jnp.inf, -jnp.inf).astype(jnp.bfloat16),
+}
+
+
+@pytest.mark.parametrize("numbers", TIES)
+def test_max_pool_is_that_of_flax_to_the_bit_and_so_is_its_gradient_where_numbers_are_equal(numbers: str) -> None:
+    for found, expected in zip(
+        with_gradients(max_pool, TIES[numbers]),
+        with_gradients(lambda x: nn.max_pool(x, (2, 2), (2, 2)), TIES[numbers]),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_relu_may_follow_the_pooling() -> None:
+    """Also for gradients: there is none where the largest is below zero, and above it the first largest is the same."""
+    x = TIES["many ties"]
+    for found, expected in zip(
+        with_gradients(lambda x: nn.relu(max_pool(x)), x),
+        with_gradients(lambda x: nn.max_pool(nn.relu(x), (2, 2), (2, 2)), x),
+        strict=True,
+    ):
+        np.testing.assert_array_equal(found, expected)
+
+
+def test_max_pool_hands_on_what_is_no_number() -> None:
+    assert np.isnan(max_pool(TIES["random"].at[0, 1, 1, 0].set(jnp.nan))[0, 0, 0, 0])
+
+
+def convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:
+    """JAX's own, as in Flax's layer."""
+    return jax.lax.conv_general_dilated(images, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def test_first_convolution_and_its_gradients_are_those_of_jax_within_rounding() -> None:
+    """Against sums in float64; the sums of the absolute values are the convolution of these."""
+    arguments = normal(1, (4, 28, 28, 1)), normal(2, (3, 3, 1, 32))
+    found = with_gradients(convolve_images, *arguments)
+    with jax.enable_x64(True):  # noqa: FBT003 - its name says what it is
+        exact = [array.astype(jnp.float64) for array in arguments]
+        values, magnitudes = with_gradients(convolution, *exact), with_gradients(convolution, *exact, of=jnp.abs)
+    for actual, value, magnitude, terms in zip(found, values, magnitudes, (9, 9 * 32, 4 * 28 * 28), strict=True):
+        assert (actual.dtype, value.dtype) == (jnp.bfloat16, jnp.float64)
+        product = Product(np.asarray(value), np.asarray(magnitude), terms)
+        error = np.abs(np.asarray(actual, np.float64) - product.value)
+        assert np.all(error <= product_tolerance(product, "bfloat16", RunKind.HOST))
 
 
 @pytest.mark.parametrize("train", [True, False], ids=["training", "evaluation"])
