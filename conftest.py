@@ -18,7 +18,7 @@ from _pytest.mark.expression import Expression
 from hypothesis import Phase, settings
 
 if TYPE_CHECKING:
-    from mnist_fp8.config import RunKind
+    from mnist_fp8.core.run_kind import RunKind
 
 CLAIMS = Path(__file__).parent / "tests" / "claims"
 CPU_DEVICES = 2
@@ -41,21 +41,23 @@ def pytest_configure(config: pytest.Config) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)
     if config.option.collectonly:
         return  # collecting touches no device and loads no Transformer Engine
-    from mnist_fp8 import config as settings_  # noqa: PLC0415
-    from mnist_fp8 import program_cache, te_api  # noqa: PLC0415
+    from mnist_fp8 import te  # noqa: PLC0415
+    from mnist_fp8.core.errors import ConfigError, TeUnavailableError  # noqa: PLC0415
+    from mnist_fp8.core.run_kind import RunKind  # noqa: PLC0415
+    from mnist_fp8.programs import cache  # noqa: PLC0415
 
     _put_own_gpu_first(getattr(config, "workerinput", {}))
     _divide_cpu()
-    program_cache.keep_programs(is_worker=hasattr(config, "workerinput"))
+    cache.keep_programs(is_worker=hasattr(config, "workerinput"))
 
     try:
-        kind = te_api.engine().kind
-    except te_api.TeUnavailableError as error:
+        kind = te.engine().kind
+    except TeUnavailableError as error:
         raise pytest.UsageError(f"nothing can be verified: {_explain(error)}") from error
-    except settings_.ConfigError as error:
+    except ConfigError as error:
         raise pytest.UsageError(f"nothing can be verified: {error}") from error
-    if selects_gpu(config.option.markexpr) and kind is not settings_.RunKind.KERNEL:
-        found = te_api.why_no_gpu() or "a GPU, but MNIST_FP8_TE=host"
+    if selects_gpu(config.option.markexpr) and kind is not RunKind.KERNEL:
+        found = te.why_no_gpu() or "a GPU, but MNIST_FP8_TE=host"
         raise pytest.UsageError(f"-m gpu needs a kernel run: a GPU and TE's CUDA extension; found {found}")
     config.option.timeout_method = config.option.timeout_method or guard_method(kind)
 
@@ -71,9 +73,9 @@ def guard_method(kind: "RunKind") -> str:
 
 def _explain(error: Exception) -> str:
     """Why TE cannot run, and which piece of the installation does not fit, in one line."""
-    from mnist_fp8 import doctor  # noqa: PLC0415
+    from mnist_fp8.machine import checks  # noqa: PLC0415
 
-    said = (" ".join(str(error).split()), doctor.first_problem())
+    said = (" ".join(str(error).split()), checks.first_problem())
     return f"{'; '.join(filter(None, said))} (mnist-fp8 doctor says more)"
 
 
@@ -83,11 +85,12 @@ def _explain(error: Exception) -> str:
 @pytest.hookimpl(optionalhook=True)
 def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - pytest-xdist's, which need not be installed
     """Tell a worker how many GPUs there are: asking CUDA would fix their order before it has chosen its own."""
-    from mnist_fp8 import machine, te_api  # noqa: PLC0415
-    from mnist_fp8.config import RunKind  # noqa: PLC0415
+    from mnist_fp8 import te  # noqa: PLC0415
+    from mnist_fp8.core.run_kind import RunKind  # noqa: PLC0415
+    from mnist_fp8.machine import driver  # noqa: PLC0415
 
-    if te_api.engine().kind is RunKind.KERNEL:
-        node.workerinput["gpus"] = len(machine.find_driver().gpus)
+    if te.engine().kind is RunKind.KERNEL:
+        node.workerinput["gpus"] = len(driver.find_driver().gpus)
 
 
 def _put_own_gpu_first(workerinput: Mapping[str, Any]) -> None:
@@ -146,9 +149,9 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _kind_of_run() -> str:
-    from mnist_fp8 import te_api  # noqa: PLC0415
+    from mnist_fp8 import te  # noqa: PLC0415
 
-    return te_api.engine().kind.value
+    return te.engine().kind.value
 
 
 def _expect(claims: dict[pytest.Item, str], *, run: str, whole: bool) -> None:
@@ -159,7 +162,7 @@ def _expect(claims: dict[pytest.Item, str], *, run: str, whole: bool) -> None:
         run: the kind of run; empty where nothing is run.
         whole: whether those are all there are; an entry that fits none of them is wrong then.
     """
-    from mnist_fp8 import te_api  # noqa: PLC0415
+    from mnist_fp8 import te  # noqa: PLC0415
     from support import expectations  # noqa: PLC0415
 
     try:
@@ -170,7 +173,7 @@ def _expect(claims: dict[pytest.Item, str], *, run: str, whole: bool) -> None:
     if stray:
         raise pytest.UsageError(f"{expectations.FILE}: these patterns fit no test: {', '.join(stray)}")
     for item, name in claims.items():
-        for mark in expectations.marks_for(name, te_api.version(), run, known):
+        for mark in expectations.marks_for(name, te.version(), run, known):
             item.add_marker(mark)
 
 
@@ -178,10 +181,10 @@ def _expect(claims: dict[pytest.Item, str], *, run: str, whole: bool) -> None:
 
 
 def _unmet_gpu() -> str | None:
-    from mnist_fp8 import te_api  # noqa: PLC0415
-    from mnist_fp8.config import RunKind  # noqa: PLC0415
+    from mnist_fp8 import te  # noqa: PLC0415
+    from mnist_fp8.core.run_kind import RunKind  # noqa: PLC0415
 
-    kind = te_api.engine().kind
+    kind = te.engine().kind
     return None if kind is RunKind.KERNEL else f"needs a kernel run on a GPU; found a {kind.value} run"
 
 
@@ -197,36 +200,35 @@ def _unmet_devices(count: int) -> str | None:
 
 
 def _unmet_profiler() -> str | None:
-    from mnist_fp8 import kernel_trace  # noqa: PLC0415
+    from mnist_fp8.programs import kernels  # noqa: PLC0415
 
-    reason = kernel_trace.why_no_trace()
+    reason = kernels.why_no_trace()
     return f"needs a trace of the kernels that run; found: {reason}" if reason else None
 
 
 def _unmet_xla_sums_in_float32() -> str | None:
-    from mnist_fp8 import te_api, xla_products  # noqa: PLC0415
-    from mnist_fp8.config import RunKind  # noqa: PLC0415
+    from mnist_fp8 import te  # noqa: PLC0415
+    from mnist_fp8.core.run_kind import RunKind  # noqa: PLC0415
+    from mnist_fp8.te import xla_products  # noqa: PLC0415
 
-    if te_api.engine().kind is RunKind.KERNEL:
+    if te.engine().kind is RunKind.KERNEL:
         return None  # what multiplies there is TE's
     found = xla_products.sums()
     return None if found.are_float32 else f"needs an XLA that sums BF16 products in float32; found them {found}"
 
 
 def _unmet_recipe(name: str) -> str | None:
-    from mnist_fp8 import te_api  # noqa: PLC0415
-    from mnist_fp8.config import RecipeConfig  # noqa: PLC0415
+    from mnist_fp8 import te  # noqa: PLC0415
+    from mnist_fp8.core.modes import RecipeConfig  # noqa: PLC0415
 
-    support = te_api.support(te_api.make_recipe(RecipeConfig(name)))
+    support = te.support(te.make_recipe(RecipeConfig(name)))
     return None if support.ok else f"needs recipe {name}; found: {support.reason}"
 
 
 def _unmet_te_name(name: str) -> str | None:
-    from mnist_fp8 import te_api  # noqa: PLC0415
+    from mnist_fp8 import te  # noqa: PLC0415
 
-    return (
-        None if te_api.has_name(name) else f"needs {name} in transformer_engine.jax; found none in {te_api.version()}"
-    )
+    return None if te.has_name(name) else f"needs {name} in transformer_engine.jax; found none in {te.version()}"
 
 
 NEEDS: dict[str, Callable[..., str | None]] = {
@@ -254,10 +256,10 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
 
 def _describe_recipes() -> dict[str, str]:
     """Which recipes this machine supports. A TE that cannot even say so is for the claims to judge, not the header."""
-    from mnist_fp8 import te_api  # noqa: PLC0415
+    from mnist_fp8 import te  # noqa: PLC0415
 
     try:
-        recipes = te_api.support_by_recipe()
+        recipes = te.support_by_recipe()
     except Exception as error:  # noqa: BLE001 - whatever a broken TE raises
         return {"recipes": f"Transformer Engine cannot be asked: {type(error).__name__}: {error}"}
     return {
@@ -270,9 +272,9 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
     """Name the subject: what runs, in which kind of run, with which versions."""
     if config.option.collectonly:
         return []
-    from mnist_fp8 import environment  # noqa: PLC0415
+    from mnist_fp8.te import provenance  # noqa: PLC0415
 
-    facts = environment.describe() | _describe_recipes()
+    facts = provenance.describe() | _describe_recipes()
     return [f"{name}: {value}" for name, value in facts.items()]
 
 
@@ -286,11 +288,11 @@ def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
 
 def pytest_terminal_summary(terminalreporter: Any) -> None:  # noqa: ANN401 - pytest's reporter has no public type
     """Say what this run did not verify."""
-    from mnist_fp8 import te_api  # noqa: PLC0415
+    from mnist_fp8 import te  # noqa: PLC0415
 
     if terminalreporter.config.option.collectonly:
         return
     skipped = len(terminalreporter.stats.get("skipped", []))
     if skipped:
         terminalreporter.write_line(f"{skipped} tests were NOT VERIFIED; the reasons are above", yellow=True)
-    terminalreporter.write_line(te_api.engine().kind.description)
+    terminalreporter.write_line(te.engine().kind.description)

@@ -2,6 +2,6 @@
 
 import sys
 
-from mnist_fp8.cli import main
+from mnist_fp8.cli.main import main
 
 sys.exit(main())

@@ -19,13 +19,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_fp8 import float8, te_api
-from mnist_fp8.config import RecipeConfig
-from mnist_fp8.measurements import Failure, Text
+from mnist_fp8 import te
+from mnist_fp8.core.errors import TeUnavailableError
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.programs import jaxprs
+from mnist_fp8.record.entries import Failure, Text
 
-_DELAYED, _CURRENT = (te_api.Autocast(RecipeConfig(name)) for name in ("DelayedScaling", "Float8CurrentScaling"))
-_BF16 = te_api.Autocast()
-_SHORT = te_api.Autocast(RecipeConfig(amax_history_len=4))
+_DELAYED, _CURRENT = (te.Autocast(RecipeConfig(name)) for name in ("DelayedScaling", "Float8CurrentScaling"))
+_BF16 = te.Autocast()
+_SHORT = te.Autocast(RecipeConfig(amax_history_len=4))
 
 
 def names() -> tuple[str, ...]:
@@ -47,7 +49,7 @@ def all_facts() -> dict[str, str]:
     Raises:
         TeUnavailableError: there is nothing to measure.
     """
-    te_api.engine()
+    te.engine()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         found = {name: fact(name) for name in _FACTS}
@@ -58,7 +60,7 @@ def all_facts() -> dict[str, str]:
 
 
 def _parameters(name: str) -> str:
-    function = getattr(te_api.engine().module, name, None)
+    function = getattr(te.engine().module, name, None)
     return f"{name}({', '.join(inspect.signature(function).parameters)})" if function else "none"
 
 
@@ -67,17 +69,17 @@ def _fields(cls: Any) -> str:  # noqa: ANN401
 
 
 def _public_names() -> str:
-    module = te_api.engine().module
+    module = te.engine().module
     return ", ".join(sorted(getattr(module, "__all__", [])))
 
 
 def _defaults(recipe: str) -> str:
-    parameters = inspect.signature(getattr(te_api.engine().recipes, recipe)).parameters.values()
+    parameters = inspect.signature(getattr(te.engine().recipes, recipe)).parameters.values()
     return ", ".join(f"{p.name}={p.default}" for p in parameters if not p.name.startswith("_"))
 
 
 def _supported() -> str:
-    return ", ".join(name for name, support in te_api.support_by_recipe().items() if support.ok)
+    return ", ".join(name for name, support in te.support_by_recipe().items() if support.ok)
 
 
 # --- variables -----------------------------------------------------------------------------------------------------
@@ -86,36 +88,36 @@ def _supported() -> str:
 @functools.cache
 def _boxed_variables() -> Any:  # noqa: ANN401
     with _SHORT():
-        return te_api.dense_general(features=16).init(jax.random.key(0), jnp.ones((16, 32), jnp.bfloat16))
+        return te.dense_general(features=16).init(jax.random.key(0), jnp.ones((16, 32), jnp.bfloat16))
 
 
 def _leaves() -> str:
-    metadata = te_api.unbox(_boxed_variables())[te_api.metadata_collection()]
+    metadata = te.unbox(_boxed_variables())[te.metadata_collection()]
     return ", ".join(f"{name}{list(leaf.shape)}" for name, leaf in sorted(metadata.items()))
 
 
 def _raw_layer(**fields: Any) -> tuple[jax.Array, Mapping[str, Any]]:  # noqa: ANN401
     """A dense layer as TE's users write it: its output and its parameters, as shapes and dtypes."""
-    layer = te_api.engine().module.flax.DenseGeneral(features=16, **fields)
+    layer = te.engine().module.flax.DenseGeneral(features=16, **fields)
     x = jax.ShapeDtypeStruct((16, 4, 8), jnp.bfloat16)
     y, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), x)
-    return y, te_api.unbox(variables)["params"]
+    return y, te.unbox(variables)["params"]
 
 
 @functools.cache
 def _stored(amaxes: tuple[float, ...]) -> list[tuple[float, list[float]]]:
     """Scale and history of ``x`` after each of some steps, with a history of four."""
-    layer = te_api.dense_general(features=16, use_bias=False)
-    variables = te_api.unbox(_boxed_variables())
+    layer = te.dense_general(features=16, use_bias=False)
+    variables = te.unbox(_boxed_variables())
     del variables["params"]["bias"]
-    name, stored = te_api.metadata_collection(), []
+    name, stored = te.metadata_collection(), []
     with _SHORT():
         for amax in amaxes:
             x = jnp.full((16, 32), amax, jnp.bfloat16)
             grads = jax.grad(lambda variables, x: jnp.sum(layer.apply(variables, x).astype(jnp.float32)))(variables, x)
             variables = {**variables, name: grads[name]}
             leaves = grads[name]
-            scale, history = leaves[te_api.scale_leaf("x")], leaves[te_api.history_leaf("x")]
+            scale, history = leaves[te.scale_leaf("x")], leaves[te.history_leaf("x")]
             stored.append((float(scale[0]), [float(entry) for entry in history]))
     return stored
 
@@ -130,12 +132,12 @@ def _tensors(shape: tuple[int, int, int] = (64, 128, 32)) -> tuple[np.ndarray, .
     return tuple(drawn.normal(0, 1, size).astype(np.float32) for size in sizes)
 
 
-def _passes(mode: te_api.Autocast, x: Any, kernel: Any, grad: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401
+def _passes(mode: te.Autocast, x: Any, kernel: Any, grad: Any) -> tuple[Any, Any, Any]:  # noqa: ANN401
     """Output and gradients of ``x`` and ``kernel``: the second step, so that delayed scaling has a scale."""
-    layer = te_api.dense_general(features=kernel.shape[-1], use_bias=False)
+    layer = te.dense_general(features=kernel.shape[-1], use_bias=False)
     x, grad = jnp.asarray(x, jnp.bfloat16), jnp.asarray(grad, jnp.bfloat16)
     with mode():
-        variables = te_api.unbox(layer.init(jax.random.key(0), x)) | {"params": {"kernel": jnp.asarray(kernel)}}
+        variables = te.unbox(layer.init(jax.random.key(0), x)) | {"params": {"kernel": jnp.asarray(kernel)}}
         for _ in range(2):
             y, pull_back = jax.vjp(layer.apply, variables, x)
             grads, dx = pull_back(grad)
@@ -143,7 +145,7 @@ def _passes(mode: te_api.Autocast, x: Any, kernel: Any, grad: Any) -> tuple[Any,
     return y, dx, grads["params"]["kernel"]
 
 
-def _errors(mode: te_api.Autocast) -> str:
+def _errors(mode: te.Autocast) -> str:
     """Relative norm of the error of output, input gradient and kernel gradient, against float64."""
     x, kernel, grad = (np.asarray(jnp.asarray(t, jnp.bfloat16), np.float64) for t in _tensors())
     exact = x @ kernel, grad @ kernel.T, x.T @ grad
@@ -158,11 +160,11 @@ class _Mlp(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         for features in (64, 32):
-            x = nn.relu(te_api.dense_general(features=features)(x))
-        return te_api.dense_general(features=16)(x)
+            x = nn.relu(te.dense_general(features=features)(x))
+        return te.dense_general(features=16)(x)
 
 
-def _last_loss(mode: te_api.Autocast, steps: int = 60) -> str:
+def _last_loss(mode: te.Autocast, steps: int = 60) -> str:
     """Loss of a small network after some steps of plain gradient descent."""
     drawn = np.random.default_rng(1)
     x = jnp.asarray(drawn.normal(0, 1, (64, 64)), jnp.bfloat16)
@@ -181,7 +183,7 @@ def _last_loss(mode: te_api.Autocast, steps: int = 60) -> str:
         return {**grads, "params": params}, value
 
     with mode():
-        variables = te_api.unbox(model.init(jax.random.key(0), x))
+        variables = te.unbox(model.init(jax.random.key(0), x))
     for _ in range(steps):
         variables, value = step(variables)
     return f"{float(value):.5f}"
@@ -197,13 +199,13 @@ def _zeros() -> str:
 
 
 @functools.cache
-def _gradient_program(mode: te_api.Autocast) -> Any:  # noqa: ANN401
+def _gradient_program(mode: te.Autocast) -> Any:  # noqa: ANN401
     x, kernel, grad = (jnp.asarray(tensor, jnp.bfloat16) for tensor in _tensors((16, 32, 16)))
     return jax.make_jaxpr(lambda x, kernel, grad: _passes(mode, x, kernel.astype(jnp.float32), grad))(x, kernel, grad)
 
 
 def _operands() -> str:
-    found = {f"{gemm.lhs} x {gemm.rhs} ({gemm.primitive})" for gemm in float8.gemms(_gradient_program(_DELAYED))}
+    found = {f"{gemm.lhs} x {gemm.rhs} ({gemm.primitive})" for gemm in jaxprs.gemms(_gradient_program(_DELAYED))}
     return ", ".join(sorted(found))
 
 
@@ -215,41 +217,41 @@ def _precisions() -> str:
 
 
 def _name_of_autocast() -> str:
-    return "autocast" if te_api.has_name("autocast") else "fp8_autocast"
+    return "autocast" if te.has_name("autocast") else "fp8_autocast"
 
 
 def _axes_without_mesh_resource() -> str:
-    layer = te_api.engine().module.flax.DenseGeneral(features=16, kernel_axes=("a", "b"))
-    with te_api.raw_autocast(_name_of_autocast(), enabled=False):
+    layer = te.engine().module.flax.DenseGeneral(features=16, kernel_axes=("a", "b"))
+    with te.raw_autocast(_name_of_autocast(), enabled=False):
         layer.init(jax.random.key(0), jnp.ones((16, 32), jnp.bfloat16))
     return "works"
 
 
 def _float8_after_inner_autocast() -> str:
     """Whether an autocast goes on after another one inside it has ended."""
-    layer, x = te_api.dense_general(features=16), jnp.ones((16, 32), jnp.bfloat16)
+    layer, x = te.dense_general(features=16), jnp.ones((16, 32), jnp.bfloat16)
     with _DELAYED():
-        variables = te_api.unbox(layer.init(jax.random.key(0), x))
+        variables = te.unbox(layer.init(jax.random.key(0), x))
         with _BF16():
             pass
         program = jax.make_jaxpr(lambda x: layer.apply(variables, x))(x)
-    return "goes on" if float8.quantized_dtypes(program) else "has ended"
+    return "goes on" if jaxprs.quantized_dtypes(program) else "has ended"
 
 
 def _second_recipe() -> str:
     """Whether a recipe is that of its own autocast, where another was traced before it."""
-    layer, x = te_api.dense_general(features=16, use_bias=False), jnp.full((16, 32), 2, jnp.bfloat16)
+    layer, x = te.dense_general(features=16, use_bias=False), jnp.full((16, 32), 2, jnp.bfloat16)
     scales = []
     for margin in (0, 3, 3):
-        recipe = te_api.make_recipe(RecipeConfig(margin=margin))
+        recipe = te.make_recipe(RecipeConfig(margin=margin))
         with contextlib.ExitStack() as stack:
-            stack.enter_context(te_api.raw_autocast(_name_of_autocast(), True, recipe, te_api.mesh_resource()))  # noqa: FBT003
-            variables = te_api.unbox(layer.init(jax.random.key(0), x))
-            name = te_api.metadata_collection()
+            stack.enter_context(te.raw_autocast(_name_of_autocast(), True, recipe, te.mesh_resource()))  # noqa: FBT003
+            variables = te.unbox(layer.init(jax.random.key(0), x))
+            name = te.metadata_collection()
             for _ in range(2):
                 grads = jax.grad(lambda variables: jnp.sum(layer.apply(variables, x).astype(jnp.float32)))(variables)
                 variables = {**variables, name: grads[name]}
-        scales.append(float(variables[name][te_api.scale_leaf("x")][0]))
+        scales.append(float(variables[name][te.scale_leaf("x")][0]))
     return "its own" if scales[0] == 8 * scales[1] else "the first one's"
 
 
@@ -257,9 +259,9 @@ _FACTS: dict[str, Callable[[], object]] = {
     "public names": _public_names,
     "autocast": lambda: _parameters(_name_of_autocast()),
     "fp8_autocast": lambda: _parameters("fp8_autocast"),
-    "DenseGeneral": lambda: _fields(te_api.engine().module.flax.DenseGeneral),
-    "MeshResource": lambda: _fields(te_api.engine().module.MeshResource),
-    "recipes": lambda: ", ".join(te_api.recipe_names()),
+    "DenseGeneral": lambda: _fields(te.engine().module.flax.DenseGeneral),
+    "MeshResource": lambda: _fields(te.engine().module.MeshResource),
+    "recipes": lambda: ", ".join(te.recipe_names()),
     "recipes that run here": _supported,
     "options of DelayedScaling": lambda: _defaults("DelayedScaling"),
     "collections after init": lambda: ", ".join(sorted(_boxed_variables())),
@@ -282,42 +284,15 @@ _FACTS: dict[str, Callable[[], object]] = {
     "axes without a mesh resource": _axes_without_mesh_resource,
     "autocast after one inside it": _float8_after_inner_autocast,
     "recipe in force": _second_recipe,
-    "sees jax.set_mesh": lambda: hasattr(te_api.engine().module.sharding, "is_mesh_available"),
+    "sees jax.set_mesh": lambda: hasattr(te.engine().module.sharding, "is_mesh_available"),
 }
-
-
-def smoke() -> None:
-    """Train a small dense layer for one step in FP8; what a JAX has to be good for.
-
-    Old releases multiply what they have quantized in BF16 and leave it to XLA, so the products' operands do not count.
-
-    Raises:
-        AssertionError: nothing was quantized, or the numbers are not finite.
-    """
-    mode = _DELAYED
-    layer = te_api.dense_general(features=32)
-    x = jnp.ones((16, 32), jnp.bfloat16)
-
-    def loss(variables: te_api.Variables) -> jax.Array:
-        with mode():
-            return layer.apply(variables, x).astype(jnp.float32).sum()
-
-    with mode():
-        variables = te_api.unbox(layer.init(jax.random.key(0), x))
-    step = jax.value_and_grad(loss)
-    found = float8.quantized_dtypes(jax.make_jaxpr(step)(variables))
-    if not found >= {"float8_e4m3fn", "float8_e5m2"}:
-        raise AssertionError(f"not quantized to float8, forward and backward: found {sorted(found)}")
-    leaves = jax.tree.leaves(jax.jit(step)(variables))
-    if not all(jnp.isfinite(leaf).all() for leaf in leaves):
-        raise AssertionError("loss or gradients are not finite")
 
 
 def main() -> None:
     """Print all facts as one JSON object."""
     try:
         facts = all_facts()
-    except te_api.TeUnavailableError as error:
+    except TeUnavailableError as error:
         sys.exit(f"nothing can be measured: {error}")
     json.dump(facts, sys.stdout, indent=2)
     sys.stdout.write("\n")

@@ -8,9 +8,9 @@ where the oracle is named; entries of two releases are compared to find what cha
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
-from mnist_fp8 import program_cache
 from mnist_fp8.measure import behaviour, costs, metadata, numerics, programs, training, variables
-from mnist_fp8.measurements import Failure, Text, Value, covers
+from mnist_fp8.programs import cache
+from mnist_fp8.record.entries import Failure, Text, Value, covers
 
 Probe = Callable[[], Mapping[str, Value]]
 
@@ -30,7 +30,7 @@ def measure(only: Sequence[str] = ()) -> dict[str, Value]:
         entries |= costs.of_import()
         for prefix, probe in costs.probes().items():  # first: what they compile must not come from a cache
             entries |= _guarded(prefix, probe) if _may_hold(prefix, only) else {}
-        program_cache.keep_programs()
+        cache.keep_programs()
         for module in (variables, programs, numerics, metadata, behaviour, training):
             for prefix, probe in module.probes().items():
                 entries |= _guarded(prefix, probe) if _may_hold(prefix, only) else {}

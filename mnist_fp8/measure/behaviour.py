@@ -3,9 +3,9 @@
 import functools
 from collections.abc import Callable, Mapping
 
-from mnist_fp8 import facts, te_api
-from mnist_fp8.config import RecipeConfig
-from mnist_fp8.measurements import Text, Value
+from mnist_fp8 import facts, te
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.record.entries import Text, Value
 
 _COVERED = (
     *("public names", "autocast", "fp8_autocast", "DenseGeneral", "MeshResource", "recipes", "recipes that run here"),
@@ -32,7 +32,7 @@ def _fact(name: str) -> dict[str, Value]:
 def _former_autocast() -> dict[str, Value]:
     """Whether ``fp8_autocast`` is still there; if it is to go, it raises a warning."""
     key = "behaviour/contexts/fp8_autocast"
-    if not te_api.has_name("fp8_autocast"):
+    if not te.has_name("fp8_autocast"):
         return {key: Text("none")}
-    with te_api.former_autocast(te_api.make_recipe(RecipeConfig())):
+    with te.former_autocast(te.make_recipe(RecipeConfig())):
         return {key: Text("can be entered")}

@@ -8,22 +8,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_fp8 import te_api
-from mnist_fp8.config import RecipeConfig
-from mnist_fp8.layers import Step, dense_layer, dense_step, init
-from mnist_fp8.oracles import Array
+from mnist_fp8 import te
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.oracle.dense import Array
+from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, init
 
 BF16 = "BF16"
 
 
 @functools.cache
-def modes() -> dict[str, te_api.Autocast]:
+def modes() -> dict[str, te.Autocast]:
     """BF16, and each recipe that runs here, by name."""
-    recipes = [name for name, support in te_api.support_by_recipe().items() if support.ok]
-    return {BF16: te_api.Autocast(), **{name: te_api.Autocast(RecipeConfig(name)) for name in recipes}}
+    recipes = [name for name, support in te.support_by_recipe().items() if support.ok]
+    return {BF16: te.Autocast(), **{name: te.Autocast(RecipeConfig(name)) for name in recipes}}
 
 
-def step(mode: te_api.Autocast, tensors: Mapping[str, Array], *, steps: int = 2) -> tuple[Step, dict[str, Any]]:
+def step(mode: te.Autocast, tensors: Mapping[str, Array], *, steps: int = 2) -> tuple[Step, dict[str, Any]]:
     """Run a dense layer without bias on BF16 tensors ``x``, ``kernel`` and ``grad``.
 
     Args:
@@ -42,7 +42,7 @@ def step(mode: te_api.Autocast, tensors: Mapping[str, Array], *, steps: int = 2)
     return found, used
 
 
-def _layer_on(mode: te_api.Autocast, tensors: Mapping[str, Array]) -> tuple[Any, dict[str, Any], jax.Array, jax.Array]:
+def _layer_on(mode: te.Autocast, tensors: Mapping[str, Array]) -> tuple[Any, dict[str, Any], jax.Array, jax.Array]:
     """A layer without bias, its first variables with the given kernel, input and output gradient."""
     layer = dense_layer(features=tensors["kernel"].shape[1], use_bias=False)
     x, grad = (jnp.asarray(tensors[name], jnp.bfloat16) for name in ("x", "grad"))
@@ -63,7 +63,7 @@ def tensors(shape: tuple[int, int, int], seed: int = 0) -> dict[str, Array]:
     return {name: rounded(drawn.normal(0, 1, size)) for name, size in sizes.items()}
 
 
-def program(mode: te_api.Autocast, values: Mapping[str, Array], *, backward: bool) -> tuple[Any, tuple[Any, ...]]:
+def program(mode: te.Autocast, values: Mapping[str, Array], *, backward: bool) -> tuple[Any, tuple[Any, ...]]:
     """The jaxpr of a dense layer's forward pass, or of a whole step, and its arguments."""
     layer, variables, x, grad = _layer_on(mode, values)
 

@@ -8,9 +8,9 @@ from collections.abc import Callable, Mapping
 
 import jax
 
-from mnist_fp8 import te_api
+from mnist_fp8 import te
 from mnist_fp8.measure.common import modes, program, tensors
-from mnist_fp8.measurements import Cost, Value
+from mnist_fp8.record.entries import Cost, Value
 
 _SHAPE = (256, 512, 512)
 _COMPILED, _STEPS = 3, 30
@@ -25,7 +25,7 @@ def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
 def of_import() -> dict[str, Value]:
     """Time to import Transformer Engine, JAX being there already; once a process."""
     begin = time.perf_counter()
-    te_api.engine()
+    te.engine()
     return {"costs/process/import": Cost((time.perf_counter() - begin,), "s")}
 
 

@@ -6,11 +6,12 @@ from collections.abc import Callable, Mapping
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_fp8 import oracles, te_api
-from mnist_fp8.config import RecipeConfig
-from mnist_fp8.layers import dense_layer, dense_step, init, read_meta, with_amax
-from mnist_fp8.measurements import AGAINST_ORACLE, AGREES, Numbers, Text, Value
-from mnist_fp8.oracles import FORMATS, FP8_MAX, TENSORS, Meta
+from mnist_fp8 import te
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.oracle import dense
+from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, TENSORS, Meta
+from mnist_fp8.record.entries import AGAINST_ORACLE, AGREES, Numbers, Text, Value
+from mnist_fp8.te.dense_step import dense_layer, dense_step, init, read_meta, with_amax
 
 AMAXES = (1, 2, 4, 0.5, 0.5, 0.25, 8, 0, 0, 3, 3.75, 2**-10, 100, 7, 6, 5, 0, 0, 2**-5, 1.5)
 """Of the input, a step each; the kernel's and the output gradient's are the same in another order. BF16 has them."""
@@ -36,7 +37,7 @@ def _trajectory(name: str) -> dict[str, Value]:
     """Scales used and stored, and the newest amax stored, by step."""
     stored = _steps(RECIPES[name])
     labels = tuple(f"step {step}" for step in range(len(AMAXES)))
-    next_scale = te_api.metadata_dialect().stores_next_scale
+    next_scale = te.metadata_dialect().stores_next_scale
     entries: dict[str, Value] = {}
     for which in TENSORS:
         scales = [float(metas[which].scale) for metas in stored]
@@ -52,7 +53,7 @@ def _trajectory(name: str) -> dict[str, Value]:
 
 def _steps(recipe: RecipeConfig) -> list[dict[str, Meta]]:
     """Metadata after each step, by tensor."""
-    mode = te_api.Autocast(recipe)
+    mode = te.Autocast(recipe)
     layer = dense_layer(features=_SHAPES["kernel"][1], use_bias=False)
     variables = init(layer, mode, jnp.zeros(_SHAPES["x"], jnp.bfloat16))
     stored = []
@@ -61,7 +62,7 @@ def _steps(recipe: RecipeConfig) -> list[dict[str, Meta]]:
         x, grad = (jnp.asarray(tensors[which], jnp.bfloat16) for which in ("x", "grad"))
         variables["params"] = {"kernel": jnp.asarray(tensors["kernel"], jnp.float32)}
         found = dense_step(layer, mode, variables, x, grad)
-        variables = {**variables, te_api.metadata_collection(): found.metadata}
+        variables = {**variables, te.metadata_collection(): found.metadata}
         stored.append({which: read_meta(found.metadata, which) for which in TENSORS})
     return stored
 
@@ -70,11 +71,11 @@ def _against_oracle(name: str, which: str, used: list[float]) -> str:
     """Whether the oracle expects the same scales for the same amaxes; it keeps metadata as TE does since 2.3."""
     recipe = RECIPES[name]
     algo, margin = recipe.amax_compute_algo or "max", recipe.margin or 0
-    meta, expected = oracles.initial_meta(LENGTH), []
+    meta, expected = dense.initial_meta(LENGTH), []
     for step in range(len(AMAXES)):
         expected.append(float(meta.scale))
         fp8_max = FP8_MAX[FORMATS["HYBRID"][which]]
-        meta = oracles.next_meta(meta, _amaxes(step)[which], fp8_max=fp8_max, margin=margin, algo=algo)
+        meta = dense.next_meta(meta, _amaxes(step)[which], fp8_max=fp8_max, margin=margin, algo=algo)
     # A GPU may divide with an error of some units in the last place.
     wrong = [
         step for step, pair in enumerate(zip(used, expected, strict=True)) if not np.isclose(*pair, rtol=2**-20, atol=0)

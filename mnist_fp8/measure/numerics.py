@@ -5,12 +5,13 @@ from collections.abc import Callable, Mapping
 
 import numpy as np
 
-from mnist_fp8 import oracles, te_api
-from mnist_fp8.layers import Step
+from mnist_fp8 import te
 from mnist_fp8.measure.common import BF16, modes, rounded, step, tensors
-from mnist_fp8.measurements import DISTRIBUTION, IN_TOLERANCES, Numbers, Text, Value
-from mnist_fp8.oracles import Array, DensePasses
-from mnist_fp8.tolerances import product_tolerance
+from mnist_fp8.oracle import dense
+from mnist_fp8.oracle.dense import TENSORS, Array, DensePasses, Product
+from mnist_fp8.oracle.tolerances import product_tolerance
+from mnist_fp8.record.entries import DISTRIBUTION, IN_TOLERANCES, Numbers, Text, Value
+from mnist_fp8.te.dense_step import Step
 
 SHAPES = ((64, 128, 32), (16, 16, 16), (32, 512, 64), (256, 64, 128))
 RANGES: dict[str, Callable[[Array], Array]] = {
@@ -56,7 +57,7 @@ def _all_errors(name: str) -> dict[str, dict[str, float]]:
             values = {which: rounded(change(tensor)) for which, tensor in tensors(shape).items()}
             passes = _passes(step(modes()[name], values)[0])
             label = f"{'x'.join(map(str, shape))} {spread}"
-            exact = oracles.dense(**values)
+            exact = dense.dense(**values)
             predicted = _predicted(name, values)
             for what, attribute in PASSES.items():
                 value = getattr(exact, attribute).value
@@ -76,16 +77,16 @@ def _passes(found: Step) -> dict[str, Array]:
 def _predicted(name: str, values: Mapping[str, Array]) -> DensePasses | None:
     """What the oracle expects; nothing for a recipe that it does not know."""
     if name == BF16:
-        return oracles.dense(**values)
+        return dense.dense(**values)
     if name not in ("DelayedScaling", "Float8CurrentScaling"):
         return None
-    return oracles.fp8_dense(**values, scales=oracles.current_scales(values, "HYBRID"), fp8_format="HYBRID")
+    return dense.fp8_dense(**values, scales=dense.current_scales(values, "HYBRID"), fp8_format="HYBRID")
 
 
-def _in_tolerances(name: str, found: Array, expected: oracles.Product) -> float:
+def _in_tolerances(name: str, found: Array, expected: Product) -> float:
     """The largest difference of an element from the oracle, in units of what rounding explains."""
     fp8 = name != BF16
-    kind = te_api.engine().kind
+    kind = te.engine().kind
     tolerance = product_tolerance(expected, "bfloat16", kind, roundings=2 if fp8 else 1, fp8=fp8)
     with np.errstate(invalid="ignore", divide="ignore"):
         ratios = np.where(found == expected.value, 0.0, np.abs(found - expected.value) / tolerance)
@@ -95,7 +96,7 @@ def _in_tolerances(name: str, found: Array, expected: oracles.Product) -> float:
 def _distributions(name: str) -> dict[str, Value]:
     """How the relative errors of the elements are distributed: the share of each power of two."""
     values = tensors(SHAPES[2])
-    passes, exact = _passes(step(modes()[name], values)[0]), oracles.dense(**values)
+    passes, exact = _passes(step(modes()[name], values)[0]), dense.dense(**values)
     bounds = np.array([0, *(2.0**exponent for exponent in EDGES), np.inf])
     labels = tuple([f"2^{exponent}" for exponent in EDGES] + ["more"])
     entries: dict[str, Value] = {}
@@ -148,6 +149,6 @@ def _told(array: Array) -> str:
 
 
 def _scales(name: str, found: Step) -> list[str]:
-    if te_api.metadata_collection() not in found.grads or name == BF16:
+    if te.metadata_collection() not in found.grads or name == BF16:
         return []
-    return [f"scale of {which} {float(found.metadata[te_api.scale_leaf(which)][0]):.4g}" for which in oracles.TENSORS]
+    return [f"scale of {which} {float(found.metadata[te.scale_leaf(which)][0]):.4g}" for which in TENSORS]

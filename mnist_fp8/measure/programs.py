@@ -8,10 +8,11 @@ from collections.abc import Callable, Iterable, Mapping
 import jax
 import numpy as np
 
-from mnist_fp8 import float8, oracles
 from mnist_fp8.measure.common import BF16, modes, program, step, tensors
-from mnist_fp8.measurements import AGREES, OUTSIDE, Text, Value
-from mnist_fp8.oracles import Array
+from mnist_fp8.oracle import dense
+from mnist_fp8.oracle.dense import FORMATS, Array
+from mnist_fp8.programs import hlo, jaxprs
+from mnist_fp8.record.entries import AGREES, OUTSIDE, Text, Value
 
 _SHAPE = (64, 128, 32)
 
@@ -31,8 +32,8 @@ def _programs(name: str, subject: str) -> dict[str, Value]:
         function, arguments = program(mode, values, backward=backward)
         jaxpr = jax.make_jaxpr(function)(*arguments)
         found = {
-            "products": _counted(f"{gemm.lhs} x {gemm.rhs} ({gemm.primitive})" for gemm in float8.gemms(jaxpr)),
-            "quantized types": ", ".join(sorted(float8.quantized_dtypes(jaxpr))) or "none",
+            "products": _counted(f"{gemm.lhs} x {gemm.rhs} ({gemm.primitive})" for gemm in jaxprs.gemms(jaxpr)),
+            "quantized types": ", ".join(sorted(jaxprs.quantized_dtypes(jaxpr))) or "none",
             "compiled program": _compiled(jax.jit(function).lower(*arguments).compile().as_text() or ""),
         }
         entries |= {f"float8/{subject}/{direction}: {what}": Text(text) for what, text in found.items()}
@@ -44,10 +45,10 @@ def _counted(texts: Iterable[str]) -> str:
     return ", ".join(f"{count} x [{text}]" if count > 1 else text for text, count in sorted(counted.items())) or "none"
 
 
-def _compiled(hlo: str) -> str:
+def _compiled(text: str) -> str:
     """Custom calls of a compiled program and the quantized types in it."""
-    calls = _counted(float8.custom_calls(hlo).elements())
-    return f"custom calls: {calls}; types: {', '.join(float8.quantized_types(hlo)) or 'none'}"
+    calls = _counted(hlo.custom_calls(text).elements())
+    return f"custom calls: {calls}; types: {', '.join(hlo.quantized_types(text)) or 'none'}"
 
 
 def _bits(name: str) -> dict[str, Value]:
@@ -57,7 +58,7 @@ def _bits(name: str) -> dict[str, Value]:
     _, variables = step(mode, values)
     jaxpr = jax.make_jaxpr(function)(variables, *arguments)
     # TE's kernels leave a tensor of one element, whatever stands in it, where they are not asked for one.
-    found = [tensor for tensor in float8.quantized_tensors(jaxpr, variables, *arguments) if tensor.size > 1]
+    found = [tensor for tensor in jaxprs.quantized_tensors(jaxpr, variables, *arguments) if tensor.size > 1]
     expected = _expected(name, values)
     entries: dict[str, Value] = {}
     for number, tensor in enumerate(found, 1):
@@ -71,9 +72,9 @@ def _expected(name: str, values: Mapping[str, Array]) -> list[Array]:
     """The oracle's codes of the three tensors; none for a recipe that it does not know."""
     if name not in ("DelayedScaling", "Float8CurrentScaling"):
         return []
-    formats = oracles.FORMATS["HYBRID"]
+    formats = FORMATS["HYBRID"]
     return [
-        oracles.quantize(tensor, float(oracles.current_scale(tensor, formats[which])), formats[which])
+        dense.quantize(tensor, float(dense.current_scale(tensor, formats[which])), formats[which])
         for which, tensor in values.items()
     ]
 

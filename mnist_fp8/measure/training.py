@@ -8,9 +8,12 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mnist_fp8 import data, te_api, train
-from mnist_fp8.config import Precision, RecipeConfig, TrainConfig
-from mnist_fp8.measurements import Curves, Value
+from mnist_fp8 import te
+from mnist_fp8.core.modes import Precision, RecipeConfig
+from mnist_fp8.record.entries import Curves, Value
+from mnist_fp8.training import data, train
+from mnist_fp8.training.config import TrainConfig
+from mnist_fp8.training.data import Dataset
 
 MODES = {
     "Flax BF16": (Precision.FLAX_BF16, RecipeConfig()),
@@ -35,11 +38,11 @@ def _runs(name: str) -> bool:
     precision, recipe = MODES[name]
     if precision is not Precision.TE_FP8:
         return True
-    return recipe.name in te_api.recipe_names() and te_api.support(te_api.make_recipe(recipe)).ok
+    return recipe.name in te.recipe_names() and te.support(te.make_recipe(recipe)).ok
 
 
 @functools.cache
-def _data() -> tuple[data.Dataset, data.Dataset]:
+def _data() -> tuple[Dataset, Dataset]:
     return data.get_datasets(STEPS * BATCH, TEST_SIZE)
 
 

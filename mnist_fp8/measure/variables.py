@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from flax import serialization
 
-from mnist_fp8 import te_api
+from mnist_fp8 import te
 from mnist_fp8.measure.common import modes
-from mnist_fp8.measurements import RUNS, Text, Value
+from mnist_fp8.record.entries import RUNS, Text, Value
 
 
 def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
@@ -20,7 +20,7 @@ def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
 
 
 def _support() -> dict[str, Value]:
-    found = te_api.support_by_recipe().items()
+    found = te.support_by_recipe().items()
     return {
         f"recipes/{name}/support": Text(RUNS if support.ok else f"does not run here: {support.reason}")
         for name, support in found
@@ -32,7 +32,7 @@ def _tree(name: str) -> dict[str, Value]:
     mode = modes()[name]
     entries: dict[str, Value] = {}
     for layer, fields in (("dense", {}), ("dense over two axes", {"axis": (-2, -1)})):
-        module = te_api.engine().module.flax.DenseGeneral(features=16, **fields)
+        module = te.engine().module.flax.DenseGeneral(features=16, **fields)
         x = jnp.ones((16, 4, 8) if fields else (16, 32), jnp.bfloat16)
         rngs = {"params": jax.random.key(0), "sr_rng": jax.random.key(0)}
         with mode():

@@ -19,10 +19,14 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from mnist_fp8 import oracles, te_api, train
-from mnist_fp8.config import Precision, TrainConfig
-from mnist_fp8.layers import BF16, Step, dense_layer, dense_step
-from mnist_fp8.tolerances import BF16_NET, product_tolerance, rounding_tolerance
+from mnist_fp8 import te
+from mnist_fp8.core.modes import Precision
+from mnist_fp8.oracle import dense
+from mnist_fp8.oracle.tolerances import BF16_NET, product_tolerance, rounding_tolerance
+from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step
+from mnist_fp8.training import train
+from mnist_fp8.training.config import TrainConfig
+from mnist_fp8.training.train import TrainState
 from support.assertions import (
     assert_close,
     assert_close_norm,
@@ -52,7 +56,7 @@ def with_examples(test: Callable[..., None]) -> Callable[..., None]:
 @with_examples
 def test_dense_general_computes_output_and_every_gradient(case: DenseCase, seed: int) -> None:
     variables, x, grad = _inputs(case, seed)
-    stored = te_api.kernel_shape(case.contracted, case.features)
+    stored = te.kernel_shape(case.contracted, case.features)
     variables["params"]["kernel"] = variables["params"]["kernel"].reshape(stored)
     layer = dense_layer(features=case.features, axis=case.axis, use_bias=case.use_bias)
     step = dense_step(layer, BF16, variables, x, grad)
@@ -93,12 +97,12 @@ def _assert_step(
 ) -> None:
     """Compare with float64. The kernel is rounded to BF16 first: that is what computing in BF16 means."""
     __tracebackhide__ = True
-    kind = te_api.engine().kind
+    kind = te.engine().kind
     tolerance_of = functools.partial(product_tolerance, dtype="bfloat16", kind=kind)
     rows, inner = case.rows, int(np.prod(case.contracted))
     kernel = np.asarray(params["kernel"].astype(jnp.bfloat16), np.float64).reshape(inner, -1)
     flat_grad = np.asarray(grad, np.float64).reshape(rows, -1)
-    exact = oracles.dense(np.asarray(x, np.float64).reshape(rows, inner), kernel, flat_grad)
+    exact = dense.dense(np.asarray(x, np.float64).reshape(rows, inner), kernel, flat_grad)
     output, tolerance = exact.y.value, tolerance_of(exact.y)
     if case.use_bias:
         bias = np.asarray(params["bias"].astype(jnp.bfloat16), np.float64).reshape(1, -1)
@@ -124,8 +128,8 @@ def _assert_step(
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.contracted}-to-{case.features}")
 def test_parameters_have_the_names_shapes_and_dtypes_of_flax(case: DenseCase) -> None:
     x = jnp.zeros(case.batch + case.contracted, jnp.bfloat16)
-    te = dense_layer(features=case.features, axis=case.axis, use_bias=case.use_bias)
-    found = te_api.unbox(te.init(jax.random.key(0), x))
+    ours = dense_layer(features=case.features, axis=case.axis, use_bias=case.use_bias)
+    found = te.unbox(ours.init(jax.random.key(0), x))
     assert set(found) == {"params"}, f"collections={sorted(found)}, but should be params only"
     expected = {"kernel": (case.contracted + case.features, "float32")}
     if case.use_bias:
@@ -137,11 +141,11 @@ def test_initial_parameters_are_those_of_flax() -> None:
     """The kernel is lecun-normal: fan-in scaling, truncated at two standard deviations; the bias is zero."""
     x = jnp.zeros((1, 400), jnp.bfloat16)
     key = jax.random.key(3)
-    te = te_api.unbox(dense_layer(features=300).init(key, x))["params"]
+    ours = te.unbox(dense_layer(features=300).init(key, x))["params"]
     flax_params = nn.Dense(300).init(key, x)["params"]
-    assert_equal(where="initial kernel", actual=te["kernel"], expected=flax_params["kernel"])
-    assert_equal(where="initial bias", actual=te["bias"], expected=np.zeros(300))
-    kernel = np.asarray(te["kernel"], np.float64)
+    assert_equal(where="initial kernel", actual=ours["kernel"], expected=flax_params["kernel"])
+    assert_equal(where="initial bias", actual=ours["bias"], expected=np.zeros(300))
+    kernel = np.asarray(ours["kernel"], np.float64)
     # A truncated normal of standard deviation 1/sqrt(fan-in) whose truncation is at 2/0.8796 of that.
     deviation = kernel.std() * np.sqrt(400)
     assert 0.99 < deviation < 1.01, f"standard deviation times sqrt(fan-in)={deviation:.4f}, but should be 1"
@@ -153,7 +157,7 @@ def test_initial_parameters_are_those_of_flax() -> None:
 def test_initial_kernel_of_several_feature_axes_is_as_large_as_that_of_flax(features: tuple[int, ...]) -> None:
     """Its fan-in are the contracted axes, however the features are laid out."""
     x = jnp.zeros((1, 400), jnp.bfloat16)
-    kernel = te_api.unbox(dense_layer(features=features).init(jax.random.key(3), x))["params"]["kernel"]
+    kernel = te.unbox(dense_layer(features=features).init(jax.random.key(3), x))["params"]["kernel"]
     deviation = float(np.asarray(kernel, np.float64).std() * np.sqrt(400))
     assert 0.99 < deviation < 1.01, f"standard deviation times sqrt(fan-in)={deviation:.4f}, but should be 1"
 
@@ -184,20 +188,20 @@ def test_float32_input_is_computed_in_float32() -> None:
     x, kernel, grad = (drawn.normal(0, 1, shape).astype(np.float32) for shape in ((16, 32), (32, 16), (16, 16)))
     layer = dense_layer(features=16, use_bias=False)
     step = dense_step(layer, BF16, {"params": {"kernel": jnp.asarray(kernel)}}, jnp.asarray(x), jnp.asarray(grad))
-    exact = oracles.dense(x, kernel, grad)
+    exact = dense.dense(x, kernel, grad)
     for name, actual, expected in (
         ("output", step.y, exact.y),
         ("input gradient", step.dx, exact.dx),
         ("kernel gradient", step.grads["params"]["kernel"], exact.dkernel),
     ):
-        tolerance = product_tolerance(expected, "float32", te_api.engine().kind)
+        tolerance = product_tolerance(expected, "float32", te.engine().kind)
         assert_close(where=f"float32 {name}", actual=actual, expected=expected.value, tolerance=tolerance)
 
 
 # --- the whole network ---------------------------------------------------------------------------------------------
 
 
-def _networks() -> dict[str, tuple[train.TrainState, Any]]:
+def _networks() -> dict[str, tuple[TrainState, Any]]:
     precisions = {"Flax": Precision.FLAX_BF16, "TE": Precision.TE_BF16}
     return {name: train.create_train_state(TrainConfig(precision=p, batch_size=16)) for name, p in precisions.items()}
 

@@ -17,11 +17,16 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mnist_fp8 import oracles, te_api, train
-from mnist_fp8.config import Precision, RecipeConfig, RunKind, TrainConfig
-from mnist_fp8.layers import Step, dense_layer, dense_step, exact, variables_of
-from mnist_fp8.oracles import TENSORS, Array
-from mnist_fp8.tolerances import BF16_NET, PARTIAL_SUMS, product_tolerance
+from mnist_fp8 import te
+from mnist_fp8.core.modes import Precision, RecipeConfig
+from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.oracle import dense
+from mnist_fp8.oracle.dense import TENSORS, Array
+from mnist_fp8.oracle.tolerances import BF16_NET, PARTIAL_SUMS, product_tolerance
+from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, exact, variables_of
+from mnist_fp8.training import train
+from mnist_fp8.training.config import TrainConfig
+from mnist_fp8.training.train import Metadata, TrainState
 from support.assertions import assert_close, assert_close_norm, assert_trees_close_norm, assert_trees_equal
 from support.metadata import meta_of
 
@@ -57,13 +62,13 @@ def run_layer(recipe: str, mesh: Mesh | None) -> Step:
     layer = dense_layer(features=16)
     batch = jnp.asarray(x, jnp.bfloat16), jnp.asarray(grad, jnp.bfloat16)
     if mesh is None:
-        return dense_step(layer, te_api.Autocast(RECIPES[recipe]), variables, *batch)
+        return dense_step(layer, te.Autocast(RECIPES[recipe]), variables, *batch)
     axes = mesh.axis_names
     # TE asks for the mesh resource while it is compiled, so it has to be set around the call as well.
-    with te_api.mesh_context(mesh), te_api.Autocast(axes=axes)():
+    with te.mesh_context(mesh), te.Autocast(axes=axes)():
         divided = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(*axes)))
         variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
-        step = dense_step(layer, te_api.Autocast(RECIPES[recipe], axes), variables, *divided)
+        step = dense_step(layer, te.Autocast(RECIPES[recipe], axes), variables, *divided)
     assert len(step.y.sharding.device_set) == 2, "Control: the output should be divided over two devices"
     return step
 
@@ -75,7 +80,7 @@ def test_layer_on_two_devices_equals_one(recipe: str, axis: str) -> None:
     two, one = run_layer(recipe, mesh_of(axis)), run_layer(recipe, None)
     where = f"{recipe} over {axis}=2"
     outputs, expected = ({"y": step.y, "dx": step.dx} for step in (two, one))
-    if te_api.engine().kind is RunKind.HOST:
+    if te.engine().kind is RunKind.HOST:
         assert_trees_equal(where=where, actual=outputs, expected=expected)
     else:  # cuBLAS may choose another kernel for half of the rows
         assert_trees_close_norm(where=where, actual=outputs, expected=expected, tolerance=PARTIAL_SUMS)
@@ -103,21 +108,19 @@ def test_layer_on_two_devices_of_an_explicit_axis_equals_one(recipe: str) -> Non
 def test_mesh_resource_that_a_compiled_function_enters_itself_is_enough() -> None:
     """A layer of sizes of its own: the program of another test, which is compiled already, would not show it."""
     x, kernel, grad = exact((2 * HALF, 64), 1), exact((64, 48), 2), exact((2 * HALF, 48), 3)
-    mesh, mode = mesh_of("dp"), te_api.Autocast(RECIPES["delayed"], ("dp",))
+    mesh, mode = mesh_of("dp"), te.Autocast(RECIPES["delayed"], ("dp",))
     variables = variables_of(kernel, dict.fromkeys(TENSORS, meta_of(32)))
     layer = dense_layer(features=48, use_bias=False)
-    with te_api.mesh_context(mesh):
+    with te.mesh_context(mesh):
         batch = jnp.asarray(x, jnp.bfloat16), jnp.asarray(grad, jnp.bfloat16)
         divided = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("dp")))
         step = dense_step(layer, mode, jax.device_put(variables, NamedSharding(mesh, PartitionSpec())), *divided)
     expected = x @ kernel
-    tolerance = product_tolerance(oracles.dense(x, kernel, grad).y, "bfloat16", te_api.engine().kind, roundings=2)
+    tolerance = product_tolerance(dense.dense(x, kernel, grad).y, "bfloat16", te.engine().kind, roundings=2)
     assert_close(where="output", actual=step.y, expected=expected, tolerance=tolerance)
 
 
-def _gradients(
-    config: TrainConfig, state: train.TrainState, metadata: train.Metadata, images: Array
-) -> tuple[Any, dict[str, Any]]:
+def _gradients(config: TrainConfig, state: TrainState, metadata: Metadata, images: Array) -> tuple[Any, dict[str, Any]]:
     """Loss and gradients of a step as a configuration divides it, from a given state."""
     own, _ = train.create_train_state(config)
     # Without a place of their own, numbers go where the program needs them.
@@ -152,6 +155,6 @@ def test_network_on_two_devices_follows_one_step_by_step(precision: Precision) -
             at = f"{where}: {layer}"
             assert_close_norm(where=at, actual=kernels[0], expected=kernels[1], tolerance=BF16_NET)
         if precision is Precision.TE_FP8:
-            name = te_api.metadata_collection()
+            name = te.metadata_collection()
             assert_trees_close_norm(where=where, actual=grads_of_two[name], expected=grads[name], tolerance=BF16_NET)
         state, metadata = train.update_model(state, grads, metadata)

@@ -20,10 +20,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnist_fp8 import float8, te_api
-from mnist_fp8.layers import BF16, Step, dense_layer, dense_step, exact, fp8, init, variables_of
-from mnist_fp8.oracles import TENSORS, Array, Meta
-from mnist_fp8.tolerances import exact_tolerance
+from mnist_fp8 import te
+from mnist_fp8.oracle.dense import TENSORS, Array, Meta
+from mnist_fp8.oracle.tolerances import exact_tolerance
+from mnist_fp8.programs import jaxprs
+from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step, exact, fp8, init, variables_of
 from support.assertions import assert_close, assert_equal, assert_same_structure, assert_trees_equal
 from support.metadata import meta_of
 from support.programs import equations
@@ -42,7 +43,7 @@ def metas_for(mode: str) -> dict[str, Meta]:
 def assert_exact(*, where: str, actual: Any, expected: Array) -> None:
     """Compare a product of tensors that no mode rounds."""
     __tracebackhide__ = True
-    tolerance = exact_tolerance(expected, te_api.engine().kind)
+    tolerance = exact_tolerance(expected, te.engine().kind)
     assert_close(where=where, actual=actual, expected=expected, tolerance=tolerance)
 
 
@@ -68,7 +69,7 @@ class Layout:
     @property
     def kernel(self) -> tuple[int, ...]:
         """Shape of the kernel."""
-        return te_api.kernel_shape(self.x[-self.contracted :], self.out)
+        return te.kernel_shape(self.x[-self.contracted :], self.out)
 
     @property
     def y(self) -> tuple[int, ...]:
@@ -99,7 +100,7 @@ def test_axes_and_features_in_every_form_multiply_the_flattened_tensors(mode: st
     layout = LAYOUTS[name]
     x, kernel, grad, bias = exact((16, 32), 1), exact((32, 16), 2, 3.5), exact((16, 16), 3, 7.0), exact((16,), 4)
     step = dense_step(
-        te_api.dense_general(**layout.fields),
+        te.dense_general(**layout.fields),
         MODES[mode],
         variables_of(kernel.reshape(layout.kernel), metas_for(mode), bias.reshape(layout.out)),
         jnp.asarray(x.reshape(layout.x)),
@@ -118,17 +119,17 @@ def test_axes_and_features_in_every_form_multiply_the_flattened_tensors(mode: st
 @pytest.mark.parametrize(("features", "axis"), [([2, 3], [-2, -1]), (range(2, 4), range(-2, 0))], ids=["list", "range"])
 def test_any_iterable_of_axes_and_features_is_taken(features: Any, axis: Any) -> None:
     x = jax.ShapeDtypeStruct((2, 8, 4, 8), jnp.bfloat16)
-    layer = te_api.dense_general(features=features, axis=axis)
+    layer = te.dense_general(features=features, axis=axis)
     y, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), x)
     assert y.shape == (2, 8, 2, 3), f"output shape={y.shape}, but should be (2, 8, 2, 3)"
-    expected = {"kernel": (te_api.kernel_shape((4, 8), (2, 3)), "float32"), "bias": ((2, 3), "float32")}
-    assert_same_structure(where="parameters", actual=te_api.unbox(variables)["params"], expected=expected)
+    expected = {"kernel": (te.kernel_shape((4, 8), (2, 3)), "float32"), "bias": ((2, 3), "float32")}
+    assert_same_structure(where="parameters", actual=te.unbox(variables)["params"], expected=expected)
 
 
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("shape", "axis"), [((16, 32), 0), ((16, 32), -2), ((2, 16, 32), (0, 1)), ((2, 16, 32), 1)])
 def test_contraction_that_leaves_out_the_last_axis_is_refused(mode: str, shape: Any, axis: Any) -> None:
-    layer = te_api.dense_general(features=16, axis=axis)
+    layer = te.dense_general(features=16, axis=axis)
     with pytest.raises(AssertionError, match="Dense layer only supports `NN` layout"):
         init(layer, MODES[mode], jnp.ones(shape, jnp.bfloat16))
 
@@ -143,10 +144,10 @@ def test_axes_in_any_place_and_order_mean_what_they_mean_to_flax(name: str, mode
     shape, axis = AXES[name]
     contracted = [shape[i] for i in sorted(i % len(shape) for i in axis)]
     x, kernel, y = exact(shape, 1), exact((*contracted, 4), 2, 3.5), exact((2, 5, 4), 3, 7.0)
-    layer, reference = (make(features=4, axis=axis, use_bias=False) for make in (te_api.dense_general, nn.DenseGeneral))
+    layer, reference = (make(features=4, axis=axis, use_bias=False) for make in (te.dense_general, nn.DenseGeneral))
     if is_refused(layer, MODES[mode], x):
         return
-    stored = kernel.reshape(te_api.kernel_shape(tuple(contracted), (4,)))
+    stored = kernel.reshape(te.kernel_shape(tuple(contracted), (4,)))
     found = dense_step(layer, MODES[mode], variables_of(stored, metas_for(mode)), jnp.asarray(x), jnp.asarray(y))
     expected = dense_step(reference, BF16, variables_of(kernel, {}), jnp.asarray(x), jnp.asarray(y))
     assert_exact(where=f"{mode}: output", actual=found.y, expected=expected.y)
@@ -155,7 +156,7 @@ def test_axes_in_any_place_and_order_mean_what_they_mean_to_flax(name: str, mode
     assert_exact(where=f"{mode}: kernel gradient", actual=dkernel, expected=expected.grads["params"]["kernel"])
 
 
-def is_refused(layer: Any, mode: te_api.Autocast, x: Array) -> bool:
+def is_refused(layer: Any, mode: te.Autocast, x: Array) -> bool:
     """Whether a layer says at its initialisation that it cannot do what it is asked for."""
     try:
         init(layer, mode, jnp.asarray(x))
@@ -166,7 +167,7 @@ def is_refused(layer: Any, mode: te_api.Autocast, x: Array) -> bool:
 
 def test_axis_beyond_the_input_is_refused() -> None:
     with pytest.raises(IndexError):
-        init(te_api.dense_general(features=16, axis=2), BF16, jnp.ones((16, 32), jnp.bfloat16))
+        init(te.dense_general(features=16, axis=2), BF16, jnp.ones((16, 32), jnp.bfloat16))
 
 
 # --- inputs without a batch axis --------------------------------------------------------------------------------------
@@ -189,7 +190,7 @@ def rowless_step(step: Callable[..., Step], layout: Layout, x: Array, grad: Arra
     """A BF16 step of a layer on inputs without a batch axis, whose kernel and bias are `rowless_parameters`."""
     kernel, bias = rowless_parameters()
     variables = variables_of(kernel.reshape(layout.kernel), {}, bias.reshape(layout.out) if use_bias else None)
-    layer = te_api.dense_general(**layout.fields, use_bias=use_bias)
+    layer = te.dense_general(**layout.fields, use_bias=use_bias)
     shape = jax.eval_shape(layer.apply, variables, jax.ShapeDtypeStruct(layout.x, x.dtype)).shape
     assert shape == layout.y, f"one row: output shape={shape}, but should be {layout.y}"
     return step(layer, BF16, variables, jnp.asarray(x), jnp.asarray(grad))
@@ -231,7 +232,7 @@ def test_mapped_inputs_without_a_batch_axis_are_one_row_each(layout: Layout, use
     """``vmap`` over examples, as for gradients of single examples."""
     x, grad = exact((3, 32), 1), exact((3, 16), 3, 7.0)
 
-    def mapped(layer: Any, mode: te_api.Autocast, variables: Any, x: jax.Array, grad: jax.Array) -> Step:
+    def mapped(layer: Any, mode: te.Autocast, variables: Any, x: jax.Array, grad: jax.Array) -> Step:
         step = functools.partial(dense_step.__wrapped__, layer, mode, variables)
         return jax.jit(jax.vmap(step))(x, grad)
 
@@ -248,7 +249,7 @@ def test_mapped_inputs_without_a_batch_axis_are_one_row_each(layout: Layout, use
 @pytest.mark.parametrize("mode", ["delayed", "current"])
 def test_fp8_layer_without_a_batch_axis_is_refused(mode: str, layout: Layout, use_bias: bool) -> None:  # noqa: FBT001
     """By ``vmap`` over examples as well: it shows the layer the same shape."""
-    layer = te_api.dense_general(**layout.fields, use_bias=use_bias)
+    layer = te.dense_general(**layout.fields, use_bias=use_bias)
     x = jnp.ones(layout.x, jnp.bfloat16)
     for call in (init, lambda layer, mode, x: jax.vmap(functools.partial(init, layer, mode))(x[None])):
         with pytest.raises(AssertionError, match="flatten_axis is out of bounds"):
@@ -274,14 +275,14 @@ DEFAULTS = {
 
 
 def test_options_have_their_defaults() -> None:
-    layer = te_api.dense_general(features=3)
+    layer = te.dense_general(features=3)
     found = {name: getattr(layer, name, "missing") for name in DEFAULTS}
     wrong = {name: found[name] for name, default in DEFAULTS.items() if found[name] != default}
     assert not wrong, f"defaults={wrong}, but should be { {name: DEFAULTS[name] for name in wrong} }"
 
 
 def test_features_are_the_first_positional_option() -> None:
-    first = dataclasses.fields(type(te_api.dense_general(features=3)))[0].name
+    first = dataclasses.fields(type(te.dense_general(features=3)))[0].name
     assert first == "features", f"first option={first}, but should be features"
 
 
@@ -308,14 +309,14 @@ class Recorder:
 @pytest.mark.parametrize("mode", ["bf16", "delayed"])
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_initialisers_are_called_with_flax_keys_the_shape_and_the_dtype(dtype: str, mode: str) -> None:
-    te, reference = Recorder(), Recorder()
+    ours, reference = Recorder(), Recorder()
     x, shape = jnp.ones((2, 8, 4, 8), jnp.bfloat16), {"features": (2, 8), "axis": (-2, -1)}
-    variables = init(te_api.dense_general(**shape, **te.fields(), dtype=jnp.dtype(dtype)), MODES[mode], x)
+    variables = init(te.dense_general(**shape, **ours.fields(), dtype=jnp.dtype(dtype)), MODES[mode], x)
     nn.DenseGeneral(**shape, **reference.fields(), param_dtype=jnp.dtype(dtype)).init(jax.random.key(0), x)
-    found = [(name, shape, dtype) for name, _, shape, dtype in te.calls]
-    wanted = [("kernel", te_api.kernel_shape((4, 8), (2, 8)), dtype), ("bias", (2, 8), dtype)]
+    found = [(name, shape, dtype) for name, _, shape, dtype in ours.calls]
+    wanted = [("kernel", te.kernel_shape((4, 8), (2, 8)), dtype), ("bias", (2, 8), dtype)]
     assert found == wanted, f"initialisers were called for {found}, but should be for {wanted}"
-    for (name, key, *_), (_, flax_key, *_) in zip(te.calls, reference.calls, strict=True):
+    for (name, key, *_), (_, flax_key, *_) in zip(ours.calls, reference.calls, strict=True):
         assert_equal(where=f"key of the {name}'s initialiser", actual=key, expected=flax_key)
     for name, value in (("kernel", 2.0), ("bias", 3.0)):
         parameter = variables["params"][name]
@@ -325,21 +326,21 @@ def test_initialisers_are_called_with_flax_keys_the_shape_and_the_dtype(dtype: s
 @pytest.mark.parametrize("mode", MODES)
 def test_layer_without_bias_has_none(mode: str) -> None:
     recorder = Recorder()
-    layer = te_api.dense_general(features=FEATURES, use_bias=False, **recorder.fields())
+    layer = te.dense_general(features=FEATURES, use_bias=False, **recorder.fields())
     variables = init(layer, MODES[mode], jnp.ones((ROWS, CONTRACTED), jnp.bfloat16))
     expected = {"kernel": ((CONTRACTED, FEATURES), "float32")}
     assert_same_structure(where=f"{mode}: parameters", actual=variables["params"], expected=expected)
     assert [name for name, *_ in recorder.calls] == ["kernel"], "the bias was initialised although there is none"
 
 
-def shapes_of_step(layer: Any, mode: te_api.Autocast, x: jax.ShapeDtypeStruct) -> tuple[dict[str, Any], Step]:
+def shapes_of_step(layer: Any, mode: te.Autocast, x: jax.ShapeDtypeStruct) -> tuple[dict[str, Any], Step]:
     """Variables and results of a layer as shapes and dtypes: traced, not computed."""
     variables = jax.eval_shape(functools.partial(init, layer, mode), x)
     grad = jax.eval_shape(lambda variables, x: _apply(layer, mode, variables, x), variables, x)
     return variables, jax.eval_shape(functools.partial(dense_step, layer, mode), variables, x, grad)
 
 
-def _apply(layer: Any, mode: te_api.Autocast, variables: Any, x: Any) -> jax.Array:
+def _apply(layer: Any, mode: te.Autocast, variables: Any, x: Any) -> jax.Array:
     with mode():
         return layer.apply(variables, x)
 
@@ -349,7 +350,7 @@ def _apply(layer: Any, mode: te_api.Autocast, variables: Any, x: Any) -> jax.Arr
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_parameters_keep_their_dtype_and_results_take_the_inputs(dtype: str, x_dtype: str, mode: str) -> None:
     """All but the kernel's gradient: the next test is about that."""
-    layer = te_api.dense_general(
+    layer = te.dense_general(
         features=FEATURES, dtype=jnp.dtype(dtype), enable_low_rank_adaptation=True, low_rank_adaptation_dim=4
     )
     x = jax.ShapeDtypeStruct((ROWS, CONTRACTED), x_dtype)
@@ -373,7 +374,7 @@ def test_parameters_keep_their_dtype_and_results_take_the_inputs(dtype: str, x_d
 @pytest.mark.parametrize("x_dtype", ["float32", "bfloat16"])
 def test_gradient_of_the_kernel_has_its_dtype(x_dtype: str, mode: str) -> None:
     """Whoever adds gradients up relies on it: JAX does, in a scan."""
-    layer, x = te_api.dense_general(features=FEATURES), jax.ShapeDtypeStruct((ROWS, CONTRACTED), x_dtype)
+    layer, x = te.dense_general(features=FEATURES), jax.ShapeDtypeStruct((ROWS, CONTRACTED), x_dtype)
     _, step = shapes_of_step(layer, MODES[mode], x)
     expected = {"kernel": ((CONTRACTED, FEATURES), "float32"), "bias": ((FEATURES,), "float32")}
     assert_same_structure(where="gradients", actual=step.grads["params"], expected=expected)
@@ -389,13 +390,13 @@ class Block(nn.Module):
 
     def setup(self) -> None:
         """Make the layer that is used twice."""
-        self.shared = te_api.dense_general(features=CONTRACTED, dtype=self.dtype)
+        self.shared = te.dense_general(features=CONTRACTED, dtype=self.dtype)
 
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply all of them."""
-        x = te_api.dense_general(features=CONTRACTED, dtype=self.dtype, name="own")(self.shared(x))
-        return te_api.dense_general(features=CONTRACTED, dtype=self.dtype)(self.shared(x))
+        x = te.dense_general(features=CONTRACTED, dtype=self.dtype, name="own")(self.shared(x))
+        return te.dense_general(features=CONTRACTED, dtype=self.dtype)(self.shared(x))
 
 
 class Model(nn.Module):
@@ -407,7 +408,7 @@ class Model(nn.Module):
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply both."""
         x = Block(self.dtype, name="block")(x)
-        return te_api.dense_general(features=FEATURES, dtype=self.dtype, name="head")(x)
+        return te.dense_general(features=FEATURES, dtype=self.dtype, name="head")(x)
 
 
 LAYERS = ["['block']['DenseGeneral_0']", "['block']['own']", "['block']['shared']", "['head']"]
@@ -418,9 +419,9 @@ LAYERS = ["['block']['DenseGeneral_0']", "['block']['own']", "['block']['shared'
 def test_each_layer_has_one_set_of_float32_metadata_under_its_own_name(dtype: str, x_dtype: str) -> None:
     x = jax.ShapeDtypeStruct((ROWS, CONTRACTED), x_dtype)
     variables = jax.eval_shape(functools.partial(init, Model(jnp.dtype(dtype)), MODES["delayed"]), x)
-    leaves = jax.tree_util.tree_leaves_with_path(variables[te_api.metadata_collection()])
+    leaves = jax.tree_util.tree_leaves_with_path(variables[te.metadata_collection()])
     found = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
-    scales, histories = ([leaf(t) for t in TENSORS] for leaf in (te_api.scale_leaf, te_api.history_leaf))
+    scales, histories = ([leaf(t) for t in TENSORS] for leaf in (te.scale_leaf, te.history_leaf))
     expected = {f"{layer}['{scale}']": ((1,), "float32") for layer in LAYERS for scale in scales}
     expected |= {f"{layer}['{history}']": ((4,), "float32") for layer in LAYERS for history in histories}
     assert_same_structure(where="metadata", actual=found, expected=expected)
@@ -547,7 +548,7 @@ def test_initial_low_rank_matrix_is_drawn_like_a_kernel() -> None:
 def test_transposed_batch_and_sequence_warn_and_change_no_result(mode: str) -> None:
     """The option says how the rows are laid out over devices; on one device the product is the same."""
     x, kernel, grad = exact((2, 8, 32), 1), exact((32, 16), 2, 3.5), exact((2, 8, 16), 3, 7.0)
-    layer = te_api.dense_general(features=16, use_bias=False, transpose_batch_sequence=True)
+    layer = te.dense_general(features=16, use_bias=False, transpose_batch_sequence=True)
     with pytest.warns(UserWarning, match="transpose_batch_sequence is not well tested"):
         step = dense_step(layer, MODES[mode], variables_of(kernel, metas_for(mode)), jnp.asarray(x), jnp.asarray(grad))
     dkernel = x.reshape(16, 32).T @ grad.reshape(16, 16)
@@ -556,22 +557,22 @@ def test_transposed_batch_and_sequence_warn_and_change_no_result(mode: str) -> N
     assert_exact(where=f"{mode}: kernel gradient", actual=step.grads["params"]["kernel"], expected=dkernel)
 
 
-def gradient_jaxpr(name: str | None, mode: te_api.Autocast, policy: Any = None) -> Any:
+def gradient_jaxpr(name: str | None, mode: te.Autocast, policy: Any = None) -> Any:
     """The jaxpr of a layer's gradient, with a checkpoint name and rematerialised with a policy if there are any."""
-    layer = te_api.dense_general(features=FEATURES, **({"quantization_checkpoint_name": name} if name else {}))
+    layer = te.dense_general(features=FEATURES, **({"quantization_checkpoint_name": name} if name else {}))
     x = jnp.ones((48, CONTRACTED), jnp.bfloat16)
 
     def loss(variables: Any, x: jax.Array) -> jax.Array:
         return jnp.sum(layer.apply(variables, x).astype(jnp.float32))
 
     with mode():
-        variables = te_api.unbox(layer.init(jax.random.key(0), x))
+        variables = te.unbox(layer.init(jax.random.key(0), x))
         return jax.make_jaxpr(jax.grad(jax.checkpoint(loss, policy=policy) if policy else loss))(variables, x)
 
 
 def float8_sizes(variables: Any) -> list[int]:
     """Sizes of the float8 tensors among variables of a jaxpr; their layout is the recipe's business."""
-    return sorted(v.aval.size for v in variables if float8.is_quantized(str(getattr(v.aval, "dtype", ""))))
+    return sorted(v.aval.size for v in variables if jaxprs.is_quantized(str(getattr(v.aval, "dtype", ""))))
 
 
 QUANTIZED = [CONTRACTED * FEATURES, 48 * CONTRACTED]

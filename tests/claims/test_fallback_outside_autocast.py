@@ -16,9 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnist_fp8 import float8, te_api, train
-from mnist_fp8.config import Precision, RecipeConfig, TrainConfig
-from mnist_fp8.layers import fp8, init
+from mnist_fp8 import te
+from mnist_fp8.core.modes import Precision, RecipeConfig
+from mnist_fp8.programs import jaxprs
+from mnist_fp8.te.dense_step import fp8, init
+from mnist_fp8.training import train
+from mnist_fp8.training.config import TrainConfig
 from support.assertions import assert_equal, assert_trees_equal
 
 
@@ -35,14 +38,14 @@ def output_gradient() -> jax.Array:
 @pytest.fixture(scope="module")
 def layer() -> Any:
     """A dense layer with a bias."""
-    return te_api.dense_general(features=16)
+    return te.dense_general(features=16)
 
 
 @pytest.fixture(scope="module")
 def variables(layer: Any) -> dict[str, Any]:
     """Variables from an initialisation under autocast, with metadata that would change any result they touch."""
     made = init(layer, fp8(amax_history_len=4), x())
-    name = te_api.metadata_collection()
+    name = te.metadata_collection()
     assert name in made, f"Control: initialisation under autocast made only {sorted(made)}"
     made[name] = {leaf: jnp.full_like(value, 3.25) for leaf, value in made[name].items()}
     made["params"]["bias"] = jnp.linspace(-1, 1, 16)
@@ -94,21 +97,21 @@ def test_metadata_without_autocast_leave_output_and_gradients_in_bf16(
 
 
 def test_disabled_autocast_falls_back_as_well(layer: Any, variables: dict[str, Any], bf16: Any) -> None:
-    for recipe in (None, te_api.make_recipe(RecipeConfig(amax_history_len=4))):
-        with te_api.autocast(enabled=False, recipe=recipe):
+    for recipe in (None, te.make_recipe(RecipeConfig(amax_history_len=4))):
+        with te.autocast(enabled=False, recipe=recipe):
             assert_bf16(passes(layer, variables), bf16, where=f"autocast disabled, recipe {recipe}")
 
 
 def test_program_outside_autocast_holds_no_float8(layer: Any, variables: dict[str, Any]) -> None:
     jaxpr = jax.make_jaxpr(lambda v: passes(layer, v))(variables)
-    found = float8.quantized_dtypes(jaxpr)
+    found = jaxprs.quantized_dtypes(jaxpr)
     assert not found, f"quantized dtypes={sorted(found)}, but should be none"
     with fp8(amax_history_len=4)():
-        assert float8.quantized_dtypes(jax.make_jaxpr(lambda v: passes(layer, v))(variables)), "Control: under autocast"
+        assert jaxprs.quantized_dtypes(jax.make_jaxpr(lambda v: passes(layer, v))(variables)), "Control: under autocast"
 
 
 def test_metadata_stay_untouched_outside_autocast(layer: Any, variables: dict[str, Any], bf16: Any) -> None:
-    name = te_api.metadata_collection()
+    name = te.metadata_collection()
     before = jax.tree.map(np.array, variables[name])
     y, updated = layer.apply(variables, x(), mutable=[name])
     assert_equal(where="output with mutable metadata", actual=y, expected=bf16[0])
@@ -118,7 +121,7 @@ def test_metadata_stay_untouched_outside_autocast(layer: Any, variables: dict[st
 
 def test_gradient_of_unused_metadata_is_zero(layer: Any, variables: dict[str, Any]) -> None:
     """They do not take part; written back as metadata, these zeros would destroy them (see the next test)."""
-    grads = passes(layer, variables)[2][te_api.metadata_collection()]
+    grads = passes(layer, variables)[2][te.metadata_collection()]
     assert_trees_equal(where="gradient of metadata", actual=grads, expected=jax.tree.map(jnp.zeros_like, grads))
 
 
@@ -140,7 +143,7 @@ def test_training_outside_autocast_keeps_metadata_for_later() -> None:
 
 def test_initialisation_under_autocast_changes_no_parameter(layer: Any) -> None:
     inside = init(layer, fp8(), x())["params"]
-    outside = te_api.unbox(layer.init(jax.random.key(0), x()))
+    outside = te.unbox(layer.init(jax.random.key(0), x()))
     assert set(outside) == {"params"}, f"collections outside autocast={sorted(outside)}, but should be params only"
     assert_trees_equal(where="parameters", actual=inside, expected=outside["params"])
 
@@ -153,7 +156,7 @@ def test_nested_and_reentered_autocasts_restore_the_mode_around_them(
     delayed, current = fp8(amax_history_len=4), fp8("Float8CurrentScaling")
     with delayed():
         in_delayed = passes(layer, variables)
-        with te_api.autocast(enabled=False):
+        with te.autocast(enabled=False):
             assert_bf16(passes(layer, variables), bf16, where="disabled inside enabled")
             with current():
                 in_current = passes(layer, variables)
@@ -174,7 +177,7 @@ def test_exception_inside_autocast_ends_it(layer: Any, variables: dict[str, Any]
     with pytest.raises(RuntimeError, match="on purpose"), fp8(amax_history_len=4)():
         raise RuntimeError("on purpose")
     assert_bf16(passes(layer, variables), bf16, where="after an exception inside autocast")
-    with te_api.autocast(enabled=False), pytest.raises(RuntimeError, match="on purpose"), fp8()():
+    with te.autocast(enabled=False), pytest.raises(RuntimeError, match="on purpose"), fp8()():
         raise RuntimeError("on purpose")
     assert_bf16(passes(layer, variables), bf16, where="after an exception inside a nested autocast")
     with fp8(amax_history_len=4)():
@@ -187,8 +190,8 @@ def test_exception_inside_autocast_ends_it(layer: Any, variables: dict[str, Any]
 
 def test_unsupported_recipe_leaves_no_trace(layer: Any, variables: dict[str, Any], bf16: Any) -> None:
     """Entering fails, for a recipe that no release supports in JAX; what follows is in BF16."""
-    recipe = te_api.make_recipe(RecipeConfig("Float8BlockScaling"))
-    with pytest.raises((ValueError, AssertionError)), te_api.autocast(enabled=True, recipe=recipe):
+    recipe = te.make_recipe(RecipeConfig("Float8BlockScaling"))
+    with pytest.raises((ValueError, AssertionError)), te.autocast(enabled=True, recipe=recipe):
         pass
     assert_bf16(passes(layer, variables), bf16, where="after an autocast that could not be entered")
 
@@ -221,7 +224,7 @@ def test_autocast_of_one_thread_is_not_that_of_another(layer: Any, variables: di
 
 def test_missing_metadata_under_autocast_is_an_error_not_a_fallback(layer: Any, variables: dict[str, Any]) -> None:
     # Control: the opposite case. The error names the collection.
-    with fp8()(), pytest.raises(flax.errors.FlaxError, match=te_api.metadata_collection()):
+    with fp8()(), pytest.raises(flax.errors.FlaxError, match=te.metadata_collection()):
         layer.apply({"params": variables["params"]}, x())
 
 
@@ -230,6 +233,6 @@ def test_stale_metadata_do_not_disturb_a_recipe_that_keeps_none(layer: Any, vari
         with_stale = passes(layer, variables)
         without = passes(layer, {"params": variables["params"]})
     assert_equal(where="output under current scaling", actual=with_stale[0], expected=without[0])
-    stale_grads = with_stale[2][te_api.metadata_collection()]
+    stale_grads = with_stale[2][te.metadata_collection()]
     zeros = jax.tree.map(jnp.zeros_like, stale_grads)
     assert_trees_equal(where="gradient of stale metadata", actual=stale_grads, expected=zeros)

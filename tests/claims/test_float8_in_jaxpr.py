@@ -18,9 +18,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnist_fp8 import float8, te_api, train
-from mnist_fp8.config import Precision, RecipeConfig, TrainConfig
-from mnist_fp8.layers import BF16, dense_layer, fp8
+from mnist_fp8 import te
+from mnist_fp8.core.errors import Float8MissingError
+from mnist_fp8.core.modes import Precision, RecipeConfig
+from mnist_fp8.programs import jaxprs
+from mnist_fp8.te.dense_step import BF16, dense_layer, fp8
+from mnist_fp8.training import fp8_check, train
+from mnist_fp8.training.config import TrainConfig
 from support.programs import equations
 
 E4M3, E5M2 = "float8_e4m3fn", "float8_e5m2"
@@ -39,11 +43,11 @@ class Stack(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply both."""
-        return te_api.dense_general(features=16, name="second")(te_api.dense_general(features=32, name="first")(x))
+        return te.dense_general(features=16, name="second")(te.dense_general(features=32, name="first")(x))
 
 
 def gradient_jaxpr(
-    mode: te_api.Autocast, *, of_loss: Callable[[Function], Function] | None = None, of_gradient: Any = None
+    mode: te.Autocast, *, of_loss: Callable[[Function], Function] | None = None, of_gradient: Any = None
 ) -> Any:
     """The jaxpr of a loss and its gradients with respect to variables and input, traced afresh in a mode.
 
@@ -54,7 +58,7 @@ def gradient_jaxpr(
     """
     with mode():
         model = Stack()
-        variables = te_api.unbox(model.init(jax.random.key(0), ones()))
+        variables = te.unbox(model.init(jax.random.key(0), ones()))
 
         def loss(variables: Any, x: jax.Array) -> jax.Array:
             return jnp.sum(model.apply(variables, x).astype(jnp.float32) ** 2)
@@ -66,7 +70,7 @@ def gradient_jaxpr(
 def operands(jaxpr: Any) -> dict[tuple[str, str], Counter[tuple[str, str]]]:
     """Operand dtypes of the matrix products, by layer and direction. Left and right are not told apart."""
     found: dict[tuple[str, str], Counter[tuple[str, str]]] = {}
-    for gemm in float8.gemms(jaxpr, dequantized=te_api.leaves_float8_to_xla()):
+    for gemm in jaxprs.gemms(jaxpr, dequantized=te.leaves_float8_to_xla()):
         layer = gemm.layer.split("/")[-1]
         pair = (min(gemm.lhs, gemm.rhs), max(gemm.lhs, gemm.rhs))
         found.setdefault((layer, "backward" if gemm.backward else "forward"), Counter())[pair] += 1
@@ -112,13 +116,13 @@ def test_hybrid_is_the_default_format(recipe: str) -> None:
 
 
 def test_autocast_without_a_recipe_is_delayed_scaling() -> None:
-    with te_api.autocast(enabled=True):
-        variables = te_api.unbox(Stack().init(jax.random.key(0), ones()))
+    with te.autocast(enabled=True):
+        variables = te.unbox(Stack().init(jax.random.key(0), ones()))
         forward = jax.make_jaxpr(lambda: Stack().apply(variables, ones()))()
     found = operands(forward)
     expected = {(layer, "forward"): Counter({(E4M3, E4M3): 1}) for layer in ("first", "second")}
     assert found == expected, f"products={found}, but should be {expected}"
-    assert te_api.metadata_collection() in variables, "autocast without a recipe made no metadata"
+    assert te.metadata_collection() in variables, "autocast without a recipe made no metadata"
 
 
 def _scan_over_batches(gradient: Function) -> Function:
@@ -153,7 +157,7 @@ def test_products_stay_float8_in_a_scan_over_layers() -> None:
         return jnp.sum(y.astype(jnp.float32) ** 2)
 
     with fp8()():
-        variables = te_api.unbox(layer.init(jax.random.key(0), ones()))
+        variables = te.unbox(layer.init(jax.random.key(0), ones()))
         stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), variables)
         found = operands(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(stacked, ones()))
     total = {direction: products for (_, direction), products in found.items()}
@@ -173,8 +177,8 @@ def test_rematerialised_products_stay_float8() -> None:
 
 def test_forward_program_alone_holds_e4m3_and_no_e5m2() -> None:
     with fp8()():
-        variables = te_api.unbox(Stack().init(jax.random.key(0), ones()))
-        found = float8.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(ones()))
+        variables = te.unbox(Stack().init(jax.random.key(0), ones()))
+        found = jaxprs.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(ones()))
     assert found == {E4M3}, f"quantized dtypes={sorted(found)}, but should be {E4M3} only"
 
 
@@ -182,24 +186,24 @@ def test_forward_program_alone_holds_e4m3_and_no_e5m2() -> None:
 @pytest.mark.te_name("fp8_autocast")
 def test_former_name_of_autocast_means_the_same() -> None:
     """``te.fp8_autocast(enabled, fp8_recipe, mesh_resource)``, as programs written before 2.9 call it."""
-    recipe = te_api.make_recipe(RecipeConfig(fp8_format="E4M3", amax_history_len=16))
+    recipe = te.make_recipe(RecipeConfig(fp8_format="E4M3", amax_history_len=16))
     with contextlib.ExitStack() as stack:
         with pytest.warns(DeprecationWarning, match="autocast"):
-            stack.enter_context(te_api.former_autocast(recipe))
-        variables = te_api.unbox(Stack().init(jax.random.key(0), ones()))
+            stack.enter_context(te.former_autocast(recipe))
+        variables = te.unbox(Stack().init(jax.random.key(0), ones()))
         gradient = jax.grad(lambda x: jnp.sum(Stack().apply(variables, x).astype(jnp.float32)))
-        found = float8.quantized_dtypes(jax.make_jaxpr(gradient)(ones()))
+        found = jaxprs.quantized_dtypes(jax.make_jaxpr(gradient)(ones()))
     assert found == {E4M3}, f"quantized dtypes={sorted(found)}, but should be {E4M3} only"
-    history = variables[te_api.metadata_collection()]["first"][te_api.history_leaf("x")]
+    history = variables[te.metadata_collection()]["first"][te.history_leaf("x")]
     assert history.shape == (16,), f"history shape={history.shape}, but should be (16,)"
-    assert not float8.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(ones())), "it did not end"
+    assert not jaxprs.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(ones())), "it did not end"
 
 
 @pytest.mark.host
 @pytest.mark.parametrize(("recipe", "capability"), [("MXFP8BlockScaling", "9.9"), ("NVFP4BlockScaling", "10.0")])
 def test_recipe_that_the_device_lacks_is_refused_with_a_reason(recipe: str, capability: str) -> None:
     """On compute capability 9.0, which the host run pretends to have."""
-    support = te_api.support(te_api.make_recipe(RecipeConfig(recipe)))
+    support = te.support(te.make_recipe(RecipeConfig(recipe)))
     assert not support.ok, f"{recipe} is accepted on compute capability 9.0"
     assert f"compute capability {capability} or higher" in support.reason, f"reason={support.reason!r}"
 
@@ -211,15 +215,15 @@ def test_no_float8_with_autocast_disabled() -> None:
     # Control.
     jaxpr = gradient_jaxpr(BF16)
     assert_operands(jaxpr, forward=("bfloat16", "bfloat16"), backward=("bfloat16", "bfloat16"))
-    assert not float8.quantized_dtypes(jaxpr), f"quantized dtypes={sorted(float8.quantized_dtypes(jaxpr))}"
+    assert not jaxprs.quantized_dtypes(jaxpr), f"quantized dtypes={sorted(jaxprs.quantized_dtypes(jaxpr))}"
 
 
 def test_disabled_autocast_ignores_its_recipe() -> None:
     # Control.
-    recipe = te_api.make_recipe(RecipeConfig())
-    with te_api.autocast(enabled=False, recipe=recipe):
-        variables = te_api.unbox(Stack().init(jax.random.key(0), ones()))
-        found = float8.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(ones()))
+    recipe = te.make_recipe(RecipeConfig())
+    with te.autocast(enabled=False, recipe=recipe):
+        variables = te.unbox(Stack().init(jax.random.key(0), ones()))
+        found = jaxprs.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(ones()))
     assert not found, f"quantized dtypes={sorted(found)}, but should be none"
     assert set(variables) == {"params"}, f"collections={sorted(variables)}, but should be params only"
 
@@ -227,11 +231,11 @@ def test_disabled_autocast_ignores_its_recipe() -> None:
 def test_no_float8_outside_autocast() -> None:
     # Control.
     layer = dense_layer(features=16)
-    variables = te_api.unbox(layer.init(jax.random.key(0), ones()))
+    variables = te.unbox(layer.init(jax.random.key(0), ones()))
     jaxpr = jax.make_jaxpr(jax.grad(lambda v: jnp.sum(layer.apply(v, ones()).astype(jnp.float32))))(variables)
-    found = float8.quantized_dtypes(jaxpr)
+    found = jaxprs.quantized_dtypes(jaxpr)
     assert not found, f"quantized dtypes={sorted(found)}, but should be none"
-    assert float8.gemms(jaxpr), "no matrix product was found at all"
+    assert jaxprs.gemms(jaxpr), "no matrix product was found at all"
 
 
 def test_no_float8_in_the_flax_layer_under_autocast() -> None:
@@ -240,7 +244,7 @@ def test_no_float8_in_the_flax_layer_under_autocast() -> None:
     with fp8()():
         variables = layer.init(jax.random.key(0), ones())
         jaxpr = jax.make_jaxpr(jax.grad(lambda v: jnp.sum(layer.apply(v, ones()).astype(jnp.float32))))(variables)
-    assert not float8.quantized_dtypes(jaxpr)
+    assert not jaxprs.quantized_dtypes(jaxpr)
     assert set(variables) == {"params"}
 
 
@@ -256,7 +260,7 @@ def _network(precision: Precision, recipe: str = "DelayedScaling") -> tuple[Any,
 
 @pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
 def test_network_multiplies_float8_in_all_three_layers(recipe: str) -> None:
-    found = train.check_fp8(*_network(Precision.TE_FP8, recipe))
+    found = fp8_check.check_fp8(*_network(Precision.TE_FP8, recipe))
     counts = Counter((gemm.layer, gemm.backward) for gemm in found)
     expected = {(f"Net/dense{i}", backward): 1 + backward for i in (1, 2, 3) for backward in (False, True)}
     assert counts == expected, f"float8 products={dict(counts)}, but should be {expected}"
@@ -265,8 +269,8 @@ def test_network_multiplies_float8_in_all_three_layers(recipe: str) -> None:
 @pytest.mark.parametrize("precision", [Precision.FLAX_BF16, Precision.TE_BF16])
 def test_check_fp8_rejects_a_network_in_bf16(precision: Precision) -> None:
     # Control.
-    with pytest.raises(train.Float8MissingError, match=r"dense1: forward has 0 float8 matrix products, expected 1"):
-        train.check_fp8(*_network(precision))
+    with pytest.raises(Float8MissingError, match=r"dense1: forward has 0 float8 matrix products, expected 1"):
+        fp8_check.check_fp8(*_network(precision))
 
 
 class LooksLikeFp8(nn.Module):
@@ -279,7 +283,7 @@ class LooksLikeFp8(nn.Module):
         """Two layers of which the second is the one in question."""
         del train
         x = jnp.asarray(images).reshape(images.shape[0], -1)[:, :32].astype(jnp.bfloat16)
-        x = te_api.dense_general(features=32, name="real")(x)
+        x = te.dense_general(features=32, name="real")(x)
         return FAKES[self.how](features=32, name="fake")(x).astype(jnp.float32)
 
 
@@ -347,10 +351,10 @@ def test_check_fp8_rejects_a_model_that_only_looks_like_fp8(how: str) -> None:
     state, images, labels, _, rngs = _network(Precision.TE_FP8, "Float8CurrentScaling")
     model = LooksLikeFp8(how)
     with state.mode():
-        variables = te_api.unbox(model.init(jax.random.key(0), images))
+        variables = te.unbox(model.init(jax.random.key(0), images))
     fake = state.replace(apply_fn=model.apply, params=variables["params"])
-    with pytest.raises(train.Float8MissingError, match=MESSAGES[how]):
-        train.check_fp8(fake, images, labels, {}, rngs)
+    with pytest.raises(Float8MissingError, match=MESSAGES[how]):
+        fp8_check.check_fp8(fake, images, labels, {}, rngs)
 
 
 class Unusual(nn.Module):
@@ -361,18 +365,18 @@ class Unusual(nn.Module):
         """Four products."""
         del train
         x = jnp.asarray(images).reshape(images.shape[0], -1)[:, :32].astype(jnp.bfloat16)
-        x = te_api.dense_general(features=32, name="mydense")(x)
-        x = te_api.dense_general(features=(2, 16), name="wide")(x).reshape(x.shape[0], -1)
-        dense = te_api.dense_general(features=32, name="dense")
+        x = te.dense_general(features=32, name="mydense")(x)
+        x = te.dense_general(features=(2, 16), name="wide")(x).reshape(x.shape[0], -1)
+        dense = te.dense_general(features=32, name="dense")
         return dense(dense(x)).astype(jnp.float32)
 
 
 def test_check_fp8_accepts_unusual_models_that_do_compute_in_fp8() -> None:
     state, images, labels, _, rngs = _network(Precision.TE_FP8, "Float8CurrentScaling")
     with state.mode():
-        variables = te_api.unbox(Unusual().init(jax.random.key(0), images))
+        variables = te.unbox(Unusual().init(jax.random.key(0), images))
     unusual = state.replace(apply_fn=Unusual().apply, params=variables["params"])
-    found = train.check_fp8(unusual, images, labels, {}, rngs)
+    found = fp8_check.check_fp8(unusual, images, labels, {}, rngs)
     assert len(found) == 12, f"float8 products={len(found)}, but should be 3 for each of 4 uses"
 
 
@@ -385,5 +389,5 @@ def test_check_fp8_rejects_a_model_without_dense_layers() -> None:
     def apply(variables: Any, x: jax.Array, **_: Any) -> jax.Array:
         return model.apply(variables, x).reshape(x.shape[0], -1)
 
-    with pytest.raises(train.Float8MissingError, match="the model has no dense layer"):
-        train.check_fp8(state.replace(apply_fn=apply, params=params), images, labels, {}, rngs)
+    with pytest.raises(Float8MissingError, match="the model has no dense layer"):
+        fp8_check.check_fp8(state.replace(apply_fn=apply, params=params), images, labels, {}, rngs)

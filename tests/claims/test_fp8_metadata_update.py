@@ -17,11 +17,14 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from mnist_fp8 import te_api, train
-from mnist_fp8.config import Precision, RecipeConfig, RunKind, TrainConfig
-from mnist_fp8.layers import Step, dense_layer, dense_step, fp8, init, read_meta, variables_of, with_amax
-from mnist_fp8.oracles import TENSORS, Meta, initial_meta
-from mnist_fp8.tolerances import fp8_error_band
+from mnist_fp8 import te
+from mnist_fp8.core.modes import Precision, RecipeConfig
+from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.oracle.dense import TENSORS, Meta, initial_meta
+from mnist_fp8.oracle.tolerances import fp8_error_band
+from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, fp8, init, read_meta, variables_of, with_amax
+from mnist_fp8.training import train
+from mnist_fp8.training.config import TrainConfig
 from support.assertions import assert_close_norm, assert_equal, assert_same_structure, assert_trees_equal
 from support.metadata import assert_metas, newest, next_metas
 
@@ -29,7 +32,7 @@ ROWS, CONTRACTED, FEATURES = 16, 32, 16
 SHAPES = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}
 
 
-def run_step(mode: te_api.Autocast, metas: dict[str, Meta], amaxes: dict[str, float], seed: int = 0) -> Step:
+def run_step(mode: te.Autocast, metas: dict[str, Meta], amaxes: dict[str, float], seed: int = 0) -> Step:
     """One step of a dense layer on tensors with the given amaxes."""
     layer = dense_layer(features=FEATURES, use_bias=False)
     kernel = with_amax(amaxes["kernel"], SHAPES["kernel"], seed)
@@ -48,9 +51,9 @@ def batch_of(amaxes: dict[str, float], seed: int = 0) -> list[jax.Array]:
 def test_metadata_start_as_scale_one_and_an_empty_history(length: int) -> None:
     layer = dense_layer(features=FEATURES)
     variables = init(layer, fp8(amax_history_len=length), jnp.ones(SHAPES["x"], jnp.bfloat16))
-    metadata = variables[te_api.metadata_collection()]
-    expected = {te_api.scale_leaf(t): ((1,), "float32") for t in TENSORS}
-    expected |= {te_api.history_leaf(t): ((length,), "float32") for t in TENSORS}
+    metadata = variables[te.metadata_collection()]
+    expected = {te.scale_leaf(t): ((1,), "float32") for t in TENSORS}
+    expected |= {te.history_leaf(t): ((length,), "float32") for t in TENSORS}
     assert_same_structure(where="metadata after init", actual=metadata, expected=expected)
     assert_metas(metadata, dict.fromkeys(TENSORS, initial_meta(length)), where="metadata after init")
 
@@ -58,7 +61,7 @@ def test_metadata_start_as_scale_one_and_an_empty_history(length: int) -> None:
 def test_default_history_keeps_1024_steps() -> None:
     variables = init(dense_layer(features=FEATURES), fp8(), jnp.ones(SHAPES["x"], jnp.bfloat16))
     for tensor in TENSORS:
-        found = variables[te_api.metadata_collection()][te_api.history_leaf(tensor)].shape
+        found = variables[te.metadata_collection()][te.history_leaf(tensor)].shape
         assert found == (1024,), f"default history of {tensor}: shape={found}, but should be (1024,)"
 
 
@@ -139,7 +142,7 @@ WRITTEN_OUT_BEFORE_2_3 = [
 
 def test_history_and_scale_match_numbers_worked_out_by_hand() -> None:
     metas = dict.fromkeys(TENSORS, initial_meta(4))
-    written_out = WRITTEN_OUT if te_api.metadata_dialect().stores_next_scale else WRITTEN_OUT_BEFORE_2_3
+    written_out = WRITTEN_OUT if te.metadata_dialect().stores_next_scale else WRITTEN_OUT_BEFORE_2_3
     for number, step in enumerate(written_out):
         metadata = run_step(fp8(amax_history_len=4), metas, step["amax"]).metadata
         metas = {
@@ -244,7 +247,7 @@ def test_tiny_amax_leaves_the_scale_finite() -> None:
 
 
 def _recorded(amax: float, tensor: str) -> float:
-    if not np.isnan(amax) or te_api.engine().kind is RunKind.HOST:
+    if not np.isnan(amax) or te.engine().kind is RunKind.HOST:
         return amax
     others = float(np.nanmax(np.abs(with_amax(amax, SHAPES[tensor], 0))))
     return others if tensor == "kernel" else _bf16(others)
@@ -268,7 +271,7 @@ def test_evaluation_leaves_metadata_as_they_are() -> None:
     variables = variables_of(with_amax(20.0, SHAPES["kernel"], 0), metas)
     x = jnp.asarray(with_amax(30.0, SHAPES["x"], 0), jnp.bfloat16)
     layer = dense_layer(features=FEATURES, use_bias=False)
-    name = te_api.metadata_collection()
+    name = te.metadata_collection()
     with fp8(amax_history_len=4)():
         _, updated = layer.apply(variables, x, mutable=[name])
     assert_metas(updated[name], metas, where="collection that evaluation returned")
@@ -286,7 +289,7 @@ def test_metadata_do_not_depend_on_where_the_loss_is_scaled() -> None:
 
 def test_metadata_carried_through_scan_equal_a_loop() -> None:
     layer = dense_layer(features=FEATURES, use_bias=False)
-    mode, name, steps = fp8(amax_history_len=4), te_api.metadata_collection(), 3
+    mode, name, steps = fp8(amax_history_len=4), te.metadata_collection(), 3
     kernel = with_amax(2.0, SHAPES["kernel"], 0)
     xs, grads = map(jnp.stack, zip(*(batch_of({"x": 2.0**i, "grad": 3.0**i}, i) for i in range(steps)), strict=True))
     variables = variables_of(kernel, settled_metas())
@@ -310,7 +313,7 @@ def test_layer_applied_twice_returns_the_sum_of_both_updates() -> None:
     scale twice as large as either. A user has to keep one of them, as `mnist_fp8.train` does by updating each step.
     """
     layer = dense_layer(features=FEATURES, use_bias=False)
-    mode, name = fp8(amax_history_len=4), te_api.metadata_collection()
+    mode, name = fp8(amax_history_len=4), te.metadata_collection()
     x, grad = batch_of({"x": 2.0, "grad": 2.0})
     variables = variables_of(with_amax(2.0, SHAPES["kernel"], 0), settled_metas())
 
@@ -341,7 +344,7 @@ def test_gradients_accumulated_over_micro_batches_add_metadata_up() -> None:
 
     with mode():
         sums = jax.grad(accumulated)(variables_of(with_amax(3.0, SHAPES["kernel"], 0), metas))
-    for leaf, value in sums[te_api.metadata_collection()].items():
+    for leaf, value in sums[te.metadata_collection()].items():
         expected = steps[0].metadata[leaf] + steps[1].metadata[leaf]
         assert_equal(where=f"{leaf} accumulated over two micro-batches", actual=value, expected=expected)
 
@@ -393,7 +396,7 @@ def test_layer_bridged_into_nnx_returns_the_same_metadata() -> None:
 
 def test_rematerialisation_does_not_record_twice() -> None:
     layer = dense_layer(features=FEATURES, use_bias=False)
-    mode, name = fp8(amax_history_len=4), te_api.metadata_collection()
+    mode, name = fp8(amax_history_len=4), te.metadata_collection()
     x, grad = batch_of({"x": 2.0, "grad": 2.0})
     variables = variables_of(with_amax(2.0, SHAPES["kernel"], 0), settled_metas())
     with mode():
@@ -405,31 +408,31 @@ def test_rematerialisation_does_not_record_twice() -> None:
 
 def test_amaxes_that_would_not_be_reduced_are_refused() -> None:
     """TE documents that it supports only ``reduce_amax=True`` in JAX."""
-    recipe = te_api.make_recipe(RecipeConfig())
+    recipe = te.make_recipe(RecipeConfig())
     recipe.reduce_amax = False
     layer = dense_layer(features=FEATURES)
-    with pytest.raises(AssertionError, match="reduce_amax"), te_api.autocast(enabled=True, recipe=recipe):
+    with pytest.raises(AssertionError, match="reduce_amax"), te.autocast(enabled=True, recipe=recipe):
         layer.init(jax.random.key(0), jnp.ones(SHAPES["x"], jnp.bfloat16))
 
 
 def test_recipe_counts_that_is_in_force_and_not_the_first_of_the_process() -> None:
     """Traced twice, each time under a recipe of its own; nothing but the margin differs, and with it the scales."""
-    name = "autocast" if te_api.has_name("autocast") else "fp8_autocast"
+    name = "autocast" if te.has_name("autocast") else "fp8_autocast"
     layer = dense_layer(features=FEATURES, use_bias=False)
     amaxes = {"x": 1.5, "kernel": 2.5, "grad": 4.0}
     variables = variables_of(with_amax(amaxes["kernel"], SHAPES["kernel"], 0), settled_metas())
     x, grad = batch_of(amaxes)
     for margin in (0, 3):
-        recipe = te_api.make_recipe(RecipeConfig(margin=margin, amax_history_len=4))
-        with te_api.raw_autocast(name, True, recipe, te_api.mesh_resource()):  # noqa: FBT003
+        recipe = te.make_recipe(RecipeConfig(margin=margin, amax_history_len=4))
+        with te.raw_autocast(name, True, recipe, te.mesh_resource()):  # noqa: FBT003
             _, pull_back = jax.vjp(lambda variables: layer.apply(variables, x), variables)
-            metadata = pull_back(grad)[0][te_api.metadata_collection()]
+            metadata = pull_back(grad)[0][te.metadata_collection()]
         expected = next_metas(settled_metas(), amaxes, {"margin": margin})
         assert_metas(metadata, expected, where=f"margin {margin}")
 
 
 def test_metadata_collection_has_the_name_that_checkpoints_know() -> None:
-    found = te_api.metadata_collection()
+    found = te.metadata_collection()
     assert found == "fp8_metas", f"collection={found!r}, but should be 'fp8_metas', as in checkpoints since 1.8"
 
 
@@ -440,13 +443,13 @@ def test_autocast_without_metadata_is_an_error_that_names_them() -> None:
     """TE documents that variables come from an initialisation under autocast; there is no silent fallback."""
     layer = dense_layer(features=FEATURES, use_bias=False)
     x = jnp.ones(SHAPES["x"], jnp.bfloat16)
-    with fp8()(), pytest.raises(flax.errors.FlaxError, match=te_api.metadata_collection()):
+    with fp8()(), pytest.raises(flax.errors.FlaxError, match=te.metadata_collection()):
         layer.apply(variables_of(with_amax(1.0, SHAPES["kernel"], 0), {}), x)
 
 
 def test_autocast_creates_missing_metadata_when_they_are_mutable() -> None:
     layer = dense_layer(features=FEATURES, use_bias=False)
-    name = te_api.metadata_collection()
+    name = te.metadata_collection()
     variables = variables_of(with_amax(1.0, SHAPES["kernel"], 0), {})
     with fp8(amax_history_len=4)():
         _, created = layer.apply(variables, jnp.ones(SHAPES["x"], jnp.bfloat16), mutable=[name])
@@ -460,7 +463,7 @@ def test_autocast_creates_missing_metadata_when_they_are_mutable() -> None:
 def test_update_collections_replaces_named_collections_whole(frozen: bool) -> None:  # noqa: FBT001
     original = {"params": {"w": 1}, "fp8_metas": {"a": 1, "b": 2}}
     given = flax.core.freeze(original) if frozen else original
-    updated = te_api.update_collections({"fp8_metas": {"a": 3}, "added": {"c": 4}}, given)
+    updated = te.update_collections({"fp8_metas": {"a": 3}, "added": {"c": 4}}, given)
     expected = {"params": {"w": 1}, "fp8_metas": {"a": 3}, "added": {"c": 4}}
     assert dict(updated) == expected, f"updated collections={dict(updated)}, but should be {expected}"
     assert isinstance(updated, flax.core.FrozenDict) is frozen, f"type={type(updated).__name__}, should follow original"
@@ -480,7 +483,7 @@ def test_training_replaces_metadata_at_each_interval_and_nothing_else_touches_th
     """Never averaged, decayed or passed through the optimizer, whose momentum would show after two steps."""
     config = TrainConfig(precision=Precision.TE_FP8, fp8_update_interval=interval, batch_size=16)
     state, metadata = train.create_train_state(config)
-    name = te_api.metadata_collection()
+    name = te.metadata_collection()
     expected = metadata[name]
     for step in range(4):
         rngs = {"dropout": jax.random.key(step)}
@@ -495,7 +498,7 @@ def test_training_replaces_metadata_at_each_interval_and_nothing_else_touches_th
 
 def test_every_layer_of_the_network_has_its_own_moving_metadata() -> None:
     state, metadata = train.create_train_state(TrainConfig(precision=Precision.TE_FP8, batch_size=16))
-    name = te_api.metadata_collection()
+    name = te.metadata_collection()
     after = metadata
     for _ in range(2):  # with the second step, the stored scale has moved in every release
         kernels = {layer: state.params[layer]["kernel"] for layer in ("dense1", "dense2", "dense3")}

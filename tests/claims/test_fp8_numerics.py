@@ -18,11 +18,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mnist_fp8 import oracles, te_api
-from mnist_fp8.config import RunKind
-from mnist_fp8.layers import Step, dense_layer, dense_step, fp8, variables_of
-from mnist_fp8.oracles import FORMATS, TENSORS, Array, Meta
-from mnist_fp8.tolerances import product_tolerance, rounding_tolerance, sum_tolerance
+from mnist_fp8 import te
+from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.oracle import dense
+from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, TENSORS, Array, DensePasses, Meta
+from mnist_fp8.oracle.tolerances import product_tolerance, rounding_tolerance, sum_tolerance
+from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, fp8, variables_of
 from support.assertions import assert_close, assert_equal
 from support.codes import codes_at_both_ends
 from support.metadata import meta_of
@@ -40,7 +41,7 @@ def tensors(seed: int, spread: Mapping[str, float] | None = None, dtype: str = "
     return {name: np.array(jnp.asarray(value, dtype), np.float32) for name, value in values.items()}
 
 
-def run(mode: te_api.Autocast, values: Mapping[str, Array], dtype: str, metas: Mapping[str, Meta]) -> Step:
+def run(mode: te.Autocast, values: Mapping[str, Array], dtype: str, metas: Mapping[str, Meta]) -> Step:
     """Forward and backward pass of a layer without bias on the given tensors."""
     layer = dense_layer(features=FEATURES, use_bias=False)
     x, grad = (jnp.asarray(values[name], dtype) for name in ("x", "grad"))
@@ -56,17 +57,17 @@ def state_of(recipe: str, values: Mapping[str, Array]) -> tuple[dict[str, Meta],
     """Metadata to run a recipe with, and the scales that it must use: the stored ones, or those of the tensors."""
     if recipe == "DelayedScaling":
         return metas_of(SCALES), SCALES
-    return {}, oracles.current_scales(values, "HYBRID")
+    return {}, dense.current_scales(values, "HYBRID")
 
 
-def assert_passes(step: Step, expected: oracles.DensePasses, dtype: str, *, where: str) -> None:
+def assert_passes(step: Step, expected: DensePasses, dtype: str, *, where: str) -> None:
     """Compare output and gradients with the oracle.
 
     The result is rounded twice: TE rounds the product of the codes before it divides by the scales. In float32, the
     two reciprocal scales and their product round as well.
     """
     __tracebackhide__ = True
-    kind = te_api.engine().kind
+    kind = te.engine().kind
     roundings = {"bfloat16": 2, "float16": 2, "float32": 6}[dtype]
     found = {
         "output": (step.y, expected.y),
@@ -92,17 +93,17 @@ def test_delayed_scaling_computes_with_the_stored_scales(fp8_format: str, dtype:
     values = tensors(1, {"x": 1, "kernel": 0.3, "grad": 0.01}, dtype)
     mode = fp8(fp8_format=fp8_format, amax_history_len=4)
     step = run(mode, values, dtype, metas_of(SCALES))
-    assert_passes(step, oracles.fp8_dense(**values, scales=SCALES, fp8_format=fp8_format), dtype, where=fp8_format)
+    assert_passes(step, dense.fp8_dense(**values, scales=SCALES, fp8_format=fp8_format), dtype, where=fp8_format)
 
 
 @pytest.mark.parametrize("dtype", [pytest.param("bfloat16", marks=pytest.mark.xla_sums_in_float32), "float32"])
 @pytest.mark.parametrize("fp8_format", FORMATS)
 def test_current_scaling_computes_with_each_tensors_own_amax(fp8_format: str, dtype: str) -> None:
     values = tensors(10, {"x": 3, "kernel": 0.1, "grad": 0.001}, dtype)
-    scales = oracles.current_scales(values, fp8_format)
+    scales = dense.current_scales(values, fp8_format)
     assert_no_code_hangs_on_the_last_bits(values, scales, fp8_format)
     step = run(fp8("Float8CurrentScaling", fp8_format=fp8_format), values, dtype, {})
-    assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format=fp8_format), dtype, where=fp8_format)
+    assert_passes(step, dense.fp8_dense(**values, scales=scales, fp8_format=fp8_format), dtype, where=fp8_format)
 
 
 @pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
@@ -111,7 +112,7 @@ def test_float16_is_computed_as_exactly_as_its_numbers_are_kept(recipe: str) -> 
     values = tensors(1, {"x": 1, "kernel": 0.3, "grad": 0.01}, "float16")
     metas, scales = state_of(recipe, values)
     step = run(fp8(recipe), values, "float16", metas)
-    assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float16", where=recipe)
+    assert_passes(step, dense.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float16", where=recipe)
 
 
 @given(exponents=st.tuples(*[st.integers(-12, 12)] * 3), seed=st.integers(0, 2**16))
@@ -119,21 +120,21 @@ def test_output_and_gradients_follow_the_oracle_for_any_scale(exponents: tuple[i
     """From scales at which everything is subnormal or zero to scales at which everything saturates."""
     drawn = np.random.default_rng(seed)
     scales = {
-        name: np.float32(oracles.FP8_MAX[FORMATS["HYBRID"][name]] * 2.0**exponent * drawn.uniform(0.5, 1))
+        name: np.float32(FP8_MAX[FORMATS["HYBRID"][name]] * 2.0**exponent * drawn.uniform(0.5, 1))
         for name, exponent in zip(TENSORS, exponents, strict=True)
     }
     values = tensors(seed)
     step = run(fp8(amax_history_len=4), values, "float32", metas_of(scales))
-    assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float32", where=str(scales))
+    assert_passes(step, dense.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float32", where=str(scales))
 
 
 def test_values_beyond_the_format_saturate() -> None:
     """A scale of 448 and values up to 4: anything above 1 becomes the largest number, none infinite or NaN."""
     values = tensors(3)
-    scales = {name: np.float32(oracles.FP8_MAX[FORMATS["HYBRID"][name]]) for name in TENSORS}
+    scales = {name: np.float32(FP8_MAX[FORMATS["HYBRID"][name]]) for name in TENSORS}
     assert max(np.abs(values[name]).max() for name in TENSORS) > 2, "the tensors should exceed the format's range"
     step = run(fp8(amax_history_len=4), values, "float32", metas_of(scales))
-    assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float32", where="saturated")
+    assert_passes(step, dense.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float32", where="saturated")
 
 
 @pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
@@ -160,7 +161,7 @@ def test_infinite_input_saturates(recipe: str) -> None:
     metas, scales = state_of(recipe, values)
     assert_no_code_hangs_on_the_last_bits(values, scales, "HYBRID")
     step = run(fp8(recipe), values, "float32", metas)
-    assert_passes(step, oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float32", where="infinite")
+    assert_passes(step, dense.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float32", where="infinite")
 
 
 def test_rounding_is_to_the_nearest_code_and_ties_to_even() -> None:
@@ -192,7 +193,7 @@ def test_current_scaling_spreads_a_tensor_over_the_whole_format() -> None:
     layer = dense_layer(features=16, use_bias=False)
     x, grad = jnp.asarray(values["x"]), jnp.asarray(values["grad"])
     step = dense_step(layer, fp8("Float8CurrentScaling"), variables_of(values["kernel"], {}), x, grad)
-    expected = oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID")
+    expected = dense.fp8_dense(**values, scales=scales, fp8_format="HYBRID")
     assert_equal(where="Control: codes lost to underflow", actual=expected.y.value[values["x"] != 0].min(), expected=0)
     assert_passes(step, expected, "float32", where="current scaling, amax 1.75")
 
@@ -203,7 +204,7 @@ def test_exactly_representable_values_give_the_exact_product() -> None:
     values = {name: drawn.integers(-4, 5, shape).astype(np.float32) for name, shape in SHAPES.items()}
     scales = {"x": np.float32(8), "kernel": np.float32(16), "grad": np.float32(1024)}
     step = run(fp8(amax_history_len=4), values, "float32", metas_of(scales))
-    exact = oracles.dense(**values)
+    exact = dense.dense(**values)
     assert_equal(where="output", actual=step.y, expected=exact.y.value)
     assert_equal(where="input gradient", actual=step.dx, expected=exact.dx.value)
     assert_equal(where="kernel gradient", actual=step.grads["params"]["kernel"], expected=exact.dkernel.value)
@@ -213,7 +214,7 @@ def test_several_contracted_axes_and_features_quantize_alike() -> None:
     """A layer over two axes, with a tuple of features, computes what the flattened layer computes."""
     values = tensors(6, {"kernel": 0.3, "grad": 0.01})
     layer = dense_layer(features=(2, 8), axis=(-2, -1), use_bias=False)
-    kernel = values["kernel"].reshape(te_api.kernel_shape((6, 8), (2, 8)))
+    kernel = values["kernel"].reshape(te.kernel_shape((6, 8), (2, 8)))
     x, grad = jnp.asarray(values["x"].reshape(4, 8, 6, 8)), jnp.asarray(values["grad"].reshape(4, 8, 2, 8))
     step = dense_step(layer, fp8(amax_history_len=4), variables_of(kernel, metas_of(SCALES)), x, grad)
     flat = Step(
@@ -221,7 +222,7 @@ def test_several_contracted_axes_and_features_quantize_alike() -> None:
         step.dx.reshape(ROWS, CONTRACTED),
         {"params": {"kernel": step.grads["params"]["kernel"].reshape(CONTRACTED, FEATURES)}},
     )
-    expected = oracles.fp8_dense(**values, scales=SCALES, fp8_format="HYBRID")
+    expected = dense.fp8_dense(**values, scales=SCALES, fp8_format="HYBRID")
     assert_passes(flat, expected, "float32", where="kernel (6, 8, 2, 8)")
 
 
@@ -251,9 +252,7 @@ def test_a_tensor_of_zeros_gives_zeros(name: str, recipe: str) -> None:
     metas, scales = state_of(recipe, values)
     assert_no_code_hangs_on_the_last_bits(values, scales, "HYBRID")
     step = run(fp8(recipe), values, "float32", metas)
-    assert_passes(
-        step, oracles.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float32", where=f"{name} zero"
-    )
+    assert_passes(step, dense.fp8_dense(**values, scales=scales, fp8_format="HYBRID"), "float32", where=f"{name} zero")
 
 
 def test_gradient_of_tiny_numbers_gives_finite_results_under_current_scaling() -> None:

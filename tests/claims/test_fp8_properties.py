@@ -22,15 +22,11 @@ import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from mnist_fp8 import oracles, te_api
-from mnist_fp8.layers import BF16, Step, dense_layer, dense_step, fp8, init, read_meta, variables_of
-from mnist_fp8.oracles import FORMATS, TENSORS, Array, Meta, initial_meta
-from mnist_fp8.tolerances import (
-    fp8_error_band,
-    product_tolerance,
-    rounding_tolerance,
-    sum_tolerance,
-)
+from mnist_fp8 import te
+from mnist_fp8.oracle import dense
+from mnist_fp8.oracle.dense import FORMATS, TENSORS, Array, Meta, initial_meta
+from mnist_fp8.oracle.tolerances import fp8_error_band, product_tolerance, rounding_tolerance, sum_tolerance
+from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step, fp8, init, read_meta, variables_of
 from support.assertions import assert_close, assert_close_norm, assert_equal, assert_same_structure, assert_trees_equal
 from support.codes import codes_at_both_ends
 from support.metadata import assert_metas, meta_of, next_metas
@@ -99,18 +95,18 @@ def normal(seed: int, dtype: str, spread: Mapping[str, float] | None = None) -> 
 
 
 def arguments(
-    mode: te_api.Autocast,
+    mode: te.Autocast,
     values: Mapping[str, Array],
     dtype: str = "float32",
     *,
     metas: Mapping[str, Meta] | None = None,
     batch: tuple[int, ...] = (ROWS,),
-) -> tuple[Any, te_api.Autocast, dict[str, Any], jax.Array, jax.Array]:
+) -> tuple[Any, te.Autocast, dict[str, Any], jax.Array, jax.Array]:
     """Arguments of `dense_step` for a layer with a bias if there is one, and metadata if the mode keeps them.
 
     Without ``metas``, those are `settled_metas`.
     """
-    keeps_metadata = mode.recipe is not None and te_api.keeps_metadata(mode.recipe)
+    keeps_metadata = mode.recipe is not None and te.keeps_metadata(mode.recipe)
     bias = values.get("bias")
     layer = dense_layer(features=values["kernel"].shape[-1], use_bias=bias is not None)
     metas = settled_metas() if metas is None else metas
@@ -119,14 +115,14 @@ def arguments(
     return layer, mode, variables, x, grad
 
 
-def run(mode: te_api.Autocast, values: Mapping[str, Array], dtype: str = "float32", **options: Any) -> Step:
+def run(mode: te.Autocast, values: Mapping[str, Array], dtype: str = "float32", **options: Any) -> Step:
     """Forward and backward pass of a layer, compiled."""
     return dense_step(*arguments(mode, values, dtype, **options))
 
 
 def near_halfway(values: Mapping[str, Array], scales: Mapping[str, np.float32], fp8_format: str) -> bool:
     """Whether a value is so close to halfway between two codes that a GPU's division decides which one it becomes."""
-    ends = codes_at_both_ends(values, scales, fp8_format, te_api.engine().kind)
+    ends = codes_at_both_ends(values, scales, fp8_format, te.engine().kind)
     return any(not np.array_equal(low, high) for _, low, high in ends)
 
 
@@ -141,10 +137,10 @@ def assert_follows_oracle(
 ) -> None:
     """Compare output and all gradients of a layer with bias, of any batch shape, with the oracle."""
     __tracebackhide__ = True
-    expected = oracles.fp8_dense(*(values[name] for name in TENSORS), scales, fp8_format)
+    expected = dense.fp8_dense(*(values[name] for name in TENSORS), scales, fp8_format)
     # TE rounds the product of the codes, and once more where it is divided by the scales; in float32, the reciprocal
     # scales and their product round as well.
-    kind, roundings = te_api.engine().kind, {"bfloat16": 2, "float32": 6}[dtype]
+    kind, roundings = te.engine().kind, {"bfloat16": 2, "float32": 6}[dtype]
     tolerance_of = functools.partial(product_tolerance, dtype=dtype, kind=kind, roundings=roundings, fp8=True)
     bias, grad = values["bias"].astype(np.float64), values["grad"]
     # XLA may fuse the last multiplication and the addition of the bias, which then round once instead of twice.
@@ -185,7 +181,7 @@ def step_times(step: Step, factor: Mapping[str, float]) -> Step:
         grads[collection] = {}
         for tensor in TENSORS:
             size, metadata = abs(factor[tensor]), step.grads[collection]
-            scale, history = te_api.scale_leaf(tensor), te_api.history_leaf(tensor)
+            scale, history = te.scale_leaf(tensor), te.history_leaf(tensor)
             grads[collection] |= {scale: metadata[scale] / size, history: metadata[history] * size}
     return Step(step.y * factor["x"] * factor["kernel"], step.dx * factor["grad"] * factor["kernel"], grads)
 
@@ -200,7 +196,7 @@ signed_powers_of_two = st.builds(lambda sign, k: sign * 2.0**k, st.sampled_from(
 @fp8_modes
 @given(factor=for_each_tensor(signed_powers_of_two), seed=seeds)
 def test_powers_of_two_and_signs_pass_through_exactly(
-    mode: te_api.Autocast, dtype: str, factor: dict[str, float], seed: int
+    mode: te.Autocast, dtype: str, factor: dict[str, float], seed: int
 ) -> None:
     """A tensor 2**k times as large, whose history is as large and whose scale as small, has the same codes."""
     values, history = normal(seed, dtype), np.asarray([0, 1, 2, 3], np.float32)
@@ -219,7 +215,7 @@ def test_delayed_scaling_is_linear_between_underflow_and_saturation(factor: dict
     values = {name: drawn.choice([-1, 1], shape) * drawn.uniform(1, 2, shape) for name, shape in shapes().items()}
     metas = dict.fromkeys(TENSORS, settled_metas()["x"])
     plain, found = (run(FP8_MODES["delayed"], tensors, metas=metas) for tensors in (values, times(values, factor)))
-    expected, name = step_times(plain, factor), te_api.metadata_collection()
+    expected, name = step_times(plain, factor), te.metadata_collection()
     for step in (expected, found):
         del step.grads[name]
     assert_trees_equal(where=f"tensors times {factor}", actual=found, expected=expected)
@@ -235,7 +231,7 @@ def test_current_scaling_follows_the_oracle_for_tensors_of_any_size(
 ) -> None:
     """In BF16 on a host run only: its numbers, of 8 bits, often stand exactly halfway between two codes."""
     values = normal(seed, dtype, spread)
-    scales = oracles.current_scales(values, fp8_format)
+    scales = dense.current_scales(values, fp8_format)
     assume(not near_halfway(values, scales, fp8_format))
     step = run(fp8("Float8CurrentScaling", fp8_format=fp8_format), values, dtype)
     assert_follows_oracle(step, values, scales, fp8_format, dtype, where=f"standard deviations {spread}")
@@ -245,8 +241,8 @@ def test_history_does_not_touch_the_step_that_it_is_given_to() -> None:
     """The stored scale is what a step quantizes with; its history decides the scale of the next."""
     others = {name: Meta(meta.scale, meta.history * 16) for name, meta in settled_metas().items()}
     expected, found = (run(FP8_MODES["delayed"], integers(), metas=metas) for metas in (settled_metas(), others))
-    name = te_api.metadata_collection()
-    scale, other_scale = (step.grads.pop(name)[te_api.scale_leaf("x")] for step in (expected, found))
+    name = te.metadata_collection()
+    scale, other_scale = (step.grads.pop(name)[te.scale_leaf("x")] for step in (expected, found))
     assert_trees_equal(where="step with another history", actual=found, expected=expected)
     assert scale != other_scale, f"Control: next scales={scale}, {other_scale}, but should differ"
 
@@ -270,9 +266,9 @@ def test_results_are_as_inexact_as_their_operands_formats(
     drawn = np.random.default_rng(seed)
     values = {name: DISTRIBUTIONS[distribution[name]](drawn, WIDE[name]).astype(np.float32) for name in TENSORS}
     formats = FORMATS[fp8_format]
-    metas = {name: Meta(oracles.current_scale(values[name], formats[name]), np.zeros(1024)) for name in TENSORS}
+    metas = {name: Meta(dense.current_scale(values[name], formats[name]), np.zeros(1024)) for name in TENSORS}
     step = run(fp8(recipe, fp8_format=fp8_format), values, metas=metas, batch=(16,))
-    exact = oracles.dense(**values)
+    exact = dense.dense(**values)
     for where, actual, expected, operands in (
         ("output", step.y, exact.y, ("x", "kernel")),
         ("input gradient", step.dx, exact.dx, ("grad", "kernel")),
@@ -289,7 +285,7 @@ def test_results_are_as_inexact_as_their_operands_formats(
 
 @all_modes
 @pytest.mark.parametrize("dimension", ["row", "contracted", "feature"])
-def test_order_of_a_dimension_only_orders_the_results(dimension: str, mode: te_api.Autocast) -> None:
+def test_order_of_a_dimension_only_orders_the_results(dimension: str, mode: te.Autocast) -> None:
     """Shuffled rows, input features or output features: what has this dimension is shuffled, all else is the same."""
     axes = {
         "row": {"x": 0, "grad": 0, "y": 0, "dx": 0},
@@ -319,7 +315,7 @@ def by_name(step: Step) -> dict[str, Any]:
 
 @summed_dtypes
 @all_modes
-def test_leading_dimensions_are_so_many_rows(mode: te_api.Autocast, dtype: str) -> None:
+def test_leading_dimensions_are_so_many_rows(mode: te.Autocast, dtype: str) -> None:
     """In BF16 without a bias, before whose addition XLA may or may not round; nor need it round a kernel gradient."""
     values = integers() if dtype == "float32" else without_bias(integers())
 
@@ -337,7 +333,7 @@ def test_leading_dimensions_are_so_many_rows(mode: te_api.Autocast, dtype: str) 
 
 
 @all_modes
-def test_rows_of_zeros_change_nothing(mode: te_api.Autocast) -> None:
+def test_rows_of_zeros_change_nothing(mode: te.Autocast) -> None:
     """A batch that is filled up with them: the output of such a row is the bias."""
     values, half = integers(), ROWS // 2
     for name in ("x", "grad"):
@@ -374,7 +370,7 @@ def test_steps_that_carry_their_metadata_follow_the_oracle(
     """Three steps on tensors of changing size, from an initialisation: TE is given its own metadata, never ours."""
     mode, fp8_format = fp8(**options), options.get("fp8_format", "HYBRID")
     metas = dict.fromkeys(TENSORS, initial_meta(options.get("amax_history_len", 1024)))
-    name, carried = te_api.metadata_collection(), None
+    name, carried = te.metadata_collection(), None
     for number, spread in enumerate(spreads):
         values = normal(seed + number, dtype, spread)
         layer, _, variables, x, grad = arguments(mode, values, dtype, batch=batch)
@@ -382,7 +378,7 @@ def test_steps_that_carry_their_metadata_follow_the_oracle(
         assert_metas(carried, metas, where=f"before step {number}")
         step = dense_step(layer, mode, {**variables, name: carried}, x, grad)
         # TE's scales, which on a GPU may differ from the oracle's by a unit in the last place.
-        used = carried if te_api.metadata_dialect().stores_next_scale else step.metadata
+        used = carried if te.metadata_dialect().stores_next_scale else step.metadata
         scales = {tensor: read_meta(used, tensor).scale for tensor in TENSORS}
         assert_follows_oracle(step, values, scales, fp8_format, dtype, where=f"step {number}")
         metas = next_metas(metas, {tensor: float(np.abs(values[tensor]).max()) for tensor in TENSORS}, options)
@@ -399,7 +395,7 @@ plain_step = dense_step.__wrapped__
 def step_through(transformation: Callable[[Any], Any]) -> Callable[..., Step]:
     """`plain_step` with a transformation of the layer's function."""
 
-    def step(layer: Any, mode: te_api.Autocast, variables: Any, x: jax.Array, grad: jax.Array) -> Step:
+    def step(layer: Any, mode: te.Autocast, variables: Any, x: jax.Array, grad: jax.Array) -> Step:
         def apply(variables: Any, x: jax.Array) -> jax.Array:  # a new one each time: JAX may know `layer.apply`
             return layer.apply(variables, x)
 
@@ -416,13 +412,13 @@ def in_a_branch(apply: Callable[..., jax.Array]) -> Callable[..., jax.Array]:
     return lambda variables, x: jax.lax.cond(jnp.any(x), apply, lambda *_: jnp.ones((len(x), FEATURES)), variables, x)
 
 
-def rematerialised_module(layer: Any, mode: te_api.Autocast, variables: Any, x: jax.Array, grad: jax.Array) -> Step:
+def rematerialised_module(layer: Any, mode: te.Autocast, variables: Any, x: jax.Array, grad: jax.Array) -> Step:
     """With Flax's own `nn.remat`."""
     remade = nn.remat(type(layer))(features=layer.features, use_bias=layer.use_bias)
     return plain_step(remade, mode, variables, x, grad)
 
 
-def loss_with_an_output(layer: Any, mode: te_api.Autocast, variables: Any, x: jax.Array, grad: jax.Array) -> Step:
+def loss_with_an_output(layer: Any, mode: te.Autocast, variables: Any, x: jax.Array, grad: jax.Array) -> Step:
     """As a training loop does it: a scalar loss, whose output is handed on beside it."""
 
     def loss(variables: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -434,7 +430,7 @@ def loss_with_an_output(layer: Any, mode: te_api.Autocast, variables: Any, x: ja
     return Step(y, dx, grads)
 
 
-def one_gradient_at_a_time(layer: Any, mode: te_api.Autocast, variables: Any, x: jax.Array, grad: jax.Array) -> Step:
+def one_gradient_at_a_time(layer: Any, mode: te.Autocast, variables: Any, x: jax.Array, grad: jax.Array) -> Step:
     """Differentiated with respect to the input alone, and to each collection alone."""
     with mode():
         y, pull_back = jax.vjp(lambda x: layer.apply(variables, x), x)
@@ -446,7 +442,7 @@ def one_gradient_at_a_time(layer: Any, mode: te_api.Autocast, variables: Any, x:
     return Step(y, dx, grads)
 
 
-def frozen_variables(layer: Any, mode: te_api.Autocast, variables: Any, x: jax.Array, grad: jax.Array) -> Step:
+def frozen_variables(layer: Any, mode: te.Autocast, variables: Any, x: jax.Array, grad: jax.Array) -> Step:
     """With variables in a `FrozenDict`, whose gradient is one as well."""
     step = plain_step(layer, mode, flax.core.freeze(variables), x, grad)
     assert isinstance(step.grads, flax.core.FrozenDict), f"gradient of a FrozenDict={type(step.grads).__name__}"
@@ -467,7 +463,7 @@ TRACED: dict[str, Callable[..., Step]] = {
 
 @all_modes
 @pytest.mark.parametrize("traced", TRACED.values(), ids=TRACED)
-def test_step_does_not_depend_on_how_it_is_traced(traced: Callable[..., Step], mode: te_api.Autocast) -> None:
+def test_step_does_not_depend_on_how_it_is_traced(traced: Callable[..., Step], mode: te.Autocast) -> None:
     values = integers()
     found = traced(*arguments(mode, values))
     assert_trees_equal(where="step", actual=found, expected=run(mode, values))
@@ -475,7 +471,7 @@ def test_step_does_not_depend_on_how_it_is_traced(traced: Callable[..., Step], m
 
 @pytest.mark.host  # on a GPU, XLA divides constants more exactly than variables
 @fp8_modes
-def test_step_on_constants_is_the_same(mode: te_api.Autocast) -> None:
+def test_step_on_constants_is_the_same(mode: te.Autocast) -> None:
     """Variables and batch are part of the program, and XLA may compute any of it while it compiles."""
     constants = functools.partial(plain_step, *arguments(mode, integers()))
     assert_trees_equal(where="step", actual=jax.jit(constants)(), expected=run(mode, integers()))
@@ -483,7 +479,7 @@ def test_step_on_constants_is_the_same(mode: te_api.Autocast) -> None:
 
 @dtypes
 @fp8_modes
-def test_shapes_are_known_without_computing(mode: te_api.Autocast, dtype: str) -> None:
+def test_shapes_are_known_without_computing(mode: te.Autocast, dtype: str) -> None:
     layer, _, *tensors = arguments(mode, integers(), dtype)
     real = run(mode, integers(), dtype)
     assert real.y.dtype == dtype, f"output dtype={real.y.dtype}, but should be {dtype}"
@@ -500,7 +496,7 @@ def test_numpy_metadata_are_taken_as_those_of_jax() -> None:
     """Not compiled, as a checkpoint gives them back."""
     metas = {name: meta_of(scale) for name, scale in SCALES.items()}
     layer, mode, variables, x, _ = arguments(FP8_MODES["delayed"], normal(0, "float32"), metas=metas)
-    name = te_api.metadata_collection()
+    name = te.metadata_collection()
     restored = {**variables, name: jax.tree.map(np.asarray, variables[name])}
     with mode():
         found, expected = layer.apply(restored, x), layer.apply(variables, x)
@@ -509,7 +505,7 @@ def test_numpy_metadata_are_taken_as_those_of_jax() -> None:
 
 @all_modes
 @pytest.mark.parametrize("tensor", ["x", "kernel"])
-def test_numpy_tensors_are_taken_as_those_of_jax(tensor: str, mode: te_api.Autocast) -> None:
+def test_numpy_tensors_are_taken_as_those_of_jax(tensor: str, mode: te.Autocast) -> None:
     """Not compiled, as a data loader or a checkpoint gives them."""
     layer, _, variables, x, _ = arguments(mode, without_bias(integers()))
     with mode():
@@ -522,7 +518,7 @@ def test_numpy_tensors_are_taken_as_those_of_jax(tensor: str, mode: te_api.Autoc
 
 
 @all_modes
-def test_scan_that_closes_over_the_parameters_has_their_gradients(mode: te_api.Autocast) -> None:
+def test_scan_that_closes_over_the_parameters_has_their_gradients(mode: te.Autocast) -> None:
     """A loss that is added up batch by batch, differentiated as a whole."""
     values = without_bias(integers())
     layer, _, variables, x, grad = arguments(mode, values, "bfloat16")
@@ -544,7 +540,7 @@ def test_scan_that_closes_over_the_parameters_has_their_gradients(mode: te_api.A
 
 
 @fp8_modes
-def test_tangent_of_a_gradient_is_as_exact_as_fp8_or_refused(mode: te_api.Autocast) -> None:
+def test_tangent_of_a_gradient_is_as_exact_as_fp8_or_refused(mode: te.Autocast) -> None:
     """A Hessian times a vector: the tangent needs a scale of its own, that of the value says nothing about it."""
     values, metas = without_bias(normal(0, "float32", {"kernel": 0.15})), settled_metas() | {"grad": meta_of(7000)}
     layer, _, variables, x, _ = arguments(mode, values, metas=metas)
@@ -561,7 +557,7 @@ def test_tangent_of_a_gradient_is_as_exact_as_fp8_or_refused(mode: te_api.Autoca
 
 
 @fp8_modes
-def test_forward_mode_is_refused(mode: te_api.Autocast) -> None:
+def test_forward_mode_is_refused(mode: te.Autocast) -> None:
     """There is no rule for it, and no wrong tangent either."""
     layer, _, variables, x, _ = arguments(mode, integers())
     with mode(), pytest.raises(TypeError, match="forward-mode"):
@@ -570,7 +566,7 @@ def test_forward_mode_is_refused(mode: te_api.Autocast) -> None:
 
 @pytest.mark.parametrize("ensemble", [False, True], ids=["batches", "batches and variables"])
 @pytest.mark.parametrize("mode", mapped_modes)
-def test_mapped_steps_equal_a_loop(mode: te_api.Autocast, ensemble: bool) -> None:  # noqa: FBT001
+def test_mapped_steps_equal_a_loop(mode: te.Autocast, ensemble: bool) -> None:  # noqa: FBT001
     """Over batches of unlike amaxes, or over a whole ensemble: each with scales of its own."""
     first, second = without_bias(integers(1)), without_bias(integers(2))
     for name in ("x", "grad"):
@@ -587,7 +583,7 @@ def test_mapped_steps_equal_a_loop(mode: te_api.Autocast, ensemble: bool) -> Non
 
 
 @fp8_modes
-def test_steps_in_threads_equal_steps_one_after_the_other(mode: te_api.Autocast) -> None:
+def test_steps_in_threads_equal_steps_one_after_the_other(mode: te.Autocast) -> None:
     """Compiled steps: a program that is being traced in one thread sees the autocast of another."""
     data = [times(integers(seed), dict.fromkeys(TENSORS, 2.0**seed)) for seed in range(8)]
     expected = [run(mode, values) for values in data]
@@ -604,7 +600,7 @@ def test_micro_batches_whose_largest_amaxes_are_kept_equal_the_whole_batch() -> 
 
     (Added up they are of no use: `test_gradients_accumulated_over_micro_batches_add_metadata_up`.)
     """
-    values, mode, name = integers(), FP8_MODES["delayed"], te_api.metadata_collection()
+    values, mode, name = integers(), FP8_MODES["delayed"], te.metadata_collection()
     for tensor in ("x", "grad"):
         values[tensor][ROWS // 2 :] = values[tensor][ROWS // 2 :].clip(-7, 7)  # so that the amaxes differ
     halves = [
@@ -612,8 +608,8 @@ def test_micro_batches_whose_largest_amaxes_are_kept_equal_the_whole_batch() -> 
         for pair in zip(*(np.split(values[tensor], 2) for tensor in ("x", "grad")), strict=True)
     ]
     first, second = (half.metadata for half in halves)
-    scales = {te_api.scale_leaf(tensor) for tensor in TENSORS}
-    x_scale = te_api.scale_leaf("x")
+    scales = {te.scale_leaf(tensor) for tensor in TENSORS}
+    x_scale = te.scale_leaf("x")
     assert first[x_scale] != second[x_scale], "Control: the scales of the micro-batches should differ"
     kept = {leaf: (np.minimum if leaf in scales else np.maximum)(first[leaf], second[leaf]) for leaf in first}
     params = jax.tree.map(np.add, *(half.grads["params"] for half in halves))
@@ -623,7 +619,7 @@ def test_micro_batches_whose_largest_amaxes_are_kept_equal_the_whole_batch() -> 
 
 
 def train_step(
-    layer: Any, mode: te_api.Autocast, variables: Any, x: jax.Array, grad: jax.Array
+    layer: Any, mode: te.Autocast, variables: Any, x: jax.Array, grad: jax.Array
 ) -> tuple[dict[str, Any], jax.Array]:
     """A step of gradient descent: new variables, and the output. The rate is a power of two: products are exact."""
     step = plain_step(layer, mode, variables, x, grad)
@@ -633,7 +629,7 @@ def train_step(
     return {**step.grads, "params": params}, step.y
 
 
-def batches(mode: te_api.Autocast) -> tuple[Any, Any, list[Any]]:
+def batches(mode: te.Autocast) -> tuple[Any, Any, list[Any]]:
     """A layer without bias, its variables, and three batches whose amaxes are unlike each other."""
     drawn = [without_bias(integers(seed)) for seed in range(3)]
     for number, values in enumerate(drawn):
@@ -644,7 +640,7 @@ def batches(mode: te_api.Autocast) -> tuple[Any, Any, list[Any]]:
 
 
 @fp8_modes
-def test_scan_over_training_steps_equals_a_loop(mode: te_api.Autocast) -> None:
+def test_scan_over_training_steps_equals_a_loop(mode: te.Autocast) -> None:
     """Parameters and metadata are carried; every output and the last variables are compared."""
     layer, variables, data = batches(mode)
     step = functools.partial(train_step, layer, mode)
@@ -659,7 +655,7 @@ def test_scan_over_training_steps_equals_a_loop(mode: te_api.Autocast) -> None:
 
 
 @fp8_modes
-def test_donated_variables_give_the_same_steps(mode: te_api.Autocast) -> None:
+def test_donated_variables_give_the_same_steps(mode: te.Autocast) -> None:
     """The usual way to save memory: the old variables are gone after a step, and nothing may still refer to them."""
     layer, variables, data = batches(mode)
     step = functools.partial(train_step, layer, mode)
@@ -684,8 +680,8 @@ class Pair(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array) -> jax.Array:
         """Apply both."""
-        hidden = te_api.dense_general(features=CONTRACTED, use_bias=False, name="first")(x)
-        return te_api.dense_general(features=CONTRACTED, use_bias=False, name="second")(hidden)
+        hidden = te.dense_general(features=CONTRACTED, use_bias=False, name="first")(x)
+        return te.dense_general(features=CONTRACTED, use_bias=False, name="second")(hidden)
 
 
 def apply_pair(layers: list[dict[str, Any]], x: jax.Array) -> jax.Array:
@@ -701,7 +697,7 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
         """Apply it."""
-        return te_api.dense_general(features=CONTRACTED, use_bias=False, name="layer")(x), None
+        return te.dense_general(features=CONTRACTED, use_bias=False, name="layer")(x), None
 
 
 def apply_flax_scan(layers: list[dict[str, Any]], x: jax.Array) -> jax.Array:
@@ -726,7 +722,7 @@ def stack(trees: list[Any]) -> Any:
 @all_modes
 @pytest.mark.parametrize("apply", [apply_pair, apply_scan, apply_flax_scan], ids=["module", "scan", "nn.scan"])
 def test_model_of_two_layers_equals_its_layers_one_after_the_other(
-    apply: Callable[..., jax.Array], mode: te_api.Autocast
+    apply: Callable[..., jax.Array], mode: te.Autocast
 ) -> None:
     """Each with metadata of its own, those of the second layer for numbers 64 times as large."""
     larger = settled_metas(times=64)

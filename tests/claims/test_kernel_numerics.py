@@ -22,16 +22,18 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from mnist_fp8 import float8, oracles, te_api
-from mnist_fp8.config import RunKind
-from mnist_fp8.layers import Step, dense_layer, dense_step, exact, fp8, variables_of
-from mnist_fp8.oracles import TENSORS, Array
-from mnist_fp8.tolerances import (
+from mnist_fp8 import te
+from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.oracle import dense
+from mnist_fp8.oracle.dense import FORMATS, TENSORS, Array
+from mnist_fp8.oracle.tolerances import (
     KERNEL_AGAINST_JAX,
     product_norm_tolerance,
     product_tolerance,
     rounding_tolerance,
 )
+from mnist_fp8.programs import hlo
+from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, exact, fp8, variables_of
 from support.assertions import assert_close, assert_close_norm, assert_equal, assert_trees_equal
 from support.codes import codes_at_both_ends
 from support.kernels import (
@@ -75,12 +77,12 @@ def by_kernels(recipe: str, values: dict[str, Array]) -> Step:
     text = program.as_text()
     found = Counter(
         tuple(sorted((gemm.lhs, gemm.rhs)))
-        for gemm in float8.compiled_gemms(text).values()
+        for gemm in hlo.compiled_gemms(text).values()
         if gemm.primitive.startswith("te_gemm")
     )
     expected = Counter(tuple(sorted(formats(recipe, which))) for which in FACTORS)
     assert found == expected, f"{recipe}: products by TE's kernels={dict(found)}, but should be {dict(expected)}"
-    calls = sum(count for name, count in float8.custom_calls(text).items() if "quantize" in name)
+    calls = sum(count for name, count in hlo.custom_calls(text).items() if "quantize" in name)
     wanted = 0 if recipe == "bf16" else len(TENSORS)
     assert calls == wanted, f"{recipe}: quantizations by TE's kernels={calls}, but should be {wanted}"
     step: Step = program(*given)
@@ -109,7 +111,7 @@ def test_kernels_jax_path_and_oracle_agree(recipe: str, shape: Shape) -> None:
     if recipe == "current":
         assert_no_code_hangs_on_the_last_bits(values)
     found = {"kernels": by_kernels(recipe, values), "JAX path": by_jax(recipe, values)}
-    kind, fp8 = te_api.engine().kind, recipe != "bf16"
+    kind, fp8 = te.engine().kind, recipe != "bf16"
     for which, (rows, expected) in expected_rows(recipe, values).items():
         margins = []
         for path, roundings in (("kernels", 2), ("JAX path", 2 + fp8)):
@@ -132,9 +134,9 @@ def assert_no_code_hangs_on_the_last_bits(values: dict[str, Array]) -> None:
     Subnormal codes are left out: a step between two of them is too small to be seen in a product.
     """
     some = {name: tensor[sampled(len(tensor))] for name, tensor in values.items()}
-    scales = oracles.current_scales(values, "HYBRID")
+    scales = dense.current_scales(values, "HYBRID")
     for name, low, high in codes_at_both_ends(some, scales, "HYBRID", RunKind.KERNEL):
-        normal = np.abs(low) >= float(ml_dtypes.finfo(oracles.FORMATS["HYBRID"][name]).smallest_normal)
+        normal = np.abs(low) >= float(ml_dtypes.finfo(FORMATS["HYBRID"][name]).smallest_normal)
         where = f"Control: codes of {name} at both ends of the scale's error"
         assert_equal(where=where, actual=low[normal], expected=high[normal])
 
@@ -257,7 +259,7 @@ def test_metadata_of_kernels_jax_path_and_oracle_are_the_same_step_by_step() -> 
         for seed, amax in enumerate(amaxes):
             x, grad = (jnp.asarray(exact(size, seed) * (amax / 1.75), jnp.bfloat16) for size in ((32, 16), (32, 48)))
             found = dense_step(layer, mode, collection, x, grad)
-            collection = {**collection, te_api.metadata_collection(): found.metadata}
+            collection = {**collection, te.metadata_collection(): found.metadata}
             yield jax.device_get(found.metadata)
 
     by_kernels = list(steps())

@@ -8,9 +8,9 @@ What a failure means for an upgrade: products still run in FP8, but by slower ke
 
 import pytest
 
-from mnist_fp8 import benchmark
-from mnist_fp8.benchmark_results import Spread
-from mnist_fp8.roofline import Mode
+from mnist_fp8.core.modes import Mode
+from mnist_fp8.core.spread import Spread
+from mnist_fp8.te import timing
 
 pytestmark = [pytest.mark.gpu, pytest.mark.slow]
 
@@ -21,8 +21,8 @@ LEAST = {Mode.TE_FP8_DELAYED: 1.2, Mode.TE_FP8_CURRENT: 1.1}
 
 def speed_up(mode: Mode, *, backward: bool) -> Spread:
     """How many times as fast as TE's BF16 layer a mode's is, in each of some repeats."""
-    programs = [benchmark.layer_program(each, LARGE, 8, backward=backward) for each in (Mode.TE_BF16, mode)]
-    bf16, fp8 = benchmark.interleaved(programs, repeats=15, seconds=0.1)
+    programs = [timing.layer_program(each, LARGE, 8, backward=backward) for each in (Mode.TE_BF16, mode)]
+    bf16, fp8 = timing.interleaved(programs, repeats=15, seconds=0.1)
     return bf16.over(fp8)
 
 

@@ -21,9 +21,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnist_fp8 import float8, kernel_trace, te_host, train
-from mnist_fp8.config import Precision, RecipeConfig, TrainConfig
-from mnist_fp8.layers import dense_step
+from mnist_fp8.core.modes import Precision, RecipeConfig
+from mnist_fp8.programs import hlo, jaxprs, kernels
+from mnist_fp8.te.dense_step import dense_step
+from mnist_fp8.te.host import StandInModule
+from mnist_fp8.training import train
+from mnist_fp8.training.config import TrainConfig
 from support.kernels import (
     CUBLAS,
     FACTORS,
@@ -67,17 +70,13 @@ def compiled(path: str, recipe: str, which: str) -> tuple[Any, Any]:
 
 def gemms_of(program: Any, target: str) -> list[tuple[str, str]]:
     """Operands of the products of a compiled program that one kind of custom call computes."""
-    found = float8.compiled_gemms(program.as_text()).values()
+    found = hlo.compiled_gemms(program.as_text()).values()
     return [(gemm.lhs, gemm.rhs) for gemm in found if gemm.primitive.startswith(target)]
 
 
 def gemms_run(program: Any, given: Any) -> list[tuple[str, str] | None]:
     """Operands of the matrix products that a compiled program really ran on the device."""
-    return [
-        kernel_trace.operands(kernel.name)
-        for kernel in kernel_trace.trace(program, *given)
-        if kernel_trace.is_gemm(kernel.name)
-    ]
+    return [kernels.operands(kernel.name) for kernel in kernels.trace(program, *given) if kernels.is_gemm(kernel.name)]
 
 
 # --- a dense layer -------------------------------------------------------------------------------------------------
@@ -87,7 +86,7 @@ def gemms_run(program: Any, given: Any) -> list[tuple[str, str] | None]:
 def test_jaxpr_multiplies_the_formats_of_the_recipe(recipe: str) -> None:
     layer, mode, *given = arguments(recipe, tensors(SHAPE))
     program = jax.make_jaxpr(lambda *traced: dense_step(layer, mode, *traced))(*given)
-    found = Counter((gemm.backward, *sorted((gemm.lhs, gemm.rhs))) for gemm in float8.gemms(program))
+    found = Counter((gemm.backward, *sorted((gemm.lhs, gemm.rhs))) for gemm in jaxprs.gemms(program))
     expected = Counter((which != "forward", *sorted(formats(recipe, which))) for which in FACTORS)
     assert found == expected, f"{recipe}: products in the jaxpr={dict(found)}, but should be {dict(expected)}"
 
@@ -134,7 +133,7 @@ def test_casts_to_float8_around_a_16_bit_product_are_seen(which: str) -> None:
         return function(variables, *others)
 
     program = jax.jit(cast).lower(*given).compile(compiler_options=CUBLAS | NO_GRAPHS)
-    assert float8.quantized_types(program.as_text()), "Control: there is a cast to float8"
+    assert hlo.quantized_types(program.as_text()), "Control: there is a cast to float8"
     expected = formats("delayed", which)
     with pytest.raises(AssertionError, match=r"products=.*bfloat16 by bfloat16"):
         assert_operands(gemms_of(program, TARGETS["te"]), expected, where="compiled program")
@@ -145,7 +144,7 @@ def test_casts_to_float8_around_a_16_bit_product_are_seen(which: str) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_compiled_program_quantizes_with_te_kernels(recipe: str) -> None:
     layer, mode, *given = arguments(recipe, tensors(SHAPE))
-    calls = float8.custom_calls(dense_step.lower(layer, mode, *given).compile().as_text())
+    calls = hlo.custom_calls(dense_step.lower(layer, mode, *given).compile().as_text())
     found = sum(count for name, count in calls.items() if name.startswith("te_") and "quantize" in name)
     expected = 0 if recipe == "bf16" else 3
     assert found == expected, f"{recipe}: TE quantize custom calls={found}, but should be {expected}: {dict(calls)}"
@@ -156,7 +155,7 @@ def test_disabled_custom_calls_leave_none(recipe: str) -> None:
     # Control.
     layer, mode, *given = arguments(recipe, tensors(SHAPE))
     with without_custom_calls():
-        calls = float8.custom_calls(dense_step.lower(layer, mode, *given).compile(compiler_options=CUBLAS).as_text())
+        calls = hlo.custom_calls(dense_step.lower(layer, mode, *given).compile(compiler_options=CUBLAS).as_text())
     assert not [name for name in calls if name.startswith("te_")], f"{recipe}: custom calls={dict(calls)}"
 
 
@@ -174,10 +173,10 @@ def test_every_dense_layer_of_the_network_runs_fp8_kernels(recipe: str) -> None:
     program = train.train_step.lower(*given).compile(compiler_options=NO_GRAPHS)
     asked = {
         name: gemm
-        for name, gemm in float8.compiled_gemms(program.as_text()).items()
+        for name, gemm in hlo.compiled_gemms(program.as_text()).items()
         if gemm.primitive.startswith("te_gemm")
     }
-    ran = [kernel for kernel in kernel_trace.trace(program, *given) if kernel_trace.is_gemm(kernel.name)]
+    ran = [kernel for kernel in kernels.trace(program, *given) if kernels.is_gemm(kernel.name)]
     for layer in ("dense1", "dense2", "dense3"):
         own = {name: gemm for name, gemm in asked.items() if gemm.layer.endswith(f"/{layer}")}
         expected = Counter((which != "forward", *sorted(formats("delayed", which))) for which in FACTORS)
@@ -186,11 +185,11 @@ def test_every_dense_layer_of_the_network_runs_fp8_kernels(recipe: str) -> None:
         for name, gemm in own.items():
             started = [kernel.name for kernel in ran if kernel.operation == name]
             where = f"{recipe}, {layer}, {name}: kernels {started}"
-            assert_operands(map(kernel_trace.operands, started), (gemm.lhs, gemm.rhs), where=where)
+            assert_operands(map(kernels.operands, started), (gemm.lhs, gemm.rhs), where=where)
 
 
 def test_kernel_run_uses_the_extension() -> None:
     """The module in place is the compiled one, not the host run's stand-in."""
     module = sys.modules["transformer_engine_jax"]
-    assert not isinstance(module, te_host.StandInModule), "transformer_engine_jax is the host run's stand-in"
+    assert not isinstance(module, StandInModule), "transformer_engine_jax is the host run's stand-in"
     assert str(module.__file__).endswith(".so"), f"transformer_engine_jax is {module.__file__}, but should be compiled"

@@ -20,8 +20,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mnist_fp8 import float8, te_api
-from mnist_fp8.layers import dense_layer
+from mnist_fp8 import te
+from mnist_fp8.programs import jaxprs
+from mnist_fp8.te.dense_step import dense_layer
 from support.programs import equations
 from support.subprocesses import ROOT, run_code
 
@@ -38,7 +39,7 @@ NAMES = (
 
 def make(name: str, **options: Any) -> Any:
     """TE's recipe object, with formats given by name."""
-    recipes = te_api.engine().recipes
+    recipes = te.engine().recipes
     formats = {option: recipes.Format[value] for option, value in options.items() if option.endswith("_format")}
     needed = {"qfactory": print} if name == "CustomRecipe" else {}
     return getattr(recipes, name)(**(needed | options | formats))
@@ -48,11 +49,11 @@ def make(name: str, **options: Any) -> Any:
 
 
 def test_formats_have_the_largest_numbers_of_their_dtypes() -> None:
-    found = {name: tuple(member.value) for name, member in te_api.engine().recipes.Format.__members__.items()}
+    found = {name: tuple(member.value) for name, member in te.engine().recipes.Format.__members__.items()}
     # (forward, backward); HYBRID is E4M3 forward and E5M2 backward.
     expected = {"E2M1": (6, 6), "E4M3": (448, 448), "E5M2": (57344, 57344), "HYBRID": (448, 57344)}
     assert found == expected, f"largest numbers={found}, but should be {expected}"
-    hybrid = te_api.engine().recipes.Format.HYBRID.value
+    hybrid = te.engine().recipes.Format.HYBRID.value
     assert (hybrid.max_fwd, hybrid.max_bwd) == (448, 57344), f"HYBRID={hybrid}"
 
 
@@ -144,14 +145,14 @@ def test_options_of_a_recipe_have_their_documented_defaults(name: str) -> None:
 
 
 def test_parameters_of_products_and_quantizers_have_their_documented_defaults() -> None:
-    recipes = te_api.engine().recipes
+    recipes = te.engine().recipes
     assert_attributes(recipes.MMParams(), {"use_split_accumulator": True}, where="MMParams")
     off = ("power_2_scale", "random_hadamard_transform", "stochastic_rounding", "fp4_2d_quantization")
     assert_attributes(recipes.QParams(), {"amax_epsilon": 0.0, **dict.fromkeys(off, False)}, where="QParams")
 
 
 def test_delayed_scaling_takes_its_first_options_by_position() -> None:
-    recipes = te_api.engine().recipes
+    recipes = te.engine().recipes
     made = recipes.DelayedScaling(3, recipes.Format.E4M3, 16, "most_recent")
     expected = {"margin": 3, "fp8_format.name": "E4M3", "amax_history_len": 16, "amax_compute_algo": "most_recent"}
     assert_attributes(made, expected, where="DelayedScaling by position")
@@ -184,7 +185,7 @@ KINDS = {
 @pytest.mark.parametrize("kind", KINDS)
 def test_predicate_holds_for_its_recipes_only(kind: str) -> None:
     """It is asked of a recipe or of its class; of their base class, none holds."""
-    recipes = te_api.engine().recipes
+    recipes = te.engine().recipes
     for subjects in ({name: make(name) for name in NAMES}, vars(recipes)):
         found = {name for name in NAMES if getattr(subjects[name], kind)() is True}
         assert found == KINDS[kind], f"{kind}() holds for {sorted(found)}, but should for {sorted(KINDS[kind])}"
@@ -231,7 +232,7 @@ def test_recipe_shows_options_that_were_set_later() -> None:
 
 
 def test_parameters_of_quantizers_show_their_options_and_cannot_be_changed() -> None:
-    recipes = te_api.engine().recipes
+    recipes = te.engine().recipes
     made = recipes.QParams(power_2_scale=True, amax_epsilon=0.5, fp4_2d_quantization=True), recipes.MMParams()
     for text in ("power_2_scale=True", "amax_epsilon=0.5", "stochastic_rounding=False", "fp4_2d_quantization=True"):
         assert text in repr(made[0]), f"repr={made[0]!r}, but should contain {text!r}"
@@ -286,12 +287,12 @@ def test_wrong_value_of_an_option_is_refused(name: str, options: dict[str, Any],
 
 def test_name_of_a_format_is_not_taken_for_one() -> None:
     with pytest.raises(ValueError, match="fp8_format"):
-        te_api.engine().recipes.DelayedScaling(fp8_format="E4M3")
+        te.engine().recipes.DelayedScaling(fp8_format="E4M3")
 
 
 @pytest.mark.parametrize("gemm", ["fp8_gemm_fprop", "fp8_gemm_dgrad", "fp8_gemm_wgrad"])
 def test_block_scaling_insists_on_split_accumulators(gemm: str) -> None:
-    fast = te_api.engine().recipes.MMParams(use_split_accumulator=False)
+    fast = te.engine().recipes.MMParams(use_split_accumulator=False)
     with pytest.raises(ValueError, match="Split accumulator required for " + gemm.removeprefix("fp8_gemm_")):
         make("Float8BlockScaling", **{gemm: fast})
 
@@ -344,7 +345,7 @@ def passes_jaxpr(rngs: dict[str, jax.Array] | None = None) -> Any:
     layer = dense_layer(features=64)
 
     def passes(x: jax.Array) -> Any:
-        variables = te_api.unbox(layer.init({"params": jax.random.key(0)} | (rngs or {}), x))
+        variables = te.unbox(layer.init({"params": jax.random.key(0)} | (rngs or {}), x))
         apply = functools.partial(layer.apply, rngs=rngs)
         y, pull_back = jax.vjp(apply, variables, x)
         return variables, y, pull_back(y)
@@ -354,12 +355,12 @@ def passes_jaxpr(rngs: dict[str, jax.Array] | None = None) -> Any:
 
 def program_of(recipe: Any) -> str:
     """That program as text."""
-    with te_api.autocast(enabled=True, recipe=recipe):
+    with te.autocast(enabled=True, recipe=recipe):
         return str(passes_jaxpr())
 
 
 def _accumulators(*, split: bool) -> dict[str, Any]:
-    params = te_api.engine().recipes.MMParams(use_split_accumulator=split)
+    params = te.engine().recipes.MMParams(use_split_accumulator=split)
     return dict.fromkeys(("fp8_gemm_fprop", "fp8_gemm_dgrad", "fp8_gemm_wgrad"), params)
 
 
@@ -419,7 +420,7 @@ FROM_ENVIRONMENT: dict[str, dict[str, Any]] = {
 
 def accumulation(name: str) -> set[str]:
     """Which accumulation the FP8 products of a dense layer ask for: ``fast`` or ``high``."""
-    with te_api.autocast(enabled=True, recipe=make(name)):
+    with te.autocast(enabled=True, recipe=make(name)):
         precisions = [str(e.params["precision"]) for e in equations(passes_jaxpr(), "dot_general")]
     return {"high" if "HIGHEST" in precision else "fast" for precision in precisions}
 
@@ -467,7 +468,7 @@ CONFIGURATIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
 def test_configuration_is_that_of_the_recipe(name: str) -> None:
     """What TE's layers read, each for itself, of the recipe in force."""
     options, expected = CONFIGURATIONS[name]
-    found = te_api.quantization().get_quantize_config_with_recipe(make(name, **options))
+    found = te.quantization().get_quantize_config_with_recipe(make(name, **options))
     assert found.is_fp8_enabled() is True, f"{name} does not quantize"
     dtypes = tuple(str(jnp.dtype(dtype)) for dtype in (found.FWD_DTYPE, found.BWD_DTYPE))
     assert dtypes == expected["dtypes"], f"forward and backward dtype={dtypes}, but should be {expected['dtypes']}"
@@ -476,7 +477,7 @@ def test_configuration_is_that_of_the_recipe(name: str) -> None:
 
 
 def test_configuration_without_a_recipe_does_not_quantize() -> None:
-    found = te_api.quantization().get_quantize_config_with_recipe(None)
+    found = te.quantization().get_quantize_config_with_recipe(None)
     assert found.is_fp8_enabled() is False, "no recipe, and yet it quantizes"
     supported, _ = found.is_supported()
     assert supported, "computing without quantization is not supported"
@@ -487,7 +488,7 @@ def test_configuration_without_a_recipe_does_not_quantize() -> None:
 
 def recipe_in_force() -> Any:
     """The recipe that a dense layer would use now; ``None`` where it would not quantize."""
-    return te_api.quantization().get_global_quantize_recipe()
+    return te.quantization().get_global_quantize_recipe()
 
 
 _deprecated = pytest.mark.filterwarnings("ignore:fp8_autocast is deprecated:DeprecationWarning")
@@ -503,36 +504,36 @@ with_both_names = pytest.mark.parametrize(
 @with_both_names
 def test_autocast_is_off_unless_it_is_enabled(name: str, recipe_argument: str) -> None:
     for options in ({}, {"enabled": False}, {recipe_argument: make("DelayedScaling")}):
-        with te_api.raw_autocast(name, **options):
+        with te.raw_autocast(name, **options):
             assert recipe_in_force() is None, f"{name}({options}) set the recipe {recipe_in_force()}"
 
 
 @with_both_names
 def test_autocast_takes_enabled_recipe_and_mesh_resource(name: str, recipe_argument: str) -> None:
-    recipe, resource = make("Float8CurrentScaling"), te_api.mesh_resource(dp_resource="data")
+    recipe, resource = make("Float8CurrentScaling"), te.mesh_resource(dp_resource="data")
     given = {"enabled": True, recipe_argument: recipe, "mesh_resource": resource}
-    by_position = te_api.raw_autocast(name, *given.values())
-    for context in (by_position, te_api.raw_autocast(name, **given)):
+    by_position = te.raw_autocast(name, *given.values())
+    for context in (by_position, te.raw_autocast(name, **given)):
         with context:
             assert recipe_in_force() is recipe, f"recipe={recipe_in_force()}, but should be the one given"
-            assert te_api.global_mesh_resource() is resource, "the mesh resource in force is not the one given"
+            assert te.global_mesh_resource() is resource, "the mesh resource in force is not the one given"
         assert recipe_in_force() is None, f"{name} left the recipe {recipe_in_force()}"
 
 
 @with_both_names
 def test_autocast_has_delayed_scaling_and_no_mesh_resource_by_default(name: str, recipe_argument: str) -> None:
     for options in ({}, {recipe_argument: None, "mesh_resource": None}):
-        with te_api.raw_autocast(name, enabled=True, **options):
+        with te.raw_autocast(name, enabled=True, **options):
             assert recipe_in_force() == make("DelayedScaling"), f"recipe={recipe_in_force()}, but should be the default"
             with pytest.raises(AssertionError, match="Global mesh resource is not set"):
-                te_api.global_mesh_resource()
+                te.global_mesh_resource()
 
 
 def test_inner_autocast_replaces_the_recipe_and_gives_it_back() -> None:
     outer, inner = make("DelayedScaling"), make("Float8CurrentScaling")
-    with te_api.autocast(enabled=True, recipe=outer):
+    with te.autocast(enabled=True, recipe=outer):
         for enabled, expected in ((True, inner), (False, None)):
-            with te_api.autocast(enabled=enabled, recipe=inner):
+            with te.autocast(enabled=enabled, recipe=inner):
                 assert recipe_in_force() is expected, f"recipe={recipe_in_force()}, but should be {expected}"
             assert recipe_in_force() is outer, f"recipe={recipe_in_force()} after an inner autocast"
 
@@ -540,15 +541,15 @@ def test_inner_autocast_replaces_the_recipe_and_gives_it_back() -> None:
 @pytest.mark.parametrize("name", ["Float8BlockScaling", "CustomRecipe"])
 def test_recipe_that_jax_does_not_know_is_refused_by_its_type(name: str) -> None:
     with pytest.raises(ValueError, match=f"Unsupported recipe type: .*{name}"):
-        te_api.autocast(enabled=True, recipe=make(name)).__enter__()
-    with te_api.autocast(enabled=False, recipe=make(name)):  # Control: disabled, it is not looked at.
+        te.autocast(enabled=True, recipe=make(name)).__enter__()
+    with te.autocast(enabled=False, recipe=make(name)):  # Control: disabled, it is not looked at.
         assert recipe_in_force() is None
 
 
 @pytest.mark.parametrize("wrong", ["DelayedScaling", 1, dict])
 def test_something_that_is_no_recipe_is_refused(wrong: object) -> None:
     with pytest.raises(ValueError, match="Unsupported recipe type"):
-        te_api.autocast(enabled=True, recipe=wrong).__enter__()
+        te.autocast(enabled=True, recipe=wrong).__enter__()
     assert recipe_in_force() is None, "a recipe that was refused is in force"
 
 
@@ -560,7 +561,7 @@ Device = Callable[..., None]
 @pytest.fixture
 def device(monkeypatch: pytest.MonkeyPatch) -> Device:
     """Make TE believe in another device, or in several, and in other libraries."""
-    helper = te_api.quantization().helper
+    helper = te.quantization().helper
 
     def pretend(*capabilities: int, cublas: int = 130000, cuda: int = 13000, jax_version: str = "0.10.2") -> None:
         pretended = {
@@ -623,9 +624,9 @@ def test_scaling_mode_is_supported_from_its_documented_versions_on(
 ) -> None:
     found = least | old
     device(found.pop("capability"), **found)
-    query = te_api.quantization().is_scaling_mode_supported
+    query = te.quantization().is_scaling_mode_supported
     for name in modes:
-        mode = te_api.quantization().ScalingMode[name]
+        mode = te.quantization().ScalingMode[name]
         # Of all devices, the same from memory, of one device.
         for answer in (query(mode), query(mode), query(mode, gpu_id=0)):
             assert answer == (not reason, reason), f"{name}: supported={answer}, but should be {(not reason, reason)}"
@@ -645,7 +646,7 @@ def test_all_queries_agree_about_a_device(device: Device, capability: int) -> No
     """Lists of recipes and modes, the query by name, and what autocast accepts."""
     device(capability)
     recipes, modes = OFFERED[capability]
-    quantization = te_api.quantization()
+    quantization = te.quantization()
     found = [type(recipe).__name__ for recipe in quantization.get_supported_quantization_recipes()]
     assert found == recipes, f"offered recipes={found}, but should be {recipes}"
     found = sorted(mode.name for mode in quantization.get_supported_scaling_modes())
@@ -653,23 +654,23 @@ def test_all_queries_agree_about_a_device(device: Device, capability: int) -> No
     for name in ("DelayedScaling", "Float8CurrentScaling", "MXFP8BlockScaling", "NVFP4BlockScaling"):
         ok, reason = quantization.is_quantize_recipe_supported(name)
         assert ok is (name in recipes), f"{name}: supported={ok}, reason={reason!r}"
-        accepted = te_api.support(make(name))
+        accepted = te.support(make(name))
         assert accepted.ok is ok, f"{name}: autocast accepts={accepted.ok}, but the query says {ok}"
         assert accepted.reason == (reason or ""), f"{name}: autocast says {accepted.reason!r}, the query {reason!r}"
 
 
 @pytest.mark.devices(2)
 def test_recipe_is_supported_if_it_is_on_every_device(device: Device) -> None:
-    quantization = te_api.quantization()
+    quantization = te.quantization()
     mode = quantization.ScalingMode.DELAYED_TENSOR_SCALING
     device(90, 80)
     assert not quantization.is_scaling_mode_supported(mode)[0], "the second device does not support it"
-    assert not te_api.support(make("DelayedScaling")).ok, "autocast did not ask the second device"
+    assert not te.support(make("DelayedScaling")).ok, "autocast did not ask the second device"
 
 
 @pytest.mark.filterwarnings("ignore:is_fp8_available is deprecated:DeprecationWarning")
 def test_former_query_asks_for_delayed_scaling_on_all_devices_by_default(device: Device) -> None:
-    quantization = te_api.quantization()
+    quantization = te.quantization()
     nvfp4, no_fp8 = quantization.ScalingMode.NVFP4_1D_SCALING, "Device compute capability 8.9 or higher"
     for capability, available in ((89, True), (80, False)):
         device(capability)
@@ -684,7 +685,7 @@ def test_former_query_asks_for_delayed_scaling_on_all_devices_by_default(device:
 
 @pytest.mark.filterwarnings("ignore:is_fp8_available is deprecated:DeprecationWarning")
 def test_queries_ask_one_device_where_one_is_named(device: Device) -> None:
-    quantization = te_api.quantization()
+    quantization = te.quantization()
     mode = quantization.ScalingMode.DELAYED_TENSOR_SCALING
     device(90, 80)
     for query in (quantization.is_scaling_mode_supported, quantization.is_fp8_available):
@@ -694,15 +695,15 @@ def test_queries_ask_one_device_where_one_is_named(device: Device) -> None:
 
 def test_no_scaling_is_what_is_asked_for_by_default(device: Device) -> None:
     device(70, cublas=0, cuda=0)
-    found = te_api.quantization().is_scaling_mode_supported()
+    found = te.quantization().is_scaling_mode_supported()
     assert found == (True, ""), f"supported={found}, but every device does without scaling"
 
 
 def test_recipes_are_found_by_name() -> None:
-    find = te_api.quantization().get_quantization_recipe
+    find = te.quantization().get_quantization_recipe
     for name in ("DelayedScaling", "Float8CurrentScaling", "MXFP8BlockScaling", "NVFP4BlockScaling"):
         assert find(name) == make(name), f"recipe by the name {name} is {find(name)}"
-    for query in (find, te_api.quantization().is_quantize_recipe_supported):
+    for query in (find, te.quantization().is_quantize_recipe_supported):
         with pytest.raises(ValueError, match=r"Invalid quantization recipe 'Delayed'.*DelayedScaling"):
             query("Delayed")
 
@@ -712,19 +713,19 @@ def test_recipes_are_found_by_name() -> None:
 
 def operands(jaxpr: Any) -> Counter[tuple[bool, str, str]]:
     """Operand dtypes of the products, and whether backward. Left and right are not told apart."""
-    return Counter((g.backward, min(g.lhs, g.rhs), max(g.lhs, g.rhs)) for g in float8.gemms(jaxpr))
+    return Counter((g.backward, min(g.lhs, g.rhs), max(g.lhs, g.rhs)) for g in jaxprs.gemms(jaxpr))
 
 
 def assert_operands(recipe: Any, forward: str, grad: str, rngs: dict[str, jax.Array] | None = None) -> None:
     """The products of initialisation, forward and backward pass take the given dtypes, and there are no metadata."""
     __tracebackhide__ = True
     layer, x = dense_layer(features=64), jnp.ones((32, 64), jnp.bfloat16)
-    with te_api.autocast(enabled=True, recipe=recipe):
+    with te.autocast(enabled=True, recipe=recipe):
         variables = jax.eval_shape(layer.init, {"params": jax.random.key(0)} | (rngs or {}), x)
         found = operands(passes_jaxpr(rngs))
     assert set(variables) == {"params"}, f"collections={sorted(variables)}, but should be params only"
     expected = Counter({(False, forward, forward): 2, (True, min(forward, grad), max(forward, grad)): 2})
-    quantized = Counter({key: count for key, count in found.items() if float8.is_quantized(key[1])})
+    quantized = Counter({key: count for key, count in found.items() if jaxprs.is_quantized(key[1])})
     assert quantized == expected, f"products={dict(found)}, but should be {dict(expected)}"
 
 
@@ -753,7 +754,7 @@ def test_nvfp4_rotates_its_operands_unless_told_not_to(device: Device) -> None:
     device(100)
     rotations = {}
     for disabled in (False, True):
-        with te_api.autocast(enabled=True, recipe=_nvfp4(disable_rht=disabled)):
+        with te.autocast(enabled=True, recipe=_nvfp4(disable_rht=disabled)):
             found = operands(passes_jaxpr())
         rotations[disabled] = {backward: count for (backward, lhs, _), count in found.items() if lhs == "bfloat16"}
     assert rotations == {False: {False: 2, True: 1}, True: {}}, f"rotations by disable_rht and backward: {rotations}"

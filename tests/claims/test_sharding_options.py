@@ -23,11 +23,11 @@ import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mnist_fp8 import te_api
-from mnist_fp8.config import RecipeConfig
-from mnist_fp8.layers import Step, dense_layer, dense_step, exact, init, variables_of
-from mnist_fp8.oracles import TENSORS, Meta
-from mnist_fp8.tolerances import exact_tolerance
+from mnist_fp8 import te
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.oracle.dense import TENSORS, Meta
+from mnist_fp8.oracle.tolerances import exact_tolerance
+from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, exact, init, variables_of
 from support.assertions import assert_close, assert_equal
 from support.metadata import assert_metas, meta_of, next_metas
 from support.programs import equations
@@ -51,14 +51,14 @@ def mesh_of(**sizes: int) -> Mesh:
 
 @pytest.mark.parametrize("mode", ["bf16", "delayed"])
 def test_parameters_carry_the_names_of_their_axes(mode: str) -> None:
-    layer = te_api.dense_general(
+    layer = te.dense_general(
         features=(2, 8),
         kernel_axes=("in", "heads", "out"),
         bias_axes=("heads", "out"),
         enable_low_rank_adaptation=True,
         low_rank_adaptation_dim=4,
     )
-    with te_api.Autocast(RECIPES[mode])(), nn.logical_axis_rules((("in", None),)):
+    with te.Autocast(RECIPES[mode])(), nn.logical_axis_rules((("in", None),)):
         variables = layer.init(jax.random.key(0), jnp.ones((16, 32), jnp.bfloat16))
     found = {name: box.names for name, box in variables["params"].items()}
     expected = {
@@ -73,7 +73,7 @@ def test_parameters_carry_the_names_of_their_axes(mode: str) -> None:
 
 
 def test_axes_have_no_names_by_default() -> None:
-    variables = te_api.dense_general(features=16).init(jax.random.key(0), jnp.ones((16, 32), jnp.bfloat16))
+    variables = te.dense_general(features=16).init(jax.random.key(0), jnp.ones((16, 32), jnp.bfloat16))
     found = {name: box.names for name, box in variables["params"].items()}
     assert found == {"kernel": (), "bias": ()}, f"names of axes={found}, but should be empty"
 
@@ -84,7 +84,7 @@ class OneOfAStack(nn.Module):
     @nn.compact
     def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
         """Apply it."""
-        return te_api.dense_general(features=CONTRACTED, name="layer")(x), None
+        return te.dense_general(features=CONTRACTED, name="layer")(x), None
 
 
 STACKED = {"variable_axes": {"params": 0}, "split_rngs": {"params": True}}
@@ -97,16 +97,16 @@ STACKS = {
 @pytest.mark.parametrize("how", STACKS)
 def test_stack_of_layers_needs_no_name_of_its_axis_where_the_others_have_none(how: str) -> None:
     variables = STACKS[how]().init(jax.random.key(0), jnp.ones((ROWS, CONTRACTED), jnp.bfloat16), None)
-    found = te_api.unbox(variables)["params"]["layer"]["kernel"].shape
-    expected = (2, *te_api.kernel_shape((CONTRACTED,), (CONTRACTED,)))
+    found = te.unbox(variables)["params"]["layer"]["kernel"].shape
+    expected = (2, *te.kernel_shape((CONTRACTED,), (CONTRACTED,)))
     assert found == expected, f"shape of the stacked kernels={found}, but should be {expected}"
 
 
 @pytest.mark.parametrize("axes", [("in",), ("in", "heads", "out")])
 def test_wrong_number_of_kernel_axes_is_refused(axes: tuple[str, ...]) -> None:
-    layer = te_api.dense_general(features=16, kernel_axes=axes)
+    layer = te.dense_general(features=16, kernel_axes=axes)
     with pytest.raises(AssertionError, match=r"len\(kernel_shape\) to match len\(kernel_axes\).*\(32, 16\)"):
-        init(layer, te_api.Autocast(), jnp.ones((16, 32), jnp.bfloat16))
+        init(layer, te.Autocast(), jnp.ones((16, 32), jnp.bfloat16))
 
 
 # --- a divided layer ------------------------------------------------------------------------------------------------
@@ -150,7 +150,7 @@ LAYER = {
 def divided_by(**sizes: int) -> Iterator[Mesh]:
     """A mesh and its mesh resource, whose axes have the names of the kinds of parallelism."""
     mesh = mesh_of(**sizes)
-    with te_api.mesh_context(mesh), te_api.Autocast(axes=tuple(sizes))():
+    with te.mesh_context(mesh), te.Autocast(axes=tuple(sizes))():
         yield mesh
 
 
@@ -162,7 +162,7 @@ def divided(plan: Plan) -> Iterator[Mesh]:
         yield mesh
 
 
-def fresh_step(mode: te_api.Autocast) -> Callable[..., Step]:
+def fresh_step(mode: te.Autocast) -> Callable[..., Step]:
     """A layer's passes, to be traced anew: ``jax.jit`` does not see that Flax's rules have changed."""
 
     def passes(layer: Any, *arguments: Any) -> Step:
@@ -202,7 +202,7 @@ def test_divided_layer_computes_the_whole_product(name: str, recipe: str) -> Non
     arguments = variables, jnp.asarray(given["x"]), jnp.asarray(given["grad"])
     with divided(plan) as mesh:
         whole = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
-        step = fresh_step(te_api.Autocast(RECIPES[recipe], (plan.axis,)))(dense_layer(**LAYER), *whole)
+        step = fresh_step(te.Autocast(RECIPES[recipe], (plan.axis,)))(dense_layer(**LAYER), *whole)
     x, grad = given["x"].reshape(-1, CONTRACTED), given["grad"].reshape(-1, FEATURES)
     kernel_grad = step.grads["params"]["kernel"]
     results = {
@@ -212,7 +212,7 @@ def test_divided_layer_computes_the_whole_product(name: str, recipe: str) -> Non
         "bias gradient": (step.grads["params"]["bias"], grad.sum(axis=0), None),
     }
     for where, (found, wanted, spec) in results.items():
-        tolerance = exact_tolerance(wanted, te_api.engine().kind)
+        tolerance = exact_tolerance(wanted, te.engine().kind)
         assert_close(where=f"{name}, {recipe}: {where}", actual=found, expected=wanted, tolerance=tolerance)
         if spec is not None:
             assert_divided(found, mesh, spec, where=f"{name}, {recipe}: {where}")
@@ -241,7 +241,7 @@ def constraints(layer: Any, recipe: str = "bf16", axes: tuple[str, ...] = ()) ->
     given = tensors()
     variables = variables_of(given["kernel"], metas_for(recipe), given["bias"])
     x, grad = (jnp.asarray(given[name], jnp.bfloat16) for name in ("x", "grad"))
-    step = functools.partial(fresh_step(te_api.Autocast(RECIPES[recipe], axes)), layer)
+    step = functools.partial(fresh_step(te.Autocast(RECIPES[recipe], axes)), layer)
     found = equations(jax.make_jaxpr(step)(variables, x, grad), "sharding_constraint")
     every = ((e.invars[0].aval, tuple(e.params["sharding"].spec)) for e in found)
     return Counter((str(aval.dtype), aval.shape, spec) for aval, spec in every if any(spec))
@@ -296,7 +296,7 @@ def test_nothing_is_constrained_by_default_or_by_names_without_a_rule(recipe: st
 @pytest.mark.devices(2)
 def test_a_rule_may_name_several_mesh_axes() -> None:
     rules = (("batch", ("dp", "fsdp")),)
-    with te_api.mesh_context(mesh_of(dp=2, fsdp=1)), nn.logical_axis_rules(rules):
+    with te.mesh_context(mesh_of(dp=2, fsdp=1)), nn.logical_axis_rules(rules):
         found = constraints(dense_layer(**LAYER))
     assert_constraints(found, *2 * [("bfloat16", X, (("dp", "fsdp"), None, None))])
 
@@ -316,7 +316,7 @@ DEPRECATED = "TransformerEngine logical axes, such as BATCH_AXES"
 @pytest.mark.parametrize("legacy", [False, True], ids=["set_mesh", "with mesh"])
 def test_te_names_are_constrained_without_flax_rules_and_warn(legacy: bool) -> None:  # noqa: FBT001
     mesh = mesh_of(dp=1, tp=2)
-    with mesh if legacy else te_api.mesh_context(mesh), pytest.warns(DeprecationWarning, match=DEPRECATED):
+    with mesh if legacy else te.mesh_context(mesh), pytest.warns(DeprecationWarning, match=DEPRECATED):
         found = constraints(dense_layer(**NVTE_LAYER), axes=("dp", "tp"))
     assert_constraints(
         found,
@@ -329,7 +329,7 @@ def test_te_names_are_constrained_without_flax_rules_and_warn(legacy: bool) -> N
 def test_te_names_are_constrained_with_flax_rules_that_te_extended() -> None:
     """The documented way: no warning, and the same constraints."""
     with divided_by(fsdp=2, tp=1):
-        rules = te_api.extend_logical_axis_rules()
+        rules = te.extend_logical_axis_rules()
         with nn.logical_axis_rules(rules):
             found = constraints(dense_layer(**NVTE_LAYER))
     assert_constraints(
@@ -340,7 +340,7 @@ def test_te_names_are_constrained_with_flax_rules_that_te_extended() -> None:
 
 
 def test_te_names_for_another_number_of_axes_are_refused() -> None:
-    layer = te_api.dense_general(features=FEATURES, input_axes=("nvte_batch", "nvte_hidden"))
+    layer = te.dense_general(features=FEATURES, input_axes=("nvte_batch", "nvte_hidden"))
     x = jnp.ones((BATCH, ROWS, CONTRACTED), jnp.bfloat16)
     with pytest.warns(DeprecationWarning, match=DEPRECATED), pytest.raises(AssertionError):
         layer.init(jax.random.key(0), x)
@@ -381,7 +381,7 @@ NAMES = {
 def test_te_names_stand_for_the_axes_of_the_mesh_resource(name: str) -> None:
     sizes, divided_names = TABLES[name]
     with divided_by(**sizes):
-        found = dict(te_api.extend_logical_axis_rules())
+        found = dict(te.extend_logical_axis_rules())
     expected = dict.fromkeys(NAMES) | divided_names
     assert found == expected, f"{name}: logical axes={found}, but should be {expected}"
 
@@ -390,7 +390,7 @@ def test_te_names_stand_for_the_axes_of_the_mesh_resource(name: str) -> None:
 def test_te_rules_are_added_to_those_given() -> None:
     given: Rules = (("mine", "dp"), ("nvte_batch", "dp"), ("mine", None))
     with divided_by(dp=2):
-        found = te_api.extend_logical_axis_rules(given)
+        found = te.extend_logical_axis_rules(given)
     assert found[:3] == given, f"rules begin with {found[:3]}, but should with those given"
     added = [name for name, _ in found[3:]]
     assert set(added) == NAMES - {"nvte_batch"}, f"added rules={sorted(added)}, but should be TE's other names"
@@ -411,13 +411,13 @@ BAD_RULES = {
 def test_rules_that_contradict_te_or_are_none_are_refused(bad: str) -> None:
     rules, message = BAD_RULES[bad]
     with divided_by(dp=2, tp=1), pytest.raises(AssertionError, match=message):
-        te_api.extend_logical_axis_rules(rules)  # type: ignore[arg-type]
+        te.extend_logical_axis_rules(rules)  # type: ignore[arg-type]
 
 
 def test_without_a_mesh_no_rule_is_added_and_nothing_constrained() -> None:
     # Control. A mesh resource is not asked for either.
     given: Rules = (("mine", "dp"),)
-    found = te_api.extend_logical_axis_rules(given)
+    found = te.extend_logical_axis_rules(given)
     assert found == given, f"rules={found}, but should be those given"
     with nn.logical_axis_rules((("batch", "dp"), ("kernel_in", "dp"))):
         assert_constraints(constraints(dense_layer(**LAYER)))
@@ -440,7 +440,7 @@ def test_without_a_mesh_no_rule_is_added_and_nothing_constrained() -> None:
 def test_axes_that_shard_map_has_taken_are_left_out_of_constraints(manual: tuple[str, ...]) -> None:
     """Also out of several mesh axes that stand for one logical axis."""
     layer = dense_layer(**NVTE_LAYER | {"input_axes": ("nvte_batch", "nvte_seqlen_cp", None)}, use_bias=False)
-    resource = te_api.mesh_resource(dp_resource="dp", tp_resource="tp", cp_resource=("dp", "tp"))
+    resource = te.mesh_resource(dp_resource="dp", tp_resource="tp", cp_resource=("dp", "tp"))
     dp, whole, given = PartitionSpec("dp"), PartitionSpec(), tensors()
     arguments = variables_of(given["kernel"], {}), jnp.asarray(given["x"]), jnp.asarray(given["grad"])
 
@@ -449,7 +449,7 @@ def test_axes_that_shard_map_has_taken_are_left_out_of_constraints(manual: tuple
         return y, pull_back(grad)[1]
 
     specs = {"in_specs": (whole, dp, dp), "out_specs": (dp, dp), "axis_names": set(manual)}
-    with te_api.mesh_context(mesh_of(dp=2, tp=1)), te_api.autocast(enabled=False, resource=resource):
+    with te.mesh_context(mesh_of(dp=2, tp=1)), te.autocast(enabled=False, resource=resource):
         mapped = jax.jit(jax.shard_map(passes, check_vma=False, **specs))
         with pytest.warns(DeprecationWarning, match=DEPRECATED):
             traced = mapped.trace(*arguments)
@@ -468,58 +468,58 @@ def test_axes_that_shard_map_has_taken_are_left_out_of_constraints(manual: tuple
 def test_mesh_resource_names_kinds_of_parallelism_in_a_fixed_order() -> None:
     """A program may pass them by position."""
     kinds = ("dp", "tp", "tpsp", "fsdp", "pp", "cp")
-    assert te_api.mesh_axes()[:6] == kinds, f"kinds of parallelism={te_api.mesh_axes()}, but should begin with {kinds}"
-    empty = dataclasses.asdict(te_api.mesh_resource())
+    assert te.mesh_axes()[:6] == kinds, f"kinds of parallelism={te.mesh_axes()}, but should begin with {kinds}"
+    empty = dataclasses.asdict(te.mesh_resource())
     assert set(empty.values()) == {None}, f"default mesh resource={empty}, but should be empty"
 
 
 def test_mesh_resource_is_in_force_inside_autocast_and_restored_after() -> None:
-    outer, inner = te_api.mesh_resource(dp_resource="a"), te_api.mesh_resource(fsdp_resource="b")
+    outer, inner = te.mesh_resource(dp_resource="a"), te.mesh_resource(fsdp_resource="b")
     for enabled in (False, True):
-        with te_api.autocast(enabled=enabled, resource=outer):
-            assert te_api.global_mesh_resource() == outer, "the mesh resource of autocast is not in force"
-            with te_api.autocast(enabled=enabled, resource=inner):
-                assert te_api.global_mesh_resource() == inner, "the mesh resource of the inner autocast is not in force"
-            assert te_api.global_mesh_resource() == outer, "the outer mesh resource was not restored"
-            with pytest.raises(RuntimeError, match="on purpose"), te_api.autocast(enabled=enabled, resource=inner):
+        with te.autocast(enabled=enabled, resource=outer):
+            assert te.global_mesh_resource() == outer, "the mesh resource of autocast is not in force"
+            with te.autocast(enabled=enabled, resource=inner):
+                assert te.global_mesh_resource() == inner, "the mesh resource of the inner autocast is not in force"
+            assert te.global_mesh_resource() == outer, "the outer mesh resource was not restored"
+            with pytest.raises(RuntimeError, match="on purpose"), te.autocast(enabled=enabled, resource=inner):
                 raise RuntimeError("on purpose")
-            assert te_api.global_mesh_resource() == outer, "the outer mesh resource was not restored after an exception"
+            assert te.global_mesh_resource() == outer, "the outer mesh resource was not restored after an exception"
         with pytest.raises(AssertionError, match="Global mesh resource is not set"):
-            te_api.global_mesh_resource()
+            te.global_mesh_resource()
 
 
 def test_mesh_resource_of_an_autocast_that_cannot_be_entered_is_not_kept() -> None:
-    recipe = te_api.make_recipe(RecipeConfig("Float8BlockScaling"))
-    outer, inner = te_api.mesh_resource(dp_resource="a"), te_api.mesh_resource(fsdp_resource="b")
-    with te_api.autocast(enabled=False, resource=outer):
-        with pytest.raises((ValueError, AssertionError)), te_api.autocast(enabled=True, recipe=recipe, resource=inner):
+    recipe = te.make_recipe(RecipeConfig("Float8BlockScaling"))
+    outer, inner = te.mesh_resource(dp_resource="a"), te.mesh_resource(fsdp_resource="b")
+    with te.autocast(enabled=False, resource=outer):
+        with pytest.raises((ValueError, AssertionError)), te.autocast(enabled=True, recipe=recipe, resource=inner):
             pass
-        assert te_api.global_mesh_resource() == outer, "the outer mesh resource was not restored"
+        assert te.global_mesh_resource() == outer, "the outer mesh resource was not restored"
 
 
 @pytest.mark.devices(2)
 def test_missing_mesh_resource_is_named() -> None:
-    with te_api.mesh_context(mesh_of(dp=2)), pytest.raises(AssertionError, match="Global mesh resource is not set"):
-        te_api.extend_logical_axis_rules()
+    with te.mesh_context(mesh_of(dp=2)), pytest.raises(AssertionError, match="Global mesh resource is not set"):
+        te.extend_logical_axis_rules()
 
 
 @pytest.mark.devices(2)
 def test_mesh_resource_of_another_mesh_is_refused() -> None:
-    fsdp = te_api.mesh_resource(fsdp_resource="fsdp")
-    with te_api.mesh_context(mesh_of(dp=2)), te_api.autocast(enabled=False, resource=fsdp):
+    fsdp = te.mesh_resource(fsdp_resource="fsdp")
+    with te.mesh_context(mesh_of(dp=2)), te.autocast(enabled=False, resource=fsdp):
         refused = pytest.raises(AssertionError, match="fsdp is not a axis of the given mesh")
         with refused:
-            te_api.extend_logical_axis_rules()
+            te.extend_logical_axis_rules()
 
 
 @pytest.mark.devices(2)
 def test_two_kinds_of_tensor_parallelism_at_once_are_refused() -> None:
-    both = te_api.mesh_resource(tp_resource="model", tpsp_resource="model")
+    both = te.mesh_resource(tp_resource="model", tpsp_resource="model")
     message = "Tensor parallelism and tensor sequence parallelism cannot be enabled at the same time"
-    with te_api.mesh_context(mesh_of(model=2)), te_api.autocast(enabled=False, resource=both):
+    with te.mesh_context(mesh_of(model=2)), te.autocast(enabled=False, resource=both):
         refused = pytest.raises(AssertionError, match=message)
         with refused:
-            te_api.global_mesh_resource()
+            te.global_mesh_resource()
     for sizes in ({"tp": 2, "tpsp": 1}, {"tp": 1, "tpsp": 2}):  # Control: an axis of one device divides nothing.
         with divided_by(**sizes):
-            te_api.global_mesh_resource()
+            te.global_mesh_resource()

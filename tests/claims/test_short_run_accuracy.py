@@ -11,7 +11,7 @@ import functools
 
 import pytest
 
-from mnist_fp8.train import train_and_evaluate
+from mnist_fp8.training.runs import train_and_evaluate
 from support.short_run import FP8_MODES, MODES, THRESHOLDS, Trained, assert_keeps_up, assert_trained, short_run, trained
 
 

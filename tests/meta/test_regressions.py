@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from mnist_fp8 import float8
+from mnist_fp8.programs import jaxprs
 from proofs.faults import Outcome, load
 from proofs.regressions import FOLDER, Regression, edited, linked, page
 from support.assertions import assert_close, assert_close_norm, assert_equal
@@ -124,7 +124,7 @@ def test_name_of_a_float8_type_in_a_program_is_no_float8_product() -> None:
 
     program = jax.make_jaxpr(decoy)(jnp.ones((4, 4), jnp.bfloat16))
     assert "f8_e5m2" in str(program) or "f8_e4m3" in str(program)
-    assert [(gemm.lhs, gemm.rhs) for gemm in float8.gemms(program)] == [("bfloat16", "bfloat16")]
+    assert [(gemm.lhs, gemm.rhs) for gemm in jaxprs.gemms(program)] == [("bfloat16", "bfloat16")]
 
 
 def test_mean_does_not_see_the_order_of_rows() -> None:

@@ -8,8 +8,10 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-from mnist_fp8 import te_api, train
-from mnist_fp8.config import RecipeConfig
+from mnist_fp8 import te
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.te import dense
+from mnist_fp8.training import runs
 from support import short_run
 from support.short_run import Trained, trained
 
@@ -25,7 +27,7 @@ def empty_cache(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
 
 def test_run_is_made_once(monkeypatch: pytest.MonkeyPatch) -> None:
     first = trained(TINY)
-    monkeypatch.setattr(train, "train_and_evaluate", None)  # whoever calls it fails
+    monkeypatch.setattr(runs, "train_and_evaluate", None)  # whoever calls it fails
     assert trained(TINY) == first
     with pytest.raises(TypeError):  # Control: another seed is another run
         trained(dataclasses.replace(TINY, seed=2))
@@ -57,7 +59,7 @@ def test_key_is_the_same_every_time() -> None:
 def test_another_program_of_transformer_engine_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A layer that computes something else, with the same parameters."""
     before = short_run._key(TINY)
-    layer = te_api._dense_class()
+    layer = te._dense_class()
     call = layer.__call__
     monkeypatch.setattr(layer, "__call__", lambda self, x: call(self, x) * jnp.bfloat16(1.5))
     jax.clear_caches()  # in one process, a model is traced once
@@ -66,6 +68,6 @@ def test_another_program_of_transformer_engine_is_another_run(monkeypatch: pytes
 
 def test_other_first_parameters_are_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
     before = short_run._key(TINY)
-    make = te_api.dense_general
-    monkeypatch.setattr(te_api, "dense_general", lambda **fields: make(bias_init=lambda *_: jnp.ones(_[1]), **fields))
+    make = te.dense_general
+    monkeypatch.setattr(dense, "dense_general", lambda **fields: make(bias_init=lambda *_: jnp.ones(_[1]), **fields))
     assert short_run._key(TINY) != before

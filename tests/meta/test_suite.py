@@ -15,9 +15,13 @@ from xml.etree import ElementTree as ET
 import pytest
 
 import conftest
-from mnist_fp8 import doctor, machine, program_cache, te_api
-from mnist_fp8.config import RunKind
-from mnist_fp8.machine import Driver, Gpu
+from mnist_fp8.core.errors import TeUnavailableError
+from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.doctor import checks
+from mnist_fp8.machine import driver
+from mnist_fp8.machine.driver import Driver, Gpu
+from mnist_fp8.programs import cache
+from mnist_fp8.te import loading
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -97,12 +101,12 @@ def test_needs_say_what_was_found() -> None:
 
 
 def test_header_survives_a_transformer_engine_that_cannot_be_asked(monkeypatch: pytest.MonkeyPatch) -> None:
-    from mnist_fp8 import te_api  # noqa: PLC0415
+    from mnist_fp8.te import recipes  # noqa: PLC0415
 
     def broken() -> tuple[str, ...]:
         raise TypeError("on purpose")
 
-    monkeypatch.setattr(te_api, "recipe_names", broken)
+    monkeypatch.setattr(recipes, "recipe_names", broken)
     facts = conftest._describe_recipes()
     assert facts == {"recipes": "Transformer Engine cannot be asked: TypeError: on purpose"}
 
@@ -115,8 +119,8 @@ def test_header_survives_a_transformer_engine_that_cannot_be_asked(monkeypatch: 
     ],
 )
 def test_refusal_names_what_does_not_fit_in_one_line(monkeypatch: pytest.MonkeyPatch, problem: str, line: str) -> None:
-    monkeypatch.setattr(doctor, "first_problem", lambda: problem)
-    assert conftest._explain(te_api.TeUnavailableError("it is\n  broken")) == line
+    monkeypatch.setattr(checks, "first_problem", lambda: problem)
+    assert conftest._explain(TeUnavailableError("it is\n  broken")) == line
 
 
 @pytest.mark.host
@@ -181,8 +185,8 @@ def test_workers_are_told_how_many_gpus_there_are(
     monkeypatch: pytest.MonkeyPatch, kind: RunKind, expected: dict[str, int]
 ) -> None:
     gpu = Gpu("NVIDIA H100", (9, 0))
-    monkeypatch.setattr(machine, "find_driver", lambda: Driver((13, 0), (gpu, gpu)))
-    monkeypatch.setattr(te_api, "engine", lambda: SimpleNamespace(kind=kind))
+    monkeypatch.setattr(driver, "find_driver", lambda: Driver((13, 0), (gpu, gpu)))
+    monkeypatch.setattr(loading, "engine", lambda: SimpleNamespace(kind=kind))
     node = SimpleNamespace(workerinput={})
     conftest.pytest_configure_node(node)
     assert node.workerinput == expected
@@ -269,9 +273,9 @@ def test_control_a_signal_does_not_end_it(tmp_path: Path) -> None:
 def test_guard_follows_the_kind_of_run(
     monkeypatch: pytest.MonkeyPatch, kind: RunKind, asked: str | None, method: str
 ) -> None:
-    monkeypatch.setattr(te_api, "engine", lambda: SimpleNamespace(kind=kind))
+    monkeypatch.setattr(loading, "engine", lambda: SimpleNamespace(kind=kind))
     monkeypatch.setattr(conftest, "_divide_cpu", lambda: None)
-    monkeypatch.setattr(program_cache, "keep_programs", lambda **_: None)
+    monkeypatch.setattr(cache, "keep_programs", lambda **_: None)
     option = SimpleNamespace(collectonly=False, markexpr="", timeout_method=asked)
     conftest.pytest_configure(SimpleNamespace(option=option))
     assert option.timeout_method == method

@@ -19,7 +19,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-from mnist_fp8 import machine
+from mnist_fp8.machine import driver
+from mnist_fp8.machine.driver import Gpu
 from proofs.mutation import claims, farm, subject
 from proofs.mutation.claims import Verdict
 
@@ -222,7 +223,7 @@ def _left(fault: Fault) -> str:
     return f"| {fault.claim} | {fault.what} | not tried | GPUs needed: {fault.gpus} |"
 
 
-def _conditions(gpus: Sequence[machine.Gpu]) -> str:
+def _conditions(gpus: Sequence[Gpu]) -> str:
     where = ", ".join(gpu.name for gpu in gpus)
     kind = f"a kernel run on {where}" if gpus else "a host run"
     te, jax = (importlib.metadata.version(name) for name in ("transformer-engine", "jax"))
@@ -269,7 +270,7 @@ def main() -> None:
     parser = arguments(__doc__)
     parser.add_argument("--gpu", action="store_true", help="the faults that only GPUs show, of so many as there are")
     args = parser.parse_args()
-    gpus = machine.find_driver().gpus if args.gpu else ()
+    gpus = driver.find_driver().gpus if args.gpu else ()
     chosen = select([fault for fault in load_or_exit(FOLDER, Fault) if bool(fault.gpus) == args.gpu], args.only)
     left = [fault for fault in chosen if fault.gpus > len(gpus)]
     outcomes = try_all([fault for fault in chosen if fault not in left], args.jobs)

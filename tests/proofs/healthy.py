@@ -15,8 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from mnist_fp8 import envs
-from mnist_fp8.config import cache_dir
+from mnist_fp8.core.errors import EnvError
+from mnist_fp8.core.files import cache_dir
+from mnist_fp8.gate.releases import uv
 from proofs.mutation import claims
 
 RELEASES = ("2.16.1", "2.17.1", "2.18.0", "2.19.0", "2.20.2")
@@ -56,7 +57,7 @@ def fetch(release: str, folder: Path) -> Path:
     target = folder / release
     if not (target / "transformer_engine").exists():
         into = ("--python", sys.executable, "--no-deps", "--no-build", "--target", str(target))
-        envs.uv("pip", "install", *into, f"transformer-engine=={release}", what=f"the folder of {release}")
+        uv.run("pip", "install", *into, f"transformer-engine=={release}", what=f"the folder of {release}")
     return target
 
 
@@ -95,7 +96,7 @@ def main() -> None:
     args = parser.parse_args()
     try:
         folders = {release: fetch(release, cache_dir() / "releases") for release in args.releases}
-    except envs.EnvError as error:
+    except EnvError as error:
         sys.exit(str(error))
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     runs = [Run(release, seed, 2 * (seed % 2)) for seed in seeds for release in args.releases]

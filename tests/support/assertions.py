@@ -10,7 +10,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mnist_fp8.oracles import Array
+from mnist_fp8.oracle.dense import Array
 
 
 def assert_close(*, where: str, actual: Any, expected: Any, tolerance: Any) -> None:

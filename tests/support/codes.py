@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator, Mapping
 
-from mnist_fp8 import oracles
-from mnist_fp8.config import RunKind
-from mnist_fp8.oracles import FORMATS, Array
-from mnist_fp8.tolerances import scale_tolerance
+from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.oracle import dense
+from mnist_fp8.oracle.dense import FORMATS, Array
+from mnist_fp8.oracle.tolerances import scale_tolerance
 
 
 def codes_at_both_ends(
@@ -14,5 +14,5 @@ def codes_at_both_ends(
     """Tensors by name, with their codes at the lowest and the highest scale that a kind of run may compute."""
     for name, dtype in FORMATS[fp8_format].items():
         error = scale_tolerance(scales[name], kind)
-        low, high = (oracles.quantize(values[name], scales[name] + end, dtype) for end in (-error, error))
+        low, high = (dense.quantize(values[name], scales[name] + end, dtype) for end in (-error, error))
         yield name, low, high

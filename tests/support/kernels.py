@@ -10,9 +10,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from mnist_fp8 import oracles
-from mnist_fp8.layers import BF16, Step, dense_layer, dense_step, fp8, variables_of
-from mnist_fp8.oracles import TENSORS, Array, DensePasses, Product
+from mnist_fp8.oracle import dense
+from mnist_fp8.oracle.dense import FORMATS, TENSORS, Array, DensePasses, Product
+from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step, fp8, variables_of
 from support.metadata import meta_of
 
 Shape = tuple[int, int, int]
@@ -98,10 +98,10 @@ def expected_rows(recipe: str, values: Mapping[str, Array]) -> dict[str, tuple[A
     x, kernel, grad = (values[name] for name in TENSORS)
     batch, contracted = sampled(len(x)), sampled(len(kernel))
     if recipe == "bf16":
-        oracle: Callable[..., DensePasses] = oracles.dense
+        oracle: Callable[..., DensePasses] = dense.dense
     else:
-        scales = SCALES if recipe == "delayed" else oracles.current_scales(values, "HYBRID")
-        oracle = functools.partial(oracles.fp8_dense, scales=scales, fp8_format="HYBRID")
+        scales = SCALES if recipe == "delayed" else dense.current_scales(values, "HYBRID")
+        oracle = functools.partial(dense.fp8_dense, scales=scales, fp8_format="HYBRID")
     of_batch = oracle(x[batch], kernel, grad[batch])
     of_kernel = oracle(x[:, contracted], kernel[contracted], grad)
     return {
@@ -138,4 +138,4 @@ def formats(recipe: str, which: str) -> tuple[str, ...]:
     """Dtypes that one of the three products must multiply."""
     if recipe == "bf16":
         return ("bfloat16", "bfloat16")
-    return tuple(oracles.FORMATS["HYBRID"][name] for name in FACTORS[which])
+    return tuple(FORMATS["HYBRID"][name] for name in FACTORS[which])

@@ -5,10 +5,10 @@ from typing import Any
 
 import numpy as np
 
-from mnist_fp8 import te_api
-from mnist_fp8.layers import read_meta
-from mnist_fp8.oracles import FORMATS, FP8_MAX, Meta, next_meta, next_meta_before_2_3
-from mnist_fp8.tolerances import scale_tolerance
+from mnist_fp8 import te
+from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, Meta, next_meta, next_meta_before_2_3
+from mnist_fp8.oracle.tolerances import scale_tolerance
+from mnist_fp8.te.dense_step import read_meta
 from support.assertions import assert_close, assert_equal
 
 
@@ -17,21 +17,21 @@ def meta_of(scale: float, history: tuple[float, ...] = (0, 1, 2, 3)) -> Meta:
 
     Before TE 2.3 a step's scale follows from the history that it is given: there, the history has to be empty.
     """
-    if not te_api.metadata_dialect().stores_next_scale:
+    if not te.metadata_dialect().stores_next_scale:
         history = (0,) * len(history)
     return Meta(np.float32(scale), np.asarray(history, np.float32))
 
 
 def newest(meta: Meta) -> float:
     """The newest amax of a history."""
-    return float(meta.history[-1 if te_api.metadata_dialect().stores_next_scale else 0])
+    return float(meta.history[-1 if te.metadata_dialect().stores_next_scale else 0])
 
 
 def next_metas(metas: Mapping[str, Meta], amaxes: Mapping[str, float], options: Mapping[str, Any]) -> dict[str, Meta]:
     """The oracle's metadata after a step that saw the given amaxes, by tensor, under a recipe's options."""
     formats = FORMATS[options.get("fp8_format", "HYBRID")]
     margin, algo = options.get("margin", 0), options.get("amax_compute_algo", "max")
-    following = next_meta if te_api.metadata_dialect().stores_next_scale else next_meta_before_2_3
+    following = next_meta if te.metadata_dialect().stores_next_scale else next_meta_before_2_3
     return {
         tensor: following(metas[tensor], amax, fp8_max=FP8_MAX[formats[tensor]], margin=margin, algo=algo)
         for tensor, amax in amaxes.items()
@@ -49,5 +49,5 @@ def assert_metas(metadata: Mapping[str, Any], expected: Mapping[str, Meta], *, w
     for tensor, wanted in expected.items():
         found = read_meta(metadata, tensor)
         assert_equal(where=f"{where}: {tensor} amax history", actual=found.history, expected=wanted.history, nan=nan)
-        tolerance = scale_tolerance(float(wanted.scale), te_api.engine().kind)
+        tolerance = scale_tolerance(float(wanted.scale), te.engine().kind)
         assert_close(where=f"{where}: {tensor} scale", actual=found.scale, expected=wanted.scale, tolerance=tolerance)

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Any
 
-from mnist_fp8 import float8
+from mnist_fp8.programs import jaxprs
 
 
 def equations(jaxpr: Any, *primitives: str) -> Iterator[Any]:
@@ -13,8 +13,8 @@ def equations(jaxpr: Any, *primitives: str) -> Iterator[Any]:
         jaxpr: from ``jax.make_jaxpr`` or a traced function.
         primitives: how the names of the wanted primitives begin.
     """
-    for equation in float8._inner(jaxpr).eqns:
+    for equation in jaxprs._inner(jaxpr).eqns:
         if equation.primitive.name.startswith(primitives):
             yield equation
-        for inner in float8._inner_jaxprs(equation):
+        for inner in jaxprs._inner_jaxprs(equation):
             yield from equations(inner, *primitives)

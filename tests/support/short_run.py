@@ -19,8 +19,13 @@ from collections.abc import Mapping
 from importlib import metadata
 from pathlib import Path
 
-from mnist_fp8 import data, program_cache, te_api, train
-from mnist_fp8.config import Precision, RecipeConfig, RunKind, TrainConfig, cache_dir
+from mnist_fp8 import te
+from mnist_fp8.core.files import cache_dir
+from mnist_fp8.core.modes import Precision, RecipeConfig
+from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.programs import cache
+from mnist_fp8.training import data, runs, train
+from mnist_fp8.training.config import TrainConfig
 
 MODES: dict[str, tuple[Precision, RecipeConfig]] = {
     "flax-bf16": (Precision.FLAX_BF16, RecipeConfig()),
@@ -90,7 +95,7 @@ def trained(config: TrainConfig) -> Trained:
     Two releases that train by the same program get the same numbers, so the second need not train. Kernels are not part
     of a program's text: on a kernel run everything is trained.
     """
-    if te_api.engine().kind is RunKind.KERNEL:
+    if te.engine().kind is RunKind.KERNEL:
         return _train(config)
     file = cache_dir() / "short_runs" / f"{_key(config)}.json"
     if file.exists():
@@ -126,7 +131,7 @@ def assert_keeps_up(bf16: Trained, fp8: Trained, mode: str, thresholds: Mapping[
 
 
 def _train(config: TrainConfig) -> Trained:
-    result = train.train_and_evaluate(config)
+    result = runs.train_and_evaluate(config)
     if not result.epochs:
         return Trained(result.status, math.nan, math.nan)
     return Trained(result.status, result.epochs[-1].test_loss, result.epochs[-1].test_accuracy)
@@ -146,7 +151,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=12, help="number of seeds, from 1 (default: %(default)s)")
     parser.add_argument("--full", action="store_true", help="two epochs of all of MNIST; for a GPU")
     args = parser.parse_args()
-    program_cache.keep_programs()
+    cache.keep_programs()
     seeds, run = range(1, args.seeds + 1), full_run if args.full else short_run
     measured: dict[str, list[float]] = {}
     for mode in MODES:

@@ -11,7 +11,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mnist_fp8.config import cache_dir
+from mnist_fp8.core.files import cache_dir
 from proofs.mutation import claims, farm, page, path, subject, trial
 from proofs.mutation.path import Mutant
 from proofs.mutation.results import Notes, Result, digest

@@ -14,7 +14,7 @@ from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
-PRELOADED = ["jax", "flax.linen", "optax", "numpy", "pytest", "hypothesis", "mnist_fp8.te_api"]
+PRELOADED = ["jax", "flax.linen", "optax", "numpy", "pytest", "hypothesis", "mnist_fp8.te"]
 """Imported once. None of them imports Transformer Engine or starts a JAX backend."""
 
 Task = TypeVar("Task")

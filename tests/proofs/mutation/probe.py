@@ -20,8 +20,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-from mnist_fp8 import te_api
-from mnist_fp8.config import RecipeConfig
+from mnist_fp8 import te
+from mnist_fp8.core.modes import RecipeConfig
 
 Observations = dict[str, str]
 
@@ -112,7 +112,7 @@ def _digest(leaf: Any) -> str:
 
 
 def _scenarios() -> Iterator[tuple[str, Callable[[], Any]]]:
-    yield "te_api can load", lambda: te_api.engine().kind.value
+    yield "te_api can load", lambda: te.engine().kind.value
     yield from _STANDALONE.items()
     for mode in MODES:
         yield f"{mode}: program", partial(_program, mode)
@@ -128,8 +128,8 @@ def _scenarios() -> Iterator[tuple[str, Callable[[], Any]]]:
             yield f"{special}, {mode}", partial(_train, "plain", mode, "float32", special)
 
 
-def _mode(name: str) -> te_api.Autocast:
-    return te_api.Autocast(MODES[name])
+def _mode(name: str) -> te.Autocast:
+    return te.Autocast(MODES[name])
 
 
 def _values(shape: tuple[int, ...], dtype: str, seed: int, special: str = "") -> jax.Array:
@@ -149,13 +149,13 @@ def _train(layer: str, mode: str, dtype: str = "bfloat16", special: str = "") ->
     It is compiled: the programs of most mutants are those of the healthy TE and come from the cache.
     """
     fields, shape = LAYERS[layer]
-    module = te_api.dense_general(**fields)
-    name = te_api.metadata_collection()
+    module = te.dense_general(**fields)
+    name = te.metadata_collection()
     seen: list[Any] = []
     with _mode(mode)():
         boxed = jax.jit(module.init)(jax.random.key(0), _values(shape, dtype, 0))
         seen.append(str(jax.tree_util.tree_structure(boxed)))
-        variables = te_api.unbox(boxed)
+        variables = te.unbox(boxed)
         variables["params"] = jax.tree.map(
             lambda p: p + np.asarray(0.125, p.dtype), jax.device_get(variables["params"])
         )
@@ -180,10 +180,10 @@ def _step(module: Any, variables: Any, x: jax.Array, grad: jax.Array) -> Any:
 
 def _program(mode: str) -> Any:
     """Every matrix product of the differentiated program, with all its parameters, and the names of checkpoints."""
-    module = te_api.dense_general(features=16, quantization_checkpoint_name="kept")
+    module = te.dense_general(features=16, quantization_checkpoint_name="kept")
     x = _values((16, 32), "bfloat16", 1)
     with _mode(mode)():
-        variables = te_api.unbox(jax.jit(module.init)(jax.random.key(0), x))
+        variables = te.unbox(jax.jit(module.init)(jax.random.key(0), x))
         jaxpr = jax.make_jaxpr(jax.grad(lambda v, x: module.apply(v, x).astype("float32").sum(), (0, 1)))(variables, x)
     return [
         f"{eqn.primitive} {[v.aval.str_short() for v in eqn.invars]} {sorted(map(str, eqn.params.items()))}"
@@ -206,12 +206,12 @@ def _two_devices(axis: str, mode: str) -> Any:
     rules = (("rows", "dp"), ("in", "fsdp"), ("out", "tp"))
     mesh = Mesh(np.asarray(jax.devices()[:2]), (axis,))
     fields = {"kernel_axes": ("in", "out"), "bias_axes": ("out",), "input_axes": ("rows", None)} if axis != "dp" else {}
-    module = te_api.dense_general(features=16, **fields)
+    module = te.dense_general(features=16, **fields)
     known = [(name, over if over == axis else None) for name, over in rules]
-    autocast = te_api.Autocast(MODES[mode], (axis,))
+    autocast = te.Autocast(MODES[mode], (axis,))
     with jax.set_mesh(mesh), autocast(), nn.logical_axis_rules(known):
         x = jax.device_put(_values((16, 32), "bfloat16", 1), NamedSharding(mesh, PartitionSpec(axis)))
-        variables = te_api.unbox(module.init(jax.random.key(0), x))
+        variables = te.unbox(module.init(jax.random.key(0), x))
 
         def both(variables: Any, x: jax.Array) -> Any:
             y, pull_back = jax.vjp(module.apply, variables, x)
@@ -226,8 +226,8 @@ def _two_devices(axis: str, mode: str) -> Any:
 
 def _mode_inside() -> str:
     """What a dense layer does in the mode around it: its variables' collections and what it computes."""
-    module, x = te_api.dense_general(features=16), _values((16, 32), "bfloat16", 1)
-    variables = te_api.unbox(jax.jit(lambda x: module.init(jax.random.key(0), x))(x))
+    module, x = te.dense_general(features=16), _values((16, 32), "bfloat16", 1)
+    variables = te.unbox(jax.jit(lambda x: module.init(jax.random.key(0), x))(x))
     sizes = jax.tree.map(jnp.shape, variables)
     return f"{sizes} {_digest(jax.jit(module.apply)(variables, x))}"
 
@@ -237,7 +237,7 @@ def _nested() -> list[str]:
     seen = [_mode_inside()]
     with delayed():
         seen.append(_mode_inside())
-        with te_api.autocast(enabled=False):
+        with te.autocast(enabled=False):
             seen.append(_mode_inside())
             with current():
                 seen.append(_mode_inside())
@@ -256,22 +256,22 @@ def _nested() -> list[str]:
 
 
 def _unsupported() -> Any:
-    return te_api.autocast(enabled=True, recipe=te_api.make_recipe(RecipeConfig("Float8BlockScaling")))
+    return te.autocast(enabled=True, recipe=te.make_recipe(RecipeConfig("Float8BlockScaling")))
 
 
 def _bare_autocast() -> list[str]:
     """TE's own function, with each of its arguments left out or by position."""
-    te, recipe = te_api.engine().module, te_api.make_recipe(RecipeConfig("Float8CurrentScaling"))
+    module, recipe = te.engine().module, te.make_recipe(RecipeConfig("Float8CurrentScaling"))
     calls = [
-        te.autocast,
-        lambda: te.autocast(True),  # noqa: FBT003 - by position
-        lambda: te.autocast(True, recipe),  # noqa: FBT003
-        lambda: te.autocast(enabled=True),
-        lambda: te.autocast(enabled=True, recipe=recipe),
-        lambda: te.autocast(enabled=True, recipe=recipe, mesh_resource=te.MeshResource()),
-        lambda: te.fp8_autocast(enabled=True, fp8_recipe=recipe),
-        te.fp8_autocast,
-        lambda: te.fp8_autocast(True, None, te.MeshResource()),  # noqa: FBT003
+        module.autocast,
+        lambda: module.autocast(True),  # noqa: FBT003 - by position
+        lambda: module.autocast(True, recipe),  # noqa: FBT003
+        lambda: module.autocast(enabled=True),
+        lambda: module.autocast(enabled=True, recipe=recipe),
+        lambda: module.autocast(enabled=True, recipe=recipe, mesh_resource=module.MeshResource()),
+        lambda: module.fp8_autocast(enabled=True, fp8_recipe=recipe),
+        module.fp8_autocast,
+        lambda: module.fp8_autocast(True, None, module.MeshResource()),  # noqa: FBT003
     ]
     seen = []
     for call in calls:
@@ -283,16 +283,16 @@ def _bare_autocast() -> list[str]:
 def _collections() -> Any:
     new, old = {"fp8_metas": {"a": 3}, "added": {"c": 4}}, {"params": {"w": 1}, "fp8_metas": {"a": 1, "b": 2}}
     given = [(new, old), (new, flax.core.freeze(old)), (flax.core.freeze(new), old), ({}, old), (new, {})]
-    return [repr(te_api.update_collections(*pair)) for pair in given]
+    return [repr(te.update_collections(*pair)) for pair in given]
 
 
 def _apply_variants() -> Any:
     """Metadata missing, mutable, stale, frozen."""
-    module, x = te_api.dense_general(features=16), _values((16, 32), "bfloat16", 1)
-    name = te_api.metadata_collection()
+    module, x = te.dense_general(features=16), _values((16, 32), "bfloat16", 1)
+    name = te.metadata_collection()
     seen: list[Any] = []
     with _mode("short history")():
-        variables = te_api.unbox(module.init(jax.random.key(0), x))
+        variables = te.unbox(module.init(jax.random.key(0), x))
         seen.append(module.apply({"params": variables["params"]}, x, mutable=[name]))
         seen.append(module.apply(variables, x, mutable=[name]))
         seen.append(module.apply(flax.core.freeze(variables), x))
@@ -306,11 +306,11 @@ def _apply_variants() -> Any:
 
 
 def _transformations() -> Any:
-    module, x = te_api.dense_general(features=32), _values((16, 32), "bfloat16", 1)
+    module, x = te.dense_general(features=32), _values((16, 32), "bfloat16", 1)
     seen: list[Any] = []
     for mode in ("bf16", "short history", "current"):
         with _mode(mode)():
-            variables = te_api.unbox(module.init(jax.random.key(0), x))
+            variables = te.unbox(module.init(jax.random.key(0), x))
 
             def loss(v: Any, x: jax.Array, module: Any = module) -> jax.Array:
                 return (module.apply(v, x).astype("float32") ** 2).mean()
@@ -331,7 +331,7 @@ def _through(module: Any, stacked: Any, x: jax.Array) -> jax.Array:
 
 
 def _recipes() -> Any:
-    recipes = te_api.engine().recipes
+    recipes = te.engine().recipes
     predicates = (
         "delayed",
         "float8_current_scaling",
@@ -367,39 +367,44 @@ def _outcome(action: Callable[[], Any]) -> str:
 
 def _support() -> Any:
     """What TE says it can run here."""
-    te = te_api.engine().module
-    seen = [f"{name}: {found.ok}" for name, found in te_api.support_by_recipe().items()]
+    module = te.engine().module
+    seen = [f"{name}: {found.ok}" for name, found in te.support_by_recipe().items()]
     names = "is_fp8_available", "get_supported_quantization_recipes", "get_supported_scaling_modes"
-    places = [(name, where) for name in names for where in (te, te.quantize)]
+    places = [(name, where) for name in names for where in (module, module.quantize)]
     return seen + [f"{name}: {_outcome(getattr(where, name, lambda: 'no such name'))}" for name, where in places]
 
 
 def _refused() -> Any:
     """Uses that are refused, and how."""
     x = _values((16, 32), "bfloat16", 1)
-    recipe: Any = te_api.make_recipe(RecipeConfig())
+    recipe: Any = te.make_recipe(RecipeConfig())
     recipe.reduce_amax = False
 
     def unreduced() -> Any:
-        with te_api.autocast(enabled=True, recipe=recipe):
-            return te_api.dense_general(features=16).init(jax.random.key(0), x)
+        with te.autocast(enabled=True, recipe=recipe):
+            return te.dense_general(features=16).init(jax.random.key(0), x)
 
     def leading_axis() -> Any:
-        return te_api.dense_general(features=16, axis=0).init_with_output(jax.random.key(0), x)[0].shape
+        return te.dense_general(features=16, axis=0).init_with_output(jax.random.key(0), x)[0].shape
 
     def wrong_axes() -> Any:
-        return te_api.dense_general(features=16, kernel_axes=("a",)).init(jax.random.key(0), x)
+        return te.dense_general(features=16, kernel_axes=("a",)).init(jax.random.key(0), x)
 
     return [_outcome(action) for action in (unreduced, leading_axis, wrong_axes)]
 
 
 def _surface() -> Any:
-    te = te_api.engine().module
-    names = [name for part in (te, te.flax, te.quantize) for name in sorted(vars(part)) if not name.startswith("_")]
-    fields = te.flax.DenseGeneral.__dataclass_fields__
+    module = te.engine().module
+    names = [
+        name
+        for part in (module, module.flax, module.quantize)
+        for name in sorted(vars(part))
+        if not name.startswith("_")
+    ]
+    fields = module.flax.DenseGeneral.__dataclass_fields__
     defaults = [f"{name}={field.default!r}" for name, field in fields.items() if "init" not in name]
-    mesh = [f"{n}={f.default!r}" for n, f in te.MeshResource.__dataclass_fields__.items()]
-    return [names, [value.split(" at 0x")[0] for value in defaults], mesh, te_api.metadata_collection()]
+    mesh = [f"{n}={f.default!r}" for n, f in module.MeshResource.__dataclass_fields__.items()]
+    return [names, [value.split(" at 0x")[0] for value in defaults], mesh, te.metadata_collection()]
 
 
 _STANDALONE: dict[str, Callable[[], Any]] = {

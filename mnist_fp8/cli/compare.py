@@ -1,0 +1,37 @@
+"""``mnist-fp8 compare``."""
+
+import argparse
+from pathlib import Path
+
+from mnist_fp8.cli.options import Commands, add_policy, parse_folder
+from mnist_fp8.cli.output import VERDICT_CODES, check_output, show_verdict, verdict_code
+
+
+def add(commands: Commands) -> None:
+    """Add the command."""
+    parser = commands.add_parser(
+        "compare",
+        help="compare two records that mnist-fp8 measure wrote",
+        description="Compare two records: what differs, what it means, and a verdict. Nothing is run.",
+        epilog=VERDICT_CODES,
+    )
+    parser.add_argument("old", type=Path, metavar="OLD", help="record of the Transformer Engine in use")
+    parser.add_argument("new", type=Path, metavar="NEW", help="record of the one to move to")
+    add_policy(parser)
+    parser.add_argument(
+        "-o", "--output", type=parse_folder, metavar="DIR", help="for the report (default: only the terminal)"
+    )
+    parser.set_defaults(run=run)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Compare what the arguments name; returns the exit code."""
+    from mnist_fp8.gate.verdict import compare, policy  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.record.record import read_record  # noqa: PLC0415
+
+    accepted = policy.load(args.policy) if args.policy else ()
+    if args.output:
+        check_output(args.output)
+    comparison = compare.compare(read_record(args.old), read_record(args.new), accepted)
+    show_verdict(comparison, args.output)
+    return verdict_code(comparison)

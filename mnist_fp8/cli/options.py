@@ -1,0 +1,65 @@
+"""Options that the commands share."""
+
+import argparse
+from pathlib import Path
+from typing import TypeAlias
+
+Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no public name
+
+
+def parse_folder(text: str) -> Path:
+    """Parse a folder's name.
+
+    Raises:
+        argparse.ArgumentTypeError: it is empty, as an unset shell variable is.
+    """
+    if not text:
+        raise argparse.ArgumentTypeError("the name of the folder is empty")
+    return Path(text)
+
+
+def parse_count(text: str) -> int:
+    """Parse a number of things.
+
+    Raises:
+        argparse.ArgumentTypeError: it is not 1 or more.
+    """
+    if not text.isdecimal() or not int(text):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 1")
+    return int(text)
+
+
+def add_claims(parser: argparse.ArgumentParser) -> None:
+    """Add ``--claim``."""
+    parser.add_argument(
+        "--claim", nargs="+", action="extend", default=[], metavar="NAME", help="only these claims (default: all)"
+    )
+
+
+def add_output(parser: argparse.ArgumentParser, description: str) -> None:
+    """Add ``--output``."""
+    parser.add_argument("-o", "--output", type=parse_folder, metavar="DIR", help=description)
+
+
+def add_rerun(parser: argparse.ArgumentParser) -> None:
+    """Add ``--rerun``."""
+    parser.add_argument("--rerun", action="store_true", help="judge again what was judged before")
+
+
+def add_only(parser: argparse.ArgumentParser) -> None:
+    """Add ``--only``."""
+    parser.add_argument(
+        "--only",
+        nargs="+",
+        action="extend",
+        default=[],
+        metavar="KEY",
+        help="only what these keys name, measured anew, such as numerics, variables/BF16 or 'api/*autocast' (all)",
+    )
+
+
+def add_policy(parser: argparse.ArgumentParser) -> None:
+    """Add ``--policy``."""
+    parser.add_argument(
+        "--policy", type=Path, metavar="FILE", help="TOML file with differences that are accepted (default: none)"
+    )

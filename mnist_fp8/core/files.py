@@ -1,0 +1,56 @@
+"""The cache folder, and files that are never seen half-written."""
+
+import hashlib
+import json
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, TypeVar
+
+from mnist_fp8.core.errors import EnvError, RecordError
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that it is never seen half-written."""
+    partial = path.with_suffix(".partial")
+    partial.write_bytes(content)
+    partial.replace(path)
+
+
+def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
+    """Where the project keeps what it can make again: ``$XDG_CACHE_HOME/mnist_fp8``."""
+    base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(base) / "mnist_fp8"
+
+
+def digest_of(value: object) -> str:
+    """Digest of what JSON can hold."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+Kept = TypeVar("Kept")
+
+
+def read_kept(file: Path, parse: Callable[[Any], Kept]) -> Kept | None:
+    """What is stored; nothing if it is of another version, or was damaged."""
+    try:
+        return parse(json.loads(file.read_text()))
+    except (OSError, RecordError, ValueError, KeyError, TypeError):
+        return None
+
+
+def keep(file: Path, document: Mapping[str, Any]) -> None:
+    """Keep a result, so that it is never seen half-written.
+
+    Raises:
+        EnvError: it cannot be written.
+    """
+    partial = file.with_suffix(f".partial-{os.getpid()}")
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        partial.write_text(json.dumps(document, indent=1))
+        partial.replace(file)
+    except OSError as error:
+        raise EnvError(
+            f"the result cannot be kept in {file.parent}: {error.strerror}; make room or set XDG_CACHE_HOME"
+        ) from error

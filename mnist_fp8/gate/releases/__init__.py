@@ -1,0 +1,1 @@
+"""Releases of Transformer Engine, and an environment for each."""

@@ -1,0 +1,259 @@
+"""An environment for one Transformer Engine, made once with uv and kept in the cache."""
+
+import contextlib
+import hashlib
+import json
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import filelock
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+
+from mnist_fp8.core.errors import ConfigError, EnvError
+from mnist_fp8.core.files import cache_dir, digest_of
+from mnist_fp8.core.run_kind import RunKind, requested_run_kind
+from mnist_fp8.gate.releases import stacks, staging, uv
+from mnist_fp8.gate.releases.catalogue import DISTRIBUTION, PACKAGE, file_digests
+from mnist_fp8.gate.releases.interpreters import Facts, probe
+from mnist_fp8.gate.releases.processes import MAKING_TIMEOUT_S, Ended, execute, explained, inherited
+from mnist_fp8.gate.releases.stacks import Stack, satisfies, stack_for, stacks_for
+from mnist_fp8.gate.releases.staging import distribution_metadata, write_tree
+from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
+
+_AS_FOUND = ("jax", "jaxlib", "flax", "numpy", "ml-dtypes")
+"""What an interpreter has to have itself: another version beside its own would be another subject."""
+_PYTHON_TAG = f"py{sys.version_info.major}.{sys.version_info.minor}"
+_MARKER = "complete.json"
+
+
+@dataclass(frozen=True)
+class Environment:
+    """A Python in which a Transformer Engine is judged.
+
+    Attributes:
+        subject: what is judged.
+        python: the interpreter.
+        jax: version of JAX there.
+        flax: version of Flax there.
+        digest: of Transformer Engine's own Python and the versions of all packages.
+        variables: environment variables that a run needs; ``PYTHONPATH`` has the stage.
+        package: folder of ``transformer_engine``.
+    """
+
+    subject: Subject
+    python: Path
+    jax: str
+    flax: str
+    digest: str
+    variables: Mapping[str, str]
+    package: Path
+
+    def run(self, command: Sequence[str], *, cwd: Path, timeout: float, output: Path | None = None) -> Ended:
+        """Run a command with this environment's programs first on ``PATH``.
+
+        Args:
+            command: program and arguments.
+            cwd: working directory.
+            timeout: seconds after which it is ended.
+            output: file for everything printed; ``None`` returns it.
+
+        Raises:
+            OSError: there is no such program.
+            KeyboardInterrupt: interrupted, or `stop_all` was called; the command and its children are gone.
+        """
+        return execute(self.command(command), cwd=cwd, timeout=timeout, environ=self.environ, output=output)
+
+    def command(self, words: Sequence[str]) -> list[str]:
+        """A command with its program found here: a new process would look it up on our own ``PATH``."""
+        return [shutil.which(words[0], path=self.environ["PATH"]) or words[0], *words[1:]]
+
+    @property
+    def environ(self) -> dict[str, str]:
+        """All environment variables of a run: ours, and what this environment needs."""
+        passed_on = inherited()
+        path = os.pathsep.join([str(self.python.parent), passed_on.get("PATH", os.defpath)])
+        return passed_on | {"PATH": path, **self.variables}
+
+
+def prepare(subject: Subject, *, jax: str | None = None, flax: str | None = None) -> Environment:
+    """Make the environment in which a subject is judged, or find it in the cache.
+
+    Args:
+        subject: what is to be judged.
+        jax: version of JAX instead of the newest that works.
+        flax: version of Flax instead of the one that goes with it.
+
+    Raises:
+        ConfigError: what is asked for contradicts itself, or no JAX is known to work.
+        EnvError: it cannot be made; the same can be tried again.
+    """
+    if subject.kind is SubjectKind.INTERPRETER:
+        if jax is not None or flax is not None:
+            raise ConfigError(
+                f"{subject.label} is judged with the JAX and Flax that it has; asked for was {jax or flax}"
+            )
+        return _adopt(subject)
+    if requested_run_kind() is RunKind.KERNEL:
+        raise ConfigError(
+            f"MNIST_FP8_TE=kernel, but the environment of {subject.label} is made with a JAX without CUDA: name an"
+            " interpreter that has Transformer Engine's CUDA extension, or unset the variable"
+        )
+    stack = stack_for(subject.version, jax, flax)
+    with _locked(_name(subject, stack), f"the environment of {subject.label}") as home:
+        requirements = _requirements(stack)
+        made = _read_marker(home, requirements) or _build(home, subject, requirements)
+    on_path, digest, package = [str(staging.stage())], made["digest"], _site(home) / PACKAGE
+    if subject.kind is SubjectKind.FOLDER:
+        on_path.append(subject.where)
+        package = Path(subject.where) / PACKAGE
+        digest = digest_of([digest, file_digests(package)])
+    variables = {"PYTHONPATH": os.pathsep.join(on_path), "MNIST_FP8_TE": "host", "JAX_PLATFORMS": "cpu"}
+    return Environment(subject, home / "bin" / "python", made["jax"], made["flax"], digest, variables, package)
+
+
+def _adopt(subject: Subject) -> Environment:
+    """An interpreter as it is; where packages of the suite are missing, they are put beside it, not into it."""
+    python = Path(subject.where)
+    facts = probe(python)
+    absent = [name for name in _AS_FOUND if name not in facts.distributions]
+    if absent:
+        raise EnvError(f"{subject.label} has no {' and no '.join(absent)}: install what Transformer Engine needs there")
+    if facts.package is None:
+        raise EnvError(f"{subject.label} has no {PACKAGE} any more: install it there again")
+    package = facts.package
+    missing = [
+        requirement for requirement in stacks.read_stacks()["suite"] if not _is_met(requirement, facts.distributions)
+    ]
+    if missing:
+        python = _overlay(subject, facts, missing)
+        facts = probe(python)
+    on_path = [str(staging.stage()), os.environ.get("PYTHONPATH", "")]
+    variables = {"PYTHONPATH": os.pathsep.join(filter(None, on_path))}
+    installed = facts.distributions
+    return Environment(subject, python, installed["jax"], installed["flax"], facts.digest, variables, package)
+
+
+def _is_met(requirement: str, installed: Mapping[str, str]) -> bool:
+    """Whether an interpreter has a package in a version that the suite can use, or has to be taken as it is."""
+    parsed = Requirement(requirement)
+    name = canonicalize_name(parsed.name)
+    return name in _AS_FOUND or (name in installed and satisfies(installed[name], str(parsed.specifier)))
+
+
+def _name(subject: Subject, stack: Stack) -> str:
+    """Folder of an environment. All folders of one version share one: they are on its path, not in it."""
+    te = subject.version
+    if subject.kind is SubjectKind.WHEEL:
+        te += "-wheel-" + hashlib.sha256(Path(subject.where).read_bytes()).hexdigest()[:12]
+    elif subject.kind is SubjectKind.FOLDER:
+        te += "-folder"
+    known = any(stack.flax == each.flax for each in stacks_for(subject.version) if each.jax == stack.jax)
+    flax = "" if known or not stack.flax else f"-flax-{stack.flax}"
+    return f"te-{te}-jax-{stack.jax}{flax}-{_PYTHON_TAG}"
+
+
+@contextlib.contextmanager
+def _locked(name: str, what: str) -> Iterator[Path]:
+    """The folder of an environment, which no other process touches meanwhile; nothing half-made is left."""
+    home = cache_dir() / "environments" / name
+    with explained(what):
+        home.parent.mkdir(parents=True, exist_ok=True)
+        with filelock.FileLock(home.with_name(f".{name}.lock"), timeout=MAKING_TIMEOUT_S):
+            try:
+                yield home
+            finally:
+                if not (home / _MARKER).exists():
+                    shutil.rmtree(home, ignore_errors=True)
+
+
+def _requirements(stack: Stack) -> list[str]:
+    flax = f"flax=={stack.flax}" if stack.flax else "flax"
+    return [f"jax=={stack.jax}", flax, *stacks.read_stacks()["suite"]]
+
+
+def _read_marker(home: Path, requirements: Sequence[str]) -> dict[str, Any] | None:
+    """What was noted when an environment was complete; ``None`` if it never was, or was made from something else."""
+    try:
+        found: dict[str, Any] = json.loads((home / _MARKER).read_text())
+    except (OSError, ValueError):
+        return None
+    return found if found["requirements"] == list(requirements) else None
+
+
+def _build(home: Path, subject: Subject, requirements: Sequence[str]) -> dict[str, Any]:
+    """Make an environment; what is noted of it is written last."""
+    what = f"the environment of {subject.label}"
+    into = _create(home, sys.executable, what)
+    if subject.kind is SubjectKind.FOLDER:
+        # Transformer Engine asks for its own version, also where it only lies on the path.
+        write_tree(distribution_metadata(PACKAGE, subject.version), _site(home))
+    else:
+        # Old wheels ask for CUDA packages. First, since it takes a second to learn that there is no such release.
+        te = subject.where if subject.kind is SubjectKind.WHEEL else f"{DISTRIBUTION}=={subject.where}"
+        uv.run("pip", "install", *into, "--no-deps", "--no-build", te, what=what)
+    uv.run("pip", "install", *into, *requirements, what=what)
+    facts = probe(home / "bin" / "python")
+    versions = {name: facts.distributions[name] for name in ("jax", "flax")}
+    marker = {"requirements": list(requirements), "digest": facts.digest, **versions}
+    (home / _MARKER).write_text(json.dumps(marker))
+    return marker
+
+
+def _create(home: Path, base: str, what: str) -> list[str]:
+    """Make an empty virtual environment in place of a half-made one; returns uv's arguments to install into it."""
+    if home.exists():
+        shutil.rmtree(home)
+    uv.run("venv", "--python", base, "--no-project", str(home), what=what)
+    return ["--python", str(home / "bin" / "python")]
+
+
+def _site(home: Path) -> Path:
+    return next(home.glob("lib/python*/site-packages"))
+
+
+def _overlay(subject: Subject, facts: Facts, missing: Sequence[str]) -> Path:
+    """An interpreter that has what another has, and what is missing there."""
+    what = f"the packages that the suite needs beside {subject.label}"
+    installed = facts.distributions
+    digest = digest_of([subject.where, installed, list(missing)])
+    with _locked(f"python-{digest[:12]}", what) as home:
+        if _read_marker(home, missing) is None:
+            into = _create(home, facts.base, what)
+            lines = [f"import site; site.addsitedir({folder!r})\n" for folder in facts.sites]
+            (_site(home) / "_judged.pth").write_text("".join(lines))
+            _install_beside(into, facts, missing, what)
+            # What the interpreter has may be too old for what is new; that is put beside it, too.
+            now = probe(home / "bin" / "python")
+            outdated = _unmet(
+                now, [name for name, version in now.distributions.items() if installed.get(name) != version]
+            )
+            if outdated:
+                _install_beside(into, facts, [*missing, *outdated], what)
+            (home / _MARKER).write_text(json.dumps({"requirements": list(missing)}))
+    return home / "bin" / "python"
+
+
+def _install_beside(into: Sequence[str], facts: Facts, requirements: Sequence[str], what: str) -> None:
+    """Install requirements and what they need, except for what the interpreter has."""
+    asked = {canonicalize_name(Requirement(requirement).name) for requirement in requirements}
+    with tempfile.NamedTemporaryFile("w", suffix=".txt") as excludes:
+        excludes.write("\n".join(facts.distributions.keys() - asked))
+        excludes.flush()
+        uv.run("pip", "install", *into, "--excludes", excludes.name, *requirements, what=what)
+
+
+def _unmet(facts: Facts, names: Sequence[str]) -> list[str]:
+    """What some of an interpreter's packages need and do not find."""
+    needed = {text for name in names for text in facts.requires[name] if _applies(Requirement(text))}
+    return sorted(text.partition(";")[0] for text in needed if not _is_met(text, facts.distributions))
+
+
+def _applies(requirement: Requirement) -> bool:
+    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})

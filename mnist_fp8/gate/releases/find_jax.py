@@ -1,0 +1,126 @@
+"""Find the newest JAX that a Transformer Engine works with; and note the files of a new release.
+
+``mnist-fp8 stacks --search 2.19.0`` tries JAX releases. ``python -m mnist_fp8.gate.releases.find_jax 2.19.0``
+downloads releases, all known ones if none is named, and writes the digests of their files into ``releases.json``.
+"""
+
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.version import Version
+
+from mnist_fp8.core.errors import ConfigError, EnvError
+from mnist_fp8.gate.releases import catalogue, environments, staging, subjects, uv
+from mnist_fp8.gate.releases.catalogue import RELEASES_FILE
+from mnist_fp8.gate.releases.processes import Ended
+from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
+
+_OLDEST_JAX = Version("0.4.31")
+"""JAX when Transformer Engine 1.10, the oldest known, was released."""
+_SMOKE = ("python", "-c", "from mnist_fp8.te import smoke; smoke.fp8_step()")
+_SMOKE_TIMEOUT_S = 300
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A JAX that was tried.
+
+    Attributes:
+        jax: its version.
+        flax: version of Flax that came with it; ``-`` where there is none.
+        error: what failed, in one line; empty if Transformer Engine works.
+    """
+
+    jax: str
+    flax: str
+    error: str
+
+
+def main(te: str) -> int:
+    """Try JAX releases with a Transformer Engine until one works, and print each; the exit code is 1 if none does.
+
+    Raises:
+        ConfigError: it is no Transformer Engine that an environment can be made for.
+        EnvError: the list of JAX releases cannot be had.
+    """
+    subject = subjects.parse_subject(te)
+    if subject.kind is SubjectKind.INTERPRETER:
+        raise ConfigError(f"{subject.label} has its own JAX; a search needs a release, a wheel or a folder")
+    print(f"Transformer Engine {subject.label}\n{'JAX':10} {'Flax':10} result")
+    for jax in candidates():
+        attempt = try_jax(subject, jax)
+        print(f"{attempt.jax:10} {attempt.flax:10} {attempt.error or 'works'}", flush=True)
+        if not attempt.error:
+            return 0
+    return 1
+
+
+def candidates() -> Iterator[str]:
+    """JAX releases for the running Python, the newest first: the last patch of each minor, and each patch of 0.4."""
+    version = _newest("jax")
+    while version and Version(version) >= _OLDEST_JAX:
+        yield version
+        version = _newest(f"jax<{_bound_below(version)}")
+
+
+def _bound_below(version: str) -> str:
+    """Below what the next candidate is. In 0.4 each patch was a release as a minor is today."""
+    major, minor, *_ = Version(version).release
+    return version if (major, minor) == (0, 4) else f"{major}.{minor}"
+
+
+def _newest(requirement: str) -> str:
+    """The newest JAX that fits; empty if none does."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "requirements.in"
+        file.write_text(requirement)
+        arguments = ("--no-deps", "--no-header", "--no-annotate", "--python", sys.executable)
+        printed = uv.run("pip", "compile", *arguments, str(file), what="the list of JAX releases")
+    return printed.strip().removeprefix("jax==")
+
+
+def try_jax(subject: Subject, jax: str) -> Attempt:
+    """See whether a Transformer Engine takes one step of training in FP8 with a JAX."""
+    try:
+        environment = environments.prepare(subject, jax=jax)
+    except EnvError as error:
+        return Attempt(jax, "-", str(error))
+    ended = environment.run(_SMOKE, cwd=staging.stage(), timeout=_SMOKE_TIMEOUT_S)
+    return Attempt(jax, environment.flax, _what_failed(ended))
+
+
+def _what_failed(ended: Ended) -> str:
+    if ended.timed_out:
+        return f"did not end within {_SMOKE_TIMEOUT_S} s"
+    if not ended.code:
+        return ""
+    # The line that names the error; what follows it goes on with its text.
+    lines = ended.err.split("\n")
+    named = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)] or lines
+    return re.sub(r"^(\w+\.)+(?=\w+: )", "", named[-1]) or f"ended with exit code {ended.code}"
+
+
+def note_releases(versions: Sequence[str]) -> None:
+    """Download releases and write the digests of their files into ``releases.json``.
+
+    Raises:
+        EnvError: one cannot be downloaded.
+    """
+    known = json.loads(RELEASES_FILE.read_text())
+    for version in versions or catalogue.releases():
+        with tempfile.TemporaryDirectory() as folder:
+            release = f"transformer-engine=={version}"
+            arguments = ("--target", folder, "--python", sys.executable, "--no-deps", "--no-build")
+            uv.run("pip", "install", *arguments, release, what=f"the list of files of {release}")
+            known[version] = catalogue.file_digests(Path(folder) / "transformer_engine")
+    ordered = {version: known[version] for version in sorted(known, key=Version)}
+    RELEASES_FILE.write_text(json.dumps(ordered, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    note_releases(sys.argv[1:])

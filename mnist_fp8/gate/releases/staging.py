@@ -1,0 +1,109 @@
+"""The stage: a copy of what runs in environments of other releases, named by its digest."""
+
+import functools
+import hashlib
+import os
+import shutil
+import tempfile
+import time
+from collections.abc import Collection, Mapping
+from pathlib import Path
+
+from mnist_fp8 import __version__
+from mnist_fp8.core.errors import EnvError
+from mnist_fp8.core.files import cache_dir, digest_of
+from mnist_fp8.gate.releases.processes import explained
+
+PACKAGE_FOLDER = Path(__file__).parents[2]
+STAGED = (
+    *("__init__.py", "py.typed", "core", "record"),
+    *("machine", "oracle", "programs", "te", "training", "measure", "plugin"),
+)
+"""What of the package runs in environments of other releases. Nothing that judges does: results stay valid when it
+changes."""
+_STAGE_KEPT_S = 14 * 86400
+
+
+@functools.cache
+def stage() -> Path:
+    """A folder with copies of the package and its tests, to be the working directory of runs.
+
+    It is made once for each content; its name is the content's digest.
+
+    Raises:
+        EnvError: the tests are missing, or it cannot be written.
+    """
+    with explained("the copy of the suite"):
+        files = _suite_files()
+        digest = digest_of({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
+        home = cache_dir() / "suite" / digest[:16]
+        if home.exists():
+            os.utime(home)
+        else:
+            _write_stage(files, home)
+    return home
+
+
+@functools.cache
+def measuring_digest() -> str:
+    """Digest of the code that measures: the package in the stage, without the tests."""
+    files = sorted(file for file in (stage() / PACKAGE_FOLDER.name).rglob("*.py") if file.is_file())
+    return digest_of([hashlib.sha256(file.read_bytes()).hexdigest() for file in files])[:16]
+
+
+def suite_source() -> Path:
+    """The folder with the tests: ``suite`` in an installed package, else the repository."""
+    inside = PACKAGE_FOLDER / "suite"
+    return inside if inside.is_dir() else PACKAGE_FOLDER.parent
+
+
+def _suite_files() -> dict[str, bytes]:
+    """The files of the stage, by their name in it."""
+    package, source = PACKAGE_FOLDER, suite_source()
+    if not (source / "tests" / "claims").is_dir():
+        raise EnvError(f"the tests are missing in {source}: install mnist-fp8 again")
+    code = {f"{package.name}/{name}": text for name, text in _contents(package).items() if name.parts[0] in STAGED}
+    folders = [source / "tests" / name for name in ("claims", "support")]
+    tests = {f"tests/{each.name}/{name}": text for each in folders for name, text in _contents(each).items()}
+    settings = {name: (source / name).read_bytes() for name in ("conftest.py", "pytest.ini", "tests/expectations.toml")}
+    # The package asks for its own version.
+    return code | tests | settings | distribution_metadata(package.name, __version__)
+
+
+def _contents(folder: Path, without: Collection[str] = ()) -> dict[Path, bytes]:
+    """What is in a folder, but for some of its files and folders."""
+    files = (file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file())
+    return {
+        file: (folder / file).read_bytes()
+        for file in files
+        if "__pycache__" not in file.parts and file.parts[0] not in without
+    }
+
+
+def distribution_metadata(package: str, version: str) -> dict[str, bytes]:
+    """What makes a folder on the path count as an installed package."""
+    text = f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n"
+    return {f"{package}-{version}.dist-info/METADATA": text.encode()}
+
+
+def write_tree(files: Mapping[str, bytes], folder: Path) -> None:
+    """Write files, by their name in a folder, and the folders that they need."""
+    for name, content in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+
+
+def _write_stage(files: Mapping[str, bytes], home: Path) -> None:
+    """Write files so that the folder is never seen half-made; forget stages that have not been used for long."""
+    home.parent.mkdir(parents=True, exist_ok=True)
+    for old in home.parent.iterdir():
+        if time.time() - old.stat().st_mtime > _STAGE_KEPT_S:
+            shutil.rmtree(old, ignore_errors=True)
+    partial = Path(tempfile.mkdtemp(dir=home.parent, prefix=".partial-"))
+    write_tree(files, partial)
+    try:
+        partial.rename(home)
+    except OSError:
+        shutil.rmtree(partial)
+        if not home.exists():  # another process was not faster
+            raise

@@ -1,0 +1,150 @@
+"""The Transformer Engine to be judged, as a person names it."""
+
+import enum
+import os
+import re
+import sys
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from packaging.utils import InvalidWheelFilename, parse_wheel_filename
+from packaging.version import Version
+
+from mnist_fp8.core.errors import ConfigError, EnvError
+from mnist_fp8.gate.releases import uv
+from mnist_fp8.gate.releases.catalogue import DISTRIBUTION, PACKAGE, is_version, most_similar_release, releases
+from mnist_fp8.gate.releases.interpreters import probe
+
+
+class SubjectKind(enum.Enum):
+    """Where a Transformer Engine comes from."""
+
+    RELEASE = "release"
+    WHEEL = "wheel"
+    FOLDER = "folder"
+    INTERPRETER = "interpreter"
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A Transformer Engine to be judged.
+
+    Attributes:
+        kind: where it comes from.
+        where: the release's version, or an absolute path.
+        version: of Transformer Engine; a folder's is that of the release that it resembles most, if it names none.
+    """
+
+    kind: SubjectKind
+    where: str
+    version: str
+
+    @property
+    def label(self) -> str:
+        """How reports name it, such as ``2.19.0`` or ``folder /x``."""
+        match self.kind:
+            case SubjectKind.RELEASE:
+                return self.version
+            case SubjectKind.WHEEL:
+                return Path(self.where).name
+            case SubjectKind.FOLDER:
+                return f"folder {self.where}"
+            case SubjectKind.INTERPRETER:
+                return f"python {self.where}"
+
+
+def parse_subject(text: str) -> Subject:
+    """The subject that a person names: a version, a wheel, a folder that holds ``transformer_engine``, an interpreter.
+
+    Raises:
+        ConfigError: it is none of these.
+        EnvError: it is an interpreter that cannot be judged; see `interpreter_subject`.
+    """
+    path = Path(text).absolute()
+    if text.endswith(".whl"):
+        return _wheel_subject(path)
+    if text and path.is_dir() and (Path(text).name != text or not is_version(text)):
+        return _folder_subject(path)
+    if text.endswith(".txt"):
+        text = _pinned(Path(text))
+    elif path.is_file():
+        return interpreter_subject(path)
+    if text == "newest":
+        text = newest_release()
+    if not is_version(text.removeprefix("te")):  # as tox names its environments
+        raise ConfigError(
+            f"{text!r} is no Transformer Engine: expected a version such as {releases()[-1]}, the word newest, or an"
+            " existing wheel, folder that holds transformer_engine, requirements file (.txt), or Python interpreter"
+        )
+    named = Version(text.removeprefix("te"))
+    version = next((known for known in releases() if Version(known) == named), str(named))
+    return Subject(SubjectKind.RELEASE, version, version)
+
+
+def _pinned(path: Path) -> str:
+    """The version that a requirements file pins."""
+    try:
+        lines = path.read_text().splitlines()
+    except OSError as error:
+        raise ConfigError(f"requirements file {path} cannot be read: {error.strerror}") from error
+    pin = re.compile(r"transformer[-_.]engine(?:\[[^]]*\])?\s*==\s*([\w.]+)\s*(?:[;#].*)?", re.IGNORECASE)
+    found = [match[1] for line in lines if (match := pin.fullmatch(line.strip()))]
+    if len(found) != 1:
+        raise ConfigError(
+            f"requirements file {path} pins {DISTRIBUTION} {len(found)} times;"
+            f" expected one line {DISTRIBUTION}==VERSION"
+        )
+    return found[0]
+
+
+def newest_release() -> str:
+    """The newest release on the package index.
+
+    Raises:
+        EnvError: the index cannot be asked.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "requirements.in"
+        file.write_text(DISTRIBUTION)
+        options = ("--no-deps", "--no-header", "--no-annotate", "--no-build", "--python", sys.executable)
+        printed = uv.run("pip", "compile", *options, str(file), what=f"the list of releases of {DISTRIBUTION}")
+    return printed.strip().partition("==")[2]
+
+
+def _wheel_subject(path: Path) -> Subject:
+    if not path.is_file():
+        raise ConfigError(f"wheel {path} does not exist")
+    try:
+        name, version, _, _ = parse_wheel_filename(path.name)
+    except InvalidWheelFilename as error:
+        raise ConfigError(f"wheel {path} does not say its version: {error}") from error
+    if name != DISTRIBUTION:
+        raise ConfigError(f"wheel {path} holds {name}; expected {DISTRIBUTION}")
+    return Subject(SubjectKind.WHEEL, str(path), str(version))
+
+
+def _folder_subject(path: Path) -> Subject:
+    package = path / PACKAGE
+    if not (package / "__init__.py").is_file():
+        raise ConfigError(f"folder {path} holds no {PACKAGE}/__init__.py")
+    beside = next(iter(sorted(path.glob(f"{PACKAGE}-*.dist-info"))), None)
+    version = beside.name.removesuffix(".dist-info").partition("-")[2] if beside else most_similar_release(package)
+    return Subject(SubjectKind.FOLDER, str(path), version)
+
+
+def interpreter_subject(python: Path) -> Subject:
+    """The Transformer Engine that a Python interpreter has.
+
+    Raises:
+        ConfigError: there is no such interpreter.
+        EnvError: it does not answer, is too old for the suite, or has no Transformer Engine.
+    """
+    python = python.absolute()  # links stay: a virtual environment's interpreter is one
+    if not (python.is_file() and os.access(python, os.X_OK)):
+        raise ConfigError(f"interpreter {python} cannot be run: expected a Python executable")
+    facts = probe(python)
+    if facts.package is None:
+        raise EnvError(f"python {python} has no {PACKAGE}: install it there, or name a release to verify")
+    version = facts.distributions.get(DISTRIBUTION) or most_similar_release(facts.package)
+    return Subject(SubjectKind.INTERPRETER, str(python), version)

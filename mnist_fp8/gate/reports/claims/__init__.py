@@ -1,0 +1,1 @@
+"""Reports on claims, of one installation or many."""

@@ -1,0 +1,1 @@
+"""Reports on the verdict on an upgrade."""

@@ -1,0 +1,218 @@
+"""The verdict on an upgrade as Markdown, for a comment on a pull request."""
+
+import itertools
+import re
+from collections.abc import Iterable, Iterator, Sequence
+
+from mnist_fp8 import __version__
+from mnist_fp8.gate.reports.markup import counted, cut, literal, row
+from mnist_fp8.gate.reports.verdict.view import (
+    COLUMNS,
+    COMMANDS_SHOWN,
+    NO_VERDICT_RESTS_ON,
+    WORDS,
+    ApiChange,
+    Finding,
+    Row,
+    accepted,
+    api_changes,
+    around,
+    cleaned,
+    cost_cells,
+    counting,
+    counts,
+    entries,
+    environment,
+    headline,
+    noted,
+    number,
+    rows,
+    scope,
+    sentence,
+    stack,
+)
+from mnist_fp8.gate.verdict.changes import Detail
+from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
+from mnist_fp8.gate.verdict.rules.rule import Severity
+
+MARKER = "<!-- mnist-fp8 upgrade -->"
+"""First line of the Markdown, by which a program finds the comment again to replace it."""
+MARKDOWN_LIMIT = 60_000
+"""Characters. GitHub takes no comment of more than 65,536."""
+_EMOJI = {
+    UpgradeVerdict.SAFE: "✅",
+    UpgradeVerdict.CHANGED: "⚠️",
+    UpgradeVerdict.BROKEN: "❌",
+    UpgradeVerdict.UNVERIFIED: "❔",
+    Severity.BREAKS: "❌",
+    Severity.CHANGES: "⚠️",
+}
+
+
+def markdown(comparison: Comparison) -> str:
+    """A comment for a pull request."""
+    comparison = cleaned(comparison)
+    verdict = comparison.verdict
+    kind, colon, seen = scope(comparison).partition(":")
+    start = [
+        MARKER,
+        f"## {_EMOJI[verdict]} {verdict.value}: {_words(headline(comparison))}",
+        f"{_words(sentence(comparison))} **{kind}**{colon}{_words(seen)}.",
+        _bullets(f"**Not verified:** {_words(cut(each, 500))}" for each in comparison.unverified),
+        f"<sub>{_words(stack(comparison))}</sub>",
+        _markdown_areas(rows(comparison)),
+    ]
+    end = [*_markdown_end(comparison), f"<sub>mnist-fp8 {__version__}</sub>"]
+    heading_and_count = 200
+    room = MARKDOWN_LIMIT - heading_and_count - sum(len(part) + 2 for part in (*start, *end))
+    return "\n\n".join(filter(None, [*start, *_markdown_findings(comparison, room), *end])) + "\n"
+
+
+def _markdown_areas(found: Sequence[Row]) -> str:
+    heading = ["area", "what it is", "compared", *COLUMNS]
+    body = [
+        [each.area, each.what, f"{each.compared:,}", *(f"**{n}**" if n else "" for n in each.numbers)] for each in found
+    ]
+    return "\n".join([row(heading), row(["---", "---", *["---:"] * (len(heading) - 2)]), *map(row, body)])
+
+
+def _markdown_findings(comparison: Comparison, room: int) -> Iterator[str]:
+    found = counting(comparison)
+    if found:
+        yield "### Differences"
+    for shown, finding in enumerate(found):
+        block = _markdown_finding(comparison, finding)
+        room -= len(block) + 2
+        if room < 0:
+            more = sum(len(each.differences) for each in found[shown:])
+            yield f"**And {counted(more, 'more difference')}:** see the page; there is no room for them in a comment."
+            return
+        yield block
+
+
+def _markdown_finding(comparison: Comparison, finding: Finding) -> str:
+    first, worst = finding.first, finding.worst
+    old, new = around(worst.old, worst.new, 600)
+    facts = [
+        f"**Entry:** {_code(worst.key)}",
+        f"**Old:** {_code(old)}",
+        f"**New:** {_code(new)}",
+        *([f"**{finding.size_name.title()}:** {_words(worst.size)}"] if worst.size else []),
+        f"**Means:** {_words(first.means)}",
+        f"**Do:** {_words(first.do)}",
+    ]
+    shown_again = commands(comparison, finding)
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", shown_again) or [""]))
+    parts = [
+        f"#### {_EMOJI[first.severity]} {_words(cut(finding.title, 150))}",
+        _bullets(facts),
+        f"{fence}sh\n{shown_again}\n{fence}",
+    ]
+    others = finding.entries[1:]
+    if others:
+        heading = ["entry", "old", "new", finding.size_name]
+        cells = ([_code(each.key), *_values(each), _words(each.size)] for each in others)
+        parts.append(_folded(entries(len(others), "more "), heading, cells, 2_000))
+    return "\n\n".join(parts)
+
+
+def commands(comparison: Comparison, finding: Finding) -> str:
+    """One for each difference, up to a few."""
+    keys = dict.fromkeys(each.details[0].key for each in finding.differences)
+    shown = [comparison.command(key) for key in itertools.islice(keys, COMMANDS_SHOWN)]
+    more = len(keys) - len(shown)
+    return "\n".join([*shown, *([f"# and {more:,} more: any key of the table after --only"] if more else [])])
+
+
+def _values(detail: Detail) -> list[str]:
+    """Old and new value in a table."""
+    return list(map(_code, around(detail.old, detail.new, 200)))
+
+
+def _words(text: str) -> str:
+    """Text that is taken as it is, in the cell of a table, too: it mentions nobody, and no pull request."""
+    return re.sub(r"([@#])(?=\w)", r"\1<!-- -->", literal(text))
+
+
+def _code(text: str) -> str:
+    """The same for a value; a span of code cannot hold every text."""
+    return f"<code>{literal(text)}</code>" if re.search(r"[`|]", text) else f"`{text}`"
+
+
+def _bullets(lines: Iterable[str]) -> str:
+    return "\n".join(f"- {each}" for each in lines)
+
+
+def _folded(title: str, heading: Sequence[str], cells: Iterable[Sequence[str]], room: int, note: str = "") -> str:
+    """A table that is opened by a click and says how many rows had no room; nothing without rows."""
+    body = [row(each) for each in cells]
+    if not body:
+        return ""
+    kept = list(itertools.takewhile(lambda end: end <= room, itertools.accumulate(len(each) + 1 for each in body)))
+    lines = [row(heading), row(["---"] * len(heading)), *body[: len(kept)]]
+    more = len(body) - len(kept)
+    parts = [f"<details><summary>{title}</summary>", note, "\n".join(lines) if kept else ""]
+    parts += [f"And {more:,} more." if more else "", "</details>"]
+    return "\n\n".join(filter(None, parts))
+
+
+def _markdown_end(comparison: Comparison) -> Iterator[str]:
+    said = [*comparison.limits, *(f"Policy: {each}" for each in comparison.stale)]
+    if said:
+        yield "### Limits"
+        yield _bullets(_words(cut(each, 500)) for each in at_most(said, 12))
+    yield from filter(None, _markdown_folded(comparison))
+
+
+def at_most(lines: Sequence[str], number: int) -> list[str]:
+    """The first lines, and how many more there are."""
+    more = len(lines) - number
+    return [*lines[:number], f"and {more:,} more"] if more > 0 else list(lines)
+
+
+def _markdown_folded(comparison: Comparison) -> Iterator[str]:
+    """Tables that most readers need not open."""
+    yield _markdown_api(api_changes(comparison))
+    yield _markdown_noted(noted(comparison))
+    yield _markdown_accepted(accepted(comparison))
+    costs = (list(map(_words, cost_cells(cost))) for cost in comparison.costs)
+    yield _folded("Costs", ["", "old", "new", "change", "repetitions"], costs, 4_000, NO_VERDICT_RESTS_ON)
+    versions = (
+        [f"**{_words(name)}**" if old != new else _words(name), _code(cut(old, 150)), _code(cut(new, 150))]
+        for name, old, new in environment(comparison)
+    )
+    yield _folded("Environment, with what differs in bold", ["", "old", "new"], versions, 5_000)
+
+
+def _markdown_api(changes: Sequence[ApiChange]) -> str:
+    heading = ["", "change", "name", "parameter", "old", "new"]
+    cells = (
+        [each.word, _words(each.title), _code(each.name), _words(cut(each.detail.size, 200)), *_values(each.detail)]
+        for each in changes
+    )
+    return _folded(f"API changes: {counts(each.word for each in changes)}", heading, cells, 10_000)
+
+
+def _markdown_noted(noted: Sequence[Finding]) -> str:
+    heading = ["what", "entry", "old", "new", "means"]
+    cells = ([_name(each), _code(each.worst.key), *_values(each.worst), _words(each.first.means)] for each in noted)
+    return _folded(f"{number(noted)} noted", heading, cells, 8_000)
+
+
+def _markdown_accepted(accepted: Sequence[Finding]) -> str:
+    heading = ["", "what", "entry", "old", "new", "accepted because"]
+    cells = (
+        [
+            WORDS[each.first.severity],
+            _name(each),
+            _code(each.worst.key),
+            *_values(each.worst),
+            _words(each.first.accepted),
+        ]
+        for each in accepted
+    )
+    return _folded(f"{number(accepted)} accepted", heading, cells, 6_000)
+
+
+def _name(finding: Finding) -> str:
+    return _words(cut(finding.title, 150))

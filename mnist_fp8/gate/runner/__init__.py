@@ -1,0 +1,1 @@
+"""Runs in environments: claims, measurements, and searches over releases."""

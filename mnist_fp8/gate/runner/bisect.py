@@ -1,0 +1,208 @@
+"""Find where a change came: a binary search over an ordered list, some of whose items cannot be judged."""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+
+from mnist_fp8.core.errors import ConfigError, EnvError
+from mnist_fp8.gate.releases.environments import Environment, prepare
+from mnist_fp8.gate.releases.subjects import parse_subject
+from mnist_fp8.gate.runner.verification import TIMEOUT_S, verify
+from mnist_fp8.record.claims import Outcome
+
+CANNOT_JUDGE = 125
+"""Exit code of a command that cannot tell, as git bisect has it."""
+
+
+class Finding(enum.Enum):
+    """What one item shows. ``UNKNOWN`` is neither: it cannot be judged."""
+
+    SAME = "same"
+    CHANGED = "changed"
+    UNKNOWN = "cannot be judged"
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """Where the change came.
+
+    Attributes:
+        last_same: index of the last item known to be without it.
+        first_changed: index of the first item known to have it.
+        probed: how many items were looked at.
+    """
+
+    last_same: int
+    first_changed: int
+    probed: int
+
+    @property
+    def suspects(self) -> range:
+        """Indices of the items that may have brought it: more than one if those between cannot be judged."""
+        return range(self.last_same + 1, self.first_changed + 1)
+
+
+def search(length: int, probe: Callable[[int], Finding]) -> Answer:
+    """Search between the first item, known to be without the change, and the last, known to have it.
+
+    Args:
+        length: how many items there are.
+        probe: looks at one; it is never asked for one of the ends, nor twice for the same.
+    """
+    last_same, first_changed = 0, length - 1
+    unknown: set[int] = set()
+    probed = 0
+    while between := [index for index in range(last_same + 1, first_changed) if index not in unknown]:
+        index = _nearest_to_middle(between, last_same, first_changed)
+        probed += 1
+        finding = probe(index)
+        if finding is Finding.SAME:
+            last_same = index
+        elif finding is Finding.CHANGED:
+            first_changed = index
+        else:
+            unknown.add(index)
+    return Answer(last_same, first_changed, probed)
+
+
+def _nearest_to_middle(candidates: Sequence[int], low: int, high: int) -> int:
+    middle = (low + high) / 2
+    return min(candidates, key=lambda index: (abs(index - middle), index))
+
+
+# --- over releases -------------------------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class State:
+    """What one release shows.
+
+    Attributes:
+        text: in one line.
+        details: what is compared, by name; ``None`` if the release cannot be judged, and ``text`` says why.
+    """
+
+    text: str
+    details: Mapping[str, str] | None
+
+
+Probe = Callable[[Environment], State]
+
+
+@dataclasses.dataclass(frozen=True)
+class Change:
+    """Where a change came, and the states around it."""
+
+    releases: tuple[str, ...]
+    answer: Answer
+    before: State
+    after: State
+
+    @property
+    def suspects(self) -> tuple[str, ...]:
+        """The releases that may have brought it."""
+        return tuple(self.releases[index] for index in self.answer.suspects)
+
+    @property
+    def differences(self) -> list[str]:
+        """What differs between the two states, a line each."""
+        before, after = dict(self.before.details or {}), dict(self.after.details or {})
+        names = [name for name in before | after if before.get(name) != after.get(name)]
+        return [f"{name}: {before.get(name, 'not there')} -> {after.get(name, 'not there')}" for name in names]
+
+
+def find_change(releases: Sequence[str], probe: Callable[[str], State], tell: Callable[[str], None]) -> Change:
+    """Search the releases, the first of which is the good one.
+
+    Args:
+        releases: in the order to search, at least two.
+        probe: looks at one.
+        tell: is told each step in one line.
+
+    Raises:
+        ConfigError: an end cannot be judged, or the ends do not differ.
+    """
+    states: dict[int, State] = {}
+
+    def look(index: int) -> State:
+        states[index] = probe(releases[index])
+        tell(f"{releases[index]}: {states[index].text}")
+        return states[index]
+
+    last = len(releases) - 1
+    for index in (0, last):
+        if look(index).details is None:
+            raise ConfigError(f"{releases[index]} cannot be judged: {states[index].text}")
+    good = states[0]
+    if good.details == states[last].details:
+        raise ConfigError(f"{releases[0]} and {releases[last]} do not differ: {good.text}")
+
+    def finding(index: int) -> Finding:
+        state = look(index)
+        if state.details is None:
+            return Finding.UNKNOWN
+        return Finding.SAME if state.details == good.details else Finding.CHANGED
+
+    answer = search(len(releases), finding)
+    return Change(tuple(releases), answer, states[answer.last_same], states[answer.first_changed])
+
+
+def in_environment(probe: Probe) -> Callable[[str], State]:
+    """Look at a release in its environment; if that cannot be made, the release cannot be judged."""
+
+    def look(release: str) -> State:
+        try:
+            environment = prepare(parse_subject(release))
+        except (EnvError, ConfigError) as error:  # such as a release that no JAX is known for
+            return State(" ".join(str(error).split()), None)
+        try:
+            return probe(environment)
+        except EnvError as error:
+            return State(str(error), None)
+
+    return look
+
+
+def claim_probe(name: str, *, rerun: bool) -> Probe:
+    """Compare how the tests of a claim end."""
+
+    def probe(environment: Environment) -> State:
+        claim = verify(environment, (name,), rerun=rerun).claim(name)
+        counts = [(outcome.value, len(claim.of(outcome))) for outcome in Outcome]
+        text = ", ".join(f"{count} {word}" for word, count in counts if count)
+        return State(f"{claim.verdict.value} ({text})", {test.name: test.outcome.value for test in claim.tests})
+
+    return probe
+
+
+def fact_probe(name: str, *, rerun: bool) -> Probe:
+    """Compare a measured fact."""
+
+    def probe(environment: Environment) -> State:
+        found = verify(environment, (), rerun=rerun)
+        if found.facts_problem:
+            return State(found.facts_problem, None)
+        if name not in found.facts:
+            return State(f"has no fact {name!r}; it has {', '.join(found.facts) or 'none'}", None)
+        return State(found.facts[name], {name: found.facts[name]})
+
+    return probe
+
+
+def command_probe(words: Sequence[str], folder: Path) -> Probe:
+    """Compare whether a command succeeds, run in a folder with the environment's interpreter first on the path."""
+
+    def probe(environment: Environment) -> State:
+        try:
+            ended = environment.run(words, cwd=folder, timeout=TIMEOUT_S)
+        except OSError as error:
+            raise ConfigError(f"the command {words[0]} cannot be run: {error.strerror}") from error
+        if ended.timed_out:
+            return State(f"not done after {TIMEOUT_S:.0f} s", None)
+        text = f"exit code {ended.code}"
+        if ended.code == CANNOT_JUDGE:
+            return State(text, None)
+        return State(text, {"command": "bad" if ended.code else "good"})
+
+    return probe

@@ -1,0 +1,1 @@
+"""Two records, and a verdict: pure functions of stored data."""

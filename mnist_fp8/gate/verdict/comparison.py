@@ -1,0 +1,74 @@
+"""What two records say together."""
+
+import dataclasses
+import enum
+import shlex
+from collections.abc import Mapping
+
+from mnist_fp8.gate.verdict.costs import CostChange
+from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
+from mnist_fp8.record.record import Record
+
+
+class UpgradeVerdict(enum.Enum):
+    """What a comparison says to the owner of the upgrade."""
+
+    SAFE = "SAFE"
+    CHANGED = "CHANGED"
+    BROKEN = "BROKEN"
+    UNVERIFIED = "UNVERIFIED"
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """What two records say together.
+
+    Attributes:
+        old: the record of the release in use.
+        new: the record of the release to move to.
+        differences: all of them, those that break first.
+        compared: how many entries were compared, by area.
+        limits: what was compared only in part, or not at all, and why.
+        unverified: why too little is known for a verdict; empty if enough is.
+        costs: times and memory, on which no verdict rests.
+        stale: accepted differences that are no differences, or whose time is over.
+    """
+
+    old: Record
+    new: Record
+    differences: tuple[Difference, ...]
+    compared: Mapping[str, int]
+    limits: tuple[str, ...]
+    unverified: tuple[str, ...]
+    costs: tuple[CostChange, ...]
+    stale: tuple[str, ...] = ()
+
+    @property
+    def verdict(self) -> UpgradeVerdict:
+        """What breaks goes before what is not known, and that before what changes."""
+        counting = {difference.severity for difference in self.differences if difference.counts}
+        if Severity.BREAKS in counting:
+            return UpgradeVerdict.BROKEN
+        if self.unverified:
+            return UpgradeVerdict.UNVERIFIED
+        return UpgradeVerdict.CHANGED if counting else UpgradeVerdict.SAFE
+
+    def of(self, area: str) -> tuple[Difference, ...]:
+        """The differences of an area."""
+        return tuple(difference for difference in self.differences if difference.area == area)
+
+    def command(self, key: str) -> str:
+        """The command that shows an entry again, measured anew on both sides."""
+        words = ["mnist-fp8", "upgrade", *_arguments(self.old, self.new), "--only", key]
+        return shlex.join(words)
+
+
+def _arguments(old: Record, new: Record) -> list[str]:
+    words = list(old.arguments)
+    if new.arguments != old.arguments:
+        words += new.arguments
+    for package in ("jax", "flax"):
+        versions = [record.environment.get(package, "") for record in (old, new)]
+        if all(versions) and versions[0] != versions[1]:
+            words += [f"--{package}", ":".join(versions)]
+    return words

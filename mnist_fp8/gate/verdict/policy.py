@@ -1,0 +1,115 @@
+"""Differences that a team accepts, each with a reason and a last day.
+
+A policy is a TOML file::
+
+    [[accept]]
+    difference = "api/transformer_engine.jax.get_delayed_scaling"  # key of a difference, or a pattern with *
+    reason = "we build recipes ourselves"
+    expires = 2027-03-31
+"""
+
+import dataclasses
+import datetime as dt
+import fnmatch
+import re
+import tomllib
+from collections.abc import Collection, Mapping
+from pathlib import Path
+from typing import Any
+
+from mnist_fp8.core.errors import ConfigError
+
+_KEYS = ("difference", "reason", "expires")
+
+
+@dataclasses.dataclass(frozen=True)
+class Acceptance:
+    """One entry of a policy.
+
+    Attributes:
+        pattern: key of a difference, or a pattern in which ``*`` stands for anything, slashes included.
+        reason: why the team can live with it.
+        expires: the last day on which it counts.
+    """
+
+    pattern: str
+    reason: str
+    expires: dt.date
+
+    def covers(self, key: str) -> bool:
+        """Whether it accepts the difference of that key."""
+        return key == self.pattern or fnmatch.fnmatchcase(key, self.pattern)  # a key may hold [ and ?
+
+    def expired(self, today: dt.date) -> bool:
+        """Whether its last day is over."""
+        return today > self.expires
+
+
+def load(path: Path) -> tuple[Acceptance, ...]:
+    """Read a policy.
+
+    Raises:
+        ConfigError: the file cannot be read, or says something else; one line that names the entry.
+    """
+    found: dict[str, Acceptance] = {}
+    for number, entry in enumerate(_entries(path), 1):
+        try:
+            acceptance = _acceptance(entry, found)
+        except ConfigError as error:
+            raise ConfigError(f"policy {path}, entry {number}: {error}") from None
+        found[acceptance.pattern] = acceptance
+    return tuple(found.values())
+
+
+def _entries(path: Path) -> list[Any]:
+    try:
+        document = tomllib.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"policy {path} cannot be read: {error.strerror}") from error
+    except ValueError as error:  # no TOML, or no UTF-8
+        raise ConfigError(f"policy {path} is no TOML file: {error}") from error
+    entries = document.pop("accept", [])
+    if document:
+        raise ConfigError(f"policy {path} has {next(iter(document))!r}; expected nothing but [[accept]] entries")
+    if not isinstance(entries, list):
+        raise ConfigError(f"policy {path} has one accept; expected entries that each start with [[accept]]")
+    return entries
+
+
+def _acceptance(entry: Any, earlier: Collection[str]) -> Acceptance:  # noqa: ANN401 - whatever TOML can hold
+    if not isinstance(entry, Mapping):
+        raise ConfigError(f"it is {entry!r}; expected a table that starts with [[accept]]")
+    unknown = [key for key in entry if key not in _KEYS]
+    if unknown:
+        raise ConfigError(f"unknown key {unknown[0]!r}; expected {', '.join(_KEYS)}")
+    pattern = _pattern(entry.get("difference"))
+    if pattern in earlier:
+        raise ConfigError(f"an earlier entry accepts {pattern!r}, too; keep one of them")
+    return Acceptance(pattern, _reason(entry.get("reason")), _expires(entry.get("expires")))
+
+
+def _pattern(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError("no difference is named; expected difference = KEY, the key that a comparison shows")
+    if not re.search(r"\w", re.sub(r"\[[^]]*]|[*?]", "", value)):
+        raise ConfigError(f"{value!r} accepts every difference; name one, or what its key starts with, such as 'api/*'")
+    return value
+
+
+def _reason(value: object) -> str:
+    if not isinstance(value, str) or not value.strip():
+        raise ConfigError("it has no reason; expected reason = TEXT, so that others can judge whether it still holds")
+    return value
+
+
+def _expires(value: object) -> dt.date:
+    how = "write the last day on which it counts, without quotes: expires = 2027-03-31"
+    if value is None:
+        raise ConfigError(f"it has no end, and nothing is accepted for ever; {how}")
+    if not isinstance(value, dt.date) or isinstance(value, dt.datetime):
+        raise ConfigError(f"expires is {_quoted(value)}; {how}")
+    return value
+
+
+def _quoted(value: object) -> str:
+    return f"the date and time {value}" if isinstance(value, dt.datetime) else f"{value!r}, which is no date"

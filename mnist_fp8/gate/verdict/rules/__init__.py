@@ -1,0 +1,1 @@
+"""What a kind of difference means, and what to do about it."""

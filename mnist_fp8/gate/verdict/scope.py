@@ -1,0 +1,112 @@
+"""What of two records can be compared, and what cannot."""
+
+import dataclasses
+from collections import Counter
+from collections.abc import Iterator
+
+from mnist_fp8.core.errors import RecordError
+from mnist_fp8.record.claims import Verdict, Verification
+from mnist_fp8.record.entries import AREAS
+from mnist_fp8.record.record import Record
+
+OTHER_DEVICE_FLOOR = 0.02
+"""Relative difference of numbers from two devices that is taken for none: they may accumulate in another order."""
+_TES_OWN_KEYS = ("api", "recipes", "variables", "warnings")
+_ONE_DEVICE = ("training", "special")
+
+
+def refuse_other_run(old: Record, new: Record) -> None:
+    """Refuse records of different kinds of run."""
+    if old.run and new.run and old.run != new.run:
+        raise RecordError(
+            f"{old.te} was measured in a {old.run} run and {new.te} in a {new.run} run:"
+            " measure both in the same kind of run"
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class Scope:
+    """What of two records can be compared.
+
+    Attributes:
+        same_keys: both were measured by the same code, so that an entry that one lacks is a difference.
+        floor: relative difference of numbers that is taken for none.
+        left_out: areas that are not compared.
+        limits: all of that in words.
+    """
+
+    same_keys: bool
+    floor: float
+    left_out: tuple[str, ...]
+    limits: tuple[str, ...]
+
+    @classmethod
+    def of(cls, old: Record, new: Record) -> "Scope":
+        """The scope of two records."""
+        limits, left_out, floor = [], [], 0.0
+        devices = [_device(record) for record in (old, new)]
+        if devices[0] != devices[1] and not old.problem and not new.problem:
+            floor, left_out = OTHER_DEVICE_FLOOR, list(_ONE_DEVICE)
+            limits.append(
+                f"measured on different devices ({devices[0]}; {devices[1]}): training and special numbers are not"
+                f" compared, other numbers only beyond {OTHER_DEVICE_FLOOR:.0%}"
+            )
+        data = [record.environment.get("data", "") for record in (old, new)]
+        if data[0] != data[1] and all(data):
+            left_out.append("training")
+            limits.append("trained on different data: training is not compared")
+        same_keys = old.settings == new.settings
+        if not same_keys:
+            limits.append("measured by different versions of mnist-fp8: what only one of them measures is not compared")
+        limits += _other_versions(old, new)
+        if not (old.claims and new.claims):
+            limits.append(
+                "the claims are not part of both records: mnist-fp8 upgrade, or measure --claims, judges them"
+            )
+        limits += _verified_by_neither(old.claims, new.claims)
+        return cls(same_keys, floor, tuple(dict.fromkeys(left_out)), tuple(limits))
+
+
+def _verified_by_neither(old: Verification | None, new: Verification | None) -> Iterator[str]:
+    """The claims about which nothing is known on either side, by what it would take."""
+    if not (old and new):
+        return
+    known = {claim.name for claim in old.claims if claim.verdict is not Verdict.NOT_VERIFIED}
+    claims: dict[str, list[str]] = {}
+    for claim in new.claims:
+        if claim.verdict is Verdict.NOT_VERIFIED and claim.name not in known:
+            reasons = dict.fromkeys(test.reason for test in claim.tests if test.reason)
+            claims.setdefault("; ".join(reasons) or "it has no test", []).append(claim.name)
+    for reason, names in claims.items():
+        yield f"verified on neither side: {', '.join(names)} ({reason})"
+
+
+def _device(record: Record) -> str:
+    return ", ".join(record.environment[name] for name in ("device", "processor") if name in record.environment)
+
+
+_STACK = ("jax", "jaxlib", "flax", "optax", "numpy", "ml-dtypes", "python")
+
+
+def _other_versions(old: Record, new: Record) -> Iterator[str]:
+    names = [name for name in old.environment if name in _STACK or name.isupper()]
+    pairs = {name: (old.environment[name], new.environment.get(name, "")) for name in names}
+    found = [f"{name} {a} → {b}" for name, (a, b) in pairs.items() if a != b and b]
+    if found:
+        yield f"not only Transformer Engine differs ({', '.join(found)}): a difference may come from that"
+
+
+def is_compared(key: str, old: Record, new: Record, scope: Scope) -> bool:
+    """Whether an entry is compared: a name of ours that one side lacks may only mean that other code measured it."""
+    area = key.partition("/")[0]
+    both = key in old.entries and key in new.entries
+    return area not in scope.left_out and (both or scope.same_keys or area in _TES_OWN_KEYS)
+
+
+def compared(old: Record, new: Record, scope: Scope) -> dict[str, int]:
+    """How many entries are compared, by area."""
+    keys = [key for key in {**old.entries, **new.entries} if is_compared(key, old, new, scope)]
+    both = Counter(key.partition("/")[0] for key in keys)
+    if old.claims and new.claims:
+        both["claims"] = len({claim.name for claim in old.claims.claims} & {claim.name for claim in new.claims.claims})
+    return {area: both[area] for area in AREAS if both[area] and area not in scope.left_out}

@@ -1,0 +1,101 @@
+"""FP8 metadata: what a release calls them, and how they go from one step to the next."""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from packaging.version import Version
+
+from mnist_fp8.te import loading
+from mnist_fp8.te.dense import Variables
+
+
+@dataclasses.dataclass(frozen=True)
+class MetadataDialect:
+    """How a release writes the metadata of a tensor.
+
+    Attributes:
+        tensors: the release's names of ``x``, ``kernel`` and ``grad``.
+        scale: name of a scale, ``{}`` standing for the tensor.
+        history: name of an amax history.
+        stores_next_scale: the stored scale is for the next step, and the history's newest entry is its last. If not,
+            it is the scale that the last step used, and the newest entry is the first.
+    """
+
+    tensors: Mapping[str, str]
+    scale: str
+    history: str
+    stores_next_scale: bool
+
+
+_METADATA_SINCE_2_3 = MetadataDialect(
+    {"x": "x", "kernel": "kernel", "grad": "grad"}, "{}_scale", "{}_amax_history", stores_next_scale=True
+)
+_METADATA_SINCE_1_8 = MetadataDialect(
+    {"x": "i", "kernel": "w", "grad": "g"}, "scale_{}_0", "amax_{}_0", stores_next_scale=False
+)
+
+
+def metadata_dialect() -> MetadataDialect:
+    """How the installed release writes metadata: 2.3 renamed them together with the module that makes them."""
+    return _METADATA_SINCE_2_3 if hasattr(loading.engine().module, "quantize") else _METADATA_SINCE_1_8
+
+
+def leaves_float8_to_xla() -> bool:
+    """Whether TE writes an FP8 product as one of dequantized operands, which XLA on a GPU replaces by an FP8 one.
+
+    Its JAX path did so before 2.5 (TE#1819). Nothing but the programs themselves shows it, and those are what this is
+    to be checked against: hence the version.
+    """
+    return Version(loading.version()) < Version("2.5")
+
+
+def scale_leaf(tensor: str) -> str:
+    """Name of the scale of ``x``, ``kernel`` or ``grad`` in a layer's metadata."""
+    return metadata_dialect().scale.format(metadata_dialect().tensors[tensor])
+
+
+def history_leaf(tensor: str) -> str:
+    """Name of the amax history of ``x``, ``kernel`` or ``grad`` in a layer's metadata."""
+    return metadata_dialect().history.format(metadata_dialect().tensors[tensor])
+
+
+def metadata_collection() -> str:
+    """Name of the Flax collection that holds the FP8 metadata (amax histories and scales)."""
+    module = loading.engine().module
+    if hasattr(module, "NVTE_FP8_COLLECTION_NAME"):
+        return str(module.NVTE_FP8_COLLECTION_NAME)
+    return str(module.fp8.FP8Helper.FP8_COLLECTION_NAME)  # until 1.0
+
+
+def update_collections(new: Variables, original: Variables) -> Any:  # noqa: ANN401 - follows `original`
+    """TE's ``update_collections``: the collections of ``original``, those in ``new`` replaced."""
+    return loading.engine().module.update_collections(new, original)
+
+
+def update_fp8_metas(variables: Variables, grads: Variables, step: Any, interval: int = 1) -> Any:  # noqa: ANN401
+    """New FP8 metadata after a training step.
+
+    TE's backward pass returns the metadata of the next step as the "gradient" of their collection: they replace the
+    old ones, and no optimizer may touch them. Until 1.7, ``te.update_fp8_metas`` makes them out of that gradient.
+
+    Args:
+        variables: variables that the step used; its metadata collection is kept between updates.
+        grads: gradient of the loss with respect to ``variables``.
+        step: steps done before this one; a number or a traced scalar.
+        interval: steps from one update to the next; the updates follow steps ``interval - 1``, ``2*interval - 1``, ...
+
+    Returns:
+        The metadata collection; an empty dictionary where the recipe keeps none.
+    """
+    name = metadata_collection()
+    if name not in grads:
+        return {}
+    update = getattr(loading.engine().module, "update_fp8_metas", None)
+    updated = (update(grads) if update else grads)[name]
+    if interval == 1:
+        return updated
+    due = (step + 1) % interval == 0
+    return jax.tree.map(lambda new, old: jnp.where(due, new, old), updated, variables[name])

@@ -1,0 +1,61 @@
+"""What a result was measured with: it stands in every report, so that no two kinds of run are confused."""
+
+import os
+import platform
+import re
+from importlib import metadata
+from pathlib import Path
+
+import jax
+
+from mnist_fp8 import __version__
+from mnist_fp8.core import xla_flags
+from mnist_fp8.core.modes import Precision
+from mnist_fp8.te import loading, xla_products
+
+_PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
+_VARIABLES = ("NVTE_", "XLA_", "JAX_", "MNIST_FP8_")
+
+
+def describe(precision: Precision | None = None) -> dict[str, str]:
+    """Versions, device and kind of run, by name and in the order to print them.
+
+    Args:
+        precision: what ran; Flax BF16 involves no Transformer Engine. ``None`` is a test run.
+
+    Raises:
+        TeUnavailableError: Transformer Engine is involved and cannot run.
+    """
+    involved = precision is None or precision.uses_te
+    facts = {
+        "run": loading.engine().kind.description if involved else "Flax only: Transformer Engine is not involved",
+        "transformer-engine": loading.version(),
+        **{package: metadata.version(package) for package in _PACKAGES},
+        "python": platform.python_version(),
+        "device": describe_devices(),
+        **({"gpu": f"none used: {loading.why_no_gpu()}"} if loading.why_no_gpu() else {}),
+        **(_describe_cpu() if jax.default_backend() == "cpu" else {}),
+        **({"XLA flags set here": " ".join(flags)} if (flags := xla_flags.ours(os.environ)) else {}),
+        "platform": platform.platform(),
+        "mnist-fp8": __version__,
+    }
+    return facts | {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
+
+
+def _describe_cpu() -> dict[str, str]:
+    return {"processor": describe_processor(), "XLA products": str(xla_products.sums())}
+
+
+def describe_devices() -> str:
+    """The devices that JAX uses, such as ``2 x NVIDIA H100 80GB HBM3 (compute capability 9.0)``."""
+    devices = jax.devices()
+    capability = getattr(devices[0], "compute_capability", None)
+    shown = f"{len(devices)} x {devices[0].device_kind}"
+    return f"{shown} (compute capability {capability})" if capability else shown
+
+
+def describe_processor() -> str:
+    """The processor and how many of its cores there are: on a CPU they decide in which order XLA adds up."""
+    cpuinfo = Path("/proc/cpuinfo")
+    names = re.findall(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
+    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"

@@ -1,0 +1,1 @@
+"""The MNIST CNN, trained in one of the modes."""

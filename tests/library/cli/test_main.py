@@ -1,0 +1,811 @@
+"""The command: its arguments, its answers, its exit codes, and what it leaves behind."""
+
+import argparse
+import contextlib
+import dataclasses
+import io
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+from mnist_fp8 import __version__, te
+from mnist_fp8.cli import main, options, output
+from mnist_fp8.cli import train as train_command
+from mnist_fp8.cli.train import QUICK
+from mnist_fp8.core.errors import ConfigError, EnvError, Float8MissingError
+from mnist_fp8.core.modes import Precision, RecipeConfig
+from mnist_fp8.gate.releases import environments, processes
+from mnist_fp8.gate.releases.environments import Environment
+from mnist_fp8.gate.releases.subjects import Subject
+from mnist_fp8.gate.reports.verdict import pictures
+from mnist_fp8.gate.runner import bisect, matrix, measuring, verification
+from mnist_fp8.record import record
+from mnist_fp8.record.claims import ClaimResult, TestResult, Verification
+from mnist_fp8.record.claims import Outcome as Ending
+from mnist_fp8.record.entries import Text, Value
+from mnist_fp8.record.record import Record
+from mnist_fp8.training import feasible, fp8_check, train
+from mnist_fp8.training.config import TrainConfig
+from support import bad_input
+from support.bad_input import ROWS, BadInput, Outcome, exit_code
+from support.subprocesses import ROOT, TIMEOUT_S, run_python
+
+PAGE = ROOT / "docs" / "errors.md"
+SMALL = ["--batch-size", "16", "--test-batch-size", "16", "--train-size", "32", "--test-size", "32"]
+
+Captured = pytest.CaptureFixture[str]
+
+
+@pytest.fixture(autouse=True)
+def working_directory(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every test runs in an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+# --- wrong command lines -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "row", [pytest.param(row, id=row.command, marks=[pytest.mark.host] if row.host else []) for row in ROWS]
+)
+def test_wrong_command_line_is_one_line_and_exit_code_2(row: BadInput, tmp_path: Path) -> None:
+    outcome = bad_input.run(row.command, tmp_path)
+    assert outcome.code == 2
+    assert outcome.out == ""
+    assert outcome.err.count("\n") == 1
+    assert re.match(r"mnist-fp8( \w+)?: error: ", outcome.err)
+    assert row.says in outcome.err
+    assert outcome.written == set()
+    if not row.varies:
+        assert bad_input.table_row(row, outcome.err) in PAGE.read_text().splitlines()
+
+
+def test_page_has_every_row_and_no_other() -> None:
+    lines = [line for line in PAGE.read_text().splitlines() if line.startswith("| `")]
+    commands = [line.split("` ")[0] + "`" + (" \N{DAGGER}" if "` \N{DAGGER} |" in line else "") for line in lines]
+    assert commands == [bad_input.table_row(row, "").split(" | ")[0] for row in ROWS]
+
+
+def test_page_opens_with_its_introduction_and_names_no_path() -> None:
+    text = PAGE.read_text()
+    assert text.startswith(bad_input.INTRODUCTION)
+    assert not re.findall(r"[` (]/\w+/\S*", text)
+
+
+def test_table_is_as_long_as_promised() -> None:
+    assert len({row.command for row in ROWS}) == len(ROWS) >= 25
+
+
+@pytest.mark.parametrize("flag", ["--output", "--data-dir"])
+def test_name_that_is_too_long_is_one_line(flag: str, tmp_path: Path) -> None:
+    outcome = bad_input.run(f"mnist-fp8 train {flag} {'x' * 300}", tmp_path)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert "File name too long" in outcome.err
+
+
+@pytest.mark.parametrize("arguments", ["a-file", "--python missing"])
+def test_interpreter_that_is_none_is_one_line(arguments: str, tmp_path: Path) -> None:
+    outcome = bad_input.run(f"mnist-fp8 verify {arguments}", tmp_path)
+    assert (outcome.code, outcome.out, outcome.err.count("\n"), outcome.written) == (2, "", 1, set())
+    assert f"{arguments.rpartition(' ')[2]} cannot be run: expected a Python executable" in outcome.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["train", "--frobnicate"], "mnist-fp8: error: unrecognized arguments: --frobnicate"),
+        (["train", "--lr", "0"], "mnist-fp8: error: learning rate is 0.0"),
+        (["train", "--mesh", "tp=2"], "mnist-fp8: error: mesh axis 'tp' divides the model"),
+    ],
+    ids=["by argparse", "by the configuration", "by the trainer"],
+)
+def test_process_refuses_as_the_function_does(arguments: list[str], says: str) -> None:
+    done = subprocess.run(  # noqa: S603 - our own interpreter and command
+        [sys.executable, "-m", "mnist_fp8", *arguments], capture_output=True, text=True, timeout=TIMEOUT_S, check=False
+    )
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert done.stderr.startswith(says)
+
+
+def test_defect_of_ours_is_not_dressed_up_as_an_answer(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    """Python itself would end with 1, which means BROKEN."""
+
+    def fail(_config: TrainConfig) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(feasible, "check_feasible", fail)
+    assert main.main(["train"]) == 2
+    assert "Traceback" in capsys.readouterr().err
+
+
+# --- arguments -----------------------------------------------------------------------------------------------------
+
+
+def parsed(*arguments: str) -> TrainConfig:
+    """The configuration that those arguments mean."""
+    return train_command.build_config(vars(main._parser().parse_args(["train", *arguments])))
+
+
+def test_no_argument_means_the_defaults() -> None:
+    assert parsed() == TrainConfig()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "precision"),
+    [
+        ([], Precision.FLAX_BF16),
+        (["--use-te"], Precision.TE_BF16),
+        (["--use-fp8"], Precision.TE_FP8),
+        (["--use-te", "--use-fp8"], Precision.TE_FP8),
+    ],
+    ids=lambda value: " ".join(value) or "nothing" if isinstance(value, list) else value.value,
+)
+def test_precision_follows_the_flags(arguments: list[str], precision: Precision) -> None:
+    assert parsed(*arguments).precision is precision
+
+
+def test_every_argument_arrives_in_the_configuration() -> None:
+    given = """--use-fp8 --fp8-recipe R --fp8-margin 2 --fp8-format F --amax-history-len 3 --amax-compute-algo max
+        --fp8-update-interval 4 --batch-size 6 --test-batch-size 8 --epochs 9 --lr 0.5 --momentum 0.25 --seed 11
+        --mesh dp=2,fsdp=1 --train-size 12 --test-size 14 --data-dir somewhere"""
+    assert parsed(*given.split()) == TrainConfig(
+        precision=Precision.TE_FP8,
+        recipe=RecipeConfig("R", margin=2, fp8_format="F", amax_history_len=3, amax_compute_algo="max"),
+        fp8_update_interval=4,
+        mesh=(("dp", 2), ("fsdp", 1)),
+        batch_size=6,
+        test_batch_size=8,
+        epochs=9,
+        learning_rate=0.5,
+        momentum=0.25,
+        seed=11,
+        train_size=12,
+        test_size=14,
+        data_dir=Path("somewhere"),
+    )
+
+
+def test_quick_gives_way_to_what_is_asked_for() -> None:
+    sizes = {"batch_size": 16, "test_batch_size": 400, "epochs": 2, "train_size": 6400, "test_size": 2000}
+    assert parsed("--quick") == TrainConfig(**sizes)  # type: ignore[arg-type]
+    for arguments in (["--quick", "--epochs", "3"], ["--epochs", "3", "--quick"]):
+        assert parsed(*arguments) == TrainConfig(**sizes | {"epochs": 3})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(
+    ("text", "mesh"),
+    [("dp=2", (("dp", 2),)), ("dp=2,fsdp=4", (("dp", 2), ("fsdp", 4))), ("fsdp=1", (("fsdp", 1),))],
+)
+def test_mesh_is_read_in_order(text: str, mesh: object) -> None:
+    assert train_command.parse_mesh(text) == mesh
+
+
+@pytest.mark.parametrize("text", ["", "dp", "dp=", "=2", "dp=-1", "dp=1.5", "dp=2,", "dp=2;fsdp=2", "dp==2", "2=dp"])
+def test_mesh_of_another_form_is_refused(text: str) -> None:
+    with pytest.raises(argparse.ArgumentTypeError, match="is not of the form AXIS=N"):
+        train_command.parse_mesh(text)
+
+
+def test_version_is_printed(capsys: Captured) -> None:
+    assert exit_code(["--version"]) == 0
+    assert capsys.readouterr() == (f"mnist-fp8 {__version__}\n", "")
+
+
+def test_help_states_the_real_defaults(capsys: Captured) -> None:
+    assert exit_code(["train", "--help"]) == 0
+    text = " ".join(capsys.readouterr().out.split())
+    config, quick = TrainConfig(), TrainConfig(**QUICK)
+    for flag, name in (("batch-size", "batch_size"), ("test-batch-size", "test_batch_size"), ("epochs", "epochs")):
+        assert re.search(rf"--{flag} N [^-]*\b{getattr(config, name)} \[{getattr(quick, name)}\]", text), flag
+    assert re.search(rf"--lr X [^-]*\b{config.learning_rate}", text)
+    assert re.search(rf"--momentum X [^-]*\b{config.momentum}", text)
+    assert re.search(rf"--seed N [^-]*\b{config.seed}", text)
+    assert re.search(rf"--train-size N [^-]*\b60000 \[{quick.train_size}\]", text)
+    assert re.search(rf"--test-size N [^-]*\b10000 \[{quick.test_size}\]", text)
+
+
+# --- runs that train -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def complete(tmp_path_factory: pytest.TempPathFactory) -> tuple[Outcome, Path]:
+    """A run of two epochs in Flax BF16, and its folder, whose name has brackets."""
+    folder = tmp_path_factory.mktemp("complete") / "runs" / "[first]"
+    with contextlib.chdir(folder.parents[1]):
+        return trained(*SMALL, "--epochs", "2", "--output", str(folder)), folder
+
+
+@pytest.fixture(scope="module")
+def dry_fp8(tmp_path_factory: pytest.TempPathFactory) -> Outcome:
+    """A dry run in FP8 that shows its variables."""
+    with contextlib.chdir(tmp_path_factory.mktemp("dry")):
+        return trained("--use-fp8", *SMALL, "--epochs", "3", "--dry-run", "--show-variables", "--output", "nothing")
+
+
+def trained(*arguments: str) -> Outcome:
+    """Train in this process, in the working directory."""
+    out, err = io.StringIO(), io.StringIO()
+    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(err):
+        try:
+            code = exit_code(["train", *arguments])
+        except KeyboardInterrupt:  # it would end this test run
+            pytest.fail("Ctrl-C was not caught")
+    return Outcome(code, out.getvalue(), err.getvalue(), {str(path) for path in Path().rglob("*")})
+
+
+def strict_json(path: Path) -> Any:
+    """A JSON file; ``NaN`` and ``Infinity`` are no JSON."""
+
+    def refuse(name: str) -> None:
+        raise ValueError(name)
+
+    return json.loads(path.read_text(), parse_constant=refuse)
+
+
+def summary_of(out: str) -> dict[str, str]:
+    """The facts under the epochs, by name."""
+    return dict(re.split(r" {2,}", line, maxsplit=1) for line in out.rsplit("\n\n", maxsplit=1)[-1].splitlines())
+
+
+def test_complete_run_prints_epochs_and_what_it_wrote(complete: tuple[Outcome, Path]) -> None:
+    outcome, folder = complete
+    assert (outcome.code, outcome.err) == (0, "")
+    epochs = [line for line in outcome.out.splitlines() if line.startswith("epoch ")]
+    assert [line.split("  ")[0] for line in epochs] == ["epoch 1/2", "epoch 2/2"]
+    written = [line.split()[-1] for line in outcome.out.splitlines() if line.startswith("written ")]
+    assert written == [str(folder / name) for name in ("metrics.json", "curves.png")]
+    assert {path for path in outcome.written if Path(path).suffix} == {
+        f"runs/[first]/{name}" for name in ("metrics.json", "curves.png")
+    }
+    assert "parameters" not in outcome.out, "variables were not asked for"
+
+
+def test_metrics_file_says_what_ran_with_what(complete: tuple[Outcome, Path]) -> None:
+    outcome, folder = complete
+    found = strict_json(folder / "metrics.json")
+    assert (found["schema_version"], found["status"]) == (1, "complete")
+    shown = summary_of(outcome.out)
+    assert shown.pop("mode") == "flax-bf16"
+    shown.pop("written")
+    assert found["environment"] == shown
+    assert found["environment"]["run"] == "Flax only: Transformer Engine is not involved"
+    config = found["config"]
+    assert (config["precision"], config["recipe"]["name"], config["mesh"]) == ("flax-bf16", "DelayedScaling", [])
+    assert (config["batch_size"], config["train_size"], config["data_dir"]) == (16, 32, None)
+    assert set(config) == {field.name for field in dataclasses.fields(TrainConfig)}
+
+
+def test_metrics_file_has_the_epochs_that_were_printed(complete: tuple[Outcome, Path]) -> None:
+    outcome, folder = complete
+    epochs = strict_json(folder / "metrics.json")["epochs"]
+    assert [epoch["epoch"] for epoch in epochs] == [1, 2]
+    for epoch in epochs:
+        assert 0 < epoch["train_loss"] < 10
+        assert 0 <= epoch["test_accuracy"] <= 1
+        line = f"train loss {epoch['train_loss']:.4f}  accuracy {epoch['train_accuracy']:.4f}"
+        assert f"{line}  |  test loss {epoch['test_loss']:.4f}  accuracy {epoch['test_accuracy']:.4f}" in outcome.out
+
+
+def test_curves_are_a_picture(complete: tuple[Outcome, Path]) -> None:
+    content = (complete[1] / "curves.png").read_bytes()
+    assert content.startswith(b"\x89PNG\r\n\x1a\n")
+    assert content[-8:-4] == b"IEND"
+
+
+def test_dry_run_writes_nothing_and_takes_one_step(dry_fp8: Outcome) -> None:
+    assert (dry_fp8.code, dry_fp8.err, dry_fp8.written) == (0, "", set())
+    assert [line[:9] for line in dry_fp8.out.splitlines() if line.startswith("epoch")] == ["epoch 1/1"]
+    assert "written" not in dry_fp8.out
+
+
+def test_shown_variables_are_parameters_and_metadata(dry_fp8: Outcome) -> None:
+    rows = [[cell.strip() for cell in line.split("│")[1:-1]] for line in dry_fp8.out.splitlines() if "│" in line]
+    assert ["dense1/kernel", "(12544, 128)", "float32"] in rows
+    metadata = [name for name, *_ in rows if name.endswith(("scale", "amax_history"))]
+    assert len(metadata) == 18, "three layers, three tensors, two variables"
+    assert dry_fp8.out.index("parameters (params)") < dry_fp8.out.index("FP8 metadata (")
+
+
+def test_fp8_run_says_its_recipe_and_kind(dry_fp8: Outcome) -> None:
+    facts = summary_of(dry_fp8.out)
+    assert facts["mode"] == "te-fp8: DelayedScaling"
+    assert facts["run"] == te.engine().kind.description
+
+
+def test_diverging_run_is_one_line_and_exit_code_1(working_directory: Path) -> None:
+    outcome = trained(*SMALL, "--epochs", "3", "--lr", "1e6", "--output", "out")
+    assert outcome.code == 1
+    assert re.fullmatch(r"mnist-fp8: error: the loss of epoch \d is not finite\n", outcome.err)
+    for file in working_directory.rglob("metrics.json"):
+        assert strict_json(file)["status"] == "diverged"
+
+
+def test_ctrl_c_in_the_terminal_keeps_finished_epochs(working_directory: Path) -> None:
+    """The real signal, sent to a real process."""
+    arguments = ["train", *SMALL, "--epochs", "100000", "--output", "out"]
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter and command
+        [sys.executable, "-u", "-m", "mnist_fp8", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    assert process.stdout is not None
+    first = process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    out, err = process.communicate(timeout=TIMEOUT_S)
+    found = strict_json(working_directory / "out" / "metrics.json")
+    done = len(found["epochs"])
+    assert process.returncode == 130
+    assert err == f"mnist-fp8: interrupted; {done} of 100000 epochs finished and kept\n"
+    assert found["status"] == "interrupted"
+    assert (first + out).count("train loss") == done >= 1
+
+
+# --- the same without computing ------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def instant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
+    """Let epochs take no time; call it with what each does: give a loss, or raise an error."""
+
+    def arrange(*epochs: float | BaseException) -> None:
+        results: Iterator[float | BaseException] = iter(epochs)
+
+        def train_epoch(state: Any, *_args: Any) -> Any:
+            result = next(results)
+            if isinstance(result, BaseException):
+                raise result
+            return state, {}, result, 0.5
+
+        monkeypatch.setattr(train, "train_epoch", train_epoch)
+
+    images = {"image": np.zeros((64, 28, 28, 1), np.float32), "label": np.zeros(64, np.int32)}
+    monkeypatch.setattr(train.data, "get_datasets", lambda *_args: (images, images))
+    monkeypatch.setattr(train, "create_train_state", lambda _config: (SimpleNamespace(params={}), {}))
+    monkeypatch.setattr(train, "eval_model", lambda *_args: (1.5, 0.75))
+    return arrange
+
+
+def test_interrupted_run_keeps_finished_epochs(instant: Callable[..., None]) -> None:
+    instant(2.0, 1.0, KeyboardInterrupt())
+    outcome = trained("--epochs", "5", "--output", "out")
+    assert outcome.code == 130
+    assert outcome.err == "mnist-fp8: interrupted; 2 of 5 epochs finished and kept\n"
+    assert outcome.written == {"out", "out/metrics.json", "out/curves.png"}
+    found = strict_json(Path("out/metrics.json"))
+    assert (found["status"], [epoch["train_loss"] for epoch in found["epochs"]]) == ("interrupted", [2.0, 1.0])
+
+
+def test_run_interrupted_in_its_first_epoch_writes_nothing(instant: Callable[..., None]) -> None:
+    instant(KeyboardInterrupt())
+    outcome = trained("--output", "out")
+    assert (outcome.code, outcome.written) == (130, set())
+    assert outcome.err == "mnist-fp8: interrupted; no epoch was finished\n"
+
+
+@pytest.mark.parametrize("target", [(train, "check_feasible"), (pictures, "save_curves")], ids=["before", "after"])
+def test_ctrl_c_outside_of_training_is_one_line(
+    instant: Callable[..., None], monkeypatch: pytest.MonkeyPatch, target: tuple[object, str]
+) -> None:
+    def interrupt(*_args: object) -> None:
+        raise KeyboardInterrupt
+
+    instant(2.0)
+    monkeypatch.setattr(*target, interrupt)
+    outcome = trained("--epochs", "1", "--output", "out")
+    assert (outcome.code, outcome.err) == (130, "mnist-fp8: interrupted before all results were written\n")
+
+
+def test_run_that_diverges_later_keeps_what_it_has(instant: Callable[..., None]) -> None:
+    instant(2.0, math.nan)
+    outcome = trained("--epochs", "5", "--output", "out")
+    assert (outcome.code, outcome.err) == (1, "mnist-fp8: error: the loss of epoch 2 is not finite\n")
+    found = strict_json(Path("out/metrics.json"))
+    assert (found["status"], len(found["epochs"])) == ("diverged", 1)
+
+
+def test_fp8_that_is_not_computed_in_fp8_is_exit_code_1(
+    instant: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def missing(*_args: object) -> None:
+        raise Float8MissingError("training should compute in FP8,\nbut does not")
+
+    instant(2.0)
+    monkeypatch.setattr(fp8_check, "check_fp8", missing)
+    outcome = trained("--use-fp8", "--test-batch-size", "16", "--output", "out")
+    assert (outcome.code, outcome.out, outcome.written) == (1, "", set())
+    assert outcome.err == "mnist-fp8: error: training should compute in FP8, but does not\n"
+
+
+def test_results_go_to_a_new_folder_unless_one_is_named(instant: Callable[..., None]) -> None:
+    instant(2.0)
+    outcome = trained("--epochs", "1")
+    (folder,) = Path("runs").iterdir()
+    assert outcome.code == 0
+    assert re.fullmatch(r"\d{8}-\d{6}-flax-bf16", folder.name)
+    assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "metrics.json"]
+
+
+def test_older_results_are_replaced(instant: Callable[..., None]) -> None:
+    Path("out").mkdir()
+    for name in ("metrics.json", "curves.png", "other"):
+        Path("out", name).write_text("older")
+    instant(2.0)
+    assert trained("--epochs", "1", "--output", "out").code == 0
+    assert strict_json(Path("out/metrics.json"))["status"] == "complete"
+    assert Path("out/other").read_text() == "older"
+    assert not list(Path().rglob("*.partial"))
+
+
+def test_results_that_cannot_be_written_are_one_line(instant: Callable[..., None]) -> None:
+    Path("out/metrics.json").mkdir(parents=True)
+    instant(2.0)
+    outcome = trained("--epochs", "1", "--output", "out")
+    assert outcome.code == 2
+    assert outcome.err.startswith("mnist-fp8: error: results cannot be written to out: ")
+    assert outcome.err.count("\n") == 1
+
+
+def test_output_is_refused_before_anything_is_read(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(feasible, "check_feasible", lambda _config: pytest.fail("it went on"))
+    Path("a-file").touch()
+    assert exit_code(["train", "--output", "a-file"]) == 2
+
+
+@pytest.mark.parametrize("existing", ["folder", "."])
+def test_output_that_can_be_made_is_accepted(existing: str) -> None:
+    Path(existing).mkdir(exist_ok=True)
+    output.check_output(Path(existing) / "new" / "newer")
+    output.check_output(Path(existing))
+
+
+def test_output_without_permission_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(options.os, "access", lambda _path, _mode: False)
+    with pytest.raises(ConfigError, match=r"^output new cannot be written: no permission in \.$"):
+        output.check_output(Path("new"))
+
+
+def test_installed_command_is_the_same_function() -> None:
+    code = "from importlib.metadata import entry_points as e; print(e(group='console_scripts')['mnist-fp8'].value)"
+    assert run_python("-c", code).strip() == "mnist_fp8.cli.main:main"
+
+
+# --- measure, compare and upgrade, with environments and runs replaced ----------------------------------------------
+
+PASSED, FAILED, SKIPPED, KNOWN = Ending
+RECORDED: dict[str, Value] = {
+    "bits/R/t": Text("1"),
+    "special/R/t": Text("up to 1"),
+}
+
+
+@pytest.fixture
+def entries_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Value]]:
+    """What is measured of each release; `RECORDED` if it is not named. The claims hold."""
+    arranged: dict[str, dict[str, Value]] = {}
+
+    def record(where: Environment, *, only: Any = (), rerun: bool = False) -> Record:
+        version = where.subject.version
+        found = {key: value for key, value in arranged.get(version, RECORDED).items() if not only or key in only}
+        facts = {"run": "host run: x", "jax": where.jax, "flax": where.flax}
+        problem = "" if arranged.get(version, RECORDED) else "no libfoo"
+        return Record(version, version, "host", facts, "s", (version,), found, 1.0 + rerun, problem)
+
+    def verify_(where: Environment, claims: Any, **_options: Any) -> Verification:
+        tests = tuple(ClaimResult(name, (TestResult(f"{name}::t", PASSED),)) for name in claims)
+        return Verification(where.subject.version, where.subject.version, "", "", "", "host run: x", tests, 1.0)
+
+    def prepare(subject: Subject, **asked: Any) -> Environment:
+        jax, flax = asked["jax"] or "0.5.0", asked["flax"] or "0.10"
+        return Environment(subject, Path("/python"), jax, flax, "d", {}, Path("/te"))
+
+    monkeypatch.setattr(measuring, "record", record)
+    monkeypatch.setattr(verification, "verify", verify_)
+    monkeypatch.setattr(environments, "prepare", prepare)
+    return arranged
+
+
+ALTERED = {**RECORDED, "bits/R/t": Text("2")}
+FAILING = {**RECORDED, "special/R/t": Text("3 NaN")}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "code", "verdict"),
+    [
+        (RECORDED, RECORDED, 0, "SAFE"),
+        (RECORDED, FAILING, 1, "BROKEN"),
+        (RECORDED, {}, 1, "BROKEN"),
+        ({}, RECORDED, 3, "UNVERIFIED"),
+        (RECORDED, ALTERED, 4, "CHANGED"),
+    ],
+    ids=["safe", "broken", "does not start", "unverified", "changed"],
+)
+def test_verdict_is_the_exit_code_of_upgrade_and_compare(
+    entries_of: dict[str, Any], capsys: Captured, old: Any, new: Any, code: int, verdict: str
+) -> None:
+    entries_of.update({"2.18.0": old, "2.19.0": new})
+    assert exit_code(["upgrade", "2.18.0", "2.19.0", "-o", "out"]) == code
+    printed = capsys.readouterr().out
+    assert verdict in printed.splitlines()[0]
+    assert strict_json(Path("out/upgrade.json"))["verdict"] == verdict
+    names = ["junit.xml", "new.json", "old.json", "upgrade.html", "upgrade.json", "upgrade.md"]
+    assert sorted(path.name for path in Path("out").iterdir()) == names
+    assert [line.split()[-1] for line in printed.splitlines() if line.startswith("written")] == [
+        f"out/{name}" for name in ("upgrade.md", "upgrade.html", "upgrade.json", "junit.xml", "old.json", "new.json")
+    ]
+    # The records that it left say the same again.
+    assert exit_code(["compare", "out/old.json", "out/new.json"]) == code
+    assert verdict in capsys.readouterr().out.splitlines()[0]
+
+
+def test_upgrade_goes_to_a_new_folder_unless_one_is_named(entries_of: dict[str, Any]) -> None:
+    assert entries_of == {}
+    assert exit_code(["upgrade", "2.18.0", "2.19.0"]) == 0
+    (folder,) = Path("runs").iterdir()
+    assert re.fullmatch(r"\d{8}-\d{6}-upgrade", folder.name)
+    exit_code(["upgrade", "2.18.0", "2.19.0", "--only", "bits/R/t"])
+    assert len(list(Path("runs").iterdir())) == 1, "a part is shown only"
+
+
+def test_accepted_difference_does_not_fail_the_upgrade(entries_of: dict[str, Any], capsys: Captured) -> None:
+    entries_of["2.19.0"] = FAILING
+    Path("policy.toml").write_text('[[accept]]\ndifference = "special/R/t"\nreason = "none"\nexpires = 2999-01-01\n')
+    assert exit_code(["upgrade", "2.18.0", "2.19.0", "--policy", "policy.toml", "-o", "out"]) == 0
+    assert exit_code(["compare", "out/old.json", "out/new.json"]) == 1, "Control: not accepted"
+    assert "accepted" in capsys.readouterr().out
+
+
+def test_upgrade_of_jax_alone_takes_the_same_transformer_engine(entries_of: dict[str, Any], capsys: Captured) -> None:
+    assert entries_of == {}
+    assert exit_code(["upgrade", "2.19.0", "--jax", "0.9.2:0.10.2", "-o", "out"]) == 0
+    sides = [strict_json(Path("out") / name)["environment"]["jax"] for name in ("old.json", "new.json")]
+    assert sides == ["0.9.2", "0.10.2"]
+    assert "0.9.2" in capsys.readouterr().out
+
+
+def test_key_of_nothing_is_one_line(entries_of: dict[str, Any], capsys: Captured) -> None:
+    assert entries_of == {}
+    assert exit_code(["upgrade", "2.18.0", "2.19.0", "--only", "nothing"]) == 2
+    assert "mnist-fp8: error: nothing is measured under nothing;" in capsys.readouterr().err
+    assert exit_code(["measure", "2.19.0", "--only", "nothing"]) == 2
+    assert "mnist-fp8: error: nothing is measured under nothing" in capsys.readouterr().err
+
+
+def test_records_of_other_runs_are_one_line(entries_of: dict[str, Any], capsys: Captured) -> None:
+    assert entries_of == {}
+    exit_code(["measure", "2.19.0", "-o", "host.json"])
+    document = strict_json(Path("host.json")) | {"run": "kernel"}
+    Path("kernel.json").write_text(json.dumps(document))
+    capsys.readouterr()
+    assert exit_code(["compare", "host.json", "kernel.json", "-o", "out"]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert printed.err.count("\n") == 1
+    assert "measure both in the same kind of run" in printed.err
+    assert not Path("out").exists()
+
+
+def test_measure_writes_a_record_and_says_how_much_is_in_it(entries_of: dict[str, Any], capsys: Captured) -> None:
+    assert entries_of == {}
+    assert exit_code(["measure", "2.19.0", "--claims", "-o", "new/record.json"]) == 0
+    printed = capsys.readouterr().out
+    assert printed.endswith("written  new/record.json\n")
+    assert "quantized tensors, to the bit" in printed
+    found = record.read_record(Path("new/record.json"))
+    assert found.entries == RECORDED
+    assert found.claims is not None
+    exit_code(["measure", "2.19.0", "--only", "bits/R/t"])
+    assert "bits/R/t: 1\n" in capsys.readouterr().out
+
+
+def test_transformer_engine_that_cannot_be_measured_fails_the_command(
+    entries_of: dict[str, Any], capsys: Captured
+) -> None:
+    entries_of["2.19.0"] = {}
+    assert exit_code(["measure", "2.19.0"]) == 1
+    assert capsys.readouterr().err.endswith("mnist-fp8: error: no libfoo\n")
+
+
+# --- verify, matrix and bisect, with environments and runs replaced ------------------------------------------------
+
+
+@pytest.fixture
+def outcomes_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """How the one test of each claim ends, by release: an outcome, or an error to raise; it passes if not named."""
+    arranged: dict[str, Any] = {}
+
+    def verify_(where: Environment, claims: Any, **_options: Any) -> Verification:
+        release = where.subject.version
+        found = arranged.get(release, Ending.PASSED)
+        if not isinstance(found, Ending):
+            raise found
+        tests = tuple(ClaimResult(name, (TestResult(f"{name}::t", found, "the reason"),)) for name in claims)
+        facts = {"history": "16" if release.startswith("1.") else "1024"}
+        return Verification(release, release, "0.5.0", "0.10", "3.11", "host run: x", tests, 1.0, "", facts)
+
+    def prepare(subject: Subject, *, jax: str | None = None) -> Environment:
+        return Environment(subject, Path("/python"), jax or "0.5.0", "0.10", "d", {}, Path("/te"))
+
+    monkeypatch.setattr(matrix, "verify", verify_)
+    monkeypatch.setattr(bisect, "verify", verify_)
+    monkeypatch.setattr(environments, "prepare", prepare)
+    monkeypatch.setattr(bisect, "prepare", prepare)
+    monkeypatch.setattr(processes, "stop_all", lambda: None)
+    return arranged
+
+
+@pytest.mark.parametrize("command", ["verify 2.18.0 2.19.0", "matrix --te 2.18.0,2.19.0 --jobs 1"])
+@pytest.mark.parametrize(
+    ("first", "second", "code"),
+    [
+        (PASSED, KNOWN, 0),
+        (PASSED, SKIPPED, 0),
+        (FAILED, PASSED, 1),
+        (PASSED, EnvError("no network"), 2),
+        (FAILED, EnvError("no network"), 2),
+        (SKIPPED, SKIPPED, 3),
+        (PASSED, KeyboardInterrupt(), 130),
+    ],
+    ids=lambda value: str(value) if isinstance(value, int) else type(value).__name__,
+)
+def test_exit_code_says_what_was_found(
+    outcomes_of: dict[str, Any], capsys: Captured, command: str, first: Any, second: Any, code: int
+) -> None:
+    outcomes_of.update({"2.18.0": first, "2.19.0": second})
+    assert exit_code([*command.split(), "--claim", "kernels"]) == code
+    err = capsys.readouterr().err
+    assert ("mnist-fp8: error: TE 2.19.0: no network\n" in err) == (code == 2)
+    assert ("mnist-fp8: interrupted" in err) == (code == 130)
+
+
+def test_matrix_writes_all_forms_and_says_where(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    outcomes_of.update({"2.19.0": FAILED, "2.18.0": EnvError("no network")})
+    exit_code(["matrix", "--te", "2.18..", "--claim", "kernels", "bf16_parity", "--output", "out"])
+    printed = capsys.readouterr()
+    names = ["junit.xml", "matrix.html", "matrix.json", "matrix.md"]
+    assert sorted(path.name for path in Path("out").iterdir()) == names
+    assert [line.split()[-1] for line in printed.out.splitlines() if line.startswith("written")] == [
+        f"out/{name}" for name in ("matrix.md", "matrix.html", "matrix.json", "junit.xml")
+    ]
+    document = strict_json(Path("out/matrix.json"))
+    assert [each["te"] for each in document["verifications"]] == ["2.19.0", "2.20.2"]
+    assert document["not_judged"] == [{"te": "2.18.0", "error": "no network"}]
+    assert re.search(r"^\d/3  TE 2\.19\.0, JAX 0\.5\.0: 2 broken  \(0 s\)$", printed.err, re.MULTILINE)
+
+
+def test_matrix_goes_to_a_new_folder_unless_one_is_named(outcomes_of: dict[str, Any]) -> None:
+    assert outcomes_of == {}
+    assert exit_code(["matrix", "--te", "2.20.2"]) == 0
+    (folder,) = Path("runs").iterdir()
+    assert re.fullmatch(r"\d{8}-\d{6}-matrix", folder.name)
+
+
+def test_each_release_is_judged_with_each_jax(outcomes_of: dict[str, Any]) -> None:
+    assert outcomes_of == {}
+    exit_code(["matrix", "--te", "2.20.2", "--jax", "0.9.2", "0.10.2", "--output", "out"])
+    found = strict_json(Path("out/matrix.json"))["verifications"]
+    assert [each["te"] for each in found] == ["2.20.2 with JAX 0.9.2", "2.20.2 with JAX 0.10.2"]
+
+
+def test_interrupted_matrix_says_what_is_kept(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    outcomes_of["2.19.0"] = KeyboardInterrupt()
+    assert exit_code(["matrix", "--te", "2.18..", "--jobs", "1", "--output", "out"]) == 130
+    assert not Path("out").exists()
+    assert re.search(
+        r"^mnist-fp8: interrupted; [12] of 3 judged and kept: run it again to go on$",
+        capsys.readouterr().err,
+        re.MULTILINE,
+    )
+
+
+def test_verify_prints_table_reasons_and_the_command(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    outcomes_of["2.19.0"] = FAILED
+    exit_code(["verify", "2.19.0", "--claim", "kernels"])
+    out = capsys.readouterr().out
+    assert "│ kernels │ broken (1 of 1)" in out
+    assert "    the reason\n" in out
+    assert "to see the first failure:" in out
+    assert not Path("runs").exists()
+
+
+def test_verify_without_a_name_judges_the_interpreter_that_runs(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    assert outcomes_of == {}
+    assert exit_code(["verify", "--claim", "kernels"]) == 0
+    assert f"TE python {sys.executable}: judging" in capsys.readouterr().err
+
+
+def test_bisect_prints_each_step_and_the_answer(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    outcomes_of.update(dict.fromkeys(("2.17.1", "2.18.0", "2.19.0", "2.20.2"), FAILED))
+    assert exit_code(["bisect", "--good", "2.14.0", "--bad", "2.20.2", "--claim", "kernels"]) == 0
+    out = capsys.readouterr().out
+    assert "  2.14.0: holds (1 passed)\n  2.20.2: broken (1 failed)\n" in out
+    assert "first with the change: 2.17.1\nlast without:          2.17.0\n" in out
+    assert out.endswith("2.17.0: holds (1 passed)\n2.17.1: broken (1 failed)\n  kernels::t: passed -> failed\n")
+
+
+def test_bisect_names_all_releases_that_may_be_it(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    outcomes_of.update({"2.20.2": FAILED, "2.19.0": EnvError("no network")})
+    assert exit_code(["bisect", "--good", "2.18.0", "--bad", "2.20.2", "--claim", "kernels"]) == 0
+    assert "one of 2.19.0, 2.20.2; those between cannot be judged" in capsys.readouterr().out
+
+
+def test_bisect_goes_backwards_for_a_repair(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    assert outcomes_of == {}
+    assert exit_code(["bisect", "--good", "2.3.0", "--bad", "1.11.0", "--fact", "history"]) == 0
+    out = capsys.readouterr().out
+    assert "first with the change: 1.13.0\nlast without:          2.1.0\n" in out
+    assert out.endswith("  history: 1024 -> 16\n")
+
+
+def test_bisect_between_releases_that_do_not_differ_is_one_line(outcomes_of: dict[str, Any], capsys: Captured) -> None:
+    assert outcomes_of == {}
+    assert exit_code(["bisect", "--good", "2.3.0", "--bad", "2.20.2", "--claim", "kernels"]) == 2
+    assert capsys.readouterr().err == "mnist-fp8: error: 2.3.0 and 2.20.2 do not differ: holds (1 passed)\n"
+
+
+def test_sigterm_ends_like_ctrl_c(outcomes_of: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Continuous integration ends a job so; a child that hangs may not stay behind."""
+    stopped: list[bool] = []
+    monkeypatch.setattr(processes, "stop_all", lambda: stopped.append(True))
+
+    def judge_one(*_arguments: Any, **_options: Any) -> None:
+        time.sleep(0.2)  # until the main thread waits
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.2)
+
+    monkeypatch.setattr(matrix, "judge_one", judge_one)
+    before = signal.getsignal(signal.SIGTERM)
+    assert exit_code(["matrix", "--te", "2.19.0", "--jobs", "1"]) == 130
+    assert stopped
+    assert signal.getsignal(signal.SIGTERM) is before
+    assert not outcomes_of
+
+
+# --- run -----------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An environment of the running Python."""
+
+    def prepare(subject: Subject, *, jax: str | None = None) -> Environment:
+        return Environment(subject, Path(sys.executable), jax or "", "", "d", {"OF_THE": "environment"}, Path("/te"))
+
+    monkeypatch.setattr(environments, "prepare", prepare)
+
+
+@pytest.mark.usefixtures("own_environment")
+def test_run_runs_a_command_in_the_environment_and_returns_its_exit_code(tmp_path: Path) -> None:
+    write = f"pathlib.Path({str(tmp_path / 'x')!r}).write_text(os.environ['OF_THE'])"
+    code = f"import os, pathlib; {write}; raise SystemExit(7)"
+    assert exit_code(["run", "2.19.0", "--", "python", "-c", code]) == 7
+    assert (tmp_path / "x").read_text() == "environment"
+
+
+@pytest.mark.usefixtures("own_environment")
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "there is no command to run; put it after --"),
+        (["--", "no-such-program"], "cannot be run: no-such-program"),
+    ],
+    ids=["nothing", "no such program"],
+)
+def test_run_without_a_command_is_one_line(words: list[str], message: str, capsys: Captured) -> None:
+    assert exit_code(["run", "2.19.0", *words]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line

@@ -1,0 +1,325 @@
+"""What a person, a browser and a program get to see."""
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+from xml.etree import ElementTree as ET
+
+import pytest
+from rich.console import Console, RenderableType
+
+from mnist_fp8.gate.reports.claims import files, terminal, view
+from mnist_fp8.gate.reports.claims.terminal import ReleaseTable
+from mnist_fp8.gate.reports.claims.view import Fact, Reason
+from mnist_fp8.record.claims import ClaimResult, Judged, Outcome, TestResult, Verification
+
+PASSED, FAILED, SKIPPED, KNOWN = Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.KNOWN
+SKIP = TestResult("tests/claims/test_jaxpr.py::test_mx", SKIPPED, "needs recipe MX; found: no Blackwell")
+
+
+def claim(name: str, *tests: TestResult) -> ClaimResult:
+    passed = TestResult(f"tests/claims/test_{name}.py::test_good", PASSED)
+    return ClaimResult(name, (passed, *tests))
+
+
+def failure(name: str, reason: str) -> TestResult:
+    return TestResult(f"tests/claims/test_{name}.py::test_bad", FAILED, reason)
+
+
+def verification(te: str, *claims: ClaimResult, facts: dict[str, str] | None = None, problem: str = "") -> Verification:
+    return Verification(
+        te,
+        te,
+        "0.5.0",
+        "0.10.4",
+        "3.11.7",
+        "host run: no kernels",
+        claims,
+        61.0,
+        problem,
+        facts or {},
+        "",
+        "cd x && pytest",
+    )
+
+
+PARITY_FAILS = [failure("parity", f"dW is 16 times too large [TE {te}]\nassert 1 == 2") for te in ("2.1.0", "2.2.0")]
+RELEASES = [
+    verification("2.1.0", claim("parity", PARITY_FAILS[0]), claim("jaxpr", SKIP), facts={"same": "1", "history": "16"}),
+    verification("2.2.0", claim("parity", PARITY_FAILS[1]), claim("jaxpr", SKIP), facts={"same": "1", "history": "16"}),
+    verification("2.3.0", claim("parity"), claim("jaxpr"), facts={"same": "1", "history": "1024"}),
+]
+JUDGED = [*(Judged(each.te, each) for each in RELEASES), Judged("2.4.0", None, "there is no <network>")]
+
+
+def printed(what: RenderableType, width: int = 120) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width).print(what)
+    return out.getvalue()
+
+
+# --- cells and reasons ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("outcomes", "cell", "short"),
+    [
+        ([PASSED], "holds", "holds"),
+        ([PASSED, SKIPPED, SKIPPED], "holds (2 not verified)", "holds 2?"),
+        ([PASSED, FAILED, SKIPPED], "broken (1 of 3), 1 not verified", "broken 1 1?"),
+        ([FAILED, KNOWN], "broken (1 of 2)", "broken 1"),
+        ([PASSED, KNOWN], "known defect (1 of 2)", "known defect"),
+        ([SKIPPED], "not verified", "not verified"),
+    ],
+)
+def test_cell_says_verdict_and_counts(outcomes: list[Outcome], cell: str, short: str) -> None:
+    tests = tuple(TestResult(f"t{i}", each, "why") for i, each in enumerate(outcomes))
+    found = ClaimResult("c", tests)
+    assert (terminal.cell(found), files.short(found)) == (cell, short)
+
+
+def test_equal_reasons_are_told_once_and_the_worst_first() -> None:
+    tests = [
+        TestResult("a", SKIPPED, "needs X"),
+        TestResult("b", FAILED, "wrong\nmore"),
+        TestResult("c", SKIPPED, "needs X"),
+    ]
+    assert view.reasons(ClaimResult("c", tuple(tests))) == (
+        Reason(FAILED, "wrong", ("b",)),
+        Reason(SKIPPED, "needs X", ("a", "c")),
+    )
+
+
+def test_many_tests_under_one_reason_are_named_in_part() -> None:
+    reason = Reason(FAILED, "wrong", tuple("abcdefgh"))
+    assert reason.shown == ("a", "b", "c", "d", "e", "and 3 more")
+    assert Reason(FAILED, "wrong", tuple("abcdef")).shown[-1] == "and 1 more"
+    assert Reason(FAILED, "wrong", tuple("abcde")).shown == tuple("abcde")
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [
+        ("none in 2.3.0", "none in this release"),
+        ("2.3.0: none", "this release: none"),
+        ("none in 12.3.0 or 2.3.0.1", "none in 12.3.0 or 2.3.0.1"),
+        ("none in TE 2.3.0.", "none in TE this release."),
+        ("step_2.3.0", "step_2.3.0"),
+    ],
+)
+def test_own_version_does_not_tell_neighbours_apart(text: str, shown: str) -> None:
+    found = view.reasons(ClaimResult("c", (TestResult("t", SKIPPED, text),)), "2.3.0")
+    assert found[0].text == shown
+
+
+def test_equal_evidence_of_neighbours_is_one() -> None:
+    parity, jaxpr = view.evidence(RELEASES)
+    assert (parity.claims, parity.labels) == (("parity",), ("2.1.0", "2.2.0"))
+    assert parity.title == "parity, 2.1.0 to 2.2.0: broken"
+    assert parity.reasons[0].text == "dW is 16 times too large [TE this release]"
+    assert jaxpr.title == "jaxpr, 2.1.0 to 2.2.0: not verified in part"
+    assert [parity.anchor, jaxpr.anchor] == ["e1", "e2"]
+
+
+def test_equal_evidence_on_both_sides_of_a_good_release_is_two() -> None:
+    found = view.evidence([RELEASES[0], RELEASES[2], RELEASES[1]])
+    assert [each.labels for each in found if each.claims == ("parity",)] == [("2.1.0",), ("2.2.0",)]
+
+
+def test_one_reason_for_several_claims_is_told_once() -> None:
+    hung = [ClaimResult(name, (TestResult(f"{name}::t", FAILED, "it hung"),)) for name in ("a", "b")]
+    (only,) = view.evidence([verification("2.1.0", *hung)])
+    assert only.claims == ("a", "b")
+    assert only.reasons == (Reason(FAILED, "it hung", ("a::t", "b::t")),)
+
+
+@pytest.mark.parametrize(
+    ("label", "command"),
+    [
+        ("2.1.0", "mnist-fp8 verify 2.1.0 --claim a b"),
+        ("2.1.0 with JAX 0.9.2", "mnist-fp8 verify 2.1.0 --jax 0.9.2 --claim a b"),
+        ("folder /my te", "mnist-fp8 verify '/my te' --claim a b"),
+        ("python /x/python", "mnist-fp8 verify --python /x/python --claim a b"),
+    ],
+)
+def test_command_shows_it_again(label: str, command: str) -> None:
+    assert view.shown_again(label, ["a", "b"]) == command
+
+
+def test_facts_are_runs_of_releases_and_those_that_change_come_first() -> None:
+    unmeasured = verification("2.2.5")
+    history, same = view.facts([*RELEASES[:2], unmeasured, RELEASES[2]])
+    assert history == Fact("history", (("16", "2.1.0 to 2.2.0"), ("1024", "2.3.0")))
+    assert (same.values, same.changes) == ((("1", "2.1.0 to 2.3.0"),), False)
+
+
+def test_facts_that_differ_in_the_name_of_the_release_only_are_one() -> None:
+    said = [verification(v, facts={"a": f"no recipe in Transformer Engine {v}"}) for v in ("2.1.0", "2.2.0")]
+    assert view.facts(said)[0].values == (("no recipe in this release", "2.1.0 to 2.2.0"),)
+
+
+def test_fact_that_a_release_lacks_is_a_change() -> None:
+    found = view.facts([verification("1", facts={"a": "x"}), verification("2", facts={"b": "y"})])
+    assert found[0].values == (("x", "1"), ("not there", "2"))
+
+
+# --- terminal ------------------------------------------------------------------------------------------------------
+
+
+def test_claim_table_has_a_row_a_claim_and_a_column_a_te() -> None:
+    lines = printed(terminal.claim_table(RELEASES)).splitlines()
+    assert [re.split(r"\s*│\s*", line)[1:-1] for line in lines if line.startswith("│")] == [
+        ["parity", "broken (1 of 2)", "broken (1 of 2)", "holds"],
+        ["jaxpr", "holds (1 not verified)", "holds (1 not verified)", "holds"],
+    ]
+
+
+def test_release_table_names_claims_where_there_is_room_and_numbers_them_elsewhere() -> None:
+    wide, narrow = (printed(ReleaseTable(RELEASES), width) for width in (80, 28))
+    assert "parity" in wide.splitlines()[1]
+    assert "1  parity" not in wide
+    assert "1  parity" in narrow
+    assert "┃" not in narrow, "the table with names"
+    assert "✗ 1" in wide
+    assert "✓ 1?" in wide
+    assert max(map(len, narrow.splitlines())) <= 28
+
+
+def test_narrow_release_table_has_a_column_for_every_claim() -> None:
+    """A terminal of 80 columns and a dozen claims, each partly verified: none may be dropped."""
+    tests = (TestResult("t::a", PASSED), TestResult("t::b", SKIPPED, "needs more"))
+    many = verification("2.6.0.post1", *(ClaimResult(f"a_claim_with_a_long_name_{n}", tests) for n in range(1, 13)))
+    lines = printed(ReleaseTable([many]), 80).splitlines()
+    heading, row = (next(line.split() for line in lines if name in line) for name in (" TE ", "2.6.0.post1"))
+    assert heading == ["TE", *map(str, range(1, 13))]
+    assert row == ["2.6.0.post1", *12 * ["✓?"]]
+
+
+def test_explanation_says_what_broke_and_what_was_not_verified() -> None:
+    lines = [line.plain for line in terminal.explain(RELEASES[0])]
+    assert lines == [
+        "TE 2.1.0 (JAX 0.5.0, Flax 0.10.4, Python 3.11.7)",
+        "  host run: no kernels",
+        "\n  parity: broken (1 of 2)",
+        "    dW is 16 times too large [TE 2.1.0]",
+        "      test_parity.py::test_bad",
+        "\n  jaxpr: holds (1 not verified)",
+        "    not verified, 1 test: needs recipe MX; found: no Blackwell",
+        "\n  to see the first failure:\n  cd x && pytest 'tests/claims/test_parity.py::test_bad'",
+    ]
+
+
+def test_explanation_of_one_that_plainly_holds_is_its_header() -> None:
+    assert len(list(terminal.explain(RELEASES[2]))) == 2
+
+
+def test_explanation_says_a_problem() -> None:
+    assert "  it hung" in [line.plain for line in terminal.explain(verification("2.1.0", problem="it hung"))]
+
+
+@pytest.mark.parametrize(
+    ("found", "line"),
+    [
+        (RELEASES[0], "TE 2.1.0, JAX 0.5.0: 1 holds, 1 broken"),
+        (verification("2.1.0"), "TE 2.1.0, JAX 0.5.0: measured"),
+    ],
+)
+def test_finished_release_is_one_line(found: Verification, line: str) -> None:
+    assert terminal.summary(found) == line
+
+
+# --- files ---------------------------------------------------------------------------------------------------------
+
+
+def test_markdown_links_each_cell_to_evidence_that_is_there() -> None:
+    text = files.markdown(JUDGED)
+    assert "| 2.1.0 | 0.5.0 | 0.10.4 | [**broken 1**](#e1) | [holds 1?](#e2) |" in text
+    assert "| 2.3.0 | 0.5.0 | 0.10.4 | holds | holds |" in text
+    assert set(re.findall(r"\(#(\w+)\)", text)) == set(re.findall(r'<a id="(\w+)">', text)) == {"e1", "e2"}
+    assert "- **Not judged:** TE 2.4.0: there is no \\<network\\>" in text
+    assert "| **history** | 2.1.0 to 2.2.0: 16 <br> 2.3.0: 1024 |" in text
+    assert "`mnist-fp8 verify 2.1.0 --claim parity`" in text
+
+
+def test_markdown_leaves_texts_as_they_are() -> None:
+    text = files.markdown([Judged("1", verification("1", claim("a", failure("a", "x[0] * y_1 | <b> & ~c~"))))])
+    assert r"broken, 1 test: x\[0\] \* y\_1 \| \<b\> \& \~c\~" in text
+
+
+class Links(HTMLParser):
+    """Targets, links, and everything that is fetched from elsewhere."""
+
+    def __init__(self, text: str) -> None:
+        super().__init__()
+        self.ids: list[str] = []
+        self.links: list[str] = []
+        self.fetched: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        for name, value in attrs:
+            if name == "id":
+                self.ids.append(value or "")
+            if name == "href" and tag == "a":
+                self.links.append(value or "")
+            if name == "src" or tag == "link":
+                self.fetched.append(value or "")
+
+
+def test_html_links_each_cell_to_evidence_that_is_there_and_needs_nothing_else() -> None:
+    text = files.html(JUDGED)
+    page = Links(text)
+    assert page.ids == ["e1", "e2"]
+    assert page.links == ["#e1", "#e2", "#e1", "#e2"]
+    assert page.fetched == []
+    assert "url(" not in text
+    assert "@import" not in text
+
+
+def test_html_escapes_what_te_says() -> None:
+    bad = verification("1", claim("a", failure("a", "<script>alert(1)</script>")))
+    text = files.html([Judged("1", bad), JUDGED[-1]])
+    assert "<script>" not in text
+    assert "&lt;script&gt;" in text
+    assert "there is no &lt;network&gt;" in text
+
+
+def test_html_emphasises_changed_facts_only() -> None:
+    text = files.html(JUDGED)
+    assert re.findall(r'<span class="changed">(.*?)</span>', text) == ["16", "1024"]
+
+
+def test_html_of_nothing_but_good_says_so() -> None:
+    text = files.html([Judged("2.3.0", verification("2.3.0", claim("parity")))])
+    assert "there is nothing to explain" in text
+    assert "What each release does" not in text
+
+
+def test_junit_counts_and_tells_why() -> None:
+    root = ET.fromstring(files.junit(JUDGED))  # noqa: S314 - our own
+    suites = root.findall("testsuite")
+    assert [suite.get("tests") for suite in suites] == ["4", "4", "2", "1"]
+    assert (suites[0].get("failures"), suites[0].get("skipped"), suites[0].get("time")) == ("1", "1", "61.0")
+    failed = suites[0].find("testcase/failure")
+    assert failed is not None
+    assert failed.get("message") == "dW is 16 times too large [TE 2.1.0]"
+    assert failed.text == "dW is 16 times too large [TE 2.1.0]\nassert 1 == 2"
+    error = suites[3].find("testcase/error")
+    assert error is not None
+    assert error.get("message") == "there is no <network>"
+
+
+def test_junit_says_known_defects_and_survives_control_characters() -> None:
+    known = TestResult("t", KNOWN, "defect 7")
+    text = files.junit([Judged("1", verification("1", claim("a", known, failure("a", "\x1b[31mred\x00"))))])
+    root = ET.fromstring(text)  # noqa: S314 - our own
+    assert [each.get("message") for each in root.iter("skipped")] == ["known defect: defect 7"]
+    assert [each.get("message") for each in root.iter("failure")] == ["�[31mred�"]
+
+
+def test_json_is_everything() -> None:
+    document = json.loads(files.as_json(JUDGED))
+    assert document["schema_version"] == 1
+    assert [Verification.from_json(each) for each in document["verifications"]] == RELEASES
+    assert document["not_judged"] == [{"te": "2.4.0", "error": "there is no <network>"}]

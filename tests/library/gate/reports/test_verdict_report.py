@@ -1,0 +1,597 @@
+"""What the owner of an upgrade gets to see: every form says the same, says it whole, and says what was left out."""
+
+import dataclasses
+import datetime as dt
+import io
+import json
+import math
+import re
+from collections.abc import Callable, Mapping
+from html import unescape
+from typing import Any
+from xml.etree import ElementTree as ET
+
+import pytest
+from markdown_it import MarkdownIt
+from rich.console import Console
+
+from mnist_fp8.gate.reports import markup
+from mnist_fp8.gate.reports.verdict import files, html, markdown, pictures, terminal, view
+from mnist_fp8.gate.verdict import compare
+from mnist_fp8.gate.verdict.changes import Detail
+from mnist_fp8.gate.verdict.comparison import Comparison
+from mnist_fp8.gate.verdict.costs import CostChange
+from mnist_fp8.gate.verdict.policy import Acceptance
+from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
+from mnist_fp8.record.claims import ClaimResult, Outcome, TestResult, Verification
+from mnist_fp8.record.entries import Cost, Curves, Numbers, Parameter, Signature, Text, Value
+from mnist_fp8.record.record import Record
+from support.subprocesses import run_code
+
+TODAY = dt.date(2026, 11, 22)
+LABELS = tuple(f"step {step}" for step in range(4))
+SAFE: dict[str, Value] = {
+    "api/te.jax.old_name": Signature("function", (Parameter("x", "either", None),)),
+    "api/te.jax.autocast": Signature("function", (Parameter("enabled", "either", "False"),)),
+    "recipes/DelayedScaling/support": Text("runs here"),
+    "variables/BF16/params/kernel": Text("float32[32, 16]"),
+    "metadata/max/x scale used": Numbers((1.0, 2.0, 4.0, 8.0), LABELS),
+    "metadata/max/x scale stored": Numbers((1.0, 2.0, 4.0, 8.0), LABELS),
+    "numerics/DelayedScaling/output against float64": Numbers((0.01, 0.02), ("16x16x16 normal", "16x16x16 wide")),
+    "behaviour/layers/kernel after init": Text("Array"),
+    "training/TE FP8/loss": Curves((1, 2), ((2.0, 1.0), (2.0, 1.1))),
+    "costs/DelayedScaling/step": Cost((0.010, 0.011, 0.010), "s"),
+}
+CHANGED: dict[str, Value] = {
+    "metadata/max/x scale stored": Numbers((2.0, 4.0, 8.0, 16.0), LABELS),
+    "numerics/DelayedScaling/output against float64": Numbers((0.01, 0.021), ("16x16x16 normal", "16x16x16 wide")),
+    "behaviour/layers/kernel after init": Text("LogicallyPartitioned"),
+    "costs/DelayedScaling/step": Cost((0.020, 0.021, 0.020), "s"),
+}
+BROKEN: dict[str, Value] = {"recipes/DelayedScaling/support": Text("does not run here: no kernel")}
+ACCEPTED = Acceptance("behaviour/layers/*", "we unbox parameters ourselves", dt.date(2027, 1, 31))
+
+
+def claims(*broken: str) -> Verification:
+    """Three claims: one with a test that is not verified, and those that are broken."""
+    found = []
+    for name in ("parity", "jaxpr", "kernels"):
+        tests = [TestResult(f"tests/claims/test_{name}.py::test_it", Outcome.PASSED)]
+        if name == "kernels":
+            tests = [TestResult("tests/claims/test_kernels.py::test_it", Outcome.SKIPPED, "needs a GPU")]
+        if name in broken:
+            tests.append(TestResult(f"tests/claims/test_{name}.py::test_dw", Outcome.FAILED, "dW is twice too large"))
+        found.append(ClaimResult(name, tuple(tests)))
+    return Verification("1", "1", "0.10.2", "0.12.8", "3.11.7", "host run", tuple(found), 1.0)
+
+
+def record(te: str, entries: Mapping[str, Value], *broken: str, run: str = "host", problem: str = "") -> Record:
+    environment = {
+        "run": f"{run} run",
+        "transformer-engine": te,
+        "jax": "0.10.2",
+        "flax": "0.12.8",
+        "device": "1 x cpu",
+    }
+    return Record(te, te, run, environment, "s", (te,), entries, 1.0, problem, claims(*broken))
+
+
+def compared(new: Mapping[str, Value] = {}, *broken: str, run: str = "host", accepted: bool = True) -> Comparison:
+    old = record("2.2.0", SAFE, run=run)
+    return compare.compare(old, record("2.3.0", SAFE | new, *broken, run=run), [ACCEPTED] if accepted else [], TODAY)
+
+
+EVERYTHING = compared({**CHANGED, **BROKEN, "api/te.jax.new_name": Signature("function")}, "parity")
+EVERYTHING = dataclasses.replace(EVERYTHING, stale=("numerics/x: accepted, but no difference",))
+UNVERIFIED = compare.compare(record("2.2.0", {}, problem="it hung\nfor ever"), record("2.3.0", SAFE), (), TODAY)
+
+
+def with_values(old: str, new: str) -> Comparison:
+    """A comparison whose one difference has those values."""
+    changed = SAFE | {"behaviour/layers/x": Text(old)}, SAFE | {"behaviour/layers/x": Text(new)}
+    return compare.compare(record("2.2.0", changed[0]), record("2.3.0", changed[1]), (), TODAY)
+
+
+def many(differences: int, details: int = 1) -> Comparison:
+    """A comparison with so many differences, each of its own meaning and with so many entries."""
+    made = [
+        Difference(
+            "behaviour",
+            f"thing {number}",
+            Severity.BREAKS if number < 3 else Severity.CHANGES,
+            tuple(Detail(f"behaviour/layers/thing {number} {each}", "old", "new") for each in range(details)),
+            f"Meaning {number}.",
+            "Do this.",
+        )
+        for number in range(differences)
+    ]
+    return dataclasses.replace(EVERYTHING, differences=tuple(made))
+
+
+# --- every form --------------------------------------------------------------------------------------------------
+
+
+def printed(comparison: Comparison, width: int = 80) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width).print(*terminal.terminal(comparison))
+    return out.getvalue()
+
+
+def of_terminal(comparison: Comparison) -> str:
+    """What the terminal says, a command made whole from its parts."""
+    text = " ".join(printed(comparison, 200).split())
+    return text.replace(" --only ", f" {comparison.command('KEY').removesuffix('KEY')}")
+
+
+def of_markdown(comparison: Comparison) -> str:
+    return unescape(re.sub(r"<[^>]*>", "", rendered(markdown.markdown(comparison))))
+
+
+def rendered(text: str) -> str:
+    """Markdown as GitHub makes HTML of it, as far as this page uses it."""
+    return str(MarkdownIt("commonmark").enable("table").render(text))
+
+
+def without_pictures(comparison: Comparison) -> str:
+    """The page; drawing takes most of its time."""
+    with pytest.MonkeyPatch.context() as patch:
+        for name in ("training_curves", "trajectories", "errors_by_case", "error_distributions"):
+            patch.setattr(pictures, name, lambda *_: [])
+        return html.html(comparison)
+
+
+def of_html(comparison: Comparison) -> str:
+    """The text of the page."""
+    page = re.sub(r"<(style|script).*?</\1>", "", without_pictures(comparison), flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]*>", "", page)).split())
+
+
+def of_junit(comparison: Comparison) -> str:
+    root = ET.fromstring(files.junit(comparison))  # noqa: S314 - our own
+    return " ".join(" ".join([*each.attrib.values(), each.text or ""]) for each in root.iter())
+
+
+def of_json(comparison: Comparison) -> str:
+    def texts(value: Any) -> str:
+        match value:
+            case dict():
+                return " ".join(map(texts, value.values()))
+            case list():
+                return " ".join(map(texts, value))
+        return str(value)
+
+    return texts(json.loads(files.as_json(comparison)))
+
+
+FORMS: dict[str, Callable[[Comparison], str]] = {
+    "terminal": of_terminal,
+    "markdown": of_markdown,
+    "html": of_html,
+    "junit": of_junit,
+    "json": of_json,
+}
+every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+
+
+def lacks(text: str, *words: str) -> list[str]:
+    """Words that a text does not have, however it is broken into lines."""
+    flat = " ".join(text.split())
+    return [word for word in words if " ".join(word.split()) not in flat]
+
+
+@every_form
+def test_every_difference_that_counts_is_told_whole(form: Callable[[Comparison], str]) -> None:
+    counting = [each for each in EVERYTHING.differences if each.counts]
+    assert {each.area for each in counting} >= {"claims", "recipes", "metadata", "numerics"}, "Control"
+    text = form(EVERYTHING)
+    for each in counting:
+        worst = each.details[0]
+        command = EVERYTHING.command(worst.key)
+        assert not lacks(text, each.title, worst.old, worst.new, worst.size, each.means, each.do, command)
+
+
+@every_form
+@pytest.mark.parametrize("run", ["host", "kernel"])
+def test_kind_of_run_and_what_it_cannot_see_are_said(form: Callable[[Comparison], str], run: str) -> None:
+    kinds = {
+        "host": ("ost run: Transformer Engine's own Python on the CPU", "CUDA kernels, cuBLAS, the FFI"),
+        "kernel": ("ernel run: Transformer Engine with its CUDA extension, on a GPU", "other kinds of GPU"),
+    }
+    text = form(compared(run=run))
+    other = "kernel" if run == "host" else "host"
+    assert not lacks(text, *kinds[run])
+    assert len(lacks(text, *kinds[other])) == 2
+
+
+@every_form
+def test_run_that_is_not_known_is_no_kind(form: Callable[[Comparison], str]) -> None:
+    nothing = compare.compare(
+        record("2.2.0", {}, run="", problem="no"), record("2.3.0", {}, run="", problem="no"), (), TODAY
+    )
+    assert not lacks(form(nothing), "The kind of run is not known")
+
+
+@every_form
+@pytest.mark.parametrize(
+    ("comparison", "verdict", "means"),
+    [
+        (compared(), "SAFE", "Nothing that a user can see differs beyond noise, in 12 entries of 8 areas."),
+        (compared(CHANGED), "CHANGED", "Nothing breaks, but 2 differences can be seen"),
+        (compared(CHANGED), "CHANGED", "Not counted: 1 accepted."),
+        (compared(BROKEN), "BROKEN", "1 difference can break what works today: resolve before you upgrade."),
+        (
+            EVERYTHING,
+            "BROKEN",
+            "2 differences can break what works today: resolve before you upgrade. 2 more can be seen.",
+        ),
+        (UNVERIFIED, "UNVERIFIED", "Too little is known for a verdict; this is not a pass."),
+    ],
+)
+def test_verdict_comes_with_what_it_means(
+    form: Callable[[Comparison], str], comparison: Comparison, verdict: str, means: str
+) -> None:
+    assert not lacks(form(comparison), verdict, means)
+
+
+@every_form
+def test_what_is_not_known_or_not_compared_is_said(form: Callable[[Comparison], str]) -> None:
+    assert not lacks(form(UNVERIFIED), "the old one could not be measured: it hung for ever")
+    limited = dataclasses.replace(compared(), limits=("trained on different data: training is not compared",))
+    assert not lacks(form(limited), *limited.limits)
+
+
+@pytest.mark.parametrize("form", [of_terminal, of_markdown, of_html, of_json])
+def test_costs_and_useless_acceptances_are_said(form: Callable[[Comparison], str]) -> None:
+    text = form(EVERYTHING)
+    assert not lacks(text, "DelayedScaling/step", *EVERYTHING.stale)
+    if form is not of_json:
+        assert not lacks(text, "10 ms", "20 ms", "+100%", "± 10%")
+        assert "o verdict rests on" in text
+
+
+@pytest.mark.parametrize("form", [of_markdown, of_html, of_junit, of_json])
+def test_accepted_differences_keep_their_reason_and_last_day(form: Callable[[Comparison], str]) -> None:
+    assert not lacks(form(EVERYTHING), "kernel after init", "we unbox parameters ourselves (until 2027-01-31)")
+
+
+@pytest.mark.parametrize("form", [of_markdown, of_html, of_junit, of_json])
+def test_noted_differences_are_there_and_count_for_nothing(form: Callable[[Comparison], str]) -> None:
+    assert not lacks(form(EVERYTHING), "name added", "te.jax.new_name", "A new name to use.")
+
+
+NASTY = "a|b <script>alert(1)</script> \x1b[31m\x00 `c` @jax #12 [x](y) *d* _e_ &amp; \\| ~f~ \ud800"
+CLEAN = "a|b <script>alert(1)</script> �[31m� `c` @jax #12 [x](y) *d* _e_ &amp; \\| ~f~ �"
+
+
+@every_form
+def test_values_stay_what_they_are(form: Callable[[Comparison], str]) -> None:
+    text = form(with_values("plain", NASTY))
+    assert not lacks(text, "plain", NASTY if form is of_json else CLEAN)
+
+
+def nasty_tables() -> Comparison:
+    """A difference with three entries, so that two or all of them stand in a table."""
+    first = many(1).differences[0]
+    details = (dataclasses.replace(first.details[0], old=NASTY, new=NASTY, size=NASTY),) * 3
+    return dataclasses.replace(EVERYTHING, differences=(dataclasses.replace(first, details=details),))
+
+
+@pytest.mark.parametrize("comparison", [with_values("plain", NASTY), nasty_tables()])
+def test_values_do_nothing_to_a_page_or_a_terminal(comparison: Comparison) -> None:
+    assert "<script>alert" not in without_pictures(comparison)
+    assert "<script>alert" not in rendered(markdown.markdown(comparison))
+    text = re.sub(r"<code.*?</code>", "", rendered(markdown.markdown(comparison)))
+    assert not re.search(r"[@#]\w", text), "GitHub makes a mention or a link of it"
+    assert "\x1b" not in printed(comparison)
+
+
+def test_values_in_tables_of_markdown_stay_in_their_cells() -> None:
+    page = rendered(markdown.markdown(nasty_tables()))
+    cells = [unescape(re.sub("<[^>]*>", "", each)) for each in re.findall(r"<td>(.*?)</td>", page)]
+    assert cells.count(CLEAN) == 6, "two rows: old, new and size"
+
+
+# --- what is cut says so -----------------------------------------------------------------------------------------
+
+
+def test_many_differences_fit_on_a_screen_and_the_others_are_counted() -> None:
+    useless = tuple(f"x{number}: accepted, but no difference" for number in range(100))
+    text = printed(dataclasses.replace(many(5_000), stale=useless))
+    lines = text.splitlines()
+    assert len(lines) <= 45
+    assert max(map(len, lines)) <= 80
+    shown = re.findall(r"^[✗~] (?:breaks|changes) behaviour: thing (\d+)", text, re.MULTILINE)
+    assert shown[:3] == ["0", "1", "2"], "the worst first"
+    assert f"  and {5_000 - len(shown):,} more: see the page" in lines
+    assert "policy: and 95 more" in lines
+
+
+def test_few_differences_on_a_screen_are_all_there() -> None:
+    text = printed(EVERYTHING)
+    assert max(map(len, text.splitlines())) <= 80
+    assert len(text.splitlines()) <= 45
+    assert "see the page" not in text
+
+
+def test_long_values_on_a_screen_show_where_they_differ() -> None:
+    long = with_values(f"{'same ' * 100}old {'same ' * 100}", f"{'same ' * 100}new {'same ' * 100}")
+    line = next(line for line in printed(long).splitlines() if "→" in line and "same" in line)
+    assert len(line) <= 80
+    assert re.search(r"….*same old same.*→ ….*same new same", line)
+
+
+@pytest.mark.parametrize(("differences", "details"), [(5_000, 1), (1, 5_000), (40, 200)])
+def test_markdown_fits_into_a_comment_and_counts_what_does_not(differences: int, details: int) -> None:
+    text = markdown.markdown(many(differences, details))
+    assert len(text) < 60_000
+    shown = len(re.findall(r"^#### ", text, re.MULTILINE))
+    assert shown >= 1
+    if shown < differences:
+        assert f"**And {differences - shown:,} more differences:** see the page" in text
+    if details > 1:
+        table = text.partition(f"<details><summary>{details - 1:,} more entries</summary>")[2].partition("</details>")[
+            0
+        ]
+        rows = table.count("\n| ") - 2
+        assert f"And {details - 1 - rows:,} more." in table
+
+
+def test_markdown_fits_whatever_is_long() -> None:
+    long = "x|" * 8_000
+    huge = Difference("api", long, Severity.BREAKS, (Detail(f"api/{long}", long, long, long),) * 3, long, long)
+    stale, costs = (long,) * 50, (CostChange(long, 1.0, 2.0, "s", 3, 0.1),) * 50
+    noted, accepted = (
+        dataclasses.replace(huge, **change) for change in ({"severity": Severity.NOTE}, {"accepted": long})
+    )
+    everything = dataclasses.replace(
+        EVERYTHING, differences=(huge, noted, accepted), stale=stale, costs=costs, unverified=stale, limits=stale
+    )
+    text = markdown.markdown(everything)
+    assert len(text) < 60_000
+    assert "**And 1 more difference:**" in text
+
+
+def test_page_and_junit_count_the_entries_that_they_leave_out() -> None:
+    comparison = many(1, 5_000)
+    page = without_pictures(comparison)
+    assert "And 4,900 more: the JSON has them all." in page
+    assert page.count("<tr><th>behaviour/layers/thing 0 ") == 100
+    assert "and 4,900 more" in files.junit(comparison)
+    assert len(json.loads(files.as_json(comparison))["differences"][0]["details"]) == 5_000
+
+
+@pytest.mark.parametrize("form", [of_markdown, of_html])
+def test_alike_differences_are_explained_once_with_a_command_each_up_to_a_few(
+    form: Callable[[Comparison], str],
+) -> None:
+    alike = [
+        dataclasses.replace(each, means="The same.")
+        for each in many(12).differences
+        if each.severity is Severity.CHANGES
+    ]
+    text = form(dataclasses.replace(EVERYTHING, differences=tuple(alike)))
+    assert not lacks(text, "behaviour: thing 3, and 8 more like it", "# and 4 more: any key of the table after --only")
+    assert text.count("The same.") == 1
+    assert text.count("mnist-fp8 upgrade") == 5
+
+
+def test_worst_of_those_that_are_alike_stands_for_all() -> None:
+    alike = [
+        dataclasses.replace(each, means="The same.", details=(dataclasses.replace(each.details[0], weight=weight),))
+        for each, weight in zip(many(6).differences[3:], (1.0, -3.0, 2.0), strict=True)
+    ]
+    (finding,) = view.findings(alike)
+    assert finding.title == "behaviour: thing 4, and 2 more like it"
+    assert [entry.weight for entry in finding.entries] == [-3, 2, 1]
+
+
+# --- Markdown ----------------------------------------------------------------------------------------------------
+
+
+def test_markdown_starts_with_its_mark_and_the_verdict() -> None:
+    lines = markdown.markdown(compared(CHANGED)).splitlines()
+    assert lines[0] == "<!-- mnist-fp8 upgrade -->"
+    assert lines[2] == "## ⚠️ CHANGED: Transformer Engine 2.2.0 → 2.3.0"
+
+
+def test_markdown_has_a_row_for_each_area() -> None:
+    text = markdown.markdown(EVERYTHING)
+    assert "| claims | the suite's claims | 3 | **1** |  |  |  |" in text
+    assert "| behaviour | what layers and contexts do | 1 |  |  |  | **1** |" in text
+    assert "| training | training curves | 1 |  |  |  |  |" in text
+    assert "| costs |" not in text, "no verdict rests on them"
+
+
+def test_markdown_says_which_of_the_environment_differs() -> None:
+    text = markdown.markdown(EVERYTHING)
+    assert "| **transformer-engine** | `2.2.0` | `2.3.0` |" in text
+    assert "| jax | `0.10.2` | `0.10.2` |" in text
+
+
+# --- the page ----------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def page() -> str:
+    return html.html(EVERYTHING)
+
+
+def test_page_needs_nothing_else(page: str) -> None:
+    addresses = re.findall(r"https?://[^\"' )]*", page)
+    assert set(addresses) <= {"http://www.w3.org/2000/svg", "http://www.w3.org/1999/xlink"}, "names of namespaces only"
+    assert not re.search(r"""\bsrc=|<link|@import|url\((?!#)|href="(?!#)""", page)
+
+
+def test_page_has_each_id_once_and_links_to_what_is_there(page: str) -> None:
+    ids = re.findall(r'\bid="([^"]*)"', page)
+    assert len(ids) == len(set(ids))
+    links = re.findall(r'\bhref="#([^"]*)"', page) + re.findall(r"url\(#([^)]*)\)", page)
+    assert "differences" in links
+    assert set(links) <= set(ids)
+
+
+def test_page_marks_where_values_differ() -> None:
+    page = without_pictures(with_values("bfloat16 x float8, 3 times", "bfloat16 x bfloat16, 3 times"))
+    assert "<code>bfloat16 x <mark>float8</mark>, 3 times</code>" in page
+    assert "<code>bfloat16 x <mark>bfloat16</mark>, 3 times</code>" in page
+
+
+def test_page_shows_pictures_of_what_differs_and_folds_the_others(page: str) -> None:
+    shown = re.sub(r"<details>.*?</details>", "", page, flags=re.DOTALL)
+    titles = re.findall("<figcaption>(.*?)</figcaption>", page)
+    assert [title.partition(":")[0] for title in titles] == [
+        "TE FP8, loss",
+        "max, x",
+        "DelayedScaling, error of output",
+    ]
+    assert re.findall("<figcaption>(.*?)</figcaption>", shown) == titles[1:]
+    assert "1 picture of what does not differ, or not beyond noise" in page
+
+
+def test_page_of_two_equal_records_says_so_and_has_no_cards() -> None:
+    page = without_pictures(compared())
+    assert "<article" not in page
+    assert 'class="banner holds"' in page
+    assert "1.05 (1 to 1.1)" in page, "the end of training"
+
+
+# --- JUnit and JSON ----------------------------------------------------------------------------------------------
+
+
+def suites(comparison: Comparison) -> dict[str, ET.Element]:
+    root = ET.fromstring(files.junit(comparison))  # noqa: S314 - our own
+    return {str(suite.get("name")): suite for suite in root}
+
+
+@pytest.mark.parametrize("comparison", [EVERYTHING, UNVERIFIED, compared(), many(50)])
+def test_junit_counts_agree(comparison: Comparison) -> None:
+    for suite in suites(comparison).values():
+        cases = suite.findall("testcase")
+        assert suite.get("tests") == str(len(cases))
+        for name, outcome in (("failures", "failure"), ("errors", "error"), ("skipped", "skipped")):
+            assert suite.get(name) == str(len(suite.findall(f"testcase/{outcome}")))
+
+
+def test_junit_fails_what_breaks_and_skips_what_changes_or_is_accepted() -> None:
+    found = {
+        (area, case.get("name")): [(child.tag, (child.get("message") or "").partition(":")[0]) for child in case]
+        for area, suite in suites(EVERYTHING).items()
+        for case in suite.findall("testcase")
+    }
+    assert found == {
+        ("upgrade", "enough is known for a verdict"): [],
+        ("claims", "parity"): [("failure", "breaks")],
+        ("claims", "jaxpr"): [],
+        ("claims", "kernels"): [("skipped", "not verified")],
+        ("api", EVERYTHING.of("api")[0].title): [("system-out", "")],
+        ("recipes", "recipe DelayedScaling"): [("failure", "breaks")],
+        ("variables", "1 entry without a difference"): [],
+        ("metadata", "scale stored"): [("skipped", "changes")],
+        ("numerics", "DelayedScaling: numbers"): [("skipped", "changes")],
+        ("behaviour", "kernel after init"): [("skipped", "accepted")],
+        ("training", "1 entry without a difference"): [],
+    }
+
+
+def test_junit_makes_what_is_not_known_an_error() -> None:
+    errors = suites(UNVERIFIED)["upgrade"].findall("testcase/error")
+    assert [each.get("message") for each in errors] == list(map(markup.clean, UNVERIFIED.unverified))
+    assert len(errors) >= 1
+
+
+def test_json_has_every_field() -> None:
+    document = json.loads(files.as_json(EVERYTHING))
+    assert document["schema_version"] == 1
+    assert (document["verdict"], document["run"]) == ("BROKEN", "host")
+    assert document["old"]["environment"] == dict(EVERYTHING.old.environment)
+    assert document["compared"] == dict(EVERYTHING.compared)
+    assert [each["title"] for each in document["differences"]] == [each.title for each in EVERYTHING.differences]
+    first, difference = document["differences"][0], EVERYTHING.differences[0]
+    assert first | {"details": ()} == dataclasses.asdict(difference) | {
+        "severity": "breaks",
+        "counts": True,
+        "details": (),
+    }
+    detail = difference.details[0]
+    assert first["details"][0] == dataclasses.asdict(detail) | {"command": EVERYTHING.command(detail.key)}
+    assert document["costs"][0]["ratio"] == 2
+
+
+def test_json_has_no_numbers_that_json_does_not_know() -> None:
+    detail = Detail("behaviour/layers/x", "1", "nan", weight=math.inf)
+    difference = dataclasses.replace(many(1).differences[0], details=(detail,))
+    costs = (CostChange("x", 0.0, 1.0, "s", 3, math.nan),)
+    text = files.as_json(dataclasses.replace(EVERYTHING, differences=(difference,), costs=costs))
+    document = json.loads(text, parse_constant=lambda name: pytest.fail(f"a bare {name}"))
+    assert document["differences"][0]["details"][0]["weight"] == "inf"
+    assert (document["costs"][0]["ratio"], document["costs"][0]["spread"]) == ("nan", "nan")
+
+
+# --- pieces ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "parts"),
+    [
+        ("a b c", "a x c", ("a ", "b", "x", " c")),
+        ("a", "b", ("", "a", "b", "")),
+        ("a", "a", ("a", "", "", "")),
+        ("a a", "a a a", ("a a", "", " a", "")),
+        ("scale 1.25e-05", "scale 1.75e-05", ("scale ", "1.25e-05", "1.75e-05", "")),
+        ("", "x", ("", "", "x", "")),
+    ],
+)
+def test_texts_are_taken_apart_at_whole_words(old: str, new: str, parts: tuple[str, ...]) -> None:
+    assert view.apart(old, new) == parts
+    assert parts[0] + parts[1] + parts[3] == old
+    assert parts[0] + parts[2] + parts[3] == new
+
+
+@pytest.mark.parametrize(
+    ("old", "new"), [("a" * 500, "b"), ("b", "a" * 500), ("a " * 200 + "b", "a " * 200 + "c"), ("a" * 500, "b" * 500)]
+)
+def test_shortened_texts_fit_and_differ(old: str, new: str) -> None:
+    one, other = view.around(old, new, 60)
+    assert len(one) + len(other) <= 60
+    assert one != other
+
+
+@pytest.mark.parametrize(
+    ("value", "unit", "text"),
+    [
+        (1.5, "s", "1.5 s"),
+        (0.00312, "s", "3.12 ms"),
+        (2.5e-06, "s", "2.5 µs"),
+        (3 * 2**20, "bytes", "3.0 MiB"),
+        (0.0, "s", "0 µs"),
+    ],
+)
+def test_amounts_have_a_unit_of_their_size(value: float, unit: str, text: str) -> None:
+    assert view.amount(value, unit) == text
+
+
+def test_costs_that_repetitions_explain_are_no_change() -> None:
+    costs = (CostChange("a", 1.0, 1.2, "s", 3, 0.3), CostChange("b", 1.0, 0.9, "s", 3, 0.05))
+    assert "b 1 s → 900 ms, -10%, repetitions ± 5%; the largest change of 2" in printed(
+        dataclasses.replace(EVERYTHING, costs=costs), 200
+    )
+    assert "none of 1 changed by more than repetitions do" in printed(
+        dataclasses.replace(EVERYTHING, costs=costs[:1]), 200
+    )
+
+
+def test_importing_it_imports_nothing_heavy() -> None:
+    code = """
+        import sys
+        import mnist_fp8.gate.reports.verdict.html, mnist_fp8.gate.reports.verdict.files
+        print([name for name in ("matplotlib", "numpy", "jax", "transformer_engine") if name in sys.modules])
+    """
+    assert run_code(code).strip() == "[]"
+
+
+def test_upgrade_of_jax_is_called_that() -> None:
+    old = record("2.20.2", SAFE)
+    new = dataclasses.replace(old, environment={**old.environment, "jax": "0.11.2"})
+    headline = view.headline(compare.compare(old, new, (), TODAY))
+    assert headline == "JAX 0.10.2 → 0.11.2 with Transformer Engine 2.20.2"
+    assert view.headline(compare.compare(old, old, (), TODAY)) == "Transformer Engine 2.20.2 → 2.20.2"

@@ -1,0 +1,290 @@
+"""Measurements: what is asked for is measured, what fails is told, and a Transformer Engine that does wrong shows."""
+
+import json
+import warnings
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnist_fp8 import measure as package
+from mnist_fp8 import te
+from mnist_fp8.core.errors import TeUnavailableError
+from mnist_fp8.core.xla_flags import REPEATABLE
+from mnist_fp8.measure import __main__ as command
+from mnist_fp8.measure import behaviour, common, costs, measure, metadata, numerics, programs, training, variables
+from mnist_fp8.measure.costs import _COMPILED
+from mnist_fp8.measure.metadata import AMAXES, RECIPES
+from mnist_fp8.measure.numerics import RANGES, SHAPES
+from mnist_fp8.measure.training import EVERY, STEPS
+from mnist_fp8.record.entries import AGREES, AREAS, RUNS, Cost, Curves, Failure, Numbers, Text, Value
+from mnist_fp8.te import loading
+from mnist_fp8.te.dense_step import Step
+
+MODULES = (costs, variables, programs, numerics, metadata, behaviour, training)
+DELAYED = "DelayedScaling"
+MINE = "--xla_cpu_enable_fast_math=false"
+"""A flag that XLA knows: it ends the process at another, if it has not started before."""
+
+
+def probe(module: Any, prefix: str) -> Mapping[str, Value]:
+    found: Mapping[str, Value] = module.probes()[prefix]()
+    return found
+
+
+def texts(entries: Mapping[str, Value]) -> dict[str, str]:
+    assert all(isinstance(value, Text) for value in entries.values())
+    return {key: value.text for key, value in entries.items() if isinstance(value, Text)}
+
+
+# --- what is measured ------------------------------------------------------------------------------------------------
+
+
+def test_every_probe_belongs_to_an_area() -> None:
+    prefixes = [prefix for module in MODULES for prefix in module.probes()]
+    assert {prefix.partition("/")[0] for prefix in prefixes} <= AREAS.keys()
+    assert len(prefixes) == len(set(prefixes))
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The probes that are run, instead of the real ones."""
+    made: list[str] = []
+
+    def probes(*names: str) -> Callable[[], Mapping[str, Callable[[], Mapping[str, Value]]]]:
+        def run(name: str) -> Mapping[str, Value]:
+            made.append(name)
+            if name == "special/bad":
+                raise ValueError("no such thing\nand more")
+            if name == "bits/warns":
+                warnings.warn("old\nand more", DeprecationWarning, stacklevel=1)
+            return {f"{name}/a": Text("1"), f"{name}/b": Text("2")}
+
+        return lambda: {name: lambda name=name: run(name) for name in names}
+
+    for module in MODULES:
+        monkeypatch.setattr(module, "probes", probes())
+    monkeypatch.setattr(numerics, "probes", probes("numerics/one", "special/bad"))
+    monkeypatch.setattr(programs, "probes", probes("bits/warns"))
+    monkeypatch.setattr(costs, "probes", probes("costs/one"))
+    monkeypatch.setattr(package.program_cache, "keep_programs", lambda: made.append("(programs are kept from here)"))
+    return made
+
+
+def test_everything_is_measured_and_what_fails_says_why(asked: list[str]) -> None:
+    found = measure()
+    # What costs compile must not come from a cache.
+    assert asked == ["costs/one", "(programs are kept from here)", "bits/warns", "numerics/one", "special/bad"]
+    assert found["special/bad"] == Failure("ValueError: no such thing")
+    assert found["numerics/one/a"] == Text("1")
+    assert found["warnings/DeprecationWarning/old and more"] == Text("old and more")
+    assert isinstance(found["costs/process/import"], Cost)
+
+
+@pytest.mark.parametrize(
+    ("no_gpu", "flags"),
+    [("none", MINE), ("", f"{' '.join(REPEATABLE)} {MINE}")],
+    ids=["without a GPU", "with a GPU"],
+)
+def test_xla_is_repeatable_on_a_gpu_unless_the_user_has_it_otherwise(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_gpu: str, flags: str
+) -> None:
+    monkeypatch.setenv("XLA_FLAGS", MINE)
+    monkeypatch.setattr(loading, "why_no_gpu", lambda: no_gpu)
+    monkeypatch.setattr(command, "measure", lambda _only: {"bits/x": Text("1")})
+    monkeypatch.setattr(command.sys, "argv", ["measure"])
+    command.main()
+    document = json.loads(capsys.readouterr().out)
+    assert document["environment"]["XLA_FLAGS"] == flags
+    assert document["entries"] == {"bits/x": {"kind": "text", "text": "1"}}
+    assert document["run"] == te.engine().kind.value
+
+
+def test_transformer_engine_that_does_not_load_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_only: object) -> None:
+        raise TeUnavailableError("no libfoo")
+
+    monkeypatch.setattr(command, "measure", fail)
+    with pytest.raises(SystemExit, match=r"^nothing can be measured: no libfoo$"):
+        command.main()
+
+
+@pytest.mark.parametrize(
+    ("only", "run", "keys"),
+    [
+        (["numerics"], ["numerics/one"], ["numerics/one/a", "numerics/one/b"]),
+        (["numerics/one/b"], ["numerics/one"], ["numerics/one/b"]),
+        (
+            ["*/b"],
+            ["costs/one", "bits/warns", "numerics/one", "special/bad"],
+            ["costs/one/b", "bits/warns/b", "numerics/one/b"],
+        ),
+        (["numerics/o*/a"], ["numerics/one"], ["numerics/one/a"]),
+        (["special", "bits/warns/a"], ["bits/warns", "special/bad"], ["bits/warns/a", "special/bad"]),
+        (
+            ["warnings"],
+            ["costs/one", "bits/warns", "numerics/one", "special/bad"],
+            ["warnings/DeprecationWarning/old and more"],
+        ),
+        (["nothing"], [], []),
+    ],
+)
+def test_only_what_is_asked_for_is_measured(asked: list[str], only: list[str], run: list[str], keys: list[str]) -> None:
+    assert list(measure(only)) == keys
+    assert [name for name in asked if "/" in name] == run
+
+
+# --- the real ones, on the installed Transformer Engine --------------------------------------------------------------
+
+
+def test_support_is_said_of_every_recipe() -> None:
+    found = texts(probe(variables, "recipes"))
+    assert found[f"recipes/{DELAYED}/support"] == RUNS
+    assert set(found) == {f"recipes/{name}/support" for name in te.recipe_names()}
+
+
+def test_variables_are_those_of_a_checkpoint() -> None:
+    found = texts(probe(variables, f"variables/{DELAYED}"))
+    assert found[f"variables/{DELAYED}/params/dense over two axes/kernel/value"] == "float32[4, 8, 16]"
+    assert found[f"variables/{DELAYED}/fp8_metas/dense/x_amax_history"] == "float32[1024]"
+    assert not any("fp8_metas" in key for key in probe(variables, "variables/BF16")), "Control: BF16"
+
+
+def test_what_holds_no_array_is_a_variable_too() -> None:
+    """Before 2.4 the names of a parameter's axes are such."""
+    tree = {"params": {"kernel": jnp.ones((2, 3))}, "params_axes": {"kernel_axes": {}}}
+    assert dict(variables._leaves(tree)) == {"params/kernel": "float32[2, 3]", "params_axes/kernel_axes": "{}"}
+
+
+def test_autocast_that_is_to_go_warns() -> None:
+    with pytest.warns(DeprecationWarning, match="fp8_autocast"):
+        assert probe(behaviour, "behaviour/contexts") == {"behaviour/contexts/fp8_autocast": Text("can be entered")}
+
+
+@pytest.mark.host
+def test_programs_show_float8_forward_and_backward_and_none_outside() -> None:
+    found = texts(probe(programs, f"float8/{DELAYED}"))
+    whole = found[f"float8/{DELAYED}/forward and backward: products"]
+    assert whole.count("float8_e5m2") == 2
+    assert "float8_e5m2" not in found[f"float8/{DELAYED}/forward: products"]
+    assert "f8e4m3fn" in found[f"float8/{DELAYED}/forward: compiled program"]
+    outside = texts(probe(programs, "float8/outside autocast"))
+    assert not any("f8" in text or "float8" in text for text in outside.values())
+
+
+@pytest.mark.parametrize("name", [DELAYED, "Float8CurrentScaling"])
+def test_quantized_tensors_are_those_of_the_oracle(name: str) -> None:
+    found = texts(probe(programs, f"bits/{name}"))
+    assert len(found) >= 3
+    assert all(text.endswith(f", {AGREES}") for text in found.values())
+
+
+def test_quantized_tensor_that_is_not_the_oracles_says_how_many_codes_differ() -> None:
+    codes = np.array([[1.0, 2.0], [3.0, 4.0]])
+    wrong = codes.copy()
+    wrong[1, 1] = 5.0
+    assert programs._against([codes], codes) == f", {AGREES}"
+    assert programs._against([codes], codes.T) == f", {AGREES}", "laid out the other way round"
+    assert programs._against([codes], wrong) == ", 1 of 4 codes differ from the oracle's"
+    assert programs._against([codes], np.ones((3, 3))) == ""
+
+
+@pytest.mark.xla_sums_in_float32
+@pytest.mark.parametrize("name", ["BF16", DELAYED, "Float8CurrentScaling"])
+def test_errors_are_within_the_oracles_tolerance_and_have_no_noise(name: str) -> None:
+    found = probe(numerics, f"numerics/{name}")
+    for key, value in found.items():
+        assert isinstance(value, Numbers)
+        if "in tolerances" in key:
+            assert len(value.values) == len(SHAPES) * len(RANGES)
+            assert max(value.values) <= 1, key
+        if "distribution" in key:
+            assert sum(value.values) == pytest.approx(1), key
+
+
+def test_step_that_is_wrong_is_beyond_the_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = common.step
+
+    def wrong(*arguments: Any, **options: Any) -> tuple[Step, dict[str, Any]]:
+        found, used = real(*arguments, **options)
+        return found._replace(y=found.y.at[0, 0].add(jnp.abs(found.y).max() / 8)), used
+
+    monkeypatch.setattr(numerics, "step", wrong)
+    monkeypatch.setattr(numerics, "SHAPES", SHAPES[:1] * 3)
+    found = probe(numerics, f"numerics/{DELAYED}")
+    excess = found[f"numerics/{DELAYED}/output in tolerances"]
+    assert isinstance(excess, Numbers)
+    assert min(excess.values) > 1
+
+
+def test_nan_is_beyond_every_tolerance() -> None:
+    expected = numerics._predicted("BF16", common.tensors((16, 16, 16)))
+    assert expected is not None
+    found = expected.y.value.copy()
+    found[1, 1] = np.nan
+    assert not numerics._in_tolerances("BF16", found, expected.y) <= 1
+
+
+def test_special_numbers_are_told() -> None:
+    found = texts(probe(numerics, f"special/{DELAYED}"))
+    assert found[f"special/{DELAYED}/input of zeros"].startswith("output up to 0; input gradient up to ")
+    assert "output 16 NaN" in found[f"special/{DELAYED}/a NaN in the input"]
+    assert "scale of x " in found[f"special/{DELAYED}/input of zeros"]
+    assert not any("scale" in text for text in texts(probe(numerics, "special/BF16")).values())
+
+
+def test_what_is_told_of_an_array_counts_what_is_not_finite() -> None:
+    assert numerics._told(np.array([1.0, -2.5])) == "up to 2.5"
+    assert numerics._told(np.array([np.nan, np.inf, -np.inf, 1.0])) == "1 NaN, 2 infinite, up to 1"
+    assert numerics._told(np.array([np.nan])) == "1 NaN, nothing finite"
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_metadata_follow_the_oracle(name: str) -> None:
+    found = probe(metadata, f"metadata/{name}")
+    agreeing = [value for key, value in found.items() if "against the oracle" in key]
+    assert agreeing == [Text(AGREES)] * 3
+    series = [value for value in found.values() if isinstance(value, Numbers)]
+    assert {len(value.values) for value in series} == {len(AMAXES)}
+    assert all(len(set(value.values)) > 4 for value in series), "Control: they move"
+
+
+def test_metadata_that_do_not_follow_the_oracle_say_from_which_step() -> None:
+    used = probe(metadata, "metadata/amax max")["metadata/amax max/x scale used"]
+    assert isinstance(used, Numbers)
+    wrong = [*used.values[:7], 3.0, *used.values[8:]]
+    assert metadata._against_oracle("amax max", "x", list(used.values)) == AGREES
+    assert metadata._against_oracle("amax max", "x", wrong).startswith("step 7: 3, expected ")
+
+
+def test_training_learns_over_all_seeds_and_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(training, "SEEDS", (1, 2))
+    found = probe(training, "training/TE FP8")
+    loss = found["training/TE FP8/loss"]
+    assert isinstance(loss, Curves)
+    assert len(loss.seeds) == 2
+    assert len(loss.steps) == len(loss.seeds[0]) == STEPS // EVERY
+    assert all(seed[-1] < 0.7 * seed[0] for seed in loss.seeds)
+    assert loss.seeds[0] != loss.seeds[1]
+    accuracy = found["training/TE FP8/test accuracy"]
+    assert isinstance(accuracy, Curves)
+    assert all(0.3 < end < 1 for (end,) in accuracy.seeds)
+
+
+def test_data_are_told_by_their_digest(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = training.describe_data()
+    assert told == training.describe_data()
+    one, other = training._data()
+    changed = {"image": one["image"] + 1, "label": one["label"]}
+    monkeypatch.setattr(training, "_data", lambda: (changed, other))
+    assert training.describe_data() != told
+
+
+def test_costs_are_repeated_measurements() -> None:
+    found = probe(costs, "costs/BF16") | probe(costs, "costs/process")
+    assert all(isinstance(value, Cost) and min(value.values) > 0 for value in found.values())
+    compiled = found["costs/BF16/trace and compile a step"]
+    assert isinstance(compiled, Cost)
+    assert len(compiled.values) == _COMPILED

@@ -1,0 +1,62 @@
+"""Records made by hand, and what their comparison comes to; for the tests of comparing."""
+
+import dataclasses
+import datetime as dt
+import math
+from typing import Any
+
+from mnist_fp8.gate.verdict.compare import compare
+from mnist_fp8.gate.verdict.comparison import Comparison
+from mnist_fp8.gate.verdict.rules.rule import Difference
+from mnist_fp8.record.entries import RUNS, Cost, Curves, Failure, Numbers, Parameter, Signature, Text, Value
+from mnist_fp8.record.record import Record
+
+TODAY = dt.date(2026, 11, 25)
+HOST = {"device": "1 x cpu", "processor": "one", "jax": "0.10.2", "flax": "0.12.8", "data": "d"}
+
+
+def record(te: str = "2.0.0", entries: dict[str, Value] | None = None, **fields: Any) -> Record:
+    whole: dict[str, Any] = {
+        "run": "host",
+        "environment": HOST,
+        "settings": "s",
+        "arguments": (te,),
+        "seconds": 1.0,
+    } | fields
+    return Record(te=te, version=te, entries=entries or {}, **whole)
+
+
+def compared(old: dict[str, Value], new: dict[str, Value], **fields: Any) -> Comparison:
+    return compare(record("1.0.0", old, **fields), record("2.0.0", new, **fields), (), TODAY)
+
+
+def one(old: Value | None, new: Value | None, key: str = "behaviour/layers/x") -> Difference:
+    """The only difference between two records of one entry."""
+    sides = [{key: value} if value else {} for value in (old, new)]
+    (difference,) = compared(*sides).differences
+    return difference
+
+
+def numbers(*values: float, noise: float = 0.0) -> Numbers:
+    return Numbers(values, tuple(f"step {index}" for index in range(len(values))), noise)
+
+
+def curves(*ends: float, noise: float = 0.0) -> Curves:
+    return Curves((1, 2), tuple((3.0, end) for end in ends), noise)
+
+
+EVERY_KIND: dict[str, Value] = {
+    "api/transformer_engine.jax.f": Signature("function", (Parameter("x", "either", None),)),
+    "recipes/R/support": Text(RUNS),
+    "numerics/R/output against float64": numbers(0.1, math.nan, math.inf),
+    "training/TE/loss": curves(1, 2, 3),
+    "special/R/zeros": Failure("ValueError: no"),
+    "costs/process/import": Cost((1.0, 2.0), "s"),
+}
+
+F = Signature("function", (Parameter("x", "either", None), Parameter("recipe", "either", "None")))
+
+
+def changed(**fields: Any) -> Signature:
+    """`F` with other fields."""
+    return dataclasses.replace(F, **fields)
