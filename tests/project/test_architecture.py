@@ -61,7 +61,7 @@ def test_collecting_the_suite_starts_no_device() -> None:
 
 
 def test_test_bodies_do_not_skip() -> None:
-    """What a test needs is a mark; one hook in conftest.py decides."""
+    """What a test needs is a mark; one hook of the plugin decides."""
     marks = ("pytest.skip", "skipif", "importorskip")
     found = [
         f"{path.name}: {ast.unparse(node)}"

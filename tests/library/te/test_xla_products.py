@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-import conftest
 from mnist_fp8 import te
 from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.plugin import needs
 from mnist_fp8.te import xla_products
 from mnist_fp8.te.xla_products import FORMS, Form, Sums
 
@@ -69,8 +69,8 @@ def test_claims_need_float32_sums_on_a_host_run(monkeypatch: pytest.MonkeyPatch,
     engine = dataclasses.replace(te.engine(), kind=kind)
     monkeypatch.setattr(te, "engine", lambda: engine)
     monkeypatch.setattr(xla_products, "sums", lambda: WRONG)
-    reason = conftest.NEEDS["xla_sums_in_float32"]()
+    reason = needs.NEEDS["xla_sums_in_float32"]()
     needed = f"needs an XLA that sums BF16 products in float32; found them {WRONG}"
     assert reason == (needed if kind is RunKind.HOST else None)
     monkeypatch.setattr(xla_products, "sums", lambda: dataclasses.replace(WRONG, error=1e-3))
-    assert conftest.NEEDS["xla_sums_in_float32"]() is None
+    assert needs.NEEDS["xla_sums_in_float32"]() is None
