@@ -57,7 +57,15 @@ def test_collecting_the_suite_needs_no_transformer_engine(tmp_path: Path) -> Non
 
 
 def test_collecting_the_suite_starts_no_device() -> None:
-    run_python("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", JAX_PLATFORMS="no-such-platform")
+    run_python(
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        variables={"JAX_PLATFORMS": "no-such-platform"},
+    )
 
 
 def test_test_bodies_do_not_skip() -> None:

@@ -34,7 +34,7 @@ def summed_in_bf16(form: Form) -> Callable[[jax.Array, jax.Array], jax.Array]:
             if axis in result
         ]
         start = jnp.zeros((terms[0].shape[1], terms[1].shape[1]), jnp.bfloat16)
-        total, _ = jax.lax.scan(lambda total, pair: (total + jnp.outer(*pair), None), start, tuple(terms))
+        total, _ = jax.lax.scan(lambda total, pair: (total + jnp.outer(pair[0], pair[1]), None), start, tuple(terms))
         return total.reshape(sizes)
 
     return multiply
