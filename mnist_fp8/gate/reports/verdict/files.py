@@ -12,7 +12,7 @@ from mnist_fp8.gate.reports.verdict.markdown import at_most
 from mnist_fp8.gate.reports.verdict.view import ENTRIES_SHOWN, cleaned, entries, rows, scope, sentence
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
-from mnist_fp8.record.claims import Verdict
+from mnist_fp8.record.claims import ClaimStatus
 from mnist_fp8.record.entries import AREAS
 from mnist_fp8.record.record import Record
 
@@ -106,10 +106,10 @@ def _difference_case(comparison: Comparison, difference: Difference) -> ET.Eleme
 def _claim_cases(comparison: Comparison) -> Iterator[ET.Element]:
     """The claims of the new record that no difference speaks of already."""
     told = {difference.title for difference in comparison.of("claims")}
-    for claim in comparison.new.claims.claims if comparison.new.claims else ():
+    for claim in comparison.new.suite.claims if comparison.new.suite else ():
         if claim.name not in told:
-            holds = claim.verdict is Verdict.HOLDS
-            yield _case("claims", claim.name, "" if holds else "skipped", "" if holds else claim.verdict.value)
+            holds = claim.status is ClaimStatus.HOLDS
+            yield _case("claims", claim.name, "" if holds else "skipped", "" if holds else claim.status.value)
 
 
 def as_json(comparison: Comparison) -> str:

@@ -4,11 +4,11 @@ from collections.abc import Iterator, Mapping
 
 from mnist_fp8.gate.verdict.changes import MISSING, Detail
 from mnist_fp8.gate.verdict.rules.rule import Difference, Meaning, breaks, changes, together
-from mnist_fp8.record.claims import ClaimResult, Outcome, TestResult, Verdict, Verification
+from mnist_fp8.record.claims import ClaimResult, ClaimStatus, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.record import Record
 
 
-def claim_differences(old: Verification | None, new: Verification | None) -> Iterator[Difference]:
+def claim_differences(old: SuiteResult | None, new: SuiteResult | None) -> Iterator[Difference]:
     """What the suite says otherwise than before."""
     for claim in new.claims if new else ():
         before = next((each for each in old.claims if each.name == claim.name), None) if old else None
@@ -19,7 +19,7 @@ def _claim_difference(new: ClaimResult, old: ClaimResult | None) -> Iterator[Dif
     was = {test.name: test for test in old.tests} if old else {}
     failed = new.of(Outcome.FAILED)
     if failed:
-        also = old is not None and old.verdict is Verdict.BROKEN
+        also = old is not None and old.status is ClaimStatus.BROKEN
         yield together("claims", new.name, of_claim(also=also), [_test_detail(new, test, was) for test in failed])
     known = [test for test in new.of(Outcome.KNOWN) if test.name in was and was[test.name].outcome is Outcome.PASSED]
     if known:
