@@ -2,13 +2,11 @@
 
 import pytest
 
-from mnist_fp8 import facts
 from mnist_fp8.gate.verdict.rules import api
 from mnist_fp8.gate.verdict.rules.measured import _BEHAVIOUR
 from mnist_fp8.gate.verdict.rules.rule import Severity
 from mnist_fp8.gate.verdict.signatures import ApiChange
 from mnist_fp8.measure import behaviour
-from mnist_fp8.measure.behaviour import _COVERED
 
 AUTOCAST = "transformer_engine.jax.autocast"
 
@@ -37,11 +35,6 @@ def test_what_makes_calls_fail_breaks() -> None:
 def test_facts_with_words_of_their_own_are_measured() -> None:
     measured = {key.rpartition("/")[2] for key in behaviour.probes()}
     assert _BEHAVIOUR.keys() <= measured
-
-
-def test_facts_that_other_areas_cover_are_facts() -> None:
-    """A fact that was renamed would be measured, and told, twice."""
-    assert set(_COVERED) <= set(facts.names())
 
 
 @pytest.mark.parametrize(
