@@ -682,6 +682,17 @@ def test_matrix_writes_all_forms_and_says_where(outcomes_of: dict[str, Any], cap
     assert re.search(r"^\d/3  TE 2\.19\.0, JAX 0\.5\.0: 2 broken  \(0 s\)$", printed.err, re.MULTILINE)
 
 
+def test_matrix_measures_what_its_page_shows_and_verify_measures_nothing(entries_of: dict[str, Any]) -> None:
+    entries_of.update(
+        {"2.18.0": {"behaviour/x": Text("1"), "bits/R/t": Text("1")}, "2.19.0": {"behaviour/x": Text("2")}}
+    )
+    exit_code(["matrix", "--te", "2.18.0,2.19.0", "--claim", "kernels", "--output", "out"])
+    assert "| behaviour/x | 2.18.0: 1 <br> 2.19.0: 2 |" in Path("out/matrix.md").read_text()
+    assert [list(each["entries"]) for each in strict_json(Path("out/matrix.json"))["records"]] == 2 * [["behaviour/x"]]
+    exit_code(["verify", "2.18.0", "--claim", "kernels", "--output", "out"])
+    assert [each["entries"] for each in strict_json(Path("out/verify.json"))["records"]] == [{}]
+
+
 def test_matrix_goes_to_a_new_folder_unless_one_is_named(outcomes_of: dict[str, Any]) -> None:
     assert outcomes_of == {}
     assert exit_code(["matrix", "--te", "2.20.2"]) == 0

@@ -206,6 +206,7 @@ def test_long_name_of_one_alone_is_folded() -> None:
     lines = printed(ClaimTable([examined("folder /" + 90 * "y", claim("parity"))]), 60).splitlines()
     assert max(map(len, lines)) <= 60
     assert "".join(lines).count("y") == 91, "and that of the claim"
+    assert any(line.startswith("│ parity │ holds") for line in lines)
 
 
 def test_narrow_table_has_a_column_for_every_claim() -> None:
