@@ -68,7 +68,7 @@ def write_reports(folder: Path, name: str, judged: "Sequence[Judged]") -> None:
     write_files(folder, forms)
 
 
-def write_files(folder: Path, files: "Mapping[str, str]") -> None:
+def write_files(folder: Path, files: "Mapping[str, str | bytes]") -> None:
     """Write files into a folder, and say where.
 
     Raises:
@@ -77,7 +77,7 @@ def write_files(folder: Path, files: "Mapping[str, str]") -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
-            replace_file(folder / file, content.encode())
+            replace_file(folder / file, content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise ConfigError(f"results cannot be written to {folder}: {error}") from error
     print()
