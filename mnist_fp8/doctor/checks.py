@@ -250,8 +250,8 @@ def _install_plugin(machine: Machine) -> str:
 
 def _numbers(version: str) -> str:
     """The numbers that a version begins with: what JAX compares of it."""
-    found = re.match(r"\d+(?:\.\d+)*", version)
-    return found[0] if found else version
+    numbers = re.match(r"\d+(?:\.\d+)*", version)
+    return numbers[0] if numbers else version
 
 
 def _wheel_needed(machine: Machine, name: str) -> str:
@@ -299,8 +299,8 @@ def _cudnn_copies(machine: Machine, wheel: str) -> Iterator[tuple[str, str]]:
     """
     ahead = {folder.resolve() for folder in machine.library_path}
     folders = (folder.resolve() for folder in (*machine.homes, *machine.library_path, *machine.system))
-    found = {folder: _cudnn_version(folder) for folder in folders}
-    copies = {folder: version for folder, version in found.items() if version}
+    versions = {folder: _cudnn_version(folder) for folder in folders}
+    copies = {folder: version for folder, version in versions.items() if version}
     first = [folder for folder in copies if folder in ahead or (folder / "libcudnn.so").exists()]
     yield from ((copies[folder], str(folder)) for folder in first)
     if wheel in machine.packages:
@@ -311,26 +311,24 @@ def _cudnn_copies(machine: Machine, wheel: str) -> Iterator[tuple[str, str]]:
 def _cudnn_version(folder: Path) -> str:
     """Version of the cuDNN in a folder, by the file that its names lead to; empty if there is none, or a wheel's."""
     names = (path.resolve().name for path in folder.glob("libcudnn.so*"))
-    found = (re.fullmatch(r"libcudnn\.so\.(\d+(?:\.\d+)+)", name) for name in names)
-    return next((match[1] for match in found if match), "")
+    matches = (re.fullmatch(r"libcudnn\.so\.(\d+(?:\.\d+)+)", name) for name in names)
+    return next((match[1] for match in matches if match), "")
 
 
 def _core(machine: Machine) -> Check:
     """TE's library of kernels: a package of its own, or a file where TE was built from source."""
     te, cuda = version(machine, TE), _cuda(machine)
-    package = f"{TE}-cu{cuda}"
-    packages = [each for each in (f"{TE}-cu{major}" for major in CUDA_MAJORS) if each in machine.packages]
-    surplus = " ".join(each for each in packages if each != package)
-    install = f"pip install --force-reinstall --no-deps {package}=={te}"
+    wanted = f"{TE}-cu{cuda}"
+    packages = [package for package in (f"{TE}-cu{major}" for major in CUDA_MAJORS) if package in machine.packages]
+    surplus = " ".join(package for package in packages if package != wanted)
+    install = f"pip install --force-reinstall --no-deps {wanted}=={te}"
     return _judge(
         "TE's CUDA library",
         _described(machine, packages, machine.core),
-        Demand(
-            not surplus, f"{package}, as JAX's plugin is for CUDA {cuda}", f"pip uninstall {surplus}, and {install}"
-        ),
-        Demand(bool(machine.core) and bool(packages or _TE_JAX not in machine.packages), f"{package} {te}", install),
+        Demand(not surplus, f"{wanted}, as JAX's plugin is for CUDA {cuda}", f"pip uninstall {surplus}, and {install}"),
+        Demand(bool(machine.core) and bool(packages or _TE_JAX not in machine.packages), f"{wanted} {te}", install),
         Demand(_compiled_for(machine.core) <= {cuda}, f"CUDA {cuda}, as JAX's plugin", install),
-        Demand(all(version(machine, each) == te for each in packages), f"{te}, as {TE} is", install),
+        Demand(all(version(machine, package) == te for package in packages), f"{te}, as {TE} is", install),
     )
 
 
@@ -351,7 +349,7 @@ def _extension(machine: Machine) -> Check:
             f"delete the file for another Python, and {install}",
         ),
         Demand(_compiled_for(files) <= {cuda}, f"CUDA {cuda}, as JAX's plugin", install),
-        Demand(all(version(machine, each) == te for each in packages), f"{te}, as {TE} is", install),
+        Demand(all(version(machine, package) == te for package in packages), f"{te}, as {TE} is", install),
     )
 
 
@@ -377,10 +375,10 @@ _LOADED_BY_TE = ("libcudnn", "libcublas", "libcudart", "libcurand", "libnvrtc")
 
 def _libraries(machine: Machine) -> Check:
     asked = dict.fromkeys(needed for library in (*machine.core, *machine.extension) for needed in library.needs)
-    names = [each for each in asked if each.startswith(_OF_CUDA) and each != _OF_THE_DRIVER]
+    names = [library for library in asked if library.startswith(_OF_CUDA) and library != _OF_THE_DRIVER]
     if not names:
         return Check("CUDA libraries", "none that TE's libraries ask for")
-    missing = [each for each in names if not _can_be_loaded(machine, each)]
+    missing = [library for library in names if not _can_be_loaded(machine, library)]
     return _judge(
         "CUDA libraries",
         f"no {', no '.join(missing)}" if missing else f"all of {len(names)}",

@@ -51,8 +51,8 @@ def attempt(timeout_s: float = TIMEOUT_S) -> Attempt:
         if answer.exists():
             document = json.loads(answer.read_text())
             return Attempt(document["error"], RunKind(document["kind"]), document["recipes"])
-    said = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "nothing was said")
-    return Attempt(f"{_ended(done.returncode)}: {said.strip()}")
+    last_line = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "nothing was said")
+    return Attempt(f"{_ended(done.returncode)}: {last_line.strip()}")
 
 
 def _run_step(answer: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:

@@ -154,10 +154,10 @@ def _bundled_bytes(name: str, checksums: dict[str, str]) -> bytes:
         packed = path.read_bytes()
     except OSError as error:
         raise DataError(f"bundled MNIST file {name} cannot be read ({error}); reinstall mnist-fp8") from error
-    found = hashlib.sha256(packed).hexdigest()
-    if found != checksums[name]:
+    digest = hashlib.sha256(packed).hexdigest()
+    if digest != checksums[name]:
         raise DataError(
-            f"bundled MNIST file {path} is damaged: SHA-256 {found[:12]}…,"
+            f"bundled MNIST file {path} is damaged: SHA-256 {digest[:12]}…,"
             f" expected {checksums[name][:12]}…; reinstall mnist-fp8"
         )
     return gzip.decompress(packed)
