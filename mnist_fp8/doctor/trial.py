@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnist_fp8.core.run_kind import RunKind
-from mnist_fp8.doctor.checks import TE, Check, version, where_to_get
+from mnist_fp8.doctor.components import TE, Check, version
+from mnist_fp8.doctor.cuda_checks import where_to_get
 from mnist_fp8.machine.survey import Machine
 
 TIMEOUT_S = 300
