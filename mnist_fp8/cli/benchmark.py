@@ -40,7 +40,7 @@ def run(args: argparse.Namespace) -> int:
     for part in report.terminal(found, console.width):
         console.print(part)
     if args.output:
-        files = {
+        files: dict[str, str | bytes] = {
             "benchmark.md": report.markdown(found),
             "benchmark.json": results.as_json(found),
             report.PICTURE: plots.picture(found),

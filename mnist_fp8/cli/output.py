@@ -75,7 +75,6 @@ def write_files(folder: Path, files: "Mapping[str, str | bytes]") -> None:
         ConfigError: they cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
             replace_file(folder / file, content.encode() if isinstance(content, str) else content)
     except OSError as error:

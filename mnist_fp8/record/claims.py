@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Self
 
 from mnist_fp8.core.errors import RecordError
+from mnist_fp8.core.plain import plain
 
 SCHEMA_VERSION = 1
 """Of stored verifications; raised when a field changes its meaning."""
@@ -125,7 +126,7 @@ class Verification:
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, with the version of its schema."""
-        claims = {claim.name: [_plain(test) for test in claim.tests] for claim in self.claims}
+        claims = {claim.name: plain([dataclasses.asdict(test) for test in claim.tests]) for claim in self.claims}
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {"schema_version": SCHEMA_VERSION, **fields, "claims": claims, "facts": dict(self.facts)}
 
@@ -147,10 +148,6 @@ class Verification:
         )
         fields = {name: value for name, value in document.items() if name != "schema_version"}
         return cls(**fields | {"claims": claims})
-
-
-def _plain(test: TestResult) -> dict[str, str]:
-    return {"name": test.name, "outcome": test.outcome.value, "reason": test.reason}
 
 
 @dataclasses.dataclass(frozen=True)

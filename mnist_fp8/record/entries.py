@@ -3,8 +3,9 @@
 import dataclasses
 import math
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Self, TypeAlias
+
+from mnist_fp8.core.patterns import matches
 
 if TYPE_CHECKING:
     import griffe
@@ -41,7 +42,7 @@ OUTSIDE = "outside autocast"
 
 def covers(pattern: str, key: str) -> bool:
     """Whether a pattern names an entry: its key, the beginning of it up to a slash, or words with ``*``."""
-    return fnmatchcase(key, pattern) or key.startswith(pattern.rstrip("/") + "/")
+    return matches(pattern, key) or key.startswith(pattern.rstrip("/") + "/")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,6 @@ A policy is a TOML file::
 
 import dataclasses
 import datetime as dt
-import fnmatch
 import re
 import tomllib
 from collections.abc import Collection, Mapping
@@ -18,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.core.patterns import matches
 
 _KEYS = ("difference", "reason", "expires")
 
@@ -38,7 +38,7 @@ class Acceptance:
 
     def covers(self, key: str) -> bool:
         """Whether it accepts the difference of that key."""
-        return key == self.pattern or fnmatch.fnmatchcase(key, self.pattern)  # a key may hold [ and ?
+        return matches(self.pattern, key)
 
     def expired(self, today: dt.date) -> bool:
         """Whether its last day is over."""
@@ -91,7 +91,7 @@ def _acceptance(entry: Any, earlier: Collection[str]) -> Acceptance:  # noqa: AN
 def _pattern(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ConfigError("no difference is named; expected difference = KEY, the key that a comparison shows")
-    if not re.search(r"\w", re.sub(r"\[[^]]*]|[*?]", "", value)):
+    if not re.search(r"\w", value):
         raise ConfigError(f"{value!r} accepts every difference; name one, or what its key starts with, such as 'api/*'")
     return value
 

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from mnist_fp8 import __version__
+from mnist_fp8.core.plain import plain
 from mnist_fp8.gate.reports.verdict.markdown import at_most
 from mnist_fp8.gate.reports.verdict.view import ENTRIES_SHOWN, cleaned, entries, rows, scope, sentence
 from mnist_fp8.gate.verdict.comparison import Comparison
@@ -128,7 +128,7 @@ def as_json(comparison: Comparison) -> str:
         "limits": comparison.limits,
         "unverified": comparison.unverified,
         "stale": comparison.stale,
-        "costs": [_plain(dataclasses.asdict(cost) | {"ratio": cost.ratio}) for cost in comparison.costs],
+        "costs": [plain(dataclasses.asdict(cost) | {"ratio": cost.ratio}) for cost in comparison.costs],
     }
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
@@ -140,15 +140,7 @@ def _side(record: Record) -> dict[str, Any]:
 
 def _plain_difference(comparison: Comparison, difference: Difference) -> dict[str, Any]:
     details = [
-        _plain(dataclasses.asdict(each)) | {"command": comparison.command(each.key)} for each in difference.details
+        plain(dataclasses.asdict(each)) | {"command": comparison.command(each.key)} for each in difference.details
     ]
     words = {"severity": difference.severity.value, "counts": difference.counts, "details": details}
     return dataclasses.asdict(difference) | words
-
-
-def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers that JSON does not know are words."""
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
-    }
