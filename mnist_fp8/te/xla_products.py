@@ -95,7 +95,7 @@ def measure(forms: Sequence[Form]) -> Sums:
     operands = [_operands(form) for form in forms]
     products = jax.jit(lambda pairs: [form.multiply(*pair) for form, pair in zip(forms, pairs, strict=True)])
     results = products([[operand.astype(jnp.bfloat16) for operand in pair] for pair in operands])
-    judged = [_judge(*each) for each in zip(forms, operands, results, strict=True)]
+    judged = [_judge(*case) for case in zip(forms, operands, results, strict=True)]
     return max(judged, key=lambda one: one.error / one.allowed)
 
 

@@ -6,7 +6,7 @@ from support.subprocesses import run_code
 
 COMPILE = """
     import os
-    from mnist_fp8.program_cache import keep_programs
+    from mnist_fp8.programs.cache import keep_programs
     import jax
     jax.jit(lambda x: x + 1)(1.0)  # JAX looks for a cache when it compiles for the first time
     keep_programs(is_worker=IS_WORKER)
