@@ -15,7 +15,7 @@ from mnist_fp8.benchmark.results import ACCURACY_EPOCHS, Benchmark, Epochs, Laye
 from mnist_fp8.benchmark.roofline import Peaks, Shape, kernels, least_seconds, operations
 from mnist_fp8.core.modes import Mode
 from mnist_fp8.core.spread import Spread
-from mnist_fp8.gate.reports.markup import counted, literal, row, template
+from mnist_fp8.gate.reports.markup import counted, generated_by, literal, row, template
 
 TITLE = "How fast training is"
 HOST_WARNING = (
@@ -334,7 +334,7 @@ def pictures(found: Benchmark) -> dict[str, str]:
 def markdown(found: Benchmark) -> str:
     """The tables as Markdown, with references to the files of `pictures`."""
     said = [*scope(found), *summary(found), *(f"Note: {line}" for line in warnings(found))]
-    parts = [f"# {TITLE}", "\n".join(f"- {literal(line)}" for line in said)]
+    parts = [f"# {TITLE}", generated_by("mnist-fp8 benchmark"), "\n".join(f"- {literal(line)}" for line in said)]
     for grid in grids(found):
         lines = [row(grid.heading), row(_alignment(grid)), *map(_markdown_row, grid.rows)]
         parts.append(f"## {grid.title}")

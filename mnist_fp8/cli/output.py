@@ -60,7 +60,7 @@ def write_reports(folder: Path, name: str, judged: "Sequence[Judged]") -> None:
     from mnist_fp8.gate.reports.claims import files  # noqa: PLC0415
 
     forms = {
-        f"{name}.md": files.markdown(judged),
+        f"{name}.md": files.markdown(judged, f"mnist-fp8 {name}"),
         f"{name}.html": files.html(judged),
         f"{name}.json": files.as_json(judged),
         "junit.xml": files.junit(judged),

@@ -19,6 +19,7 @@ import yaml
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
+GUIDE = ROOT / "docs" / "guide" / "ci.md"
 PIN = ROOT / "requirements" / "te.txt"
 WORKFLOWS = {file.name: file for file in sorted((ROOT / ".github" / "workflows").glob("*.yml"))}
 ACTIONS = {file.parent.name: file for file in sorted((ROOT / ".github" / "actions").glob("*/action.yml"))}
@@ -160,9 +161,7 @@ def test_exit_code_passes_or_fails_the_job_as_documented(tmp_path: Path, code: i
     assert (verdict.returncode, verdict.stdout.startswith(says)) == (ends_with, True), verdict.stdout + verdict.stderr
     assert (tmp_path / "summary").read_text() == "report\n"
 
-    (said,) = re.findall(rf"^\| {code} \|[^|]+\| (\w+)", (ROOT / "docs" / "ci.md").read_text(), re.MULTILINE) or [
-        "fails"
-    ]
+    (said,) = re.findall(rf"^\| {code} \|[^|]+\| (\w+)", GUIDE.read_text(), re.MULTILINE) or ["fails"]
     assert said == ("fails" if ends_with else "passes")
 
 
@@ -331,4 +330,4 @@ def test_gpu_workflow_compares_what_it_measured_even_if_that_failed(tmp_path: Pa
 
 @pytest.mark.parametrize("name", [*WORKFLOWS, *ACTIONS])
 def test_documentation_explains_each_file(name: str) -> None:
-    assert f"`{name}`" in (ROOT / "docs" / "ci.md").read_text()
+    assert f"`{name}`" in GUIDE.read_text()

@@ -7,18 +7,24 @@ from xml.etree import ElementTree as ET
 
 from mnist_fp8 import __version__
 from mnist_fp8.gate.reports.claims.view import Fact, Reason, anchors, evidence, facts, runs
-from mnist_fp8.gate.reports.markup import counted, literal, row, template, xml
+from mnist_fp8.gate.reports.markup import counted, generated_by, literal, row, template, xml
 from mnist_fp8.record.claims import ClaimResult, Judged, Outcome, Verdict, Verification, claim_names
 
 SCHEMA_VERSION = 1
 """Of ``matrix.json``; raised when a field changes its meaning."""
 
 
-def markdown(judged: Sequence[Judged]) -> str:
-    """The whole page as Markdown."""
+def markdown(judged: Sequence[Judged], command: str) -> str:
+    """The whole page as Markdown.
+
+    Args:
+        judged: what was judged.
+        command: what generated the page.
+    """
     found = [each.verification for each in judged if each.verification]
     proof = evidence(found)
-    lines = ["# Transformer Engine releases and the claims", "", *(f"{run}." for run in runs(found)), ""]
+    lines = ["# Transformer Engine releases and the claims", "", generated_by(command), ""]
+    lines += [*(f"{run}." for run in runs(found)), ""]
     lines += [*_markdown_table(found, anchors(proof)), "", "“n?”: that many tests of the claim were not verified.", ""]
     lines += [f"- **Not judged:** TE {each.te}: {literal(each.error)}" for each in judged if each.error]
     lines += _markdown_facts(facts(found))

@@ -43,7 +43,9 @@ def start_differences(old: Record, new: Record) -> Iterator[Difference]:
         yield together("behaviour", "start", DOES_NOT_START, [detail])
 
 
-KNOWN_DEFECT = changes("A known defect of the new release.", "See docs/te-findings.md, and whether it concerns you.")
+KNOWN_DEFECT = changes(
+    "A known defect of the new release.", "See docs/explanation/te-findings.md, and whether it concerns you."
+)
 SKIPPED = changes(
     "Tests that passed are not verified with the new release: it lacks what they need.", "See whether you need it, too."
 )
