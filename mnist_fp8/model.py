@@ -18,7 +18,8 @@ class Net(nn.Module):
     """Two convolutions and three dense layers.
 
     Activations are BF16 and parameters FP32 in every precision, so that the three differ in the dense layers only.
-    The dense layers are 12544 to 128, 128 to 32 and 32 to 32: multiples of 32, as FP8 needs.
+    The dense layers are 12544 to 128, 128 to 32 and 32 to 32 for images of 28 by 28: multiples of 32, as FP8 needs,
+    for smaller images, too.
 
     Attributes:
         precision: which dense layers. FP8 itself is chosen by the autocast around the call, not here.
@@ -31,7 +32,7 @@ class Net(nn.Module):
         """Compute the logits.
 
         Args:
-            images: shape (N, 28, 28, 1), any floating dtype.
+            images: shape (N, H, W, 1), any floating dtype.
             train: whether dropout is active; it then needs the ``dropout`` RNG.
 
         Returns:
