@@ -2,9 +2,8 @@
 
 ``python -m support.short_run --seeds 10`` in the folder ``tests`` trains every mode with seeds 1 to 10 and prints the
 table of ``docs/accuracy.md``, thresholds included; with ``--full``, that of all of MNIST on a GPU. A threshold is the
-mean minus five standard deviations, pooled over the modes, which differ little. If accuracies are roughly normal, a
-healthy mode falls below its threshold about once in a hundred thousand runs (Student's t with 36 degrees of freedom,
-the error of the mean counted in).
+mean minus five standard deviations, pooled over the modes. If accuracies are roughly normal, a healthy mode falls below
+its threshold about once in 65,000 runs (Student's t with 36 degrees of freedom, the error of the mean counted in).
 """
 
 import argparse
