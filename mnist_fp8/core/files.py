@@ -3,18 +3,26 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from mnist_fp8.core.errors import EnvError, RecordError
+from mnist_fp8.core.errors import EnvError
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half-written."""
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    """Write a file, and the folders that it is in, so that it is never seen half-written.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
@@ -26,17 +34,6 @@ def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
 def digest_of(value: object) -> str:
     """Digest of what JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-Kept = TypeVar("Kept")
-
-
-def read_kept(file: Path, parse: Callable[[Any], Kept]) -> Kept | None:
-    """What is stored; nothing if it is of another version, or was damaged."""
-    try:
-        return parse(json.loads(file.read_text()))
-    except (OSError, RecordError, ValueError, KeyError, TypeError):
-        return None
 
 
 def keep(file: Path, document: Mapping[str, Any]) -> None:

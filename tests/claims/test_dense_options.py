@@ -10,6 +10,7 @@ needs more memory than before; checkpoints may no longer load.
 
 import dataclasses
 import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -225,7 +226,7 @@ def test_input_without_a_batch_axis_is_one_row(layout: Layout, use_bias: bool) -
     assert_row(step, layout, x, grad, use_bias=use_bias, where="one row")
 
 
-@pytest.mark.host  # TE's custom calls have no batching rule (docs/te-findings.md), its JAX path does
+@pytest.mark.host  # TE's custom calls have no batching rule (docs/explanation/te-findings.md), its JAX path does
 @rowless
 @with_and_without_bias
 def test_mapped_inputs_without_a_batch_axis_are_one_row_each(layout: Layout, use_bias: bool) -> None:  # noqa: FBT001
@@ -233,7 +234,7 @@ def test_mapped_inputs_without_a_batch_axis_are_one_row_each(layout: Layout, use
     x, grad = exact((3, 32), 1), exact((3, 16), 3, 7.0)
 
     def mapped(layer: Any, mode: te.Autocast, variables: Any, x: jax.Array, grad: jax.Array) -> Step:
-        step = functools.partial(dense_step.__wrapped__, layer, mode, variables)
+        step = functools.partial(inspect.unwrap(dense_step), layer, mode, variables)
         return jax.jit(jax.vmap(step))(x, grad)
 
     shapes = (3, *layout.x), (3, *layout.y)

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from support import expectations
-from support.subprocesses import run_python
+from mnist_fp8.plugin import expectations
+from support.subprocesses import ROOT, run_python
+
+FILE = ROOT / "tests" / expectations.FILE_NAME
 
 ENTRY = """
 [[expect]]
@@ -39,21 +41,6 @@ def test_entry_with_a_run_concerns_that_kind_only(tmp_path: Path, run: str, conc
     assert entry.concerns("2.4.0", run) is concerned
     marks = expectations.marks_for("test_a.py::test_x[one]", "2.4.0", run, [entry])
     assert bool(marks) is concerned
-
-
-@pytest.mark.parametrize(
-    ("pattern", "name", "fits"),
-    [
-        ("test_a.py::test_x", "test_a.py::test_x", True),
-        ("test_a.py::test_x", "test_a.py::test_x[one]", False),
-        ("test_a.py::test_x[one]", "test_a.py::test_x[one]", True),
-        ("test_a.py::test_x[one*]", "test_a.py::test_x[one-two]", True),
-        ("*::*[*two*]", "test_a.py::test_x[one-two]", True),
-        ("*::*[one]", "test_a.py::test_x[n]", False),
-    ],
-)
-def test_pattern_means_brackets_by_brackets(pattern: str, name: str, fits: bool) -> None:  # noqa: FBT001
-    assert expectations.matches(pattern, name) is fits
 
 
 def test_defect_is_a_strict_expected_failure_and_absence_a_skip_with_need_and_finding(tmp_path: Path) -> None:
@@ -92,9 +79,9 @@ def test_all_entries_of_the_project_fit_a_test() -> None:
     """Collecting all claims checks it; this names the file if it does not."""
     collected = run_python("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests/claims")
     names = [line.removeprefix("tests/claims/") for line in collected.splitlines() if "::" in line]
-    assert not expectations.unmatched(expectations.load(), names)
+    assert not expectations.unmatched(expectations.load(FILE), names)
 
 
 def test_entries_give_their_reason_with_where_it_can_be_read() -> None:
-    vague = [entry.reason for entry in expectations.load() if not entry.reason or not entry.remove]
+    vague = [entry.reason for entry in expectations.load(FILE) if not entry.reason or not entry.remove]
     assert not vague

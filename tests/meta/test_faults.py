@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from proofs import faults
 from proofs.faults import FOLDER, Fault, Outcome, faulty, load, page, run, select
 from proofs.mutation import subject
+from proofs.mutation.claims import Verdict
 from proofs.regressions import Regression
 
 pytestmark = pytest.mark.host
@@ -26,8 +28,9 @@ WITHOUT_FAULTS = {
     "recipe_options",
     "sharding_options",
 }
-"""Those of the last three are mutants (docs/mutants.md) and past regressions. For the first two there are none: nothing
-was found that makes training worse, or a kernel slower, on a GPU alone and is not seen by other claims."""
+"""Those of the last three are mutants (docs/evidence/mutants.md) and past regressions. For the first two there are
+none: nothing was found that makes training worse, or a kernel slower, on a GPU alone and is not seen by other
+claims."""
 
 
 def test_every_other_claim_has_at_least_five_faults() -> None:
@@ -78,7 +81,7 @@ FIELDS = {
 STORY = {"origin": "['TransformerEngine#1', 'MaxText#2']", "story": "'It was so.'"}
 
 
-def written(folder: Path, fields: dict[str, str | None], name: str = "one") -> Path:
+def written(folder: Path, fields: Mapping[str, str | None], name: str = "one") -> Path:
     """A folder with a fault's file in it; a field that is None is left out."""
     lines = [f"{field} = {value}\n" for field, value in fields.items() if value is not None]
     (folder / f"{name}.toml").write_text("".join(lines))
@@ -160,7 +163,7 @@ def test_pattern_that_selects_nothing_is_refused() -> None:
 
 def judged(fault: Fault) -> Any:
     """What stands for a claim that is red at once."""
-    return faults.Verdict(fault.claim, "test_a", f"{fault.name} | was\nwrong", silent=True, seconds=0.0)
+    return Verdict(fault.claim, "test_a", f"{fault.name} | was\nwrong", silent=True, seconds=0.0)
 
 
 def test_outcomes_come_in_the_order_of_the_faults(
@@ -190,12 +193,12 @@ def test_page_counts_what_was_caught_and_marks_what_was_missed_or_not_tried() ->
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_page_has_every_fault_and_what_caught_it(fault: Fault) -> None:
-    text = (ROOT / "docs" / ("faults-gpu.md" if fault.gpus else "faults.md")).read_text()
+    text = (ROOT / "docs" / "evidence" / ("faults-gpu.md" if fault.gpus else "faults.md")).read_text()
     row = re.escape(f"| {fault.claim} | {fault.what} | ") + ("(test_|not tried)" if fault.gpus else "test_")
     assert re.search(row, text), "write the page anew"
 
 
 @pytest.mark.parametrize(("name", "on_gpu"), [("faults.md", False), ("faults-gpu.md", True)])
 def test_page_has_no_fault_that_is_gone(name: str, on_gpu: bool) -> None:  # noqa: FBT001
-    rows = (ROOT / "docs" / name).read_text().count("\n| ") - 1
+    rows = (ROOT / "docs" / "evidence" / name).read_text().count("\n| ") - 1
     assert rows == sum(bool(fault.gpus) is on_gpu for fault in FAULTS)

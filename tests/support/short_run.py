@@ -1,10 +1,10 @@
 """The training runs of the accuracy claims, their thresholds, and the command that measured them.
 
-``python -m support.short_run --seeds 12`` in the folder ``tests`` trains every mode with seeds 1 to 12 and prints the
-table of ``docs/accuracy.md``, thresholds included; with ``--full``, that of all of MNIST on a GPU. A threshold is the
-mean minus five standard deviations, pooled over the modes, which differ little. If accuracies are roughly normal, a
-healthy mode falls below its threshold about once in a hundred thousand runs (Student's t with 44 degrees of freedom,
-the error of the mean counted in).
+``python -m support.short_run --seeds 10`` in the folder ``tests`` trains every mode with seeds 1 to 10 and prints the
+table of ``docs/explanation/accuracy.md``, thresholds included; with ``--full``, that of all of MNIST on a GPU. A
+threshold is the mean minus five standard deviations, pooled over the modes. If accuracies are roughly normal, a
+healthy mode falls below its threshold about once in 65,000 runs (Student's t with 36 degrees of freedom, the error of
+the mean counted in).
 """
 
 import argparse
@@ -20,7 +20,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mnist_fp8 import te
-from mnist_fp8.core.files import cache_dir
+from mnist_fp8.core.files import cache_dir, replace_file
 from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.programs import cache
@@ -39,12 +39,12 @@ FP8_MODES = [mode for mode in MODES if "fp8" in mode]
 DEVIATIONS = 5
 
 THRESHOLDS = {
-    "flax-bf16": 0.876,
-    "te-bf16": 0.882,
-    "te-fp8-delayed": 0.878,
-    "te-fp8-current": 0.883,
-    "te-bf16 minus te-fp8-delayed": 0.053,
-    "te-bf16 minus te-fp8-current": 0.048,
+    "flax-bf16": 0.827,
+    "te-bf16": 0.826,
+    "te-fp8-delayed": 0.824,
+    "te-fp8-current": 0.824,
+    "te-bf16 minus te-fp8-delayed": 0.058,
+    "te-bf16 minus te-fp8-current": 0.058,
 }
 """Lowest test accuracy of each mode, and largest loss of accuracy against BF16."""
 
@@ -60,7 +60,7 @@ FULL_THRESHOLDS = {
 
 
 def short_run(mode: str, seed: int = 1) -> TrainConfig:
-    """400 steps of 16 images, evaluated on 2,000 test images."""
+    """400 steps of 16 images of 9 by 9 pixels, evaluated on 2,000 test images."""
     precision, recipe = MODES[mode]
     return TrainConfig(
         precision=precision,
@@ -71,6 +71,7 @@ def short_run(mode: str, seed: int = 1) -> TrainConfig:
         epochs=1,
         train_size=6400,
         test_size=2000,
+        pooling=3,
     )
 
 
@@ -101,10 +102,7 @@ def trained(config: TrainConfig) -> Trained:
     if file.exists():
         return Trained(**json.loads(file.read_text()))
     result = _train(config)
-    partial = file.with_suffix(f".partial-{os.getpid()}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps(dataclasses.asdict(result)))
-    partial.replace(file)
+    replace_file(file, json.dumps(dataclasses.asdict(result)).encode())
     return result
 
 
@@ -115,7 +113,7 @@ def assert_trained(result: Trained, mode: str, thresholds: Mapping[str, float]) 
     threshold = thresholds[mode]
     assert result.test_accuracy >= threshold, (
         f"{mode}: test accuracy={result.test_accuracy:.4f}, but should be at least {threshold}"
-        " (mean minus five standard deviations over seeds: docs/accuracy.md)"
+        " (mean minus five standard deviations over seeds: docs/explanation/accuracy.md)"
     )
     assert math.isfinite(result.test_loss), f"{mode}: test loss={result.test_loss}"
 
@@ -126,7 +124,7 @@ def assert_keeps_up(bf16: Trained, fp8: Trained, mode: str, thresholds: Mapping[
     margin, lost = thresholds[f"te-bf16 minus {mode}"], bf16.test_accuracy - fp8.test_accuracy
     assert lost <= margin, (
         f"{mode}: test accuracy={fp8.test_accuracy:.4f} is {lost:.4f} below BF16's {bf16.test_accuracy:.4f},"
-        f" but should be at most {margin} (mean plus five standard deviations over seeds: docs/accuracy.md)"
+        f" but should be at most {margin} (mean plus five standard deviations over seeds: docs/explanation/accuracy.md)"
     )
 
 
@@ -140,7 +138,7 @@ def _train(config: TrainConfig) -> Trained:
 def _key(config: TrainConfig) -> str:
     """Digest of all that the numbers of a host run depend on."""
     versions = [metadata.version(package) for package in ("jax", "jaxlib", "numpy")]
-    sources = [Path(str(module.__file__)).read_text() for module in (train, data)]
+    sources = [Path(str(module.__file__)).read_text() for module in (train, runs, data)]
     parts = [repr(config), str(os.cpu_count()), *versions, *sources, *train.programs(config)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
@@ -148,7 +146,7 @@ def _key(config: TrainConfig) -> str:
 def main() -> None:
     """Measure the spread over seeds and print it as a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=12, help="number of seeds, from 1 (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=10, help="number of seeds, from 1 (default: %(default)s)")
     parser.add_argument("--full", action="store_true", help="two epochs of all of MNIST; for a GPU")
     args = parser.parse_args()
     cache.keep_programs()

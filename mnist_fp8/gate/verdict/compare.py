@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 
 from mnist_fp8.gate.verdict.acceptance import accept
-from mnist_fp8.gate.verdict.changes import Change, changes_of, words
+from mnist_fp8.gate.verdict.changes import EntryChange, changes_of
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.costs import costs
 from mnist_fp8.gate.verdict.policy import Acceptance
@@ -15,8 +15,8 @@ from mnist_fp8.gate.verdict.rules.apply import judge
 from mnist_fp8.gate.verdict.rules.claims import claim_differences, start_differences
 from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
 from mnist_fp8.gate.verdict.scope import Scope, compared, is_compared, refuse_other_run
-from mnist_fp8.record.claims import Verdict
-from mnist_fp8.record.entries import AREAS, RUNS
+from mnist_fp8.record.claims import ClaimStatus
+from mnist_fp8.record.entries import AREAS, Support
 from mnist_fp8.record.record import Record
 
 _NOT_OF_RECIPES = ("api", "recipes", "behaviour", "warnings")
@@ -37,7 +37,7 @@ def compare(old: Record, new: Record, accepted: Sequence[Acceptance] = (), today
     refuse_other_run(old, new)
     scope = Scope.of(old, new)
     changes = [change for change in _changes(old, new, scope) if not _follows_from_support(change, old, new)]
-    found = [*claim_differences(old.claims, new.claims), *start_differences(old, new), *judge(changes)]
+    found = [*claim_differences(old.suite, new.suite), *start_differences(old, new), *judge(changes)]
     differences, stale = accept(found, accepted, today or dt.datetime.now(tz=dt.UTC).date())
     return Comparison(
         old,
@@ -53,10 +53,10 @@ def compare(old: Record, new: Record, accepted: Sequence[Acceptance] = (), today
 
 def _worst_first(difference: Difference) -> tuple[bool, int, int]:
     order = list(Severity)
-    return bool(difference.accepted), order.index(difference.severity), list(AREAS).index(difference.area)
+    return bool(difference.accepted), order.index(difference.rule.severity), list(AREAS).index(difference.area)
 
 
-def _changes(old: Record, new: Record, scope: Scope) -> Iterator[Change]:
+def _changes(old: Record, new: Record, scope: Scope) -> Iterator[EntryChange]:
     if any(record.problem and not record.entries for record in (old, new)):
         return  # one of them could not be measured: what there is of the other is no difference
     for key in {**old.entries, **new.entries}:
@@ -65,28 +65,27 @@ def _changes(old: Record, new: Record, scope: Scope) -> Iterator[Change]:
             yield from changes_of(key, a, b, scope.floor)
 
 
-def _follows_from_support(change: Change, old: Record, new: Record) -> bool:
+def _follows_from_support(change: EntryChange, old: Record, new: Record) -> bool:
     """Whether an entry is there on one side only because the recipe that it belongs to runs on that side only."""
     if change.area in _NOT_OF_RECIPES or (change.old is not None and change.new is not None):
         return False
     sides = [_recipes_that_run(record) for record in (old, new)]
-    return any(recipe in change.subject for recipe in sides[0] ^ sides[1])
+    return change.subject in sides[0] ^ sides[1]
 
 
 def _recipes_that_run(record: Record) -> set[str]:
-    supported = {key: words(value) for key, value in record.entries.items() if key.startswith("recipes/")}
-    return {key.split("/")[1] for key, said in supported.items() if said.startswith(RUNS)}
+    return {key.split("/")[1] for key, value in record.entries.items() if isinstance(value, Support) and value.ok}
 
 
 def _unverified(old: Record, new: Record) -> Iterator[str]:
     if old.problem:
         yield f"the old one could not be measured: {old.problem}"
-    judged = old.claims and new.claims
+    judged = old.suite and new.suite
     if not (judged or old.problem or new.problem or old.entries.keys() & new.entries.keys()):
         yield "the two records have no entry in common"
-    if new.claims and not any(claim.verdict is not Verdict.NOT_VERIFIED for claim in new.claims.claims):
+    if new.suite and not any(claim.status is not ClaimStatus.NOT_VERIFIED for claim in new.suite.claims):
         yield "no claim could be verified"
-    for claim in new.claims.claims if new.claims and old.claims else ():
-        before = next((each for each in old.claims.claims if each.name == claim.name), None) if old.claims else None
-        if before and claim.verdict is Verdict.NOT_VERIFIED is not before.verdict:
+    for claim in new.suite.claims if new.suite and old.suite else ():
+        before = next((each for each in old.suite.claims if each.name == claim.name), None) if old.suite else None
+        if before and claim.status is ClaimStatus.NOT_VERIFIED is not before.status:
             yield f"claim {claim.name} was verified before and is not now"

@@ -9,12 +9,13 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.doctor import checks, trial
-from mnist_fp8.doctor.checks import Check, Status
+from mnist_fp8.doctor.components import Check, Status
 from mnist_fp8.doctor.trial import Attempt
 from mnist_fp8.machine import survey
 from mnist_fp8.machine.driver import Driver, Gpu
@@ -91,7 +92,7 @@ def write(folder: Path, *names: str) -> Path:
     return folder
 
 
-def replace(**fields: object) -> Change:
+def replace(**fields: Any) -> Change:
     """A machine with other fields."""
     return lambda machine: dataclasses.replace(machine, **fields)
 

@@ -20,7 +20,7 @@ from mnist_fp8.training import data
 from mnist_fp8.training.data import DataError, Dataset
 from support.subprocesses import ROOT, broken_package, run_code, was_imported
 
-FILES = ROOT / "mnist_fp8" / "mnist_files"
+FILES = ROOT / "mnist_fp8" / "training" / "mnist_files"
 HOME = Path("mnist") / "3.0.1"
 TEST_RECORDS = "mnist-test.array_record-00000-of-00001"
 
@@ -76,8 +76,8 @@ def assert_one_line(error: pytest.ExceptionInfo[DataError], *parts: str) -> None
 
 def test_splits_have_their_shapes_and_types(datasets: tuple[Dataset, Dataset]) -> None:
     for dataset, size in zip(datasets, (64, 10_000), strict=True):
-        assert (dataset["image"].shape, dataset["image"].dtype) == ((size, 28, 28, 1), np.float32)
-        assert (dataset["label"].shape, dataset["label"].dtype) == ((size,), np.int32)
+        assert (dataset["image"].shape, dataset["image"].dtype) == ((size, 28, 28, 1), np.dtype("float32"))
+        assert (dataset["label"].shape, dataset["label"].dtype) == ((size,), np.dtype("int32"))
 
 
 def test_pixels_go_from_zero_to_one_in_steps_of_a_byte(datasets: tuple[Dataset, Dataset]) -> None:
@@ -169,14 +169,14 @@ def test_nothing_is_printed(datasets: object, capfd: pytest.CaptureFixture[str])
 @pytest.mark.parametrize(
     ("sizes", "message"),
     [
-        ({"train_size": 60_001}, "train size is 60001; MNIST's train split has 60000 images"),
-        ({"test_size": 10_001}, "test size is 10001; MNIST's test split has 10000 images"),
+        ((60_001, None), "train size is 60001; MNIST's train split has 60000 images"),
+        ((None, 10_001), "test size is 10001; MNIST's test split has 10000 images"),
     ],
     ids=["training", "test"],
 )
-def test_more_images_than_there_are_is_refused(sizes: dict[str, int], message: str) -> None:
+def test_more_images_than_there_are_is_refused(sizes: tuple[int | None, int | None], message: str) -> None:
     with pytest.raises(DataError) as error:
-        data.get_datasets(**sizes)
+        data.get_datasets(*sizes)
     assert str(error.value) == message
 
 
@@ -425,3 +425,13 @@ def test_folder_that_cannot_be_written_is_one_line(nowhere: Path) -> None:
     with pytest.raises(DataError) as error:
         data.get_datasets(1, 1)
     assert_one_line(error, f"cannot prepare MNIST in {data._locate(None)}: ", "Not a directory")
+
+
+def test_pooled_images_are_the_means_of_blocks() -> None:
+    images = np.zeros((2, 28, 28, 1), np.float32)
+    images[1, 3:6, 24:27] = np.arange(9).reshape(3, 3, 1)
+    found = data.pooled({"image": images, "label": np.arange(2)}, 3)
+    assert found["image"].shape == (2, 9, 9, 1)
+    assert found["image"][1, 1, 8, 0] == 4
+    assert found["image"].sum() == 4
+    assert data.pooled(found, 1) is found

@@ -1,0 +1,359 @@
+"""Runs of the suite: real pytest runs of tiny suites that crash, hang and break."""
+
+import dataclasses
+import json
+import os
+import re
+import signal
+import sys
+import textwrap
+import time
+from pathlib import Path
+
+import pytest
+
+from mnist_fp8.core.errors import ConfigError, EnvError
+from mnist_fp8.gate.releases import processes
+from mnist_fp8.gate.releases.environments import Environment
+from mnist_fp8.gate.releases.processes import Ended
+from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
+from mnist_fp8.gate.runner import execution, pytest_log, suite
+from mnist_fp8.record.claims import ClaimResult, ClaimStatus, Outcome, SuiteResult, TestResult
+from mnist_fp8.record.record import Record
+from support.subprocesses import ROOT
+
+PASSED, FAILED, SKIPPED, KNOWN = Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.KNOWN
+
+
+def environment(python: str = sys.executable, digest: str = "d", **variables: str) -> Environment:
+    """This interpreter, as if it were made for a release; plugins of it that the suite does not need stay out."""
+    subject = Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
+    variables = {"PYTEST_ADDOPTS": "-p no:randomly", "OMP_NUM_THREADS": "1"} | variables
+    return Environment(subject, Path(python), "0.5.0", "0.10.4", digest, variables, Path("/te"))
+
+
+def write_suite(folder: Path, conftest: str = "", **claims: str) -> Path:
+    """Write a suite of those claims."""
+    (folder / "tests" / "claims").mkdir(parents=True)
+    (folder / "pytest.ini").write_text("[pytest]\naddopts = -ra --strict-config\n")
+    (folder / "conftest.py").write_text(textwrap.dedent(conftest))
+    for name, code in claims.items():
+        (folder / "tests" / "claims" / f"test_{name}.py").write_text(textwrap.dedent(code))
+    return folder
+
+
+def judged(folder: Path, *claims: str, timeout: float = 60.0) -> SuiteResult:
+    return result_of(suite.judge(environment(), folder, claims, timeout=timeout))
+
+
+def result_of(record: Record) -> SuiteResult:
+    assert record.suite is not None
+    return record.suite
+
+
+def outcomes(claim: ClaimResult) -> dict[str, Outcome]:
+    return {test.name.rpartition("::")[2]: test.outcome for test in claim.tests}
+
+
+def reason(claim: ClaimResult, name: str) -> str:
+    return next(test.reason for test in claim.tests if test.name.endswith(f"::{name}"))
+
+
+# --- a run with everything in it -----------------------------------------------------------------------------------
+
+EVERYTHING = """
+    import os, pytest
+
+    def test_good(): pass
+    def test_wrong(): assert 1 == 2, "step 0: scale is wrong"
+    def test_crashes(): os.kill(os.getpid(), 11)
+
+    @pytest.mark.xfail(reason="defect 7", strict=True)
+    def test_known(): assert 0
+
+    @pytest.mark.xfail(reason="defect 8", strict=True)
+    def test_repaired(): pass
+
+    @pytest.fixture
+    def broken(): raise ValueError("in the fixture")
+    def test_fixture(broken): pass
+
+    @pytest.fixture
+    def leaves_badly():
+        yield
+        raise ValueError("after the test")
+    def test_left(leaves_badly): pass
+
+    @pytest.mark.skip(reason="needs X; found Y")
+    def test_skipped(): pass
+    def test_after(): assert os.environ["HYPOTHESIS_PROFILE"] == "ci"
+"""
+HEADER = """
+    def pytest_report_header(config):
+        return ["run: host run: here", "jax: 0.5.1", "flax: 0.9", "python: 3.11.0"]
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Record:
+    folder = write_suite(
+        tmp_path_factory.mktemp("everything"),
+        HEADER,
+        all=EVERYTHING,
+        unreadable="import nonsense",
+        skipped="import pytest\npytest.skip('needs Z; found none', allow_module_level=True)",
+        good="def test_good(): pass",
+    )
+    return suite.judge(environment(), folder, ["all", "unreadable", "skipped", "good"])
+
+
+@pytest.fixture(scope="module")
+def everything(whole: Record) -> SuiteResult:
+    return result_of(whole)
+
+
+def test_every_test_has_its_outcome_and_a_crash_is_one_of_them(everything: SuiteResult) -> None:
+    assert outcomes(everything.claim("all")) == {
+        "test_good": PASSED,
+        "test_wrong": FAILED,
+        "test_crashes": FAILED,
+        "test_known": KNOWN,
+        "test_repaired": FAILED,
+        "test_fixture": FAILED,
+        "test_left": FAILED,
+        "test_skipped": SKIPPED,
+        "test_after": PASSED,
+    }
+    assert everything.problem == ""
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("test_wrong", "AssertionError: step 0: scale is wrong\nassert 1 == 2"),
+        ("test_crashes", "its process died: Segmentation fault"),
+        ("test_known", "defect 7"),
+        ("test_repaired", "[XPASS(strict)] defect 8"),
+        ("test_fixture", "ValueError: in the fixture"),
+        ("test_left", "ValueError: after the test"),
+        ("test_skipped", "needs X; found Y"),
+        ("test_good", ""),
+    ],
+)
+def test_every_outcome_has_its_reason(everything: SuiteResult, name: str, says: str) -> None:
+    assert reason(everything.claim("all"), name) == says
+
+
+def test_file_that_cannot_be_collected_is_broken_and_the_others_are_judged(everything: SuiteResult) -> None:
+    (only,) = everything.claim("unreadable").tests
+    assert (only.outcome, only.headline) == (FAILED, "ModuleNotFoundError: No module named 'nonsense'")
+    assert everything.claim("good").status is ClaimStatus.HOLDS
+
+
+def test_file_that_is_skipped_is_not_verified(everything: SuiteResult) -> None:
+    (only,) = everything.claim("skipped").tests
+    assert (only.outcome, only.reason) == (SKIPPED, "needs Z; found none")
+
+
+def test_header_is_what_the_run_said(whole: Record) -> None:
+    assert (whole.te, whole.version) == ("2.3.0", "2.3.0")
+    assert result_of(whole).run == "host run: here"
+    assert whole.environment == {"jax": "0.5.1", "flax": "0.9", "python": "3.11.0"}
+    assert whole.settings == "", "nothing was measured"
+
+
+def test_command_runs_one_test_in_the_same_environment(everything: SuiteResult) -> None:
+    folder = re.match(r"cd (\S+) && env ", everything.command)
+    assert folder
+    assert (Path(folder[1]) / "tests" / "claims" / "test_all.py").exists()
+    assert "HYPOTHESIS_PROFILE=ci" in everything.command
+    assert everything.command.endswith(f"{sys.executable} -m pytest -p no:cacheprovider")
+
+
+# --- runs that break off -------------------------------------------------------------------------------------------
+
+
+def test_run_that_hangs_is_ended_and_what_it_left_is_broken(tmp_path: Path) -> None:
+    folder = write_suite(
+        tmp_path,
+        first="import time\ndef test_good(): pass\ndef test_hangs(): time.sleep(600)\ndef test_later(): pass",
+        second="def test_never(): pass",
+    )
+    found = judged(folder, "first", "second", timeout=5)
+    assert found.problem == "it hung: not done after 5 s"
+    assert outcomes(found.claim("first")) == {"test_good": PASSED, "test_hangs": FAILED, "test_later": FAILED}
+    assert reason(found.claim("second"), "test_never") == found.problem
+
+
+def test_test_that_hangs_is_one_broken_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(suite, "TEST_TIMEOUT_S", 1)
+    folder = write_suite(tmp_path, a="import time\ndef test_hangs(): time.sleep(60)\ndef test_later(): pass")
+    found = judged(folder, "a")
+    assert outcomes(found.claim("a")) == {"test_hangs": FAILED, "test_later": PASSED}
+    assert (
+        reason(found.claim("a"), "test_hangs") == "its process died: no word why; its time was over, or it was killed"
+    )
+    assert found.problem == ""
+
+
+REFUSES = """
+    import pytest
+    def pytest_configure(config):
+        raise pytest.UsageError("nothing can be verified: TE 2.3.0 does not import")
+"""
+CRASHES = """
+    import os
+    def pytest_configure(config):
+        if not config.option.collectonly:
+            os.kill(os.getpid(), 11)
+"""
+RAISES = """
+    def pytest_configure(config):
+        raise RuntimeError("TE raised when it was loaded")
+"""
+
+
+@pytest.mark.parametrize(
+    ("conftest", "says"),
+    [
+        (REFUSES, "nothing can be verified: TE 2.3.0 does not import"),
+        (CRASHES, "it crashed: "),
+        (RAISES, "RuntimeError: TE raised when it was loaded"),
+    ],
+    ids=["refuses", "crashes", "raises"],
+)
+def test_te_that_does_not_load_breaks_every_claim_with_the_reason(tmp_path: Path, conftest: str, says: str) -> None:
+    folder = write_suite(tmp_path, conftest, a="def test_a(): pass", b="def test_b(): pass")
+    found = judged(folder, "a", "b")
+    assert says in found.problem
+    assert "\n" not in found.problem
+    assert [claim.status for claim in found.claims] == [ClaimStatus.BROKEN, ClaimStatus.BROKEN]
+    assert {test.reason for claim in found.claims for test in claim.tests} == {found.problem}
+    assert found.run == ""
+
+
+def test_run_keeps_what_pytest_printed(tmp_path: Path) -> None:
+    folder = write_suite(tmp_path / "suite", a="def test_a(): assert 0, 'look here'")
+    log = tmp_path / "kept" / "log.txt"
+    suite.judge(environment(), folder, ["a"], log=log)
+    assert "look here" in log.read_text()
+
+
+# --- what is ours --------------------------------------------------------------------------------------------------
+
+
+def ended(code: int = 1, out: str = "", err: str = "", *, timed_out: bool = False) -> Ended:
+    return Ended(code, out, err, 1.0, timed_out=timed_out)
+
+
+def problem(how: Ended, *, started: bool = True) -> str:
+    return execution.problem_of(how, f"{how.out}\n{how.err}", 9.0, started=started)
+
+
+@pytest.mark.parametrize("code", [0, 1, 5])
+def test_run_that_came_to_its_end_has_no_problem(code: int) -> None:
+    assert problem(ended(code)) == ""
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        (ended(-signal.SIGTERM, timed_out=True), "it hung: not done after 9 s"),
+        (ended(-signal.SIGSEGV, err="Fatal Python error: Segmentation fault\n"), "it crashed: Segmentation fault"),
+        (ended(-signal.SIGABRT), "it crashed: SIGABRT"),
+        (ended(3, out="INTERNALERROR> oh"), "it did not come to its end (exit code 3): INTERNALERROR> oh"),
+        (ended(2), "it did not come to its end (exit code 2): it printed nothing"),
+    ],
+)
+def test_run_that_broke_off_has_its_reason_in_one_line(how: Ended, says: str) -> None:
+    assert problem(how) == says
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        (ended(-signal.SIGKILL), "perhaps memory ran out"),
+        (ended(1, err="/x/bin/python: No module named pytest\n"), "/x/bin/python: No module named pytest"),
+        (ended(4, err="__main__.py: error: unrecognized arguments: --report-log=x"), "unrecognized arguments"),
+        (ended(3, err="a\nOSError: [Errno 28] No space left on device: 'y'\nb"), "OSError: [Errno 28] No space left"),
+    ],
+    ids=["killed", "no pytest", "no plugin", "disk full"],
+)
+def test_failure_of_the_environment_is_not_blamed_on_te(how: Ended, says: str) -> None:
+    with pytest.raises(EnvError, match=re.escape(says)):
+        problem(how, started=False)
+
+
+def test_environment_that_is_gone_is_one_line(tmp_path: Path) -> None:
+    folder = write_suite(tmp_path, a="def test_a(): pass")
+    with pytest.raises(EnvError, match=r"^the claims cannot be run for 2\.3\.0: .*run it again"):
+        suite.judge(environment("/no/such/python"), folder, ["a"])
+
+
+def test_last_line_of_a_killed_run_may_be_torn(tmp_path: Path) -> None:
+    file = tmp_path / "records.jsonl"
+    whole = {"nodeid": "a::t", "outcome": "passed", "when": "call"}
+    file.write_text(json.dumps(whole) + '\n{"nodeid": "a::u", "outc')
+    assert pytest_log.read_results(file) == {"a::t": TestResult("a::t", PASSED)}
+
+
+# --- what can be asked for -----------------------------------------------------------------------------------------
+
+
+def test_claims_are_the_files() -> None:
+    files = (ROOT / "tests" / "claims").glob("test_*.py")
+    assert suite.select_claims([]) == tuple(sorted(file.stem.removeprefix("test_") for file in files))
+
+
+def test_claims_keep_their_order_whatever_was_typed() -> None:
+    assert suite.select_claims(["kernels", "bf16_parity", "kernels"]) == ("bf16_parity", "kernels")
+
+
+def test_unknown_claim_is_refused_with_the_known_ones() -> None:
+    with pytest.raises(ConfigError, match=r"^claim 'foo' is not known; there are bf16_parity, data_parallel, "):
+        suite.select_claims(["kernels", "foo"])
+
+
+@pytest.mark.parametrize(("cores", "gigabytes", "jobs"), [(8, 64, 8), (8, 10, 3), (8, 1, 1), (None, 64, 1)])
+def test_jobs_fit_cores_and_memory(
+    monkeypatch: pytest.MonkeyPatch, cores: int | None, gigabytes: int, jobs: int
+) -> None:
+    sizes = {"SC_PAGE_SIZE": 1000, "SC_PHYS_PAGES": gigabytes * 10**6}
+    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
+    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    assert suite.default_jobs() == jobs
+
+
+def test_interrupted_run_leaves_no_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whoever stops all runs gets an interrupt from this one, and the test's process is gone."""
+    note = tmp_path / "pid"
+    code = f"""
+        import os, pathlib, time
+        def test_a():
+            pathlib.Path({str(note)!r}).write_text(str(os.getpid()))
+            time.sleep(600)
+    """
+    folder = write_suite(tmp_path / "suite", a=code)
+    monkeypatch.setattr(processes, "_STOPPED", _StopOnceThere(note))
+    with pytest.raises(KeyboardInterrupt):
+        judged(folder, "a")
+    pid = int(note.read_text())
+    assert any(_gone(pid) or time.sleep(0.1) for _ in range(50))  # type: ignore[func-returns-value]
+
+
+def _gone(pid: int) -> bool:
+    """Whether a process has ended, buried or not."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] == "Z"
+    except FileNotFoundError:
+        return True
+
+
+@dataclasses.dataclass
+class _StopOnceThere:
+    """An event that is set as soon as a file is there."""
+
+    file: Path
+
+    def is_set(self) -> bool:
+        return self.file.exists() and bool(self.file.read_text())
