@@ -10,7 +10,7 @@ from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle import dense
 from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, TENSORS, Meta
-from mnist_fp8.record.entries import AGAINST_ORACLE, AGREES, Numbers, Text, Value
+from mnist_fp8.record.entries import Agreement, Numbers, Quantity, Value
 from mnist_fp8.te.dense_step import dense_layer, dense_step, init, read_meta, with_amax
 
 AMAXES = (1, 2, 4, 0.5, 0.5, 0.25, 8, 0, 0, 3, 3.75, 2**-10, 100, 7, 6, 5, 0, 0, 2**-5, 1.5)
@@ -43,11 +43,14 @@ def _trajectory(name: str) -> dict[str, Value]:
         scales = [float(metas[which].scale) for metas in stored]
         used = [1.0, *scales[:-1]] if next_scale else scales
         newest = [float(metas[which].history[-1 if next_scale else 0]) for metas in stored]
-        for what, values in (("scale used", used), ("scale stored", scales), ("newest amax stored", newest)):
-            entries[f"metadata/{name}/{which} {what}"] = Numbers(tuple(values), labels)
-        history = ", ".join(f"{amax:g}" for amax in stored[-1][which].history)
-        entries[f"metadata/{name}/{which} history at the end"] = Text(f"[{history}]")
-        entries[f"metadata/{name}/{which} used scales {AGAINST_ORACLE}"] = Text(_against_oracle(name, which, used))
+        history = stored[-1][which].history
+        ages = tuple(f"entry {index}" for index in range(len(history)))
+        key = f"metadata/{name}/{which}"
+        entries[f"{key} scale used"] = Numbers(tuple(used), labels, quantity=Quantity.SCALE_USED)
+        entries[f"{key} scale stored"] = Numbers(tuple(scales), labels, quantity=Quantity.STORED)
+        entries[f"{key} newest amax stored"] = Numbers(tuple(newest), labels, quantity=Quantity.STORED)
+        entries[f"{key} history at the end"] = Numbers(tuple(map(float, history)), ages, quantity=Quantity.STORED)
+        entries[f"{key} used scales against the oracle"] = _against_oracle(name, which, used)
     return entries
 
 
@@ -67,7 +70,7 @@ def _steps(recipe: RecipeConfig) -> list[dict[str, Meta]]:
     return stored
 
 
-def _against_oracle(name: str, which: str, used: list[float]) -> str:
+def _against_oracle(name: str, which: str, used: list[float]) -> Agreement:
     """Whether the oracle expects the same scales for the same amaxes; it keeps metadata as TE does since 2.3."""
     recipe = RECIPES[name]
     algo, margin = recipe.amax_compute_algo or "max", recipe.margin or 0
@@ -80,6 +83,4 @@ def _against_oracle(name: str, which: str, used: list[float]) -> str:
     wrong = [
         step for step, pair in enumerate(zip(used, expected, strict=True)) if not np.isclose(*pair, rtol=2**-20, atol=0)
     ]
-    if not wrong:
-        return AGREES
-    return f"step {wrong[0]}: {used[wrong[0]]:g}, expected {expected[wrong[0]]:g}"
+    return Agreement(wrong[0], used[wrong[0]], expected[wrong[0]]) if wrong else Agreement()

@@ -10,7 +10,7 @@ from mnist_fp8.measure.common import BF16, modes, rounded, step, tensors
 from mnist_fp8.oracle import dense
 from mnist_fp8.oracle.dense import TENSORS, Array, DensePasses, Product
 from mnist_fp8.oracle.tolerances import product_tolerance
-from mnist_fp8.record.entries import DISTRIBUTION, IN_TOLERANCES, Numbers, Text, Value
+from mnist_fp8.record.entries import Contents, NamedNumber, Numbers, Quantity, Special, Value
 from mnist_fp8.te.dense_step import Step
 
 SHAPES = ((64, 128, 32), (16, 16, 16), (32, 512, 64), (256, 64, 128))
@@ -23,6 +23,7 @@ RANGES: dict[str, Callable[[Array], Array]] = {
 }
 """What becomes of normally distributed numbers; tensors stay within what BF16 holds."""
 PASSES = {"output": "y", "input gradient": "dx", "kernel gradient": "dkernel"}
+_NAMES = {Quantity.ERROR: "against float64", Quantity.IN_TOLERANCES: "in tolerances"}
 EDGES = range(-16, 2)
 """Exponents of the bins of the relative errors of single elements."""
 
@@ -39,8 +40,10 @@ def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
 def _errors(name: str) -> dict[str, Value]:
     once, again = (_all_errors(name) for _ in range(2))
     entries: dict[str, Value] = {
-        f"numerics/{name}/{what}": Numbers(tuple(errors.values()), tuple(errors), _noise(errors, again[what]))
-        for what, errors in once.items()
+        f"numerics/{name}/{what} {_NAMES[quantity]}": Numbers(
+            tuple(errors.values()), tuple(errors), _noise(errors, again[what, quantity]), quantity
+        )
+        for (what, quantity), errors in once.items()
     }
     return entries | _distributions(name)
 
@@ -49,9 +52,9 @@ def _noise(once: Mapping[str, float], again: Mapping[str, float]) -> float:
     return max(abs(once[label] - again[label]) / max(abs(once[label]), 1e-30) for label in once)
 
 
-def _all_errors(name: str) -> dict[str, dict[str, float]]:
+def _all_errors(name: str) -> dict[tuple[str, Quantity], dict[str, float]]:
     """By what is measured, and by shape and range."""
-    found: dict[str, dict[str, float]] = {}
+    errors: dict[tuple[str, Quantity], dict[str, float]] = {}
     for shape in SHAPES:
         for spread, change in RANGES.items():
             values = {which: rounded(change(tensor)) for which, tensor in tensors(shape).items()}
@@ -62,15 +65,15 @@ def _all_errors(name: str) -> dict[str, dict[str, float]]:
             for what, attribute in PASSES.items():
                 value = getattr(exact, attribute).value
                 error = np.linalg.norm(passes[what] - value) / np.linalg.norm(value)
-                found.setdefault(f"{what} against float64", {})[label] = float(error)
+                errors.setdefault((what, Quantity.ERROR), {})[label] = float(error)
                 if predicted:
-                    key = f"{what} {IN_TOLERANCES}"
-                    found.setdefault(key, {})[label] = _in_tolerances(name, passes[what], getattr(predicted, attribute))
-    return found
+                    in_tolerances = errors.setdefault((what, Quantity.IN_TOLERANCES), {})
+                    in_tolerances[label] = _in_tolerances(name, passes[what], getattr(predicted, attribute))
+    return errors
 
 
-def _passes(found: Step) -> dict[str, Array]:
-    arrays = (found.y, found.dx, found.grads["params"]["kernel"])
+def _passes(taken: Step) -> dict[str, Array]:
+    arrays = (taken.y, taken.dx, taken.grads["params"]["kernel"])
     return {what: np.asarray(array, np.float64) for what, array in zip(PASSES, arrays, strict=True)}
 
 
@@ -104,7 +107,7 @@ def _distributions(name: str) -> dict[str, Value]:
         value = getattr(exact, attribute).value
         counts, _ = np.histogram(np.abs(passes[what] - value) / np.abs(value), bounds)
         shares = tuple(float(share) for share in counts / value.size)
-        entries[f"numerics/{name}/{DISTRIBUTION} of {what} errors"] = Numbers(shares, labels)
+        entries[f"numerics/{name}/distribution of {what} errors"] = Numbers(shares, labels, quantity=Quantity.SHARE)
     return entries
 
 
@@ -134,21 +137,19 @@ def _special(name: str) -> dict[str, Value]:
     for case, (which, change) in _SPECIAL.items():
         values = tensors((16, 32, 16))
         values[which] = change(values[which])
-        found = step(modes()[name], values, steps=3)[0]
-        told = [f"{what} {_told(array)}" for what, array in _passes(found).items()]
-        entries[f"special/{name}/{case}"] = Text("; ".join([*told, *_scales(name, found)]))
+        taken = step(modes()[name], values, steps=3)[0]
+        contents = tuple(_contents(what, array) for what, array in _passes(taken).items())
+        entries[f"special/{name}/{case}"] = Special(contents, _scales(name, taken))
     return entries
 
 
-def _told(array: Array) -> str:
+def _contents(tensor: str, array: Array) -> Contents:
     finite = array[np.isfinite(array)]
-    counts = [(int(np.isnan(array).sum()), "NaN"), (int(np.isinf(array).sum()), "infinite")]
-    told = [f"{count} {word}" for count, word in counts if count]
-    amax = np.abs(finite).max(initial=0.0)
-    return ", ".join([*told, f"up to {amax:.3g}" if len(finite) else "nothing finite"])
+    amax = float(np.abs(finite).max()) if finite.size else None
+    return Contents(tensor, int(np.isnan(array).sum()), int(np.isinf(array).sum()), amax)
 
 
-def _scales(name: str, found: Step) -> list[str]:
-    if te.metadata_collection() not in found.grads or name == BF16:
-        return []
-    return [f"scale of {which} {float(found.metadata[te.scale_leaf(which)][0]):.4g}" for which in TENSORS]
+def _scales(name: str, taken: Step) -> tuple[NamedNumber, ...]:
+    if te.metadata_collection() not in taken.grads or name == BF16:
+        return ()
+    return tuple(NamedNumber(tensor, float(taken.metadata[te.scale_leaf(tensor)][0])) for tensor in TENSORS)

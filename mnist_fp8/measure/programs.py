@@ -3,7 +3,7 @@
 import functools
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import jax
 import numpy as np
@@ -12,7 +12,8 @@ from mnist_fp8.measure.common import BF16, modes, program, step, tensors
 from mnist_fp8.oracle import dense
 from mnist_fp8.oracle.dense import FORMATS, Array
 from mnist_fp8.programs import hlo, jaxprs
-from mnist_fp8.record.entries import AGREES, OUTSIDE, Text, Value
+from mnist_fp8.programs.jaxprs import Gemm
+from mnist_fp8.record.entries import OUTSIDE, Call, Codes, Compiled, Formats, Product, Products, Value
 
 _SHAPE = (64, 128, 32)
 
@@ -31,41 +32,36 @@ def _programs(name: str, subject: str) -> dict[str, Value]:
     for direction, backward in (("forward", False), ("forward and backward", True)):
         function, arguments = program(mode, values, backward=backward)
         jaxpr = jax.make_jaxpr(function)(*arguments)
-        found = {
-            "products": _counted(f"{gemm.lhs} x {gemm.rhs} ({gemm.primitive})" for gemm in jaxprs.gemms(jaxpr)),
-            "quantized types": ", ".join(sorted(jaxprs.quantized_dtypes(jaxpr))) or "none",
-            "compiled program": _compiled(jax.jit(function).lower(*arguments).compile().as_text() or ""),
-        }
-        entries |= {f"float8/{subject}/{direction}: {what}": Text(text) for what, text in found.items()}
+        key = f"float8/{subject}/{direction}"
+        entries[f"{key}: products"] = _products(jaxprs.gemms(jaxpr))
+        entries[f"{key}: quantized types"] = Formats(tuple(sorted(jaxprs.quantized_dtypes(jaxpr))))
+        entries[f"{key}: compiled program"] = _compiled(jax.jit(function).lower(*arguments).compile().as_text() or "")
     return entries
 
 
-def _counted(texts: Iterable[str]) -> str:
-    counted = Counter(texts)
-    return ", ".join(f"{count} x [{text}]" if count > 1 else text for text, count in sorted(counted.items())) or "none"
+def _products(gemms: Iterable[Gemm]) -> Products:
+    counts = Counter((gemm.lhs, gemm.rhs, gemm.primitive, gemm.quantized) for gemm in gemms)
+    return Products(tuple(Product(*operands, count) for operands, count in sorted(counts.items())))
 
 
-def _compiled(text: str) -> str:
-    """Custom calls of a compiled program and the quantized types in it."""
-    calls = _counted(hlo.custom_calls(text).elements())
-    return f"custom calls: {calls}; types: {', '.join(hlo.quantized_types(text)) or 'none'}"
+def _compiled(text: str) -> Compiled:
+    calls = tuple(Call(name, count) for name, count in sorted(hlo.custom_calls(text).items()))
+    return Compiled(calls, tuple(hlo.quantized_types(text)))
 
 
 def _bits(name: str) -> dict[str, Value]:
-    """Digests of all tensors that a step quantizes, and whether they are those of the oracle."""
+    """All tensors that a step quantizes, and whether their codes are the oracle's."""
     mode, values = modes()[name], tensors(_SHAPE)
     function, (_, *arguments) = program(mode, values, backward=True)
     _, variables = step(mode, values)
     jaxpr = jax.make_jaxpr(function)(variables, *arguments)
     # TE's kernels leave a tensor of one element, whatever stands in it, where they are not asked for one.
-    found = [tensor for tensor in jaxprs.quantized_tensors(jaxpr, variables, *arguments) if tensor.size > 1]
+    quantized = [tensor for tensor in jaxprs.quantized_tensors(jaxpr, variables, *arguments) if tensor.size > 1]
     expected = _expected(name, values)
-    entries: dict[str, Value] = {}
-    for number, tensor in enumerate(found, 1):
-        digest = hashlib.sha256(np.ascontiguousarray(tensor).tobytes()).hexdigest()[:16]
-        key = f"bits/{name}/tensor {number}: {tensor.dtype}{list(tensor.shape)}"
-        entries[key] = Text(digest + _against(expected, tensor))
-    return entries
+    return {
+        f"bits/{name}/tensor {number}: {tensor.dtype}{list(tensor.shape)}": _codes(tensor, expected)
+        for number, tensor in enumerate(quantized, 1)
+    }
 
 
 def _expected(name: str, values: Mapping[str, Array]) -> list[Array]:
@@ -79,11 +75,10 @@ def _expected(name: str, values: Mapping[str, Array]) -> list[Array]:
     ]
 
 
-def _against(expected: list[Array], tensor: Array) -> str:
-    """What the oracle says of a tensor's codes, laid out as it is or transposed."""
+def _codes(tensor: Array, expected: Sequence[Array]) -> Codes:
+    """A tensor's codes against those of the oracle, laid out as they are or transposed."""
+    digest = hashlib.sha256(np.ascontiguousarray(tensor).tobytes()).hexdigest()[:16]
     codes = np.asarray(tensor, np.float64)
-    layouts = [each for codes_of in expected for each in (codes_of, codes_of.T) if each.shape == codes.shape]
-    if not layouts:
-        return ""
-    wrong = min(int(np.sum(each != codes)) for each in layouts)
-    return f", {AGREES}" if not wrong else f", {wrong} of {codes.size} codes differ from the oracle's"
+    layouts = [layout for oracle in expected for layout in (oracle, oracle.T) if layout.shape == codes.shape]
+    wrong = min((int(np.sum(layout != codes)) for layout in layouts), default=None)
+    return Codes(digest, codes.size, wrong)

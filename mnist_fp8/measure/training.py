@@ -9,18 +9,14 @@ import jax
 import numpy as np
 
 from mnist_fp8 import te
-from mnist_fp8.core.modes import Precision, RecipeConfig
+from mnist_fp8.core.modes import Mode, RecipeConfig
 from mnist_fp8.record.entries import Curves, Value
 from mnist_fp8.training import data, train
 from mnist_fp8.training.config import TrainConfig
 from mnist_fp8.training.data import Dataset
 
-MODES = {
-    "Flax BF16": (Precision.FLAX_BF16, RecipeConfig()),
-    "TE BF16": (Precision.TE_BF16, RecipeConfig()),
-    "TE FP8": (Precision.TE_FP8, RecipeConfig("DelayedScaling")),
-    "TE FP8 Float8CurrentScaling": (Precision.TE_FP8, RecipeConfig("Float8CurrentScaling")),
-}
+MODES = {mode.recipe.name if mode.recipe else mode.value: mode for mode in Mode}
+"""Modes by the subject of their keys: a recipe's name, where there is one."""
 SEEDS = (1, 2, 3)
 STEPS, BATCH, EVERY = 60, 16, 3
 """Steps, images in each, and steps over which the loss is averaged."""
@@ -35,8 +31,8 @@ def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
 
 
 def _runs(name: str) -> bool:
-    precision, recipe = MODES[name]
-    if precision is not Precision.TE_FP8:
+    recipe = MODES[name].recipe
+    if recipe is None:
         return True
     return recipe.name in te.recipe_names() and te.support(te.make_recipe(recipe)).ok
 
@@ -65,7 +61,9 @@ def _curves(name: str) -> dict[str, Value]:
     return {
         f"training/{name}/loss": Curves(steps, tuple(run.losses for run in runs), noise),
         f"training/{name}/test loss": Curves((STEPS,), tuple((run.test_loss,) for run in runs), noise),
-        f"training/{name}/test accuracy": Curves((STEPS,), tuple((run.test_accuracy,) for run in runs), noise),
+        f"training/{name}/test accuracy": Curves(
+            (STEPS,), tuple((run.test_accuracy,) for run in runs), noise, higher_is_better=True
+        ),
     }
 
 
@@ -78,8 +76,8 @@ class _Run(NamedTuple):
 
 
 def _run(name: str, seed: int, steps: int = STEPS) -> _Run:
-    precision, recipe = MODES[name]
-    config = TrainConfig(precision=precision, recipe=recipe, seed=seed, batch_size=BATCH)
+    mode = MODES[name]
+    config = TrainConfig(precision=mode.precision, recipe=mode.recipe or RecipeConfig(), seed=seed, batch_size=BATCH)
     train_ds, test_ds = _data()
     state, metadata = train.create_train_state(config)
     losses = []

@@ -10,7 +10,7 @@ from flax import serialization
 
 from mnist_fp8 import te
 from mnist_fp8.measure.common import modes
-from mnist_fp8.record.entries import RUNS, Text, Value
+from mnist_fp8.record.entries import Support, Text, Value
 
 
 def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
@@ -20,10 +20,9 @@ def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
 
 
 def _support() -> dict[str, Value]:
-    found = te.support_by_recipe().items()
     return {
-        f"recipes/{name}/support": Text(RUNS if support.ok else f"does not run here: {support.reason}")
-        for name, support in found
+        f"recipes/{name}/support": Support(support.ok, support.reason)
+        for name, support in te.support_by_recipe().items()
     }
 
 

@@ -1,17 +1,17 @@
-"""What can be measured, as typed values by key; and their JSON."""
+"""What can be measured, as typed values by key; and their JSON.
+
+A key reads ``area/subject/what``, such as ``numerics/DelayedScaling/output against float64``. What differs between two
+records is found entry by entry, and what a difference means is decided by the fields of the values. Text is made where
+a report prints a value.
+"""
 
 import dataclasses
+import enum
 import math
+import types
 from collections.abc import Mapping
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any, Self, TypeAlias
-
-if TYPE_CHECKING:
-    import griffe
-
-    Named: TypeAlias = griffe.Object | griffe.Alias
-    Expression: TypeAlias = griffe.Expr | str | None
-
+from typing import Any, Self, TypeAlias, get_args, get_origin, get_type_hints
 
 AREAS = {
     "claims": "the suite's claims",
@@ -29,14 +29,13 @@ AREAS = {
     "costs": "times and memory, for information",
 }
 """All areas in the order of reports, with what they hold."""
-# Words that measuring and comparing agree on. "In tolerances": errors against the oracle, as multiples of what rounding
-# explains.
-RUNS = "runs here"
-AGREES = "as the oracle"
-AGAINST_ORACLE = "against the oracle"
-IN_TOLERANCES = "in tolerances"
-DISTRIBUTION = "distribution"
+
 OUTSIDE = "outside autocast"
+"""The subject of what is computed without a recipe."""
+
+CALLED = {"function", "class", "method"}
+VARIADIC = {"*", "**"}
+POSITIONAL = {"positional", "either", "*"}
 
 
 def covers(pattern: str, key: str) -> bool:
@@ -44,11 +43,30 @@ def covers(pattern: str, key: str) -> bool:
     return fnmatchcase(key, pattern) or key.startswith(pattern.rstrip("/") + "/")
 
 
+# --- values --------------------------------------------------------------------------------------------------------
+
+
 @dataclasses.dataclass(frozen=True)
 class Text:
-    """Something exact: a shape, a dtype, a digest, words."""
+    """Words or names that are only ever compared as a whole: a container class, a dtype, a message."""
 
     text: str
+
+
+class Quantity(enum.Enum):
+    """What numbers are; it decides what a difference of them means."""
+
+    VALUE = "value"
+    ERROR = "error"
+    """Relative error against float64: larger is worse."""
+    IN_TOLERANCES = "error in tolerances"
+    """Largest error in units of what rounding explains: above 1 it is wrong."""
+    SHARE = "share of elements"
+    """Shares of a distribution."""
+    SCALE_USED = "scale used"
+    """Scales that quantized a tensor, by step."""
+    STORED = "stored"
+    """Scales and amaxes as the metadata hold them after a step."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,11 +77,13 @@ class Numbers:
         values: the numbers; may hold infinities and NaN.
         labels: what each of them is, as many as there are values.
         noise: largest relative difference of a value between repetitions on the same machine; 0 where it is exact.
+        quantity: what they measure.
     """
 
     values: tuple[float, ...]
     labels: tuple[str, ...]
     noise: float = 0.0
+    quantity: Quantity = Quantity.VALUE
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,11 +94,138 @@ class Curves:
         steps: steps at which the quantity was taken.
         seeds: values by step, for each seed.
         noise: largest difference between two runs with the same seed; 0 where training is exact.
+        higher_is_better: whether it is an accuracy, and not a loss.
     """
 
     steps: tuple[int, ...]
     seeds: tuple[tuple[float, ...], ...]
     noise: float = 0.0
+    higher_is_better: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Support:
+    """Whether a recipe runs on the machine, and Transformer Engine's reason where it does not."""
+
+    ok: bool
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Product:
+    """Matrix products of a program that are alike.
+
+    Attributes:
+        lhs: dtype of the left operand, such as ``float8_e4m3fn``.
+        rhs: dtype of the right operand.
+        primitive: the JAX primitive.
+        quantized: whether both operands are.
+        count: how many there are.
+    """
+
+    lhs: str
+    rhs: str
+    primitive: str
+    quantized: bool
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Products:
+    """All matrix products of a program."""
+
+    products: tuple[Product, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Formats:
+    """The quantized formats that tensors of a program are in, such as ``float8_e5m2``, sorted."""
+
+    names: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """A custom call, and how often a compiled program has it."""
+
+    name: str
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """A compiled program: its custom calls and the quantized formats in it."""
+
+    calls: tuple[Call, ...]
+    formats: tuple[str, ...]
+
+
+@dataclasses.dataclass(frozen=True)
+class Codes:
+    """A quantized tensor, to the bit.
+
+    Attributes:
+        digest: of its codes.
+        size: elements.
+        wrong: codes that differ from the oracle's; ``None`` where the oracle does not know the tensor.
+    """
+
+    digest: str
+    size: int
+    wrong: int | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """Whether a series of numbers is the oracle's.
+
+    Attributes:
+        step: the first step that is wrong; ``None`` where there is none.
+        value: what it is there.
+        expected: what the oracle expects there.
+    """
+
+    step: int | None = None
+    value: float = 0.0
+    expected: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Contents:
+    """The numbers of one tensor.
+
+    Attributes:
+        tensor: which one.
+        nan: elements that are NaN.
+        infinite: elements that are infinite.
+        amax: largest absolute value of the others; ``None`` where there are none.
+    """
+
+    tensor: str
+    nan: int
+    infinite: int
+    amax: float | None
+
+
+@dataclasses.dataclass(frozen=True)
+class Special:
+    """What comes out where something unusual goes in.
+
+    Attributes:
+        contents: of the output and of both gradients.
+        scales: that of each tensor afterwards, where the recipe keeps them.
+    """
+
+    contents: tuple[Contents, ...]
+    scales: tuple["NamedNumber", ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class NamedNumber:
+    """A number with the name of what it belongs to."""
+
+    name: str
+    value: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,18 +273,35 @@ class Cost:
 
 @dataclasses.dataclass(frozen=True)
 class Failure:
-    """It could not be measured: what was raised, in one line."""
+    """It could not be measured: the type of what was raised, and the first line of its message."""
 
-    error: str
+    type: str
+    message: str
 
     @classmethod
     def of(cls, error: Exception) -> Self:
-        """What was raised, by its kind and the first line of its words."""
-        return cls(f"{type(error).__name__}: {next(iter(str(error).strip().splitlines()), '')}")
+        """What was raised."""
+        return cls(type(error).__name__, next(iter(str(error).strip().splitlines()), ""))
 
 
-Value: TypeAlias = Text | Numbers | Curves | Signature | Cost | Failure
-KINDS: dict[str, type[Value]] = {cls.__name__.lower(): cls for cls in (Text, Numbers, Curves, Signature, Cost, Failure)}
+Value: TypeAlias = (
+    Text
+    | Numbers
+    | Curves
+    | Support
+    | Products
+    | Formats
+    | Compiled
+    | Codes
+    | Agreement
+    | Special
+    | Signature
+    | Cost
+    | Failure
+)
+KINDS: dict[str, type[Value]] = {cls.__name__.lower(): cls for cls in get_args(Value)}
+
+# --- JSON ----------------------------------------------------------------------------------------------------------
 
 
 def entries_to_json(entries: Mapping[str, Value]) -> dict[str, Any]:
@@ -160,33 +324,46 @@ def entries_from_json(document: Mapping[str, Any]) -> dict[str, Value]:
 def _plain(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold
     match value:
         case dict():
-            return {name: _plain(each) for name, each in value.items()}
+            return {name: _plain(item) for name, item in value.items()}
         case list() | tuple():
-            return [_plain(each) for each in value]
+            return [_plain(item) for item in value]
+        case enum.Enum():
+            return value.value
         case float() if not math.isfinite(value):
             return str(value)
     return value
 
 
 def _value(fields: Mapping[str, Any]) -> Value:
-    given = {name: value for name, value in fields.items() if name != "kind"}
-    match fields["kind"]:
-        case "numbers":
-            return Numbers(_floats(given["values"]), tuple(given["labels"]), float(given["noise"]))
-        case "curves":
-            return Curves(tuple(given["steps"]), tuple(map(_floats, given["seeds"])), float(given["noise"]))
-        case "cost":
-            return Cost(_floats(given["values"]), given["unit"])
-        case "signature":
-            parameters = tuple(Parameter(**each) for each in given["parameters"])
-            return Signature(given["what"], parameters, given["value"])
-    return KINDS[fields["kind"]](**given)
+    value: Value = _read(KINDS[fields["kind"]], {name: item for name, item in fields.items() if name != "kind"})
+    if isinstance(value, Numbers) and len(value.values) != len(value.labels):
+        raise ValueError(f"{len(value.values)} values, but {len(value.labels)} labels")
+    return value
 
 
-def _floats(values: Any) -> tuple[float, ...]:  # noqa: ANN401
-    return tuple(float(value) for value in values)
+def _read(annotation: Any, value: Any) -> Any:  # noqa: ANN401, PLR0911 - a type, and anything that JSON can hold
+    """A value of an annotated type out of plain data.
+
+    Raises:
+        KeyError, TypeError, ValueError: it is of another type.
+    """
+    if get_origin(annotation) is tuple:
+        return tuple(_read(get_args(annotation)[0], item) for item in _checked(list, value))
+    if isinstance(annotation, types.UnionType):  # a type, or None
+        return None if value is None else _read(get_args(annotation)[0], value)
+    if dataclasses.is_dataclass(annotation):
+        hints = get_type_hints(annotation)
+        return annotation(**{name: _read(hints[name], item) for name, item in _checked(dict, value).items()})
+    if issubclass(annotation, enum.Enum):
+        return annotation(value)
+    if isinstance(value, bool) and annotation is not bool:
+        raise TypeError(f"{value} is not {annotation}")
+    if annotation is float:
+        return float(_checked(int | float | str, value))
+    return _checked(annotation, value)
 
 
-CALLED = {"function", "class", "method"}
-VARIADIC = {"*", "**"}
-POSITIONAL = {"positional", "either", "*"}
+def _checked(expected: Any, value: Any) -> Any:  # noqa: ANN401
+    if not isinstance(value, expected):
+        raise TypeError(f"{type(value).__name__} is not {expected}")
+    return value

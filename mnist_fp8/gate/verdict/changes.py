@@ -1,57 +1,85 @@
-"""How an entry differs between two records, and by how much against the noise."""
+"""How an entry differs between two records, and by how much against the noise. Nothing here is text: reports write it."""
 
 import dataclasses
 import itertools
 import math
 import statistics
 from collections.abc import Iterator, Sequence
+from typing import TypeAlias
 
-from mnist_fp8.gate.verdict.signatures import shown
-from mnist_fp8.record.entries import DISTRIBUTION, Cost, Curves, Failure, Numbers, Signature, Text, Value
+from mnist_fp8.record.entries import Cost, Curves, Numbers, Quantity, Value
 
 NOISES = 4
 """A number differs if it does so by more than this many times the noise that was measured."""
-MISSING = "not there"
 
 
 @dataclasses.dataclass(frozen=True)
-class Detail:
-    """One entry that differs.
+class NumbersApart:
+    """How far apart two entries of numbers are.
 
     Attributes:
-        key: of the entry, such as ``numerics/DelayedScaling/output against float64``.
-        old: its old value, as a person reads it.
-        new: its new value.
-        size: how much that is, against the noise; empty where a text differs.
-        weight: the same as a number, to find the worst.
+        label: of the number that differs most; empty for a single number.
+        old: that number in the old record; NaN where it is not there.
+        new: the same in the new one.
+        beyond: how many numbers differ by more than noise.
+        total: how many numbers there are.
+        noise: relative noise; 0 where numbers are exact.
+        shift: -1 or 1 where the new series is the old one, a step earlier or later; else 0.
     """
 
-    key: str
-    old: str
-    new: str
-    size: str = ""
-    weight: float = 0.0
+    label: str
+    old: float
+    new: float
+    beyond: int
+    total: int
+    noise: float
+    shift: int
+
+    @property
+    def relative(self) -> float:
+        """Relative difference of the number that differs most."""
+        return relative(self.old, self.new)
 
 
 @dataclasses.dataclass(frozen=True)
-class Change:
+class CurvesApart:
+    """How far apart the ends of two entries of curves are.
+
+    Attributes:
+        old: mean of the old ends over the seeds.
+        new: mean of the new ones.
+        errors: their difference in standard errors of the seeds; NaN where an end is not finite.
+        seeds: how many seeds there are.
+    """
+
+    old: float
+    new: float
+    errors: float
+    seeds: int
+
+
+Apart: TypeAlias = NumbersApart | CurvesApart
+
+
+@dataclasses.dataclass(frozen=True)
+class EntryChange:
     """An entry that differs.
 
     Attributes:
         key: of the entry, ``area/subject/name``.
         old: its old value; ``None`` where it is not there.
         new: its new value.
-        size: how much that is, against the noise.
-        weight: the same as a number.
-        worst: what stands for old and new values of many numbers.
+        part: the parameter or test that it is about; empty for the entry as a whole.
+        apart: how far apart numbers or curves are; ``None`` for other values, and for curves that do not fit together.
+        weight: a number to sort by, the largest first.
     """
 
     key: str
     old: Value | None
     new: Value | None
-    size: str = ""
+    part: str = ""
+    apart: Apart | None = None
     weight: float = 0.0
-    worst: tuple[str, str] = ("", "")
 
     @property
     def area(self) -> str:
@@ -68,62 +96,54 @@ class Change:
         """The rest of the key."""
         return self.key.partition("/")[2].partition("/")[2]
 
-    @property
-    def detail(self) -> Detail:
-        """The change as a person reads it."""
-        old, new = self.worst if any(self.worst) else (self._named(self.old), self._named(self.new))
-        return Detail(self.key, old, new, self.size, self.weight)
 
-    def _named(self, value: Value | None) -> str:
-        """A value; what is there on one side only with its name, which says more than that it is there."""
-        one_sided = value is not None and None in (self.old, self.new)
-        return f"{self.key.rpartition('/')[2]}: {text(value)}" if one_sided else text(value)
-
-
-def changes_of(key: str, old: Value | None, new: Value | None, floor: float) -> Iterator[Change]:
+def changes_of(key: str, old: Value | None, new: Value | None, floor: float) -> Iterator[EntryChange]:
     """How an entry differs: once, or not at all beyond noise. Costs never do.
 
     Args:
         key: of the entry.
         old: its old value.
         new: its new value, another one.
-        floor: relative difference of numbers that is taken for none, whatever their noise is.
+        floor: relative tolerance: smaller differences count as equal, whatever the noise is.
     """
     match old, new:
-        case Cost(), _:
-            return
-        case _, Cost():
+        case (Cost(), _) | (_, Cost()):
             return
         case Numbers(), Numbers():
             yield from _number_change(key, old, new, floor)
         case Curves(), Curves():
             yield from _curve_change(key, old, new, floor)
         case _:
-            yield Change(key, old, new)
+            yield EntryChange(key, old, new)
 
 
-def _number_change(key: str, old: Numbers, new: Numbers, floor: float) -> Iterator[Change]:
+def _number_change(key: str, old: Numbers, new: Numbers, floor: float) -> Iterator[EntryChange]:
     """The number that differs most, if one does so by more than noise."""
     noise = max(old.noise, new.noise)
-    least = max(floor, NOISES * noise)
-    before, after = (dict(zip(each.labels, each.values, strict=True)) for each in (old, new))
-    found = {
-        label: _relative(before.get(label, math.nan), after.get(label, math.nan))
+    before, after = (dict(zip(side.labels, side.values, strict=True)) for side in (old, new))
+    sizes = {
+        label: relative(before.get(label, math.nan), after.get(label, math.nan))
         for label in dict.fromkeys([*before, *after])
     }
-    beyond = {label: size for label, size in found.items() if size > least}
-    if beyond:
-        worst = max(beyond, key=lambda label: beyond[label])
-        a, b = before.get(worst, math.nan), after.get(worst, math.nan)
-        of_all = f"{len(beyond)} of {len(found)} numbers" if len(found) > 1 else ""
-        shown_as = (f"{worst}: {number(a)}".removeprefix(": "), f"{worst}: {number(b)}".removeprefix(": "))
-        size = ", ".join(filter(None, [_signed(a, b), of_all, _noise(noise, beyond[worst])]))
-        # Shares of a distribution may be tiny, and grow manyfold.
-        weight = 0.0 if DISTRIBUTION in key else beyond[worst]
-        yield Change(key, old, new, _shifted(old, new) or size, weight, shown_as)
+    beyond = {label: size for label, size in sizes.items() if size > max(floor, NOISES * noise)}
+    if not beyond:
+        return
+    worst = max(beyond, key=lambda label: beyond[label])
+    apart = NumbersApart(
+        worst,
+        before.get(worst, math.nan),
+        after.get(worst, math.nan),
+        len(beyond),
+        len(sizes),
+        noise,
+        _shift(old.values, new.values),
+    )
+    # Shares of a distribution may be tiny, and grow manyfold.
+    weight = 0.0 if new.quantity is Quantity.SHARE else beyond[worst]
+    yield EntryChange(key, old, new, apart=apart, weight=weight)
 
 
-def _relative(old: float, new: float) -> float:
+def relative(old: float, new: float) -> float:
     """Relative difference; infinite between a number and none, or between different infinities."""
     apart = _absolute(old, new)
     return apart / max(abs(old), abs(new)) if 0 < apart < math.inf else apart
@@ -136,44 +156,29 @@ def _absolute(old: float, new: float) -> float:
     return abs(new - old) if math.isfinite(old) and math.isfinite(new) else math.inf
 
 
-def _signed(old: float, new: float) -> str:
-    if not (math.isfinite(old) and math.isfinite(new) and old):
-        return ""
-    change = (new - old) / abs(old)
-    return f"{change:+.2%}" if abs(change) >= 1e-4 else f"{change:+.1e}"  # noqa: PLR2004 - what two decimals show
+def _shift(old: Sequence[float], new: Sequence[float]) -> int:
+    """Whether a series is the same one, a step earlier (-1) or later (1)."""
+    if len(old) == len(new) > 2:  # noqa: PLR2004 - two numbers are no series
+        if old[1:] == new[:-1]:
+            return -1
+        if old[:-1] == new[1:]:
+            return 1
+    return 0
 
 
-def _noise(noise: float, size: float) -> str:
-    return f"{size / noise:.0f} times the noise" if noise else "exact: noise is 0"
-
-
-def _shifted(old: Numbers, new: Numbers) -> str:
-    """Whether a series is the same one, a step earlier or later."""
-    if len(old.values) == len(new.values) > 2:  # noqa: PLR2004 - two numbers are no series
-        if old.values[1:] == new.values[:-1]:
-            return "the same values, one step earlier"
-        if old.values[:-1] == new.values[1:]:
-            return "the same values, one step later"
-    return ""
-
-
-def _curve_change(key: str, old: Curves, new: Curves, floor: float) -> Iterator[Change]:
+def _curve_change(key: str, old: Curves, new: Curves, floor: float) -> Iterator[EntryChange]:
     """Curves that are not the same: how far apart their ends are, in standard errors of the seeds."""
     if old.steps != new.steps or len(old.seeds) != len(new.seeds):
-        yield Change(key, old, new, "not the same steps or seeds", math.inf)
+        yield EntryChange(key, old, new, weight=math.inf)
         return
     ends = [[seed[-1] for seed in curves.seeds] for curves in (old, new)]
     before, after = (statistics.fmean(values) for values in ends)
     pairs = zip(itertools.chain(*old.seeds), itertools.chain(*new.seeds), strict=True)
-    apart = max(_absolute(a, b) for a, b in pairs)
-    noise = max(old.noise, new.noise)
-    if apart <= max(NOISES * noise, floor * abs(before)):
+    distance = max(_absolute(a, b) for a, b in pairs)
+    if distance <= max(NOISES * max(old.noise, new.noise), floor * abs(before)):
         return
-    error = _standard_error(ends)
-    distance = (after - before) / error
-    errors = f"{distance:+.1f} standard errors of the {len(old.seeds)} seeds"
-    size = errors if math.isfinite(distance) else "not finite any more"
-    yield Change(key, old, new, size, distance, (f"ends at {number(before)}", f"ends at {number(after)}"))
+    errors = (after - before) / _standard_error(ends)
+    yield EntryChange(key, old, new, apart=CurvesApart(before, after, errors, len(old.seeds)), weight=errors)
 
 
 def _standard_error(ends: Sequence[Sequence[float]]) -> float:
@@ -182,33 +187,3 @@ def _standard_error(ends: Sequence[Sequence[float]]) -> float:
     variances = [statistics.variance(values) for values in finite if len(values) > 1]
     pooled = statistics.fmean(variances) if variances else 0.0
     return max(math.sqrt(2 * pooled / len(ends[0])), 1e-6)
-
-
-def text(value: Value | None) -> str:  # noqa: PLR0911 - one for each kind
-    """A value as a person reads it, in one line."""
-    match value:
-        case None:
-            return MISSING
-        case Text(text=words):
-            return words
-        case Failure(error=words):
-            return f"fails: {words}"
-        case Signature() as signature:
-            return shown(signature) or signature.what
-        case Numbers(values=values, labels=labels):
-            pairs = (f"{label}: {number(each)}".removeprefix(": ") for label, each in zip(labels, values, strict=True))
-            return ", ".join(pairs)
-        case Curves(seeds=seeds):
-            return ", ".join(f"seed {index}: {number(seed[-1])}" for index, seed in enumerate(seeds))
-        case Cost(values=values, unit=unit):
-            return f"{number(statistics.median(values))} {unit}"
-
-
-def words(value: Value | None) -> str:
-    """The words of a text; empty for anything else."""
-    return value.text if isinstance(value, Text) else ""
-
-
-def number(value: float) -> str:
-    """A number to five digits."""
-    return f"{value:.5g}"

@@ -7,7 +7,7 @@ import datetime as dt
 from collections.abc import Iterator, Sequence
 
 from mnist_fp8.gate.verdict.acceptance import accept
-from mnist_fp8.gate.verdict.changes import Change, changes_of, words
+from mnist_fp8.gate.verdict.changes import EntryChange, changes_of
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.costs import costs
 from mnist_fp8.gate.verdict.policy import Acceptance
@@ -16,7 +16,7 @@ from mnist_fp8.gate.verdict.rules.claims import claim_differences, start_differe
 from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
 from mnist_fp8.gate.verdict.scope import Scope, compared, is_compared, refuse_other_run
 from mnist_fp8.record.claims import Verdict
-from mnist_fp8.record.entries import AREAS, RUNS
+from mnist_fp8.record.entries import AREAS, Support
 from mnist_fp8.record.record import Record
 
 _NOT_OF_RECIPES = ("api", "recipes", "behaviour", "warnings")
@@ -53,10 +53,10 @@ def compare(old: Record, new: Record, accepted: Sequence[Acceptance] = (), today
 
 def _worst_first(difference: Difference) -> tuple[bool, int, int]:
     order = list(Severity)
-    return bool(difference.accepted), order.index(difference.severity), list(AREAS).index(difference.area)
+    return bool(difference.accepted), order.index(difference.rule.severity), list(AREAS).index(difference.area)
 
 
-def _changes(old: Record, new: Record, scope: Scope) -> Iterator[Change]:
+def _changes(old: Record, new: Record, scope: Scope) -> Iterator[EntryChange]:
     if any(record.problem and not record.entries for record in (old, new)):
         return  # one of them could not be measured: what there is of the other is no difference
     for key in {**old.entries, **new.entries}:
@@ -65,17 +65,16 @@ def _changes(old: Record, new: Record, scope: Scope) -> Iterator[Change]:
             yield from changes_of(key, a, b, scope.floor)
 
 
-def _follows_from_support(change: Change, old: Record, new: Record) -> bool:
+def _follows_from_support(change: EntryChange, old: Record, new: Record) -> bool:
     """Whether an entry is there on one side only because the recipe that it belongs to runs on that side only."""
     if change.area in _NOT_OF_RECIPES or (change.old is not None and change.new is not None):
         return False
     sides = [_recipes_that_run(record) for record in (old, new)]
-    return any(recipe in change.subject for recipe in sides[0] ^ sides[1])
+    return change.subject in sides[0] ^ sides[1]
 
 
 def _recipes_that_run(record: Record) -> set[str]:
-    supported = {key: words(value) for key, value in record.entries.items() if key.startswith("recipes/")}
-    return {key.split("/")[1] for key, said in supported.items() if said.startswith(RUNS)}
+    return {key.split("/")[1] for key, value in record.entries.items() if isinstance(value, Support) and value.ok}
 
 
 def _unverified(old: Record, new: Record) -> Iterator[str]:

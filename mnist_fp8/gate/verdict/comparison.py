@@ -46,7 +46,7 @@ class Comparison:
     @property
     def verdict(self) -> UpgradeVerdict:
         """What breaks goes before what is not known, and that before what changes."""
-        counting = {difference.severity for difference in self.differences if difference.counts}
+        counting = {difference.rule.severity for difference in self.differences if difference.counts}
         if Severity.BREAKS in counting:
             return UpgradeVerdict.BROKEN
         if self.unverified:

@@ -1,66 +1,82 @@
 """What a difference of a public name means."""
 
+import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 
-from mnist_fp8.gate.verdict.changes import MISSING, Change, Detail
-from mnist_fp8.gate.verdict.rules import rule
-from mnist_fp8.gate.verdict.rules.rule import Difference, Meaning, Severity, breaks, changes, note, together
+from mnist_fp8.gate.verdict.changes import EntryChange
+from mnist_fp8.gate.verdict.rules.rule import Rule, Severity, breaks, changes, note
 from mnist_fp8.gate.verdict.signatures import ApiChange, SignatureDifference, signature_differences
-from mnist_fp8.record.entries import (
-    Failure,
-    Signature,
-)
+from mnist_fp8.record.entries import Signature, Text, Value
 
-_API: dict[ApiChange, tuple[str, Meaning]] = {
-    ApiChange.REMOVED: (
+_RULES: dict[ApiChange, Rule] = {
+    ApiChange.REMOVED: breaks(
+        "api-name-removed",
         "name removed",
-        breaks("Code that imports the name fails.", "Search your code for it; move to what replaced it."),
+        "Code that imports the name fails.",
+        "Search your code for it; move to what replaced it.",
     ),
-    ApiChange.ADDED: ("name added", note("A new name to use.")),
-    ApiChange.KIND: (
-        "name of another kind",
-        breaks(
-            "What was a function is a class, or the like: calls and isinstance checks may fail.", "Look at each use."
-        ),
+    ApiChange.ADDED: note("api-name-added", "name added", "There is a new name to use."),
+    ApiChange.KIND: breaks(
+        "api-kind-changed",
+        "kind of name changed",
+        "A function became a class, or the like: calls and isinstance checks may fail.",
+        "Look at each use.",
     ),
-    ApiChange.PARAMETER_REMOVED: (
+    ApiChange.PARAMETER_REMOVED: breaks(
+        "api-parameter-removed",
         "parameter removed",
-        breaks("Calls that pass the argument raise TypeError.", "Leave the argument out, or pass what replaced it."),
+        "Calls that pass the argument raise TypeError.",
+        "Leave the argument out, or pass what replaced it.",
     ),
-    ApiChange.PARAMETER_RENAMED: (
+    ApiChange.PARAMETER_RENAMED: breaks(
+        "api-parameter-renamed",
         "parameter renamed",
-        breaks("Calls that pass the argument by name raise TypeError.", "Rename it in your calls."),
+        "Calls that pass the argument by name raise TypeError.",
+        "Rename it in your calls.",
     ),
-    ApiChange.PARAMETER_ADDED_REQUIRED: (
+    ApiChange.PARAMETER_ADDED_REQUIRED: breaks(
+        "api-required-parameter-added",
         "required parameter added",
-        breaks("Every call without it raises TypeError.", "Pass it."),
+        "Every call without it raises TypeError.",
+        "Pass it.",
     ),
-    ApiChange.PARAMETER_NOW_REQUIRED: (
+    ApiChange.PARAMETER_NOW_REQUIRED: breaks(
+        "api-parameter-now-required",
         "parameter now required",
-        breaks("Calls that leave it out raise TypeError.", "Pass it; the old default is the old behaviour."),
+        "Calls that leave it out raise TypeError.",
+        "Pass it; the old default gives the old behaviour.",
     ),
-    ApiChange.PARAMETER_MOVED: (
+    ApiChange.PARAMETER_MOVED: changes(
+        "api-parameter-moved",
         "parameter moved",
-        changes("Positional arguments from there on mean something else, silently.", "Pass them by name."),
+        "Positional arguments from there on silently mean something else.",
+        "Pass them by name.",
     ),
-    ApiChange.PARAMETER_KIND: (
-        "parameter passed in another way",
-        changes("Positional became keyword-only, or the reverse.", "Pass it by name."),
+    ApiChange.PARAMETER_KIND: changes(
+        "api-parameter-kind-changed",
+        "parameter passed differently",
+        "A positional parameter became keyword-only, or the reverse.",
+        "Pass it by name.",
     ),
-    ApiChange.DEFAULT_CHANGED: (
+    ApiChange.DEFAULT_CHANGED: changes(
+        "api-default-changed",
         "default changed",
-        changes("Calls that leave the argument out do something else.", "Pass the old value if you rely on it."),
+        "Calls that leave the argument out do something else.",
+        "Pass the old value if you rely on it.",
     ),
-    ApiChange.VALUE_CHANGED: (
-        "value changed",
-        changes("Code that uses the constant sees another value.", "Look at each use."),
+    ApiChange.VALUE_CHANGED: changes(
+        "api-value-changed", "value changed", "Code that uses the constant sees another value.", "Look at each use."
     ),
-    ApiChange.PARAMETER_ADDED_OPTIONAL: ("optional parameter added", note("A new option; its default is used.")),
+    ApiChange.PARAMETER_ADDED_OPTIONAL: note(
+        "api-optional-parameter-added", "optional parameter added", "There is a new option; its default is used."
+    ),
 }
-_OVERRIDABLE = changes(
+_METHOD_PARAMETER_ADDED = changes(
+    "api-method-parameter-added",
+    "optional parameter of a method added",
     "Transformer Engine may pass the new argument to the method: an override of yours without it raises TypeError.",
-    "Accept the argument if you override the method, and hand it on.",
+    "Accept the argument if you override the method, and pass it on.",
 )
 _DOCUMENTED = re.compile(
     r"transformer_engine\.(common\.recipe|jax\.flax|jax\.[A-Z]\w*)\b|transformer_engine\.jax\.\w+$"
@@ -68,48 +84,55 @@ _DOCUMENTED = re.compile(
 """Names that TE documents for JAX: those of the package itself, of its Flax layers and of recipes."""
 
 
-def of_api(change: ApiChange, name: str, *, is_method: bool) -> tuple[str, Meaning]:
-    """Title and meaning of a change of a signature.
+def _undocumented(rule: Rule) -> Rule:
+    return dataclasses.replace(
+        rule,
+        id=f"{rule.id}-undocumented",
+        severity=Severity.CHANGES,
+        title=f"{rule.title} (not documented)",
+        meaning=f"{rule.meaning} Only code that imports from this module is affected: the documentation has no such"
+        " name.",
+    )
+
+
+_UNDOCUMENTED = {kind: _undocumented(rule) for kind, rule in _RULES.items() if rule.severity is Severity.BREAKS}
+RULES = (*_RULES.values(), _METHOD_PARAMETER_ADDED, *_UNDOCUMENTED.values())
+
+
+def rule_of(kind: ApiChange, name: str, *, is_method: bool) -> Rule:
+    """The rule for a change of a signature.
 
     Args:
-        change: what changed.
+        kind: what changed.
         name: the dotted name.
         is_method: whether it is a method, which a user's class may override.
     """
-    title, means = _API[change]
-    if is_method and change is ApiChange.PARAMETER_ADDED_OPTIONAL:
-        return "optional parameter of a method added", _OVERRIDABLE
-    if means.severity is Severity.BREAKS and not _DOCUMENTED.match(name):
-        concerned = (
-            f"{means.means} Only code that imports from this module is concerned: the documentation has no such name."
-        )
-        return f"{title} (not documented)", changes(concerned, means.do)
-    return title, means
+    if is_method and kind is ApiChange.PARAMETER_ADDED_OPTIONAL:
+        return _METHOD_PARAMETER_ADDED
+    return _RULES[kind] if _DOCUMENTED.match(name) else _UNDOCUMENTED.get(kind, _RULES[kind])
 
 
-def judge_api(changes: Sequence[Change]) -> list[Difference]:
-    """Public names that changed, by kind of change."""
-    groups: dict[tuple[str, Meaning], list[Detail]] = {}
-    for change in changes:
-        for found in _api_differences(change):
-            is_method = "method" in (getattr(change.old, "what", ""), getattr(change.new, "what", ""))
-            title, means = of_api(found.change, change.key.removeprefix("api/"), is_method=is_method)
-            # The shorter the path to a name, the more users import it.
-            detail = Detail(change.key, found.old, found.new, found.parameter, 1 / (1 + change.key.count(".")))
-            groups.setdefault((title, means), []).append(detail)
-    unreadable = [change.detail for change in changes if isinstance(change.new, Failure)]
-    fails = rule.of_failure(failed=False, fails=True)
-    return [together("api", "source", fails, unreadable)] * bool(unreadable) + [
-        together("api", title if len(details) == 1 else f"{len(details)} x {title}", means, details)
-        for (title, means), details in groups.items()
-    ]
+def ruled(change: EntryChange) -> Iterator[tuple[Rule, EntryChange]]:
+    """Each thing that differs about a public name, with its rule."""
+    is_method = any(isinstance(side, Signature) and side.what == "method" for side in (change.old, change.new))
+    # The shorter the path to a name, the more users import it.
+    weight = 1 / (1 + change.key.count("."))
+    for found in _differences(change):
+        rule = rule_of(found.change, change.key.removeprefix("api/"), is_method=is_method)
+        whole = not (found.old or found.new)  # the name came or went
+        sides = (change.old, change.new) if whole else (_text(found.old), _text(found.new))
+        yield rule, EntryChange(change.key, *sides, part=found.parameter, weight=weight)
 
 
-def _api_differences(change: Change) -> Iterator[SignatureDifference]:
+def _text(source: str) -> Value | None:
+    return Text(source) if source else None
+
+
+def _differences(change: EntryChange) -> Iterator[SignatureDifference]:
     match change.old, change.new:
         case Signature(), None:
-            yield SignatureDifference(ApiChange.REMOVED, "", change.detail.old, MISSING)
+            yield SignatureDifference(ApiChange.REMOVED, "", "", "")
         case None, Signature():
-            yield SignatureDifference(ApiChange.ADDED, "", MISSING, change.detail.new)
+            yield SignatureDifference(ApiChange.ADDED, "", "", "")
         case Signature() as old, Signature() as new:
             yield from signature_differences(old, new)

@@ -1,42 +1,57 @@
-"""Each area of a record has its rules."""
+"""All rules, and which of them a change comes under."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
-from mnist_fp8.gate.verdict.changes import Change
-from mnist_fp8.gate.verdict.rules.api import judge_api
-from mnist_fp8.gate.verdict.rules.measured import (
-    judge_behaviour,
-    judge_bits,
-    judge_float8,
-    judge_metadata,
-    judge_numerics,
-    judge_recipes,
-    judge_special,
-    judge_training,
-    judge_variables,
-    judge_warnings,
-)
-from mnist_fp8.gate.verdict.rules.rule import Difference
+from mnist_fp8.gate.verdict.changes import EntryChange
+from mnist_fp8.gate.verdict.rules import api, claims, layers, numbers, programs
+from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, difference
+from mnist_fp8.record.entries import Failure
 
-
-def judge(changes: Sequence[Change]) -> list[Difference]:
-    """The differences that changes come to."""
-    found: list[Difference] = []
-    for area, of_area in _RULES.items():
-        found += of_area([change for change in changes if change.area == area])
-    return found
-
-
-_RULES: dict[str, Callable[[Sequence[Change]], list[Difference]]] = {
-    "api": judge_api,
-    "recipes": judge_recipes,
-    "variables": judge_variables,
-    "metadata": judge_metadata,
-    "float8": judge_float8,
-    "numerics": judge_numerics,
-    "bits": judge_bits,
-    "special": judge_special,
-    "behaviour": judge_behaviour,
-    "training": judge_training,
-    "warnings": judge_warnings,
+RULES: tuple[Rule, ...] = (*claims.RULES, *api.RULES, *layers.RULES, *programs.RULES, *numbers.RULES)
+"""Every rule; its id is its own."""
+_AREAS: dict[str, Callable[[EntryChange], Rule]] = {
+    "recipes": layers.rule_of_recipe,
+    "variables": layers.rule_of_variables,
+    "metadata": numbers.rule_of_metadata,
+    "float8": programs.rule_of_float8,
+    "numerics": numbers.rule_of_numerics,
+    "bits": programs.rule_of_codes,
+    "special": numbers.rule_of_special,
+    "behaviour": layers.rule_of_behaviour,
+    "training": numbers.rule_of_training,
+    "warnings": layers.rule_of_warning,
 }
+_OF_ONE_SIDE = ("recipes", "variables", "warnings")
+"""Areas whose own rules say what it means that an entry came or went."""
+
+
+def judge(changes: Sequence[EntryChange]) -> list[Difference]:
+    """The differences that changes come to: those of one subject under one rule together."""
+    groups: dict[tuple[str, str, Rule], list[EntryChange]] = {}
+    for change in changes:
+        for rule, entry in _ruled(change):
+            groups.setdefault((change.area, _subject(change), rule), []).append(entry)
+    return [difference(area, subject, rule, entries) for (area, subject, rule), entries in groups.items()]
+
+
+def _ruled(change: EntryChange) -> Iterator[tuple[Rule, EntryChange]]:
+    is_failure = any(isinstance(side, Failure) for side in (change.old, change.new))
+    of_failure = claims.rule_of_failure(change) if is_failure or change.area not in (*_OF_ONE_SIDE, "api") else None
+    if of_failure:
+        yield of_failure, change
+    elif change.area == "api":
+        yield from api.ruled(change)
+    else:
+        yield _AREAS[change.area](change), change
+
+
+def _subject(change: EntryChange) -> str:
+    """What a difference is about, as far as its area does not say it."""
+    match change.area:
+        case "api" | "warnings":
+            return ""
+        case "behaviour":
+            return change.name
+        case "metadata":
+            return change.name.partition(" ")[2]  # without the tensor
+    return change.subject

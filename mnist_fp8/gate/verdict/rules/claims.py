@@ -1,59 +1,87 @@
-"""What a difference of claims, or a side that does not start, means."""
+"""What it means that a claim ends differently, that a side does not start, or that an entry cannot be measured."""
 
 from collections.abc import Iterator, Mapping
 
-from mnist_fp8.gate.verdict.changes import MISSING, Detail
-from mnist_fp8.gate.verdict.rules.rule import Difference, Meaning, breaks, changes, together
+from mnist_fp8.gate.verdict.changes import EntryChange
+from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, breaks, changes, difference, note
 from mnist_fp8.record.claims import ClaimResult, Outcome, TestResult, Verdict, Verification
+from mnist_fp8.record.entries import Failure, Text
 from mnist_fp8.record.record import Record
+
+BROKEN = breaks(
+    "claim-broken",
+    "promise broken",
+    "The old release keeps this promise and the new one does not.",
+    "Do not upgrade; the claim's file says what it costs.",
+)
+BROKEN_BEFORE = breaks(
+    "claim-broken-before",
+    "promise broken on both sides",
+    "Neither release keeps this promise.",
+    "Read the claim's file.",
+)
+KNOWN_DEFECT = changes(
+    "claim-known-defect",
+    "known defect",
+    "The new release has a known defect that the old one lacks.",
+    "Read te-findings.md, and check whether it affects you.",
+)
+SKIPPED = changes(
+    "claim-tests-not-verified",
+    "tests no longer verified",
+    "Tests that passed are not verified with the new release: it lacks what they need.",
+    "Check whether you need it, too.",
+)
+DOES_NOT_START = breaks(
+    "does-not-start",
+    "does not start",
+    "Transformer Engine does not start at all.",
+    "Do not upgrade, or repair the installation first.",
+)
+FAILS_NOW = breaks(
+    "fails-now",
+    "raises an error now",
+    "It fails, where it worked before.",
+    "Read the message; do not upgrade if you use this.",
+)
+FAILS_AS_BEFORE = note("fails-as-before", "fails with another message", "It fails as before, with another message.")
+WORKS_NOW = note("works-now", "works now", "It works now.")
+RULES = (BROKEN, BROKEN_BEFORE, KNOWN_DEFECT, SKIPPED, DOES_NOT_START, FAILS_NOW, FAILS_AS_BEFORE, WORKS_NOW)
 
 
 def claim_differences(old: Verification | None, new: Verification | None) -> Iterator[Difference]:
-    """What the suite says otherwise than before."""
+    """Claims that end differently than before."""
     for claim in new.claims if new else ():
-        before = next((each for each in old.claims if each.name == claim.name), None) if old else None
+        before = next((other for other in old.claims if other.name == claim.name), None) if old else None
         yield from _claim_difference(claim, before)
 
 
 def _claim_difference(new: ClaimResult, old: ClaimResult | None) -> Iterator[Difference]:
-    was = {test.name: test for test in old.tests} if old else {}
-    failed = new.of(Outcome.FAILED)
-    if failed:
-        also = old is not None and old.verdict is Verdict.BROKEN
-        yield together("claims", new.name, of_claim(also=also), [_test_detail(new, test, was) for test in failed])
-    known = [test for test in new.of(Outcome.KNOWN) if test.name in was and was[test.name].outcome is Outcome.PASSED]
-    if known:
-        yield together("claims", new.name, KNOWN_DEFECT, [_test_detail(new, test, was) for test in known])
-    skipped = [
-        test for test in new.of(Outcome.SKIPPED) if test.name in was and was[test.name].outcome is Outcome.PASSED
-    ]
-    if skipped:
-        yield together("claims", new.name, SKIPPED, [_test_detail(new, test, was) for test in skipped])
+    before = {test.name: test for test in old.tests} if old else {}
+    broken = BROKEN_BEFORE if old is not None and old.verdict is Verdict.BROKEN else BROKEN
+    passed = {name for name, test in before.items() if test.outcome is Outcome.PASSED}
+    for rule, outcome in ((broken, Outcome.FAILED), (KNOWN_DEFECT, Outcome.KNOWN), (SKIPPED, Outcome.SKIPPED)):
+        tests = [test for test in new.of(outcome) if rule is broken or test.name in passed]
+        if tests:
+            yield difference("claims", new.name, rule, [_test_change(new, test, before) for test in tests])
 
 
-def _test_detail(claim: ClaimResult, test: TestResult, was: Mapping[str, TestResult]) -> Detail:
-    old = was[test.name].outcome.value if test.name in was else MISSING
-    return Detail(f"claims/{claim.name}", old, f"{test.outcome.value}: {test.headline}", test.name.rpartition("::")[2])
+def _test_change(claim: ClaimResult, test: TestResult, before: Mapping[str, TestResult]) -> EntryChange:
+    old = Text(before[test.name].outcome.value) if test.name in before else None
+    new = Text(f"{test.outcome.value}: {test.headline}")
+    return EntryChange(f"claims/{claim.name}", old, new, part=test.name.rpartition("::")[2])
 
 
 def start_differences(old: Record, new: Record) -> Iterator[Difference]:
     """That the new side does not start."""
     if new.problem:
-        detail = Detail("behaviour/start", old.problem or "works", new.problem)
-        yield together("behaviour", "start", DOES_NOT_START, [detail])
+        entry = EntryChange("behaviour/start", Text(old.problem or "works"), Text(new.problem))
+        yield difference("behaviour", "start", DOES_NOT_START, [entry])
 
 
-KNOWN_DEFECT = changes("A known defect of the new release.", "See docs/te-findings.md, and whether it concerns you.")
-SKIPPED = changes(
-    "Tests that passed are not verified with the new release: it lacks what they need.", "See whether you need it, too."
-)
-DOES_NOT_START = breaks("Transformer Engine does not come up at all.", "Do not upgrade, or fix the installation first.")
-
-
-def of_claim(*, also: bool) -> Meaning:
-    """A claim that is broken."""
-    if also:
-        return breaks("A promise is not kept; the old release does not keep it either.", "Read the claim's file.")
-    return breaks(
-        "A promise that the old release keeps is broken.", "Do not upgrade; the claim's file says what it costs."
-    )
+def rule_of_failure(change: EntryChange) -> Rule | None:
+    """The rule for an entry that one side lacks or could not measure; ``None`` where both have one."""
+    failed, fails = (side is None or isinstance(side, Failure) for side in (change.old, change.new))
+    if fails:
+        return FAILS_AS_BEFORE if failed else FAILS_NOW
+    return WORKS_NOW if failed else None

@@ -1,0 +1,139 @@
+"""What it means that errors, metadata, special numbers or training curves differ."""
+
+import math
+
+from mnist_fp8.gate.verdict.changes import CurvesApart, EntryChange
+from mnist_fp8.gate.verdict.rules.rule import Rule, breaks, changes
+from mnist_fp8.record.entries import Agreement, Contents, Curves, Numbers, Quantity, Special
+
+LESS_ACCURATE = 1.25
+"""An error that grew by more than this factor does not come from rounding in another place."""
+SPREADS = 5
+"""A training curve is worse if its end lies this many standard errors of the seeds beyond the old one."""
+
+INACCURATE = breaks(
+    "results-less-accurate",
+    "results wrong or less accurate",
+    "Results are wrong, or less accurate than formats and scales allow.",
+    "Do not upgrade; the claims say more.",
+)
+MORE_ACCURATE = changes(
+    "results-more-accurate",
+    "results more accurate",
+    "Errors are smaller than before; results are not the same numbers.",
+    "Renew golden values and bitwise comparisons.",
+)
+ROUNDED = changes(
+    "results-rounded-differently",
+    "results rounded differently",
+    "Results are rounded in another place: as accurate as before, but not the same numbers.",
+    "Renew golden values and bitwise comparisons; a run continued from a checkpoint takes another path.",
+)
+SCALE_WRONG = breaks(
+    "scale-wrong",
+    "scales wrong",
+    "Scales or histories no longer follow the recipe as documented.",
+    "Do not upgrade; the claims say more.",
+)
+SCALE_USED = breaks(
+    "scale-used-changed",
+    "other scales used",
+    "The same tensors are quantized with other scales: FP8 training takes another course.",
+    "Do not upgrade before you know why.",
+)
+STORED = changes(
+    "metadata-stored-differently",
+    "metadata stored differently",
+    "The stored scale or amax now belongs to a different step, or sits at a different index.",
+    "Adapt code that reads or converts metadata; training itself uses the same scales.",
+)
+NOT_FINITE = breaks(
+    "not-finite",
+    "more numbers not finite",
+    "NaN or infinities appear where there were none.",
+    "Do not upgrade before you know whether your tensors trigger it.",
+)
+SCALE_UNUSABLE = breaks(
+    "scale-unusable",
+    "scale unusable",
+    "Unusual numbers leave a scale of zero, or one that is not finite: the next step is NaN.",
+    "Do not upgrade before you know whether your tensors trigger it.",
+)
+SPECIAL = changes(
+    "special-numbers-changed",
+    "special numbers treated differently",
+    "Zeros, infinities, NaN, tiny or huge numbers are handled differently.",
+    "Check whether your code relies on it.",
+)
+TRAINING_WORSE = breaks(
+    "training-worse", "training worse", "Training ends worse, by more than seeds explain.", "Do not upgrade."
+)
+TRAINING_PATH = changes(
+    "training-path-changed",
+    "training takes another path",
+    "Training takes another path of the same quality: the difference is within what seeds explain.",
+    "Nothing, unless you compare runs bit by bit.",
+)
+RULES = (
+    *(INACCURATE, MORE_ACCURATE, ROUNDED, SCALE_WRONG, SCALE_USED, STORED),
+    *(NOT_FINITE, SCALE_UNUSABLE, SPECIAL, TRAINING_WORSE, TRAINING_PATH),
+)
+
+
+def rule_of_numerics(change: EntryChange) -> Rule:
+    """The rule for errors: against float64, in tolerances, or how they are distributed."""
+    if not (isinstance(change.old, Numbers) and isinstance(change.new, Numbers)):
+        return INACCURATE
+    new = dict(zip(change.new.labels, change.new.values, strict=True))
+    pairs = [(old, new[label]) for label, old in zip(change.old.labels, change.old.values, strict=True) if label in new]
+    match change.new.quantity:
+        case Quantity.IN_TOLERANCES:
+            worse = any(not b <= 1 and a <= 1 for a, b in pairs)
+        case Quantity.SHARE:
+            return ROUNDED
+        case _:
+            worse = any(math.isfinite(a) and not b <= LESS_ACCURATE * a for a, b in pairs)
+    if worse:
+        return INACCURATE
+    return MORE_ACCURATE if all(b * LESS_ACCURATE <= a for a, b in pairs) else ROUNDED
+
+
+def rule_of_metadata(change: EntryChange) -> Rule:
+    """The rule for scales and amaxes, step by step."""
+    match change.old, change.new:
+        case Agreement(step=None), Agreement():
+            return SCALE_WRONG
+        case (_, Numbers(quantity=Quantity.SCALE_USED)):
+            return SCALE_USED
+    return STORED
+
+
+def rule_of_special(change: EntryChange) -> Rule:
+    """The rule for what comes out where something unusual goes in."""
+    if not (isinstance(change.old, Special) and isinstance(change.new, Special)):
+        return SPECIAL
+    before = {contents.tensor: contents for contents in change.old.contents}
+    if any(_is_worse(before.get(contents.tensor), contents) for contents in change.new.contents):
+        return NOT_FINITE
+    usable = {scale.name for scale in change.old.scales if _is_usable(scale.value)}
+    if any(scale.name in usable and not _is_usable(scale.value) for scale in change.new.scales):
+        return SCALE_UNUSABLE
+    return SPECIAL
+
+
+def _is_worse(old: Contents | None, new: Contents) -> bool:
+    """Whether more elements are NaN, or more are not finite."""
+    nan, infinite = (old.nan, old.infinite) if old else (0, 0)
+    return new.nan > nan or new.nan + new.infinite > nan + infinite
+
+
+def _is_usable(scale: float) -> bool:
+    return math.isfinite(scale) and scale > 0
+
+
+def rule_of_training(change: EntryChange) -> Rule:
+    """The rule for a training curve."""
+    if not (isinstance(change.new, Curves) and isinstance(change.apart, CurvesApart)):
+        return TRAINING_WORSE if isinstance(change.new, Curves) else TRAINING_PATH
+    errors = -change.apart.errors if change.new.higher_is_better else change.apart.errors
+    return TRAINING_WORSE if math.isnan(errors) or errors > SPREADS else TRAINING_PATH
