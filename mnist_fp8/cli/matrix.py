@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress, TaskID
 
     from mnist_fp8.gate.runner.matrix import Cell
-    from mnist_fp8.record.claims import Judged, Verification
+    from mnist_fp8.record.claims import MatrixCell, SuiteResult
 
 
 def add(commands: Commands) -> None:
@@ -56,7 +56,7 @@ def run(args: argparse.Namespace) -> int:
     check_output(output)
     jobs = min(args.jobs or verification.default_jobs(), len(cells))
 
-    def work(cell: "Cell") -> "Verification":
+    def work(cell: "Cell") -> "SuiteResult":
         return matrix.judge_one(cell, claims, workers=1, rerun=args.rerun)
 
     try:
@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
     return exit_code(judged)
 
 
-def _print(judged: "Sequence[Judged]") -> None:
+def _print(judged: "Sequence[MatrixCell]") -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from mnist_fp8.gate.reports.claims.terminal import ReleaseTable  # noqa: PLC0415
@@ -111,7 +111,7 @@ class _Watcher:
             self._running[label] = time.monotonic()
             self._describe()
 
-    def finished(self, judged: "Judged") -> None:
+    def finished(self, judged: "MatrixCell") -> None:
         """Print its line."""
         from mnist_fp8.gate.reports.claims import terminal  # noqa: PLC0415
 

@@ -72,7 +72,7 @@ def run(args: argparse.Namespace) -> int:
         claims = verification.verify(
             environment, verification.known_claims(), workers=jobs, rerun=args.rerun, with_facts=False
         )
-        record = dataclasses.replace(record, claims=claims)
+        record = dataclasses.replace(record, suite=claims)
     _print(record, whole=not args.only)
     if args.output:
         _write(args.output, record)

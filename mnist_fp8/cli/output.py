@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from mnist_fp8.gate.verdict.comparison import Comparison
-    from mnist_fp8.record.claims import Judged
+    from mnist_fp8.record.claims import MatrixCell
 
 OK, DID_NOT_HOLD, COULD_NOT_RUN, NOTHING_VERIFIED, CHANGED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -31,27 +31,27 @@ def check_output(output: Path) -> None:
         raise ConfigError(f"output {output} cannot be written: no permission in {existing}")
 
 
-def exit_code(judged: "Sequence[Judged]") -> int:
+def exit_code(judged: "Sequence[MatrixCell]") -> int:
     """What the results come to: a failed environment goes before a broken claim, and that before nothing verified."""
-    from mnist_fp8.record.claims import Verdict  # noqa: PLC0415 - `--help` needs none of it
+    from mnist_fp8.record.claims import ClaimStatus  # noqa: PLC0415 - `--help` needs none of it
 
     found = [each.verification for each in judged if each.verification]
     if len(found) < len(judged):
         return COULD_NOT_RUN
-    if any(each.count(Verdict.BROKEN) for each in found):
+    if any(each.count(ClaimStatus.BROKEN) for each in found):
         return DID_NOT_HOLD
-    held = sum(each.count(Verdict.HOLDS) + each.count(Verdict.KNOWN) for each in found)
+    held = sum(each.count(ClaimStatus.HOLDS) + each.count(ClaimStatus.KNOWN) for each in found)
     return OK if held else NOTHING_VERIFIED
 
 
-def report_errors(judged: "Sequence[Judged]") -> None:
+def report_errors(judged: "Sequence[MatrixCell]") -> None:
     """Print a line for each Transformer Engine that could not be judged."""
     for each in judged:
         if each.error:
             print(f"mnist-fp8: error: TE {each.te}: {each.error}", file=sys.stderr)
 
 
-def write_reports(folder: Path, name: str, judged: "Sequence[Judged]") -> None:
+def write_reports(folder: Path, name: str, judged: "Sequence[MatrixCell]") -> None:
     """Write all forms of the report, and say where.
 
     Raises:

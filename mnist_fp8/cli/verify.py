@@ -15,7 +15,7 @@ from mnist_fp8.core.errors import ConfigError
 if TYPE_CHECKING:
     from mnist_fp8.gate.releases.subjects import Subject
     from mnist_fp8.gate.runner.matrix import Cell
-    from mnist_fp8.record.claims import Judged, Verification
+    from mnist_fp8.record.claims import MatrixCell, SuiteResult
 
 
 def add(commands: Commands) -> None:
@@ -49,7 +49,7 @@ def run(args: argparse.Namespace) -> int:
     if args.output:
         check_output(args.output)
 
-    def work(cell: "Cell") -> "Verification":
+    def work(cell: "Cell") -> "SuiteResult":
         return matrix.judge_one(cell, claims, workers=verification.default_jobs(), rerun=args.rerun)
 
     judged = matrix.judge_all(cells, work, jobs=1, watcher=_Watcher())
@@ -78,11 +78,11 @@ class _Watcher:
     def started(self, label: str) -> None:
         print(f"TE {label}: judging", file=sys.stderr)
 
-    def finished(self, judged: "Judged") -> None:
+    def finished(self, judged: "MatrixCell") -> None:
         """The table says it."""
 
 
-def _print(judged: "Sequence[Judged]") -> None:
+def _print(judged: "Sequence[MatrixCell]") -> None:
     from rich.console import Console  # noqa: PLC0415
 
     from mnist_fp8.gate.reports.claims import terminal  # noqa: PLC0415

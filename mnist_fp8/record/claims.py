@@ -20,7 +20,7 @@ class Outcome(enum.Enum):
     KNOWN = "known"
 
 
-class Verdict(enum.Enum):
+class ClaimStatus(enum.Enum):
     """What the tests of a claim say together."""
 
     HOLDS = "holds"
@@ -59,14 +59,14 @@ class ClaimResult:
     tests: tuple[TestResult, ...]
 
     @property
-    def verdict(self) -> Verdict:
+    def status(self) -> ClaimStatus:
         """The worst that is said: one broken test breaks the claim, and a skip verifies nothing."""
         found = {test.outcome for test in self.tests}
         if Outcome.FAILED in found:
-            return Verdict.BROKEN
+            return ClaimStatus.BROKEN
         if Outcome.KNOWN in found:
-            return Verdict.KNOWN
-        return Verdict.HOLDS if Outcome.PASSED in found else Verdict.NOT_VERIFIED
+            return ClaimStatus.KNOWN
+        return ClaimStatus.HOLDS if Outcome.PASSED in found else ClaimStatus.NOT_VERIFIED
 
     def of(self, outcome: Outcome) -> tuple[TestResult, ...]:
         """The tests that ended so."""
@@ -75,11 +75,11 @@ class ClaimResult:
     @property
     def is_plain(self) -> bool:
         """Whether there is nothing to explain: every test passed."""
-        return self.verdict is Verdict.HOLDS and not self.of(Outcome.SKIPPED)
+        return self.status is ClaimStatus.HOLDS and not self.of(Outcome.SKIPPED)
 
 
 @dataclasses.dataclass(frozen=True)
-class Verification:
+class SuiteResult:
     """One Transformer Engine, judged.
 
     Attributes:
@@ -114,9 +114,9 @@ class Verification:
         """The claim of that name."""
         return next(claim for claim in self.claims if claim.name == name)
 
-    def count(self, verdict: Verdict) -> int:
-        """How many claims have that verdict."""
-        return sum(claim.verdict is verdict for claim in self.claims)
+    def count(self, status: ClaimStatus) -> int:
+        """How many claims have that status."""
+        return sum(claim.status is status for claim in self.claims)
 
     @property
     def title(self) -> str:
@@ -154,14 +154,14 @@ def _plain(test: TestResult) -> dict[str, str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class MatrixCell:
     """One column of a comparison: a verification, or why there is none."""
 
     te: str
-    verification: Verification | None
+    verification: SuiteResult | None
     error: str = ""
 
 
-def claim_names(verifications: Sequence[Verification]) -> tuple[str, ...]:
+def claim_names(verifications: Sequence[SuiteResult]) -> tuple[str, ...]:
     """The claims of all of them, in the order in which they first appear."""
     return tuple(dict.fromkeys(claim.name for each in verifications for claim in each.claims))

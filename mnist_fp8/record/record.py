@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from mnist_fp8.core.errors import RecordError
-from mnist_fp8.record.claims import Verification
+from mnist_fp8.record.claims import SuiteResult
 from mnist_fp8.record.entries import Value, entries_from_json, entries_to_json
 
 SCHEMA_VERSION = 1
@@ -33,7 +33,7 @@ class Record:
         entries: what was measured, by key.
         seconds: how long it took.
         problem: why nothing could be measured, in Transformer Engine's words and one line; empty if it could.
-        claims: how the suite judged the same installation; ``None`` if it was not asked.
+        suite: how the suite judged the same installation; ``None`` if it was not asked.
     """
 
     te: str
@@ -45,7 +45,7 @@ class Record:
     entries: Mapping[str, Value]
     seconds: float
     problem: str = ""
-    claims: Verification | None = None
+    suite: SuiteResult | None = None
 
     @property
     def name(self) -> str:
@@ -72,7 +72,7 @@ class Record:
             "environment": dict(self.environment),
             "arguments": list(self.arguments),
             "entries": entries_to_json(self.entries),
-            "claims": self.claims and self.claims.to_json(),
+            "suite": self.suite and self.suite.to_json(),
         }
 
     @classmethod
@@ -86,9 +86,9 @@ class Record:
         if version != SCHEMA_VERSION or "entries" not in document:
             raise RecordError(f"schema version {version}, but this mnist-fp8 reads {SCHEMA_VERSION}: measure it again")
         fields = {name: value for name, value in document.items() if name != "schema_version"}
-        claims = fields["claims"] and Verification.from_json(fields["claims"])
+        suite = fields["suite"] and SuiteResult.from_json(fields["suite"])
         entries = entries_from_json(fields["entries"])
-        return cls(**fields | {"claims": claims, "entries": entries, "arguments": tuple(fields["arguments"])})
+        return cls(**fields | {"suite": suite, "entries": entries, "arguments": tuple(fields["arguments"])})
 
 
 def read_record(path: Path) -> Record:

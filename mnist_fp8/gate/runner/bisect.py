@@ -171,7 +171,7 @@ def claim_probe(name: str, *, rerun: bool) -> Probe:
         claim = verify(environment, (name,), rerun=rerun).claim(name)
         counts = [(outcome.value, len(claim.of(outcome))) for outcome in Outcome]
         text = ", ".join(f"{count} {word}" for word, count in counts if count)
-        return State(f"{claim.verdict.value} ({text})", {test.name: test.outcome.value for test in claim.tests})
+        return State(f"{claim.status.value} ({text})", {test.name: test.outcome.value for test in claim.tests})
 
     return probe
 

@@ -9,7 +9,7 @@ from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases import environments, processes
 from mnist_fp8.gate.releases.subjects import Subject
 from mnist_fp8.gate.runner.verification import verify
-from mnist_fp8.record.claims import Judged, Verification
+from mnist_fp8.record.claims import MatrixCell, SuiteResult
 
 
 class Watcher(Protocol):
@@ -18,11 +18,11 @@ class Watcher(Protocol):
     def started(self, label: str) -> None:
         """A Transformer Engine is being judged."""
 
-    def finished(self, judged: Judged) -> None:
+    def finished(self, judged: MatrixCell) -> None:
         """It was judged, or could not be."""
 
 
-Work = Callable[["Cell"], Verification]
+Work = Callable[["Cell"], SuiteResult]
 Cell = tuple[Subject, str | None]
 """A Transformer Engine, and the JAX asked for; ``None`` is the newest that it works with."""
 
@@ -30,12 +30,12 @@ Cell = tuple[Subject, str | None]
 class InterruptedMatrixError(KeyboardInterrupt):
     """Ctrl-C; what was done until then is kept."""
 
-    def __init__(self, done: list[Judged]) -> None:
+    def __init__(self, done: list[MatrixCell]) -> None:
         super().__init__()
         self.done = done
 
 
-def judge_all(cells: Sequence[Cell], work: Work, *, jobs: int, watcher: Watcher) -> list[Judged]:
+def judge_all(cells: Sequence[Cell], work: Work, *, jobs: int, watcher: Watcher) -> list[MatrixCell]:
     """Judge them, several at a time. What cannot be judged is one line, and the others go on.
 
     Args:
@@ -48,7 +48,7 @@ def judge_all(cells: Sequence[Cell], work: Work, *, jobs: int, watcher: Watcher)
         InterruptedMatrixError: Ctrl-C; all processes have ended.
     """
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        futures: list[concurrent.futures.Future[Judged]] = []
+        futures: list[concurrent.futures.Future[MatrixCell]] = []
         try:
             for cell in cells:  # Ctrl-C may come while these are started
                 futures.append(pool.submit(_judge, cell, work, watcher))  # noqa: PERF401
@@ -61,13 +61,13 @@ def judge_all(cells: Sequence[Cell], work: Work, *, jobs: int, watcher: Watcher)
             raise InterruptedMatrixError([future.result() for future in ended]) from None
 
 
-def _judge(cell: Cell, work: Work, watcher: Watcher) -> Judged:
+def _judge(cell: Cell, work: Work, watcher: Watcher) -> MatrixCell:
     watcher.started(cell_label(cell))
     try:
         found = work(cell)
-        judged = Judged(cell_label(cell), found)
+        judged = MatrixCell(cell_label(cell), found)
     except (EnvError, ConfigError) as error:
-        judged = Judged(cell_label(cell), None, " ".join(str(error).split()))
+        judged = MatrixCell(cell_label(cell), None, " ".join(str(error).split()))
     watcher.finished(judged)
     return judged
 
@@ -78,7 +78,7 @@ def cell_label(cell: Cell) -> str:
     return f"{subject.label} with JAX {jax}" if jax else subject.label
 
 
-def judge_one(cell: Cell, claims: Sequence[str], *, workers: int, rerun: bool) -> Verification:
+def judge_one(cell: Cell, claims: Sequence[str], *, workers: int, rerun: bool) -> SuiteResult:
     """Make the environment and run the claims in it; see `verify`."""
     subject, jax = cell
     found = verify(environments.prepare(subject, jax=jax), claims, workers=workers, rerun=rerun)

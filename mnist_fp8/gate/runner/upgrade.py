@@ -78,7 +78,7 @@ def measure_both(
     )
     for position, environment in enumerate(made) if claims else ():
         judged = steps.run("claims", f"claims on {labels[position]}", functools.partial(judge, environment, claims))
-        records[position] = dataclasses.replace(records[position], claims=judged)
+        records[position] = dataclasses.replace(records[position], suite=judged)
     return records[0], records[1]
 
 

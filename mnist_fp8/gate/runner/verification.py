@@ -18,7 +18,7 @@ from mnist_fp8.gate.runner import execution
 from mnist_fp8.gate.runner.execution import last_line, problem_of
 from mnist_fp8.gate.runner.pytest_log import explain_crashes, read_results
 from mnist_fp8.gate.runner.results import result_key
-from mnist_fp8.record.claims import ClaimResult, Outcome, TestResult, Verification
+from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 
 TIMEOUT_S = 15 * 60.0
 """For all claims of one Transformer Engine. Two cores take two minutes."""
@@ -68,7 +68,7 @@ def verify(
     workers: int = 1,
     rerun: bool = False,
     with_facts: bool = True,
-) -> Verification:
+) -> SuiteResult:
     """Judge a Transformer Engine, or take what was found before with the same environment, suite and claims.
 
     Args:
@@ -84,7 +84,7 @@ def verify(
     suite = stage()
     parts = (suite.name, *sorted(claims), *([] if with_facts else ["without facts"]))
     file = cache_dir() / "verifications" / f"{result_key(environment, *parts)}.json"
-    stored = None if rerun else read_kept(file, Verification.from_json)
+    stored = None if rerun else read_kept(file, SuiteResult.from_json)
     if stored is None:
         facts, facts_problem = measure(environment, suite) if with_facts else ({}, "")
         stored = judge(environment, suite, claims, workers=workers, log=file.with_suffix(".txt"))
@@ -101,7 +101,7 @@ def judge(
     workers: int = 1,
     timeout: float = TIMEOUT_S,
     log: Path | None = None,
-) -> Verification:
+) -> SuiteResult:
     """Run the claims in an environment.
 
     Args:
@@ -166,11 +166,11 @@ def _by_claim(results: Mapping[str, TestResult], claims: Sequence[str], problem:
 
 def _verification(
     environment: Environment, suite: Path, claims: tuple[ClaimResult, ...], printed: str, ended: Ended, problem: str
-) -> Verification:
+) -> SuiteResult:
     header = dict(re.findall(r"^(run|jax|flax|python): (.+)$", printed, re.MULTILINE))
     set_ = [f"{name}={value}" for name, value in environment.variables.items() if name != "PATH"]
     python = ["env", *set_, str(environment.python), "-m", "pytest", "-p", "no:cacheprovider"]
-    return Verification(
+    return SuiteResult(
         te=environment.subject.label,
         version=environment.subject.version,
         jax=header.get("jax", environment.jax),

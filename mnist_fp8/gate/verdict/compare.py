@@ -15,7 +15,7 @@ from mnist_fp8.gate.verdict.rules.apply import judge
 from mnist_fp8.gate.verdict.rules.claims import claim_differences, start_differences
 from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
 from mnist_fp8.gate.verdict.scope import Scope, compared, is_compared, refuse_other_run
-from mnist_fp8.record.claims import Verdict
+from mnist_fp8.record.claims import ClaimStatus
 from mnist_fp8.record.entries import AREAS, Support
 from mnist_fp8.record.record import Record
 
@@ -37,7 +37,7 @@ def compare(old: Record, new: Record, accepted: Sequence[Acceptance] = (), today
     refuse_other_run(old, new)
     scope = Scope.of(old, new)
     changes = [change for change in _changes(old, new, scope) if not _follows_from_support(change, old, new)]
-    found = [*claim_differences(old.claims, new.claims), *start_differences(old, new), *judge(changes)]
+    found = [*claim_differences(old.suite, new.suite), *start_differences(old, new), *judge(changes)]
     differences, stale = accept(found, accepted, today or dt.datetime.now(tz=dt.UTC).date())
     return Comparison(
         old,
@@ -80,12 +80,12 @@ def _recipes_that_run(record: Record) -> set[str]:
 def _unverified(old: Record, new: Record) -> Iterator[str]:
     if old.problem:
         yield f"the old one could not be measured: {old.problem}"
-    judged = old.claims and new.claims
+    judged = old.suite and new.suite
     if not (judged or old.problem or new.problem or old.entries.keys() & new.entries.keys()):
         yield "the two records have no entry in common"
-    if new.claims and not any(claim.verdict is not Verdict.NOT_VERIFIED for claim in new.claims.claims):
+    if new.suite and not any(claim.status is not ClaimStatus.NOT_VERIFIED for claim in new.suite.claims):
         yield "no claim could be verified"
-    for claim in new.claims.claims if new.claims and old.claims else ():
-        before = next((each for each in old.claims.claims if each.name == claim.name), None) if old.claims else None
-        if before and claim.verdict is Verdict.NOT_VERIFIED is not before.verdict:
+    for claim in new.suite.claims if new.suite and old.suite else ():
+        before = next((each for each in old.suite.claims if each.name == claim.name), None) if old.suite else None
+        if before and claim.status is ClaimStatus.NOT_VERIFIED is not before.status:
             yield f"claim {claim.name} was verified before and is not now"

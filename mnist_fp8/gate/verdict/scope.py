@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from mnist_fp8.core.errors import RecordError
-from mnist_fp8.record.claims import Verdict, Verification
+from mnist_fp8.record.claims import ClaimStatus, SuiteResult
 from mnist_fp8.record.entries import AREAS
 from mnist_fp8.record.record import Record
 
@@ -59,22 +59,22 @@ class Scope:
         if not same_keys:
             limits.append("measured by different versions of mnist-fp8: what only one of them measures is not compared")
         limits += _other_versions(old, new)
-        if not (old.claims and new.claims):
+        if not (old.suite and new.suite):
             limits.append(
                 "the claims are not part of both records: mnist-fp8 upgrade, or measure --claims, judges them"
             )
-        limits += _verified_by_neither(old.claims, new.claims)
+        limits += _verified_by_neither(old.suite, new.suite)
         return cls(same_keys, floor, tuple(dict.fromkeys(left_out)), tuple(limits))
 
 
-def _verified_by_neither(old: Verification | None, new: Verification | None) -> Iterator[str]:
+def _verified_by_neither(old: SuiteResult | None, new: SuiteResult | None) -> Iterator[str]:
     """The claims about which nothing is known on either side, by what it would take."""
     if not (old and new):
         return
-    known = {claim.name for claim in old.claims if claim.verdict is not Verdict.NOT_VERIFIED}
+    known = {claim.name for claim in old.claims if claim.status is not ClaimStatus.NOT_VERIFIED}
     claims: dict[str, list[str]] = {}
     for claim in new.claims:
-        if claim.verdict is Verdict.NOT_VERIFIED and claim.name not in known:
+        if claim.status is ClaimStatus.NOT_VERIFIED and claim.name not in known:
             reasons = dict.fromkeys(test.reason for test in claim.tests if test.reason)
             claims.setdefault("; ".join(reasons) or "it has no test", []).append(claim.name)
     for reason, names in claims.items():
@@ -107,6 +107,6 @@ def compared(old: Record, new: Record, scope: Scope) -> dict[str, int]:
     """How many entries are compared, by area."""
     keys = [key for key in {**old.entries, **new.entries} if is_compared(key, old, new, scope)]
     both = Counter(key.partition("/")[0] for key in keys)
-    if old.claims and new.claims:
-        both["claims"] = len({claim.name for claim in old.claims.claims} & {claim.name for claim in new.claims.claims})
+    if old.suite and new.suite:
+        both["claims"] = len({claim.name for claim in old.suite.claims} & {claim.name for claim in new.suite.claims})
     return {area: both[area] for area in AREAS if both[area] and area not in scope.left_out}

@@ -32,7 +32,7 @@ from mnist_fp8.gate.releases.subjects import Subject
 from mnist_fp8.gate.reports.verdict import pictures
 from mnist_fp8.gate.runner import bisect, matrix, measuring, verification
 from mnist_fp8.record import record
-from mnist_fp8.record.claims import ClaimResult, TestResult, Verification
+from mnist_fp8.record.claims import ClaimResult, SuiteResult, TestResult
 from mnist_fp8.record.claims import Outcome as Ending
 from mnist_fp8.record.entries import Text, Value
 from mnist_fp8.record.record import Record
@@ -505,9 +505,9 @@ def entries_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Value]]:
         problem = "" if arranged.get(version, RECORDED) else "no libfoo"
         return Record(version, version, "host", facts, "s", (version,), found, 1.0 + rerun, problem)
 
-    def verify_(where: Environment, claims: Any, **_options: Any) -> Verification:
+    def verify_(where: Environment, claims: Any, **_options: Any) -> SuiteResult:
         tests = tuple(ClaimResult(name, (TestResult(f"{name}::t", PASSED),)) for name in claims)
-        return Verification(where.subject.version, where.subject.version, "", "", "", "host run: x", tests, 1.0)
+        return SuiteResult(where.subject.version, where.subject.version, "", "", "", "host run: x", tests, 1.0)
 
     def prepare(subject: Subject, **asked: Any) -> Environment:
         jax, flax = asked["jax"] or "0.5.0", asked["flax"] or "0.10"
@@ -607,7 +607,7 @@ def test_measure_writes_a_record_and_says_how_much_is_in_it(entries_of: dict[str
     assert "quantized tensors, to the bit" in printed
     found = record.read_record(Path("new/record.json"))
     assert found.entries == RECORDED
-    assert found.claims is not None
+    assert found.suite is not None
     exit_code(["measure", "2.19.0", "--only", "bits/R/t"])
     assert "bits/R/t: 1\n" in capsys.readouterr().out
 
@@ -628,14 +628,14 @@ def outcomes_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
     """How the one test of each claim ends, by release: an outcome, or an error to raise; it passes if not named."""
     arranged: dict[str, Any] = {}
 
-    def verify_(where: Environment, claims: Any, **_options: Any) -> Verification:
+    def verify_(where: Environment, claims: Any, **_options: Any) -> SuiteResult:
         release = where.subject.version
         found = arranged.get(release, Ending.PASSED)
         if not isinstance(found, Ending):
             raise found
         tests = tuple(ClaimResult(name, (TestResult(f"{name}::t", found, "the reason"),)) for name in claims)
         facts = {"history": "16" if release.startswith("1.") else "1024"}
-        return Verification(release, release, "0.5.0", "0.10", "3.11", "host run: x", tests, 1.0, "", facts)
+        return SuiteResult(release, release, "0.5.0", "0.10", "3.11", "host run: x", tests, 1.0, "", facts)
 
     def prepare(subject: Subject, *, jax: str | None = None) -> Environment:
         return Environment(subject, Path("/python"), jax or "0.5.0", "0.10", "d", {}, Path("/te"))

@@ -5,7 +5,7 @@ import json
 import pytest
 
 from mnist_fp8.core.errors import RecordError
-from mnist_fp8.record.claims import ClaimResult, Outcome, TestResult, Verdict, Verification, claim_names
+from mnist_fp8.record.claims import ClaimResult, ClaimStatus, Outcome, SuiteResult, TestResult, claim_names
 
 PASSED, FAILED, SKIPPED, KNOWN = Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.KNOWN
 
@@ -14,8 +14,8 @@ def claim(*outcomes: Outcome, name: str = "numerics") -> ClaimResult:
     return ClaimResult(name, tuple(TestResult(f"test_{i}", each, "why") for i, each in enumerate(outcomes)))
 
 
-def verification(*claims: ClaimResult) -> Verification:
-    return Verification(
+def verification(*claims: ClaimResult) -> SuiteResult:
+    return SuiteResult(
         te="2.3.0",
         version="2.3.0",
         jax="0.5.0",
@@ -31,19 +31,19 @@ def verification(*claims: ClaimResult) -> Verification:
 
 
 @pytest.mark.parametrize(
-    ("outcomes", "verdict"),
+    ("outcomes", "status"),
     [
-        ([PASSED, PASSED], Verdict.HOLDS),
-        ([PASSED, SKIPPED], Verdict.HOLDS),
-        ([PASSED, KNOWN, SKIPPED], Verdict.KNOWN),
-        ([PASSED, KNOWN, FAILED, SKIPPED], Verdict.BROKEN),
-        ([SKIPPED, SKIPPED], Verdict.NOT_VERIFIED),
-        ([], Verdict.NOT_VERIFIED),
+        ([PASSED, PASSED], ClaimStatus.HOLDS),
+        ([PASSED, SKIPPED], ClaimStatus.HOLDS),
+        ([PASSED, KNOWN, SKIPPED], ClaimStatus.KNOWN),
+        ([PASSED, KNOWN, FAILED, SKIPPED], ClaimStatus.BROKEN),
+        ([SKIPPED, SKIPPED], ClaimStatus.NOT_VERIFIED),
+        ([], ClaimStatus.NOT_VERIFIED),
     ],
 )
-def test_verdict_is_the_worst_that_is_said(outcomes: list[Outcome], verdict: Verdict) -> None:
-    assert claim(*outcomes).verdict is verdict
-    assert claim(*reversed(outcomes)).verdict is verdict
+def test_verdict_is_the_worst_that_is_said(outcomes: list[Outcome], status: ClaimStatus) -> None:
+    assert claim(*outcomes).status is status
+    assert claim(*reversed(outcomes)).status is status
 
 
 def test_only_a_claim_whose_tests_all_passed_needs_no_explanation() -> None:
@@ -55,7 +55,11 @@ def test_only_a_claim_whose_tests_all_passed_needs_no_explanation() -> None:
 def test_tests_are_selected_by_outcome_and_counted_by_verdict() -> None:
     found = verification(claim(PASSED, SKIPPED, SKIPPED), claim(FAILED, name="parity"), claim(FAILED, name="jaxpr"))
     assert [test.name for test in found.claims[0].of(SKIPPED)] == ["test_1", "test_2"]
-    assert (found.count(Verdict.BROKEN), found.count(Verdict.HOLDS), found.count(Verdict.KNOWN)) == (2, 1, 0)
+    assert (found.count(ClaimStatus.BROKEN), found.count(ClaimStatus.HOLDS), found.count(ClaimStatus.KNOWN)) == (
+        2,
+        1,
+        0,
+    )
     assert found.claim("parity") is found.claims[1]
 
 
@@ -70,14 +74,14 @@ def test_title_names_python_if_it_is_known() -> None:
 
 def test_stored_record_is_read_as_it_was() -> None:
     found = verification(claim(PASSED, FAILED, SKIPPED, KNOWN), claim(name="parity"))
-    assert Verification.from_json(json.loads(json.dumps(found.to_json()))) == found
+    assert SuiteResult.from_json(json.loads(json.dumps(found.to_json()))) == found
 
 
 @pytest.mark.parametrize("version", [0, 2, None, "1"])
 def test_record_of_another_version_is_refused_in_one_line(version: object) -> None:
     document = verification().to_json() | {"schema_version": version}
     with pytest.raises(RecordError, match=f"^the record has schema version {version}; this mnist-fp8 reads 1$"):
-        Verification.from_json(document)
+        SuiteResult.from_json(document)
 
 
 def test_names_of_claims_keep_their_order_and_come_once() -> None:

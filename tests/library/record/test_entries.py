@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from mnist_fp8.core.errors import RecordError
-from mnist_fp8.record.claims import ClaimResult, Outcome, TestResult, Verification
+from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import AREAS, Cost, Curves, Failure, Numbers, Parameter, Signature, Text, Value, covers
 from mnist_fp8.record.record import Record, read_record
 
@@ -22,7 +22,7 @@ ENTRIES: dict[str, Value] = {
     "special/R/zeros": Failure("ValueError: no"),
     "costs/import": Cost((0.1, 0.2), "s"),
 }
-CLAIMS = Verification(
+CLAIMS = SuiteResult(
     "2.0.0", "2.0.0", "j", "f", "p", "host", (ClaimResult("c", (TestResult("t", Outcome.PASSED),)),), 1.0
 )
 RECORD = Record(
@@ -37,8 +37,8 @@ def written(folder: Path, record: Record, **changed: Any) -> Path:
 
 
 @pytest.mark.parametrize("claims", [None, CLAIMS], ids=["without claims", "with claims"])
-def test_record_that_is_written_is_read_as_it_was(tmp_path: Path, claims: Verification | None) -> None:
-    record = dataclasses.replace(RECORD, claims=claims, problem="none")
+def test_record_that_is_written_is_read_as_it_was(tmp_path: Path, claims: SuiteResult | None) -> None:
+    record = dataclasses.replace(RECORD, suite=claims, problem="none")
     assert read_record(written(tmp_path, record)) == record
 
 

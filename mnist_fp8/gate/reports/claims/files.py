@@ -8,13 +8,13 @@ from xml.etree import ElementTree as ET
 from mnist_fp8 import __version__
 from mnist_fp8.gate.reports.claims.view import Fact, Reason, anchors, evidence, facts, runs
 from mnist_fp8.gate.reports.markup import counted, literal, row, template, xml
-from mnist_fp8.record.claims import ClaimResult, Judged, Outcome, Verdict, Verification, claim_names
+from mnist_fp8.record.claims import ClaimResult, ClaimStatus, MatrixCell, Outcome, SuiteResult, claim_names
 
 SCHEMA_VERSION = 1
 """Of ``matrix.json``; raised when a field changes its meaning."""
 
 
-def markdown(judged: Sequence[Judged]) -> str:
+def markdown(judged: Sequence[MatrixCell]) -> str:
     """The whole page as Markdown."""
     found = [each.verification for each in judged if each.verification]
     proof = evidence(found)
@@ -29,7 +29,7 @@ def markdown(judged: Sequence[Judged]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _markdown_table(verifications: Sequence[Verification], links: dict[tuple[str, str], str]) -> list[str]:
+def _markdown_table(verifications: Sequence[SuiteResult], links: dict[tuple[str, str], str]) -> list[str]:
     names = claim_names(verifications)
     heading = ["TE", "JAX", "Flax", *(name.replace("_", " ") for name in names)]
     rows = [
@@ -45,16 +45,16 @@ def _markdown_table(verifications: Sequence[Verification], links: dict[tuple[str
 
 
 def _markdown_cell(claim: ClaimResult, anchor: str | None) -> str:
-    text = f"**{short(claim)}**" if claim.verdict is Verdict.BROKEN else short(claim)
+    text = f"**{short(claim)}**" if claim.status is ClaimStatus.BROKEN else short(claim)
     return f"[{text}](#{anchor})" if anchor else text
 
 
 def short(claim: ClaimResult) -> str:
     """The verdict in as little room as a wide table has."""
     skipped = len(claim.of(Outcome.SKIPPED))
-    unsure = f" {skipped}?" if skipped and claim.verdict is not Verdict.NOT_VERIFIED else ""
-    broken = f" {len(claim.of(Outcome.FAILED))}" if claim.verdict is Verdict.BROKEN else ""
-    return f"{claim.verdict.value}{broken}{unsure}"
+    unsure = f" {skipped}?" if skipped and claim.status is not ClaimStatus.NOT_VERIFIED else ""
+    broken = f" {len(claim.of(Outcome.FAILED))}" if claim.status is ClaimStatus.BROKEN else ""
+    return f"{claim.status.value}{broken}{unsure}"
 
 
 def _markdown_reason(reason: Reason) -> str:
@@ -73,7 +73,7 @@ def _markdown_facts(found: Sequence[Fact]) -> list[str]:
     return lines
 
 
-def html(judged: Sequence[Judged]) -> str:
+def html(judged: Sequence[MatrixCell]) -> str:
     """The whole page as one HTML file that needs nothing else."""
     found = [each.verification for each in judged if each.verification]
     proof = evidence(found)
@@ -86,13 +86,13 @@ def html(judged: Sequence[Judged]) -> str:
         links=anchors(proof),
         facts=facts(found),
         Outcome=Outcome,
-        Verdict=Verdict,
+        ClaimStatus=ClaimStatus,
         counted=counted,
         version=__version__,
     )
 
 
-def junit(judged: Sequence[Judged]) -> str:
+def junit(judged: Sequence[MatrixCell]) -> str:
     """JUnit XML: a suite for each Transformer Engine, a case for each test."""
     root = ET.Element("testsuites", name="mnist-fp8")
     for each in judged:
@@ -106,7 +106,7 @@ def junit(judged: Sequence[Judged]) -> str:
     return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
 
 
-def _add_suite(root: ET.Element, verification: Verification) -> None:
+def _add_suite(root: ET.Element, verification: SuiteResult) -> None:
     tests = [(claim.name, test) for claim in verification.claims for test in claim.tests]
     outcomes = [test.outcome for _, test in tests]
     suite = ET.SubElement(
@@ -127,7 +127,7 @@ def _add_suite(root: ET.Element, verification: Verification) -> None:
             ET.SubElement(case, "skipped", message=xml(prefix + test.headline))
 
 
-def as_json(judged: Sequence[Judged]) -> str:
+def as_json(judged: Sequence[MatrixCell]) -> str:
     """Everything, for programs."""
     document: dict[str, Any] = {
         "schema_version": SCHEMA_VERSION,

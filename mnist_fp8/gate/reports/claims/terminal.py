@@ -10,28 +10,33 @@ from rich.text import Text
 
 from mnist_fp8.gate.reports.claims.view import WORDS, Reason, reasons
 from mnist_fp8.gate.reports.markup import counted
-from mnist_fp8.record.claims import ClaimResult, Outcome, Verdict, Verification, claim_names
+from mnist_fp8.record.claims import ClaimResult, ClaimStatus, Outcome, SuiteResult, claim_names
 
-SYMBOLS = {Verdict.HOLDS: "✓", Verdict.KNOWN: "~", Verdict.BROKEN: "✗", Verdict.NOT_VERIFIED: "?"}
-STYLES = {Verdict.HOLDS: "green", Verdict.KNOWN: "yellow", Verdict.BROKEN: "bold red", Verdict.NOT_VERIFIED: "dim"}
+SYMBOLS = {ClaimStatus.HOLDS: "✓", ClaimStatus.KNOWN: "~", ClaimStatus.BROKEN: "✗", ClaimStatus.NOT_VERIFIED: "?"}
+STYLES = {
+    ClaimStatus.HOLDS: "green",
+    ClaimStatus.KNOWN: "yellow",
+    ClaimStatus.BROKEN: "bold red",
+    ClaimStatus.NOT_VERIFIED: "dim",
+}
 
 
 def cell(claim: ClaimResult) -> str:
-    """The verdict in words, with how many tests it rests on."""
+    """The status in words, with how many tests it rests on."""
     failed, known, skipped = (len(claim.of(outcome)) for outcome in WORDS)
-    match claim.verdict:
-        case Verdict.BROKEN:
+    match claim.status:
+        case ClaimStatus.BROKEN:
             text = f"broken ({failed} of {len(claim.tests)})"
-        case Verdict.KNOWN:
+        case ClaimStatus.KNOWN:
             text = f"known defect ({known} of {len(claim.tests)})"
-        case verdict:
+        case status:
             return (
-                f"{verdict.value} ({skipped} not verified)" if skipped and verdict is Verdict.HOLDS else verdict.value
+                f"{status.value} ({skipped} not verified)" if skipped and status is ClaimStatus.HOLDS else status.value
             )
     return f"{text}, {skipped} not verified" if skipped else text
 
 
-def claim_table(verifications: Sequence[Verification]) -> Table:
+def claim_table(verifications: Sequence[SuiteResult]) -> Table:
     """Claims as rows, Transformer Engines as columns."""
     table = Table(title_justify="left", header_style="bold")
     table.add_column("claim", no_wrap=True)
@@ -39,7 +44,7 @@ def claim_table(verifications: Sequence[Verification]) -> Table:
         table.add_column(f"TE {each.te}\nJAX {each.jax}, Flax {each.flax}", overflow="fold")
     for name in claim_names(verifications):
         found = [each.claim(name) for each in verifications]
-        table.add_row(name, *(Text(cell(claim), STYLES[claim.verdict]) for claim in found))
+        table.add_row(name, *(Text(cell(claim), STYLES[claim.status]) for claim in found))
     return table
 
 
@@ -47,7 +52,7 @@ def claim_table(verifications: Sequence[Verification]) -> Table:
 class ReleaseTable:
     """Transformer Engines as rows, claims as columns: by name where the terminal is wide enough, else by number."""
 
-    verifications: Sequence[Verification]
+    verifications: Sequence[SuiteResult]
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render for a terminal of that width."""
@@ -56,7 +61,7 @@ class ReleaseTable:
         fits = console.measure(table, options=options.update(max_width=10_000)).maximum <= options.max_width
         numbers = [str(number) for number, _ in enumerate(names, 1)]
         yield table if fits else self._table(numbers, box=rich.box.SIMPLE_HEAD, with_jax=False)
-        legend = " ".join(f"{SYMBOLS[verdict]} {verdict.value}  " for verdict in Verdict)
+        legend = " ".join(f"{SYMBOLS[status]} {status.value}  " for status in ClaimStatus)
         yield Text(legend + ("n? tests not verified" if fits else "✓? some tests not verified"))
         if not fits:
             yield Text("\n".join(f"{number:>2}  {name}" for number, name in enumerate(names, 1)))
@@ -75,16 +80,16 @@ class ReleaseTable:
 
 
 def _mark(claim: ClaimResult, *, counted: bool) -> Text:
-    """The verdict's symbol, and how many tests failed and were not verified; or, in little room, that some were not."""
-    skipped = len(claim.of(Outcome.SKIPPED)) if claim.verdict is not Verdict.NOT_VERIFIED else 0
+    """The status's symbol, and how many tests failed and were not verified; or, in little room, that some were not."""
+    skipped = len(claim.of(Outcome.SKIPPED)) if claim.status is not ClaimStatus.NOT_VERIFIED else 0
     failed = len(claim.of(Outcome.FAILED))
-    text = Text(SYMBOLS[claim.verdict], STYLES[claim.verdict])
+    text = Text(SYMBOLS[claim.status], STYLES[claim.status])
     if counted and failed:
         text.append(f" {failed}")
     return text.append(f" {skipped}?" if counted else "?", "dim") if skipped else text
 
 
-def explain(verification: Verification) -> Iterator[Text]:
+def explain(verification: SuiteResult) -> Iterator[Text]:
     """Lines for the terminal: why claims do not plainly hold, and the command that shows a failure."""
     yield Text(verification.title, "bold")
     yield Text(f"  {verification.run or 'the kind of run is not known: it did not start'}")
@@ -94,7 +99,7 @@ def explain(verification: Verification) -> Iterator[Text]:
         yield Text(f"  not measured: {verification.facts_problem}", "dim")
     for claim in verification.claims:
         if not claim.is_plain:
-            yield Text.assemble(f"\n  {claim.name}: ", (cell(claim), STYLES[claim.verdict]))
+            yield Text.assemble(f"\n  {claim.name}: ", (cell(claim), STYLES[claim.status]))
             for reason in reasons(claim):
                 yield from _explain(reason)
     failed = [test.name for claim in verification.claims for test in claim.of(Outcome.FAILED)]
@@ -111,8 +116,8 @@ def _explain(reason: Reason) -> Iterator[Text]:
         yield Text(f"      {name.rpartition('/')[2]}", "dim")
 
 
-def summary(verification: Verification) -> str:
+def summary(verification: SuiteResult) -> str:
     """One line for a finished verification."""
-    counts = [(verdict.value, verification.count(verdict)) for verdict in Verdict]
+    counts = [(status.value, verification.count(status)) for status in ClaimStatus]
     said = ", ".join(f"{count} {word}" for word, count in counts if count)
     return f"TE {verification.te}, JAX {verification.jax}: {said or 'measured'}"

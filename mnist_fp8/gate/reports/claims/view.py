@@ -6,7 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 
-from mnist_fp8.record.claims import ClaimResult, Outcome, Verdict, Verification, claim_names
+from mnist_fp8.record.claims import ClaimResult, ClaimStatus, Outcome, SuiteResult, claim_names
 
 WORDS = {Outcome.FAILED: "broken", Outcome.KNOWN: "known defect", Outcome.SKIPPED: "not verified"}
 NAMES_SHOWN = 5
@@ -41,13 +41,13 @@ class Evidence:
     anchor: str
     claims: tuple[str, ...]
     labels: tuple[str, ...]
-    verdict: Verdict
+    status: ClaimStatus
     reasons: tuple[Reason, ...]
 
     @property
     def title(self) -> str:
-        """Claims, releases and verdict."""
-        found = "not verified in part" if self.verdict is Verdict.HOLDS else self.verdict.value
+        """Claims, releases and status."""
+        found = "not verified in part" if self.status is ClaimStatus.HOLDS else self.status.value
         return f"{', '.join(self.claims)}, {span(self.labels)}: {found}"
 
     @property
@@ -90,7 +90,7 @@ def _of_any_release(text: str, version: str) -> str:
     return re.sub(own, "this release", text) if version else text
 
 
-def evidence(verifications: Sequence[Verification]) -> list[Evidence]:
+def evidence(verifications: Sequence[SuiteResult]) -> list[Evidence]:
     """What there is to explain, equal evidence of neighbours once."""
     merged: dict[object, Evidence] = {}
     for name in claim_names(verifications):
@@ -101,8 +101,8 @@ def evidence(verifications: Sequence[Verification]) -> list[Evidence]:
     return [dataclasses.replace(found, anchor=f"e{number}") for number, found in enumerate(merged.values(), 1)]
 
 
-def _of_claim(name: str, verifications: Sequence[Verification]) -> Iterator[Evidence]:
-    def key(verification: Verification) -> tuple[Reason, ...]:
+def _of_claim(name: str, verifications: Sequence[SuiteResult]) -> Iterator[Evidence]:
+    def key(verification: SuiteResult) -> tuple[Reason, ...]:
         found = [claim for claim in verification.claims if claim.name == name]
         return reasons(found[0], verification.version) if found else ()
 
@@ -110,7 +110,7 @@ def _of_claim(name: str, verifications: Sequence[Verification]) -> Iterator[Evid
         members = list(group)
         if found:
             labels = tuple(member.te for member in members)
-            yield Evidence("", (name,), labels, members[0].claim(name).verdict, found)
+            yield Evidence("", (name,), labels, members[0].claim(name).status, found)
 
 
 def _together(one: Evidence, other: Evidence) -> Evidence:
@@ -137,7 +137,7 @@ class Fact:
         return len(self.values) > 1
 
 
-def facts(verifications: Sequence[Verification]) -> list[Fact]:
+def facts(verifications: Sequence[SuiteResult]) -> list[Fact]:
     """What each release does; those that change first."""
     measured = [each for each in verifications if each.facts]
     names = dict.fromkeys(name for each in measured for name in each.facts)
@@ -145,13 +145,13 @@ def facts(verifications: Sequence[Verification]) -> list[Fact]:
     return sorted(found, key=lambda fact: not fact.changes)
 
 
-def _values(name: str, verifications: Sequence[Verification]) -> tuple[tuple[str, str], ...]:
+def _values(name: str, verifications: Sequence[SuiteResult]) -> tuple[tuple[str, str], ...]:
     groups = itertools.groupby(
         verifications, lambda each: _of_any_release(each.facts.get(name, NO_FACT), f"Transformer Engine {each.version}")
     )
     return tuple((value, span([each.te for each in group])) for value, group in groups)
 
 
-def runs(verifications: Sequence[Verification]) -> list[str]:
+def runs(verifications: Sequence[SuiteResult]) -> list[str]:
     """The kinds of run that there were."""
     return list(dict.fromkeys(each.run for each in verifications if each.run))

@@ -9,10 +9,10 @@ from xml.etree import ElementTree as ET
 
 from mnist_fp8 import __version__
 from mnist_fp8.gate.reports.verdict.markdown import at_most
-from mnist_fp8.gate.reports.verdict.view import ENTRIES_SHOWN, cleaned, entries, rows, scope, sentence
+from mnist_fp8.gate.reports.verdict.view import ENTRIES_SHOWN, Entry, Shown, View, entries, rows, scope, sentence
 from mnist_fp8.gate.verdict.comparison import Comparison
-from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
-from mnist_fp8.record.claims import Verdict
+from mnist_fp8.gate.verdict.rules.rule import Severity
+from mnist_fp8.record.claims import ClaimStatus
 from mnist_fp8.record.entries import AREAS
 from mnist_fp8.record.record import Record
 
@@ -26,14 +26,14 @@ def junit(comparison: Comparison) -> str:
     What breaks is a failure. What changes is skipped, since a viewer shows neither a failure nor a silent pass: so are
     accepted differences. What is only noted has passed, and says what it is. Too little known is an error.
     """
-    comparison = cleaned(comparison)
+    view = View.of(comparison)
     root = ET.Element("testsuites", name="mnist-fp8 upgrade")
-    _add_suite(root, "upgrade", _verdict_cases(comparison), _properties(comparison))
-    compared = {each.area: each.compared for each in rows(comparison)}
+    _add_suite(root, "upgrade", _verdict_cases(view), _properties(view))
+    compared = {each.area: each.compared for each in rows(view)}
     for area in AREAS:
-        cases = [_difference_case(comparison, difference) for difference in comparison.of(area)]
+        cases = [_difference_case(view, shown) for shown in view.in_area(area)]
         if area == "claims":
-            cases += _claim_cases(comparison)
+            cases += _claim_cases(view)
         elif area in compared and not cases:
             cases.append(_case(area, f"{entries(compared[area])} without a difference"))
         if cases:
@@ -74,56 +74,57 @@ def _add_suite(
     suite.extend(cases)
 
 
-def _properties(comparison: Comparison) -> dict[str, str]:
+def _properties(view: View) -> dict[str, str]:
     return {
-        "verdict": comparison.verdict.value,
-        "means": sentence(comparison),
-        "old": comparison.old.title,
-        "new": comparison.new.title,
-        "run": scope(comparison),
-        **{f"limit {number}": each for number, each in enumerate(comparison.limits, 1)},
+        "verdict": view.verdict.value,
+        "means": sentence(view),
+        "old": view.old.title,
+        "new": view.new.title,
+        "run": scope(view),
+        **{f"limit {number}": each for number, each in enumerate(view.limits, 1)},
     }
 
 
-def _verdict_cases(comparison: Comparison) -> list[ET.Element]:
+def _verdict_cases(view: View) -> list[ET.Element]:
     name = "enough is known for a verdict"
-    return [_case("upgrade", name, "error", each) for each in comparison.unverified] or [_case("upgrade", name)]
+    return [_case("upgrade", name, "error", each) for each in view.unverified] or [_case("upgrade", name)]
 
 
-def _difference_case(comparison: Comparison, difference: Difference) -> ET.Element:
-    outcome = {Severity.BREAKS: "failure", Severity.CHANGES: "skipped", Severity.NOTE: ""}[difference.severity]
-    message = f"{difference.severity.value}: {difference.means} {difference.do}"
-    if difference.accepted:
-        outcome, message = "skipped", f"accepted: {difference.accepted}; {message}"
+def _difference_case(view: View, shown: Shown) -> ET.Element:
+    rule = shown.rule
+    outcome = {Severity.BREAKS: "failure", Severity.CHANGES: "skipped", Severity.NOTE: ""}[rule.severity]
+    message = f"{rule.severity.value}: {rule.meaning} {rule.action}"
+    if shown.accepted:
+        outcome, message = "skipped", f"accepted: {shown.accepted}; {message}"
     lines = [
-        f"{each.key}: {each.old} → {each.new}{f' ({each.size})' if each.size else ''}" for each in difference.details
+        f"{entry.key}: {entry.old} → {entry.new}{f' ({entry.size})' if entry.size else ''}" for entry in shown.entries
     ]
-    shown = at_most(lines, ENTRIES_SHOWN)
-    text = "\n".join([message, "", *shown, "", comparison.command(difference.details[0].key)])
-    return _case(difference.area, difference.title, outcome, message, text)
+    text = "\n".join([message, "", *at_most(lines, ENTRIES_SHOWN), "", view.command(shown.entries[0].key)])
+    return _case(shown.area, shown.title, outcome, message, text)
 
 
-def _claim_cases(comparison: Comparison) -> Iterator[ET.Element]:
+def _claim_cases(view: View) -> Iterator[ET.Element]:
     """The claims of the new record that no difference speaks of already."""
-    told = {difference.title for difference in comparison.of("claims")}
-    for claim in comparison.new.claims.claims if comparison.new.claims else ():
-        if claim.name not in told:
-            holds = claim.verdict is Verdict.HOLDS
-            yield _case("claims", claim.name, "" if holds else "skipped", "" if holds else claim.verdict.value)
+    differing = {shown.subject for shown in view.in_area("claims")}
+    for claim in view.new.suite.claims if view.new.suite else ():
+        if claim.name not in differing:
+            holds = claim.status is ClaimStatus.HOLDS
+            yield _case("claims", claim.name, "" if holds else "skipped", "" if holds else claim.status.value)
 
 
 def as_json(comparison: Comparison) -> str:
     """Everything that was found, for programs."""
+    view = View.of(comparison)
     document = {
         "schema_version": SCHEMA_VERSION,
         "mnist_fp8": __version__,
         "verdict": comparison.verdict.value,
-        "means": sentence(comparison),
+        "means": sentence(view),
         "run": comparison.old.run or comparison.new.run,
-        "scope": scope(comparison),
+        "scope": scope(view),
         "old": _side(comparison.old),
         "new": _side(comparison.new),
-        "differences": [_plain_difference(comparison, each) for each in comparison.differences],
+        "differences": [_plain_difference(view, shown) for shown in view.differences],
         "compared": dict(comparison.compared),
         "limits": comparison.limits,
         "unverified": comparison.unverified,
@@ -138,12 +139,24 @@ def _side(record: Record) -> dict[str, Any]:
     return {name: getattr(record, name) for name in names} | {"environment": dict(record.environment)}
 
 
-def _plain_difference(comparison: Comparison, difference: Difference) -> dict[str, Any]:
-    details = [
-        _plain(dataclasses.asdict(each)) | {"command": comparison.command(each.key)} for each in difference.details
-    ]
-    words = {"severity": difference.severity.value, "counts": difference.counts, "details": details}
-    return dataclasses.asdict(difference) | words
+def _plain_difference(view: View, shown: Shown) -> dict[str, Any]:
+    rule = shown.rule
+    return {
+        "area": shown.area,
+        "subject": shown.subject,
+        "title": shown.title,
+        "rule": rule.id,
+        "severity": rule.severity.value,
+        "meaning": rule.meaning,
+        "action": rule.action,
+        "counts": shown.counts,
+        "accepted": shown.accepted,
+        "entries": [_plain_entry(view, entry) for entry in shown.entries],
+    }
+
+
+def _plain_entry(view: View, entry: Entry) -> dict[str, Any]:
+    return _plain(dataclasses.asdict(entry)) | {"command": view.command(entry.key)}
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:

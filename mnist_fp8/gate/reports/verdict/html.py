@@ -3,16 +3,17 @@
 import statistics
 
 from mnist_fp8 import __version__
+from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.reports.markup import counted, template
 from mnist_fp8.gate.reports.verdict.markdown import commands
 from mnist_fp8.gate.reports.verdict.view import (
     COLUMNS,
     ENTRIES_SHOWN,
     NO_VERDICT_RESTS_ON,
+    View,
     accepted,
     apart,
     api_changes,
-    cleaned,
     cost_cells,
     counting,
     counts,
@@ -26,7 +27,6 @@ from mnist_fp8.gate.reports.verdict.view import (
     sentence,
     stack,
 )
-from mnist_fp8.gate.verdict import changes
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.record.entries import Curves, Value
 from mnist_fp8.record.record import Record
@@ -36,8 +36,8 @@ def html(comparison: Comparison) -> str:
     """The whole page as one HTML file that needs nothing else."""
     from mnist_fp8.gate.reports.verdict import pictures  # noqa: PLC0415 - needed for the page only
 
-    comparison = cleaned(comparison)
-    old, new = comparison.old, comparison.new
+    view = View.of(comparison)
+    old, new = view.old, view.new
     drawings = {
         "Training": pictures.training_curves,
         "Scales and amax, step by step": pictures.trajectories,
@@ -45,27 +45,27 @@ def html(comparison: Comparison) -> str:
         "How large errors are": pictures.error_distributions,
     }
     return template("verdict.html").render(
-        comparison=comparison,
-        verdict=comparison.verdict.value,
-        headline=headline(comparison),
-        sentence=sentence(comparison),
-        scope=scope(comparison),
-        stack=stack(comparison),
-        limits=comparison.limits,
+        comparison=view,
+        verdict=view.verdict.value,
+        headline=headline(view),
+        sentence=sentence(view),
+        scope=scope(view),
+        stack=stack(view),
+        limits=view.limits,
         columns=list(COLUMNS),
-        rows=rows(comparison),
-        counting=counting(comparison),
-        noted=noted(comparison),
-        accepted=accepted(comparison),
+        rows=rows(view),
+        counting=counting(view),
+        noted=noted(view),
+        accepted=accepted(view),
         pictures={title: panels for title, draw in drawings.items() if (panels := draw(old, new))},
-        differing={detail.key for each in comparison.differences for detail in each.details},
-        noted_number=number(noted(comparison)),
-        accepted_number=number(accepted(comparison)),
+        differing={entry.key for shown in view.differences for entry in shown.entries},
+        noted_number=number(noted(view)),
+        accepted_number=number(accepted(view)),
         training=_training_ends(old, new),
-        api=api_changes(comparison),
-        costs=[cost_cells(cost) for cost in comparison.costs],
+        api=api_changes(view),
+        costs=[cost_cells(cost) for cost in view.costs],
         no_verdict=NO_VERDICT_RESTS_ON,
-        environment=environment(comparison),
+        environment=environment(view),
         entries_shown=ENTRIES_SHOWN,
         commands=commands,
         apart=apart,
@@ -84,7 +84,7 @@ def _training_ends(old: Record, new: Record) -> list[list[str]]:
 
 def _end_of(value: Value | None) -> str:
     if not isinstance(value, Curves):
-        return changes.text(value)
+        return values.text(value)
     ends = [seed[-1] for seed in value.seeds]
-    mean, lowest, highest = map(changes.number, (statistics.fmean(ends), min(ends), max(ends)))
+    mean, lowest, highest = map(values.number, (statistics.fmean(ends), min(ends), max(ends)))
     return f"{mean} ({lowest} to {highest})"

@@ -11,13 +11,14 @@ from mnist_fp8.gate.reports.verdict.view import (
     COMMANDS_SHOWN,
     NO_VERDICT_RESTS_ON,
     WORDS,
-    ApiChange,
+    Entry,
     Finding,
     Row,
+    Shown,
+    View,
     accepted,
     api_changes,
     around,
-    cleaned,
     cost_cells,
     counting,
     counts,
@@ -30,8 +31,8 @@ from mnist_fp8.gate.reports.verdict.view import (
     scope,
     sentence,
     stack,
+    word,
 )
-from mnist_fp8.gate.verdict.changes import Detail
 from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
 from mnist_fp8.gate.verdict.rules.rule import Severity
 
@@ -51,21 +52,21 @@ _EMOJI = {
 
 def markdown(comparison: Comparison) -> str:
     """A comment for a pull request."""
-    comparison = cleaned(comparison)
-    verdict = comparison.verdict
-    kind, colon, seen = scope(comparison).partition(":")
+    view = View.of(comparison)
+    verdict = view.verdict
+    kind, colon, seen = scope(view).partition(":")
     start = [
         MARKER,
-        f"## {_EMOJI[verdict]} {verdict.value}: {_words(headline(comparison))}",
-        f"{_words(sentence(comparison))} **{kind}**{colon}{_words(seen)}.",
-        _bullets(f"**Not verified:** {_words(cut(each, 500))}" for each in comparison.unverified),
-        f"<sub>{_words(stack(comparison))}</sub>",
-        _markdown_areas(rows(comparison)),
+        f"## {_EMOJI[verdict]} {verdict.value}: {_words(headline(view))}",
+        f"{_words(sentence(view))} **{kind}**{colon}{_words(seen)}.",
+        _bullets(f"**Not verified:** {_words(cut(each, 500))}" for each in view.unverified),
+        f"<sub>{_words(stack(view))}</sub>",
+        _markdown_areas(rows(view)),
     ]
-    end = [*_markdown_end(comparison), f"<sub>mnist-fp8 {__version__}</sub>"]
+    end = [*_markdown_end(view), f"<sub>mnist-fp8 {__version__}</sub>"]
     heading_and_count = 200
     room = MARKDOWN_LIMIT - heading_and_count - sum(len(part) + 2 for part in (*start, *end))
-    return "\n\n".join(filter(None, [*start, *_markdown_findings(comparison, room), *end])) + "\n"
+    return "\n\n".join(filter(None, [*start, *_markdown_findings(view, room), *end])) + "\n"
 
 
 def _markdown_areas(found: Sequence[Row]) -> str:
@@ -76,12 +77,12 @@ def _markdown_areas(found: Sequence[Row]) -> str:
     return "\n".join([row(heading), row(["---", "---", *["---:"] * (len(heading) - 2)]), *map(row, body)])
 
 
-def _markdown_findings(comparison: Comparison, room: int) -> Iterator[str]:
-    found = counting(comparison)
+def _markdown_findings(view: View, room: int) -> Iterator[str]:
+    found = counting(view)
     if found:
         yield "### Differences"
     for shown, finding in enumerate(found):
-        block = _markdown_finding(comparison, finding)
+        block = _markdown_finding(view, finding)
         room -= len(block) + 2
         if room < 0:
             more = sum(len(each.differences) for each in found[shown:])
@@ -90,21 +91,22 @@ def _markdown_findings(comparison: Comparison, room: int) -> Iterator[str]:
         yield block
 
 
-def _markdown_finding(comparison: Comparison, finding: Finding) -> str:
-    first, worst = finding.first, finding.worst
+def _markdown_finding(view: View, finding: Finding) -> str:
+    worst = finding.worst
     old, new = around(worst.old, worst.new, 600)
     facts = [
         f"**Entry:** {_code(worst.key)}",
         f"**Old:** {_code(old)}",
         f"**New:** {_code(new)}",
         *([f"**{finding.size_name.title()}:** {_words(worst.size)}"] if worst.size else []),
-        f"**Means:** {_words(first.means)}",
-        f"**Do:** {_words(first.do)}",
+        f"**Means:** {_words(finding.rule.meaning)}",
+        f"**Do:** {_words(finding.rule.action)}",
+        f"**Rule:** `{finding.rule.id}`",
     ]
-    shown_again = commands(comparison, finding)
+    shown_again = commands(view, finding)
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", shown_again) or [""]))
     parts = [
-        f"#### {_EMOJI[first.severity]} {_words(cut(finding.title, 150))}",
+        f"#### {_EMOJI[finding.rule.severity]} {_words(cut(finding.title, 150))}",
         _bullets(facts),
         f"{fence}sh\n{shown_again}\n{fence}",
     ]
@@ -116,17 +118,17 @@ def _markdown_finding(comparison: Comparison, finding: Finding) -> str:
     return "\n\n".join(parts)
 
 
-def commands(comparison: Comparison, finding: Finding) -> str:
+def commands(view: View, finding: Finding) -> str:
     """One for each difference, up to a few."""
-    keys = dict.fromkeys(each.details[0].key for each in finding.differences)
-    shown = [comparison.command(key) for key in itertools.islice(keys, COMMANDS_SHOWN)]
+    keys = dict.fromkeys(shown.entries[0].key for shown in finding.differences)
+    shown = [view.command(key) for key in itertools.islice(keys, COMMANDS_SHOWN)]
     more = len(keys) - len(shown)
     return "\n".join([*shown, *([f"# and {more:,} more: any key of the table after --only"] if more else [])])
 
 
-def _values(detail: Detail) -> list[str]:
+def _values(entry: Entry) -> list[str]:
     """Old and new value in a table."""
-    return list(map(_code, around(detail.old, detail.new, 200)))
+    return list(map(_code, around(entry.old, entry.new, 200)))
 
 
 def _words(text: str) -> str:
@@ -156,12 +158,12 @@ def _folded(title: str, heading: Sequence[str], cells: Iterable[Sequence[str]], 
     return "\n\n".join(filter(None, parts))
 
 
-def _markdown_end(comparison: Comparison) -> Iterator[str]:
-    said = [*comparison.limits, *(f"Policy: {each}" for each in comparison.stale)]
+def _markdown_end(view: View) -> Iterator[str]:
+    said = [*view.limits, *(f"Policy: {each}" for each in view.stale)]
     if said:
         yield "### Limits"
         yield _bullets(_words(cut(each, 500)) for each in at_most(said, 12))
-    yield from filter(None, _markdown_folded(comparison))
+    yield from filter(None, _markdown_folded(view))
 
 
 def at_most(lines: Sequence[str], number: int) -> list[str]:
@@ -170,32 +172,38 @@ def at_most(lines: Sequence[str], number: int) -> list[str]:
     return [*lines[:number], f"and {more:,} more"] if more > 0 else list(lines)
 
 
-def _markdown_folded(comparison: Comparison) -> Iterator[str]:
+def _markdown_folded(view: View) -> Iterator[str]:
     """Tables that most readers need not open."""
-    yield _markdown_api(api_changes(comparison))
-    yield _markdown_noted(noted(comparison))
-    yield _markdown_accepted(accepted(comparison))
-    costs = (list(map(_words, cost_cells(cost))) for cost in comparison.costs)
+    yield _markdown_api(api_changes(view))
+    yield _markdown_noted(noted(view))
+    yield _markdown_accepted(accepted(view))
+    costs = (list(map(_words, cost_cells(cost))) for cost in view.costs)
     yield _folded("Costs", ["", "old", "new", "change", "repetitions"], costs, 4_000, NO_VERDICT_RESTS_ON)
     versions = (
         [f"**{_words(name)}**" if old != new else _words(name), _code(cut(old, 150)), _code(cut(new, 150))]
-        for name, old, new in environment(comparison)
+        for name, old, new in environment(view)
     )
     yield _folded("Environment, with what differs in bold", ["", "old", "new"], versions, 5_000)
 
 
-def _markdown_api(changes: Sequence[ApiChange]) -> str:
+def _markdown_api(changes: Sequence[tuple[Shown, Entry]]) -> str:
     heading = ["", "change", "name", "parameter", "old", "new"]
     cells = (
-        [each.word, _words(each.title), _code(each.name), _words(cut(each.detail.size, 200)), *_values(each.detail)]
-        for each in changes
+        [
+            word(shown),
+            shown.rule.title,
+            _code(entry.key.removeprefix("api/")),
+            _words(cut(entry.size, 200)),
+            *_values(entry),
+        ]
+        for shown, entry in changes
     )
-    return _folded(f"API changes: {counts(each.word for each in changes)}", heading, cells, 10_000)
+    return _folded(f"API changes: {counts(word(shown) for shown, _ in changes)}", heading, cells, 10_000)
 
 
 def _markdown_noted(noted: Sequence[Finding]) -> str:
     heading = ["what", "entry", "old", "new", "means"]
-    cells = ([_name(each), _code(each.worst.key), *_values(each.worst), _words(each.first.means)] for each in noted)
+    cells = ([_name(each), _code(each.worst.key), *_values(each.worst), _words(each.rule.meaning)] for each in noted)
     return _folded(f"{number(noted)} noted", heading, cells, 8_000)
 
 
@@ -203,7 +211,7 @@ def _markdown_accepted(accepted: Sequence[Finding]) -> str:
     heading = ["", "what", "entry", "old", "new", "accepted because"]
     cells = (
         [
-            WORDS[each.first.severity],
+            WORDS[each.rule.severity],
             _name(each),
             _code(each.worst.key),
             *_values(each.worst),

@@ -15,8 +15,8 @@ from mnist_fp8.gate.reports.verdict.view import (
     COLUMNS,
     Finding,
     Row,
+    View,
     around,
-    cleaned,
     cost_cells,
     counting,
     headline,
@@ -48,14 +48,14 @@ _STYLES = {
 
 def terminal(comparison: Comparison) -> Iterator[RenderableType]:
     """The verdict on one screen."""
-    yield _Screen(cleaned(comparison))
+    yield _Screen(View.of(comparison))
 
 
 @dataclasses.dataclass(frozen=True)
 class _Screen:
     """As many differences as fit on a screen, the worst first."""
 
-    comparison: Comparison
+    view: View
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render for a terminal of that width."""
@@ -63,9 +63,9 @@ class _Screen:
         def height(parts: Iterable[RenderableType]) -> int:
             return sum(len(console.render_lines(part, options, pad=False)) for part in parts)
 
-        found = counting(self.comparison)
-        head = [*_head(self.comparison, options.max_width), *(_how_to_see(self.comparison) if found else ())]
-        end = list(_end(self.comparison, options.max_width))
+        found = counting(self.view)
+        head = [*_head(self.view, options.max_width), *(_how_to_see(self.view) if found else ())]
+        end = list(_end(self.view, options.max_width))
         room = SCREEN - height([*head, *end])
         blocks = [list(_lines(finding, options.max_width)) for finding in found[:SCREEN]]
         heights = [height(block) for block in blocks]
@@ -87,15 +87,15 @@ def _fitting(heights: Sequence[int], room: int) -> int:
     return max(1, sum(end <= room for end in itertools.accumulate(heights)))
 
 
-def _head(comparison: Comparison, width: int) -> Iterator[RenderableType]:
-    verdict = comparison.verdict
-    yield Text.assemble((f" {verdict.value} ", _STYLES[verdict]), " ", (headline(comparison), "bold"))
-    yield Text(sentence(comparison))
-    yield from (_indented(each, width, "bold", "not verified: ") for each in at_most(comparison.unverified, 5))
-    kind, colon, seen = scope(comparison).partition(":")
+def _head(view: View, width: int) -> Iterator[RenderableType]:
+    verdict = view.verdict
+    yield Text.assemble((f" {verdict.value} ", _STYLES[verdict]), " ", (headline(view), "bold"))
+    yield Text(sentence(view))
+    yield from (_indented(each, width, "bold", "not verified: ") for each in at_most(view.unverified, 5))
+    kind, colon, seen = scope(view).partition(":")
     yield Text.assemble((kind, "bold"), f"{colon}{seen}.")
-    yield Text(stack(comparison), "dim")
-    if found := rows(comparison):
+    yield Text(stack(view), "dim")
+    if found := rows(view):
         yield Text()
         yield from _area_table(found, width)
 
@@ -130,24 +130,25 @@ def _mark(number: int, style: str) -> Text:
     return Text(str(number), style) if number else Text("-", "dim")
 
 
-def _how_to_see(comparison: Comparison) -> Iterator[RenderableType]:
+def _how_to_see(view: View) -> Iterator[RenderableType]:
     yield Text()
     yield Text.assemble(("Differences, the worst first.", "bold"), " To measure one again:")
-    yield Text(f"    {comparison.command('KEY')}")
+    yield Text(f"    {view.command('KEY')}")
 
 
 def _lines(finding: Finding, width: int) -> Iterator[Text]:
     """Title, the worst entry, what it means and what to do, and its key."""
-    severity, worst = finding.first.severity, finding.worst
+    severity, worst = finding.rule.severity, finding.worst
     yield _one_line(
         (f"{_SYMBOLS[severity]} {severity.value} ", _STYLES[severity]),
         (finding.title, "bold"),
         (f", {finding.number}" if finding.number else "", "dim"),
+        (f"  [{finding.rule.id}]", "dim"),
     )
     size = f" ({worst.size})" if worst.size else ""
     old, new = around(worst.old, worst.new, max(40, width - len(size) - 7))
     yield _one_line(f"    {old} → {new}", (size, "dim"))
-    yield _indented(f"{finding.first.means} {finding.first.do}", width)
+    yield _indented(f"{finding.rule.meaning} {finding.rule.action}", width)
     yield Text(f"    --only {shlex.quote(worst.key)}", "dim", overflow="fold")
 
 
@@ -159,13 +160,13 @@ def _indented(text: str, width: int, style: str = "", first: str = "    ") -> Te
     return Text(textwrap.fill(text, width, initial_indent=first, subsequent_indent=4 * " "), style)
 
 
-def _end(comparison: Comparison, width: int) -> Iterator[Text]:
+def _end(view: View, width: int) -> Iterator[Text]:
     """What was not compared, which accepted differences are of no use, and costs."""
     yield Text()
-    yield from (_indented(each, width, "dim", "limit: ") for each in at_most(comparison.limits, 5))
-    yield from (_indented(each, width, "yellow", "policy: ") for each in at_most(comparison.stale, 5))
-    if comparison.costs:
-        yield _indented(_cost_line(comparison.costs), width, "dim", "costs ")
+    yield from (_indented(each, width, "dim", "limit: ") for each in at_most(view.limits, 5))
+    yield from (_indented(each, width, "yellow", "policy: ") for each in at_most(view.stale, 5))
+    if view.costs:
+        yield _indented(_cost_line(view.costs), width, "dim", "costs ")
 
 
 def _cost_line(costs: Sequence[CostChange]) -> str:

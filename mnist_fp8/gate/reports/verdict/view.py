@@ -4,15 +4,15 @@ import dataclasses
 import math
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 
 from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.reports.markup import clean, counted, cut
-from mnist_fp8.gate.verdict import changes
-from mnist_fp8.gate.verdict.changes import Detail
+from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
 from mnist_fp8.gate.verdict.costs import CostChange
-from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
+from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, Severity
 from mnist_fp8.record.entries import AREAS
 from mnist_fp8.record.record import Record
 
@@ -34,17 +34,94 @@ _SIZE = {"api": "parameter", "claims": "test"}
 _STACK = {"jax": "JAX", "flax": "Flax", "python": "Python", "device": "on"}
 
 
-def cleaned(comparison: Comparison) -> Comparison:
-    """The same with `clean` words, so that no form has to think of it."""
-    return dataclasses.replace(
-        comparison,
-        old=_clean_record(comparison.old),
-        new=_clean_record(comparison.new),
-        differences=tuple(map(_clean_difference, comparison.differences)),
-        limits=tuple(map(clean, comparison.limits)),
-        unverified=tuple(map(clean, comparison.unverified)),
-        stale=tuple(map(clean, comparison.stale)),
-    )
+@dataclasses.dataclass(frozen=True)
+class Entry:
+    """An entry that differs, as text: clean, and in one line each."""
+
+    key: str
+    old: str
+    new: str
+    size: str
+    weight: float
+
+    @classmethod
+    def of(cls, change: EntryChange) -> "Entry":
+        """The texts of a change."""
+        old, new = (clean(side) or "none" for side in values.sides(change))
+        return cls(clean(change.key), old, new, clean(values.size(change)), change.weight)
+
+
+@dataclasses.dataclass(frozen=True)
+class Shown:
+    """A difference as text."""
+
+    area: str
+    subject: str
+    rule: Rule
+    entries: tuple[Entry, ...]
+    accepted: str
+    counts: bool
+
+    @classmethod
+    def of(cls, difference: Difference) -> "Shown":
+        """The texts of a difference."""
+        entries = tuple(map(Entry.of, difference.entries))
+        subject, accepted = clean(difference.subject), clean(difference.accepted)
+        return cls(difference.area, subject, difference.rule, entries, accepted, difference.counts)
+
+    @property
+    def title(self) -> str:
+        """Subject and rule in a few words."""
+        return f"{self.subject}: {self.rule.title}" if self.subject else self.rule.title
+
+
+@dataclasses.dataclass(frozen=True)
+class View:
+    """A comparison as all forms of the report show it: texts are made once, and are `clean`."""
+
+    comparison: Comparison
+    old: Record
+    new: Record
+    differences: tuple[Shown, ...]
+    limits: tuple[str, ...]
+    unverified: tuple[str, ...]
+    stale: tuple[str, ...]
+
+    @classmethod
+    def of(cls, comparison: Comparison) -> "View":
+        """The view of a comparison."""
+        return cls(
+            comparison,
+            _clean_record(comparison.old),
+            _clean_record(comparison.new),
+            tuple(map(Shown.of, comparison.differences)),
+            tuple(map(clean, comparison.limits)),
+            tuple(map(clean, comparison.unverified)),
+            tuple(map(clean, comparison.stale)),
+        )
+
+    @property
+    def verdict(self) -> UpgradeVerdict:
+        """What the comparison says."""
+        return self.comparison.verdict
+
+    @property
+    def compared(self) -> Mapping[str, int]:
+        """How many entries were compared, by area."""
+        return self.comparison.compared
+
+    @property
+    def costs(self) -> tuple[CostChange, ...]:
+        """Times and memory, on which no verdict rests."""
+        return self.comparison.costs
+
+    def in_area(self, area: str) -> tuple[Shown, ...]:
+        """The differences of an area."""
+        return tuple(shown for shown in self.differences if shown.area == area)
+
+    def command(self, key: str) -> str:
+        """The command that shows an entry again, measured anew on both sides."""
+        return self.comparison.command(key)
 
 
 def _clean_record(record: Record) -> Record:
@@ -52,26 +129,9 @@ def _clean_record(record: Record) -> Record:
     return dataclasses.replace(record, te=clean(record.te), environment=environment)
 
 
-def _clean_difference(difference: Difference) -> Difference:
-    return Difference(
-        difference.area,
-        clean(difference.title),
-        difference.severity,
-        tuple(map(_clean_detail, difference.details)),
-        clean(difference.means),
-        clean(difference.do),
-        clean(difference.accepted),
-    )
-
-
-def _clean_detail(detail: Detail) -> Detail:
-    old, new = (clean(each) or "none" for each in (detail.old, detail.new))
-    return Detail(clean(detail.key), old, new, clean(detail.size), detail.weight)
-
-
-def headline(comparison: Comparison) -> str:
+def headline(view: View) -> str:
     """What was compared."""
-    old, new = comparison.old, comparison.new
+    old, new = view.old, view.new
     pairs = [(title, old.environment.get(name, ""), new.environment.get(name, "")) for name, title in _UPGRADED.items()]
     others = ", ".join(f"{title} {before} → {after}" for title, before, after in pairs if before != after)
     if old.name == new.name and others:  # another JAX or Flax for the same one
@@ -79,15 +139,15 @@ def headline(comparison: Comparison) -> str:
     return f"Transformer Engine {old.name} → {new.name}"
 
 
-def sentence(comparison: Comparison) -> str:
+def sentence(view: View) -> str:
     """What the verdict means."""
     breaking, changed = (
-        sum(each.severity is severity for each in comparison.differences if each.counts)
+        sum(shown.rule.severity is severity for shown in view.differences if shown.counts)
         for severity in (Severity.BREAKS, Severity.CHANGES)
     )
-    match comparison.verdict:
+    match view.verdict:
         case UpgradeVerdict.SAFE:
-            said = f"Nothing that a user can see differs beyond noise, in {_compared(comparison)}."
+            said = f"Nothing that a user can see differs beyond noise, in {_compared(view)}."
         case UpgradeVerdict.CHANGED:
             said = f"Nothing breaks, but {counted(changed, 'difference')} can be seen: look at each before you upgrade."
         case UpgradeVerdict.BROKEN:
@@ -95,19 +155,19 @@ def sentence(comparison: Comparison) -> str:
             said = f"{counted(breaking, 'difference')} can break what works today: resolve before you upgrade.{also}"
         case UpgradeVerdict.UNVERIFIED:
             said = "Too little is known for a verdict; this is not a pass."
-    words = [word(each) for each in comparison.differences if not each.counts]
+    words = [word(each) for each in view.differences if not each.counts]
     return f"{said} Not counted: {counts(words)}." if words else said
 
 
-def _compared(comparison: Comparison) -> str:
-    areas = [area for area in comparison.compared if area != "costs"]
-    number = sum(comparison.compared[area] for area in areas)
+def _compared(view: View) -> str:
+    areas = [area for area in view.compared if area != "costs"]
+    number = sum(view.compared[area] for area in areas)
     return f"{number:,} entries of {counted(len(areas), 'area')}"
 
 
-def scope(comparison: Comparison) -> str:
+def scope(view: View) -> str:
     """The kind of run, and what that cannot see."""
-    run = comparison.old.run or comparison.new.run
+    run = view.old.run or view.new.run
     if not run:
         return "The kind of run is not known: neither of the two came that far"
     kind = RunKind(run)
@@ -116,18 +176,18 @@ def scope(comparison: Comparison) -> str:
     return f"{said[0].upper()}{said[1:]}; {CANNOT_SEE[kind]}"
 
 
-def stack(comparison: Comparison) -> str:
+def stack(view: View) -> str:
     """What both ran with, and where they differ."""
     return ", ".join(
         f"{_STACK[name]} {old}" if old == new else f"{_STACK[name]} {old or 'unknown'} → {new or 'unknown'}"
-        for name, old, new in environment(comparison)
+        for name, old, new in environment(view)
         if name in _STACK
     )
 
 
-def environment(comparison: Comparison) -> list[tuple[str, str, str]]:
+def environment(view: View) -> list[tuple[str, str, str]]:
     """Name, old and new value of everything that a record says of its environment."""
-    old, new = comparison.old.environment, comparison.new.environment
+    old, new = view.old.environment, view.new.environment
     return [(name, old.get(name, ""), new.get(name, "")) for name in dict.fromkeys([*old, *new])]
 
 
@@ -141,32 +201,37 @@ class Row:
     numbers: tuple[int, ...]
 
 
-def rows(comparison: Comparison) -> list[Row]:
+def rows(view: View) -> list[Row]:
     """All areas that were compared or have a difference."""
     found = []
     for area, what in AREAS.items():
-        words = [word(difference) for difference in comparison.of(area)]
-        if area != "costs" and (words or area in comparison.compared):
+        words = [word(difference) for difference in view.in_area(area)]
+        if area != "costs" and (words or area in view.compared):
             numbers = tuple(words.count(name) for name in COLUMNS)
-            found.append(Row(area, what, comparison.compared.get(area, 0), numbers))
+            found.append(Row(area, what, view.compared.get(area, 0), numbers))
     return found
 
 
-def word(difference: Difference) -> str:
+def word(difference: Shown) -> str:
     """What a difference is counted as: one of `COLUMNS`."""
-    return "accepted" if difference.accepted else WORDS[difference.severity]
+    return "accepted" if difference.accepted else WORDS[difference.rule.severity]
 
 
 @dataclasses.dataclass(frozen=True)
 class Finding:
-    """Differences of one area that mean the same."""
+    """Differences of one area under one rule."""
 
-    differences: tuple[Difference, ...]
+    differences: tuple[Shown, ...]
 
     @property
-    def first(self) -> Difference:
+    def first(self) -> Shown:
         """The one that stands for all."""
         return self.differences[0]
+
+    @property
+    def rule(self) -> Rule:
+        """What they mean."""
+        return self.first.rule
 
     @property
     def title(self) -> str:
@@ -175,20 +240,19 @@ class Finding:
         return f"{self.first.area}: {self.first.title}{f', and {more:,} more like it' if more else ''}"
 
     @property
-    def worst(self) -> Detail:
+    def worst(self) -> Entry:
         """The entry to show."""
-        return self.first.details[0]
+        return self.first.entries[0]
 
     @property
-    def entries(self) -> list[Detail]:
+    def entries(self) -> list[Entry]:
         """All entries."""
-        return [detail for each in self.differences for detail in each.details]
+        return [entry for shown in self.differences for entry in shown.entries]
 
     @property
     def number(self) -> str:
-        """How many entries there are, if that is not said yet."""
-        said = len(self.entries) == 1 or self.title.startswith(f"{self.first.area}: {len(self.entries)} ")
-        return "" if said else entries(len(self.entries))
+        """How many entries there are, if there are several."""
+        return entries(len(self.entries)) if len(self.entries) > 1 else ""
 
     @property
     def size_name(self) -> str:
@@ -196,27 +260,27 @@ class Finding:
         return _SIZE.get(self.first.area, "size")
 
 
-def findings(differences: Iterable[Difference]) -> list[Finding]:
-    """Differences of an area with the same meaning together, the worst of them first."""
-    groups: dict[tuple[object, ...], list[Difference]] = {}
-    for each in differences:
-        groups.setdefault((each.area, each.severity, each.means, each.do, each.accepted), []).append(each)
-    return [Finding(tuple(sorted(group, key=lambda each: -abs(each.details[0].weight)))) for group in groups.values()]
+def findings(differences: Iterable[Shown]) -> list[Finding]:
+    """Differences of an area under the same rule together, the worst of them first."""
+    groups: dict[tuple[object, ...], list[Shown]] = {}
+    for shown in differences:
+        groups.setdefault((shown.area, shown.rule, shown.accepted), []).append(shown)
+    return [Finding(tuple(sorted(group, key=lambda one: -abs(one.entries[0].weight)))) for group in groups.values()]
 
 
-def counting(comparison: Comparison) -> list[Finding]:
+def counting(view: View) -> list[Finding]:
     """Groups of differences that decide the verdict."""
-    return findings(each for each in comparison.differences if each.counts)
+    return findings(each for each in view.differences if each.counts)
 
 
-def noted(comparison: Comparison) -> list[Finding]:
+def noted(view: View) -> list[Finding]:
     """Groups that are told and decide nothing."""
-    return findings(each for each in comparison.differences if each.severity is Severity.NOTE and not each.accepted)
+    return findings(each for each in view.differences if each.rule.severity is Severity.NOTE and not each.accepted)
 
 
-def accepted(comparison: Comparison) -> list[Finding]:
+def accepted(view: View) -> list[Finding]:
     """Groups that the policy accepts."""
-    return findings(each for each in comparison.differences if each.accepted)
+    return findings(each for each in view.differences if each.accepted)
 
 
 def apart(old: str, new: str) -> tuple[str, str, str, str]:
@@ -253,7 +317,7 @@ def amount(value: float, unit: str) -> str:
     for least, factor, name in ((1.0, 1.0, "s"), (1e-3, 1e3, "ms"), (0.0, 1e6, "µs")):
         if unit == "s" and value >= least:
             return f"{value * factor:.3g} {name}"
-    return f"{changes.number(value)} {unit}"
+    return f"{values.number(value)} {unit}"
 
 
 def cost_cells(cost: CostChange) -> list[str]:
@@ -269,32 +333,9 @@ def entries(number: int, more: str = "") -> str:
     return f"{number:,} {more}{'entry' if number == 1 else 'entries'}"
 
 
-@dataclasses.dataclass(frozen=True)
-class ApiChange:
-    """A public name that differs."""
-
-    difference: Difference
-    detail: Detail
-
-    @property
-    def word(self) -> str:
-        """What it is counted as."""
-        return word(self.difference)
-
-    @property
-    def title(self) -> str:
-        """What happened to the name, without how often that happened."""
-        return re.sub(r"^\d+ \S ", "", self.difference.title)
-
-    @property
-    def name(self) -> str:
-        """The public name."""
-        return self.detail.key.removeprefix("api/")
-
-
-def api_changes(comparison: Comparison) -> list[ApiChange]:
+def api_changes(view: View) -> list[tuple[Shown, Entry]]:
     """All names that differ, those that break first."""
-    return [ApiChange(each, detail) for each in comparison.of("api") for detail in each.details]
+    return [(shown, entry) for shown in view.in_area("api") for entry in shown.entries]
 
 
 def counts(words: Iterable[str]) -> str:

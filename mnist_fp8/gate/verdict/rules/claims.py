@@ -4,7 +4,7 @@ from collections.abc import Iterator, Mapping
 
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, breaks, changes, difference, note
-from mnist_fp8.record.claims import ClaimResult, Outcome, TestResult, Verdict, Verification
+from mnist_fp8.record.claims import ClaimResult, ClaimStatus, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import Failure, Text
 from mnist_fp8.record.record import Record
 
@@ -49,7 +49,7 @@ WORKS_NOW = note("works-now", "works now", "It works now.")
 RULES = (BROKEN, BROKEN_BEFORE, KNOWN_DEFECT, SKIPPED, DOES_NOT_START, FAILS_NOW, FAILS_AS_BEFORE, WORKS_NOW)
 
 
-def claim_differences(old: Verification | None, new: Verification | None) -> Iterator[Difference]:
+def claim_differences(old: SuiteResult | None, new: SuiteResult | None) -> Iterator[Difference]:
     """Claims that end differently than before."""
     for claim in new.claims if new else ():
         before = next((other for other in old.claims if other.name == claim.name), None) if old else None
@@ -58,7 +58,7 @@ def claim_differences(old: Verification | None, new: Verification | None) -> Ite
 
 def _claim_difference(new: ClaimResult, old: ClaimResult | None) -> Iterator[Difference]:
     before = {test.name: test for test in old.tests} if old else {}
-    broken = BROKEN_BEFORE if old is not None and old.verdict is Verdict.BROKEN else BROKEN
+    broken = BROKEN_BEFORE if old is not None and old.status is ClaimStatus.BROKEN else BROKEN
     passed = {name for name, test in before.items() if test.outcome is Outcome.PASSED}
     for rule, outcome in ((broken, Outcome.FAILED), (KNOWN_DEFECT, Outcome.KNOWN), (SKIPPED, Outcome.SKIPPED)):
         tests = [test for test in new.of(outcome) if rule is broken or test.name in passed]

@@ -12,7 +12,7 @@ from rich.console import Console, RenderableType
 from mnist_fp8.gate.reports.claims import files, terminal, view
 from mnist_fp8.gate.reports.claims.terminal import ReleaseTable
 from mnist_fp8.gate.reports.claims.view import Fact, Reason
-from mnist_fp8.record.claims import ClaimResult, Judged, Outcome, TestResult, Verification
+from mnist_fp8.record.claims import ClaimResult, MatrixCell, Outcome, SuiteResult, TestResult
 
 PASSED, FAILED, SKIPPED, KNOWN = Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.KNOWN
 SKIP = TestResult("tests/claims/test_jaxpr.py::test_mx", SKIPPED, "needs recipe MX; found: no Blackwell")
@@ -27,8 +27,8 @@ def failure(name: str, reason: str) -> TestResult:
     return TestResult(f"tests/claims/test_{name}.py::test_bad", FAILED, reason)
 
 
-def verification(te: str, *claims: ClaimResult, facts: dict[str, str] | None = None, problem: str = "") -> Verification:
-    return Verification(
+def verification(te: str, *claims: ClaimResult, facts: dict[str, str] | None = None, problem: str = "") -> SuiteResult:
+    return SuiteResult(
         te,
         te,
         "0.5.0",
@@ -50,7 +50,7 @@ RELEASES = [
     verification("2.2.0", claim("parity", PARITY_FAILS[1]), claim("jaxpr", SKIP), facts={"same": "1", "history": "16"}),
     verification("2.3.0", claim("parity"), claim("jaxpr"), facts={"same": "1", "history": "1024"}),
 ]
-JUDGED = [*(Judged(each.te, each) for each in RELEASES), Judged("2.4.0", None, "there is no <network>")]
+JUDGED = [*(MatrixCell(each.te, each) for each in RELEASES), MatrixCell("2.4.0", None, "there is no <network>")]
 
 
 def printed(what: RenderableType, width: int = 120) -> str:
@@ -225,7 +225,7 @@ def test_explanation_says_a_problem() -> None:
         (verification("2.1.0"), "TE 2.1.0, JAX 0.5.0: measured"),
     ],
 )
-def test_finished_release_is_one_line(found: Verification, line: str) -> None:
+def test_finished_release_is_one_line(found: SuiteResult, line: str) -> None:
     assert terminal.summary(found) == line
 
 
@@ -243,7 +243,7 @@ def test_markdown_links_each_cell_to_evidence_that_is_there() -> None:
 
 
 def test_markdown_leaves_texts_as_they_are() -> None:
-    text = files.markdown([Judged("1", verification("1", claim("a", failure("a", "x[0] * y_1 | <b> & ~c~"))))])
+    text = files.markdown([MatrixCell("1", verification("1", claim("a", failure("a", "x[0] * y_1 | <b> & ~c~"))))])
     assert r"broken, 1 test: x\[0\] \* y\_1 \| \<b\> \& \~c\~" in text
 
 
@@ -279,7 +279,7 @@ def test_html_links_each_cell_to_evidence_that_is_there_and_needs_nothing_else()
 
 def test_html_escapes_what_te_says() -> None:
     bad = verification("1", claim("a", failure("a", "<script>alert(1)</script>")))
-    text = files.html([Judged("1", bad), JUDGED[-1]])
+    text = files.html([MatrixCell("1", bad), JUDGED[-1]])
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     assert "there is no &lt;network&gt;" in text
@@ -291,7 +291,7 @@ def test_html_emphasises_changed_facts_only() -> None:
 
 
 def test_html_of_nothing_but_good_says_so() -> None:
-    text = files.html([Judged("2.3.0", verification("2.3.0", claim("parity")))])
+    text = files.html([MatrixCell("2.3.0", verification("2.3.0", claim("parity")))])
     assert "there is nothing to explain" in text
     assert "What each release does" not in text
 
@@ -312,7 +312,7 @@ def test_junit_counts_and_tells_why() -> None:
 
 def test_junit_says_known_defects_and_survives_control_characters() -> None:
     known = TestResult("t", KNOWN, "defect 7")
-    text = files.junit([Judged("1", verification("1", claim("a", known, failure("a", "\x1b[31mred\x00"))))])
+    text = files.junit([MatrixCell("1", verification("1", claim("a", known, failure("a", "\x1b[31mred\x00"))))])
     root = ET.fromstring(text)  # noqa: S314 - our own
     assert [each.get("message") for each in root.iter("skipped")] == ["known defect: defect 7"]
     assert [each.get("message") for each in root.iter("failure")] == ["�[31mred�"]
@@ -321,5 +321,5 @@ def test_junit_says_known_defects_and_survives_control_characters() -> None:
 def test_json_is_everything() -> None:
     document = json.loads(files.as_json(JUDGED))
     assert document["schema_version"] == 1
-    assert [Verification.from_json(each) for each in document["verifications"]] == RELEASES
+    assert [SuiteResult.from_json(each) for each in document["verifications"]] == RELEASES
     assert document["not_judged"] == [{"te": "2.4.0", "error": "there is no <network>"}]

@@ -23,7 +23,7 @@ from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.costs import CostChange
 from mnist_fp8.gate.verdict.policy import Acceptance
 from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
-from mnist_fp8.record.claims import ClaimResult, Outcome, TestResult, Verification
+from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import Cost, Curves, Numbers, Parameter, Signature, Text, Value
 from mnist_fp8.record.record import Record
 from support.subprocesses import run_code
@@ -52,7 +52,7 @@ BROKEN: dict[str, Value] = {"recipes/DelayedScaling/support": Text("does not run
 ACCEPTED = Acceptance("behaviour/layers/*", "we unbox parameters ourselves", dt.date(2027, 1, 31))
 
 
-def claims(*broken: str) -> Verification:
+def claims(*broken: str) -> SuiteResult:
     """Three claims: one with a test that is not verified, and those that are broken."""
     found = []
     for name in ("parity", "jaxpr", "kernels"):
@@ -62,7 +62,7 @@ def claims(*broken: str) -> Verification:
         if name in broken:
             tests.append(TestResult(f"tests/claims/test_{name}.py::test_dw", Outcome.FAILED, "dW is twice too large"))
         found.append(ClaimResult(name, tuple(tests)))
-    return Verification("1", "1", "0.10.2", "0.12.8", "3.11.7", "host run", tuple(found), 1.0)
+    return SuiteResult("1", "1", "0.10.2", "0.12.8", "3.11.7", "host run", tuple(found), 1.0)
 
 
 def record(te: str, entries: Mapping[str, Value], *broken: str, run: str = "host", problem: str = "") -> Record:

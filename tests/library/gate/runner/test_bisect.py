@@ -17,7 +17,7 @@ from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import bisect
 from mnist_fp8.gate.runner.bisect import Answer, Change, Finding, State
 from mnist_fp8.gate.runner.verification import TIMEOUT_S
-from mnist_fp8.record.claims import ClaimResult, Outcome, TestResult, Verification
+from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 
 SAME, CHANGED, UNKNOWN = Finding.SAME, Finding.CHANGED, Finding.UNKNOWN
 
@@ -123,10 +123,10 @@ def verified(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
     def arrange(*tests: TestResult, facts: Mapping[str, str] | None = None, facts_problem: str = "") -> list[Any]:
         asked: list[Any] = []
 
-        def verify(_where: Environment, claims: Any, *, rerun: bool) -> Verification:
+        def verify(_where: Environment, claims: Any, *, rerun: bool) -> SuiteResult:
             asked.append((tuple(claims), rerun))
             results = tuple(ClaimResult(name, tests) for name in claims)
-            return Verification("t", "2", "0", "0", "3", "", results, 1.0, "", facts or {}, facts_problem)
+            return SuiteResult("t", "2", "0", "0", "3", "", results, 1.0, "", facts or {}, facts_problem)
 
         monkeypatch.setattr(bisect, "verify", verify)
         return asked

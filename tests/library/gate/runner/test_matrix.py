@@ -16,15 +16,15 @@ from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import matrix
 from mnist_fp8.gate.runner.matrix import Cell, InterruptedMatrixError
-from mnist_fp8.record.claims import Judged, Verification
+from mnist_fp8.record.claims import MatrixCell, SuiteResult
 
 
 def cell(version: str, jax: str | None = None) -> Cell:
     return Subject(SubjectKind.RELEASE, version, version), jax
 
 
-def verification(te: str) -> Verification:
-    return Verification(te, te, "0.5.0", "0.10.4", "3.11", "host run: x", (), 1.0)
+def verification(te: str) -> SuiteResult:
+    return SuiteResult(te, te, "0.5.0", "0.10.4", "3.11", "host run: x", (), 1.0)
 
 
 class Seen:
@@ -36,7 +36,7 @@ class Seen:
     def started(self, label: str) -> None:
         self.events.append(("started", label))
 
-    def finished(self, judged: Judged) -> None:
+    def finished(self, judged: MatrixCell) -> None:
         self.events.append(("finished", judged.te))
 
 
@@ -51,7 +51,7 @@ def not_stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
 def test_answer_keeps_the_order_whoever_is_done_first() -> None:
     first_may_end = threading.Event()
 
-    def work(cell: Cell) -> Verification:
+    def work(cell: Cell) -> SuiteResult:
         if cell[0].version == "1":
             assert first_may_end.wait(10), "the second was not judged at the same time"
         first_may_end.set()
@@ -59,14 +59,14 @@ def test_answer_keeps_the_order_whoever_is_done_first() -> None:
 
     judged = matrix.judge_all([cell("1"), cell("2")], work, jobs=2, watcher=Seen())
     assert [each.te for each in judged] == ["1", "2"]
-    assert judged[1] == Judged("2", verification("2"))
+    assert judged[1] == MatrixCell("2", verification("2"))
 
 
 def test_no_more_than_jobs_run_at_the_same_time() -> None:
     running: list[str] = []
     most: list[int] = []
 
-    def work(cell: Cell) -> Verification:
+    def work(cell: Cell) -> SuiteResult:
         running.append(cell[0].version)
         most.append(len(running))
         time.sleep(0.01)
@@ -79,20 +79,20 @@ def test_no_more_than_jobs_run_at_the_same_time() -> None:
 
 @pytest.mark.parametrize("error", [EnvError, ConfigError])
 def test_one_that_cannot_be_judged_is_a_line_and_the_others_go_on(error: type[Exception]) -> None:
-    def work(cell: Cell) -> Verification:
+    def work(cell: Cell) -> SuiteResult:
         if cell[0].version == "1":
             raise error("no\n network")
         return verification(cell[0].version)
 
     seen = Seen()
     judged = matrix.judge_all([cell("1", "0.9"), cell("2")], work, jobs=1, watcher=seen)
-    assert judged == [Judged("1 with JAX 0.9", None, "no network"), Judged("2", verification("2"))]
+    assert judged == [MatrixCell("1 with JAX 0.9", None, "no network"), MatrixCell("2", verification("2"))]
     labels = ["1 with JAX 0.9", "2"]
     assert seen.events == [(what, label) for label in labels for what in ("started", "finished")]
 
 
 def test_defect_of_ours_is_not_dressed_up_as_a_result() -> None:
-    def work(_cell: Cell) -> Verification:
+    def work(_cell: Cell) -> SuiteResult:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
@@ -102,7 +102,7 @@ def test_defect_of_ours_is_not_dressed_up_as_a_result() -> None:
 def test_ctrl_c_keeps_what_is_done_stops_what_runs_and_begins_nothing_more(not_stopped: threading.Event) -> None:
     begun: list[str] = []
 
-    def work(cell: Cell) -> Verification:
+    def work(cell: Cell) -> SuiteResult:
         begun.append(cell[0].version)
         if cell[0].version == "1":
             return verification("1")
@@ -114,7 +114,7 @@ def test_ctrl_c_keeps_what_is_done_stops_what_runs_and_begins_nothing_more(not_s
     cells = [cell(str(number)) for number in range(1, 6)]
     with pytest.raises(InterruptedMatrixError) as interrupted:
         matrix.judge_all(cells, work, jobs=1, watcher=Seen())
-    assert interrupted.value.done == [Judged("1", verification("1"))]
+    assert interrupted.value.done == [MatrixCell("1", verification("1"))]
     assert begun == ["1", "2"]
     assert not_stopped.is_set()
 
@@ -125,7 +125,7 @@ def test_each_is_judged_in_its_environment_and_named_with_the_jax_asked_for(monk
     def prepare(subject: Subject, *, jax: str | None) -> Environment:
         return Environment(subject, Path("/python"), jax or "newest", "0.10.4", "d", {}, Path("/te"))
 
-    def verify(where: Environment, claims: Any, **options: Any) -> Verification:
+    def verify(where: Environment, claims: Any, **options: Any) -> SuiteResult:
         asked.append((where.jax, claims, options))
         return verification(where.subject.label)
 

@@ -15,7 +15,7 @@ from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import execution, measuring, public_api, steps, upgrade, verification
 from mnist_fp8.gate.runner.steps import _SEEN_S
 from mnist_fp8.gate.runner.upgrade import Side
-from mnist_fp8.record.claims import ClaimResult, Outcome, TestResult, Verification
+from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import Failure, Signature, Text
 from mnist_fp8.record.record import Record
 
@@ -185,12 +185,12 @@ def judged(printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[tup
     """The claims of each verification."""
     made: list[tuple[str, tuple[str, ...]]] = []
 
-    def verify_(where: Environment, claims: Sequence[str], **options: Any) -> Verification:
+    def verify_(where: Environment, claims: Sequence[str], **options: Any) -> SuiteResult:
         assert options["with_facts"] is False
         made.append((where.subject.version, tuple(claims)))
         tests = (TestResult("t", Outcome.PASSED),)
         results = tuple(ClaimResult(name, tests) for name in claims)
-        return Verification(where.subject.version, "", "", "", "", "host", results, 1.0)
+        return SuiteResult(where.subject.version, "", "", "", "", "host", results, 1.0)
 
     def prepare(subject: Subject, **_options: Any) -> Environment:
         return environment(subject, digest=subject.version)
@@ -210,7 +210,7 @@ def both(*only: str, old: Subject = RELEASE, new: Subject = NEWER) -> tuple[tupl
 def test_both_sides_are_measured_and_held_to_all_claims(judged: list[Any], printed: dict[str, Any]) -> None:
     (old, new), watcher = both()
     assert [record.te for record in (old, new)] == ["2.3.0", "2.4.0"]
-    assert all(record.claims and record.entries for record in (old, new))
+    assert all(record.suite and record.entries for record in (old, new))
     assert judged == [("2.3.0", ("bf16_parity", "fp8_numerics")), ("2.4.0", ("bf16_parity", "fp8_numerics"))]
     assert len(printed["made"]) == 2
     assert [what.partition(" ")[0] for what in watcher.told] == ["environment"] * 2 + ["measuring"] * 2 + ["claims"] * 2
@@ -229,7 +229,7 @@ def test_key_of_a_measurement_asks_for_no_claims(judged: list[Any], printed: dic
     (old, _), _ = both("bits")
     assert printed["made"] == [["bits"], ["bits"]]
     assert judged == []
-    assert old.claims is None
+    assert old.suite is None
 
 
 def test_key_of_a_claim_asks_for_that_claim_alone(judged: list[Any], printed: dict[str, Any]) -> None:

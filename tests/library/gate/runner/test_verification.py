@@ -19,7 +19,7 @@ from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import execution, pytest_log, verification
-from mnist_fp8.record.claims import ClaimResult, Outcome, TestResult, Verdict, Verification
+from mnist_fp8.record.claims import ClaimResult, ClaimStatus, Outcome, SuiteResult, TestResult
 from support.subprocesses import ROOT
 
 PASSED, FAILED, SKIPPED, KNOWN = Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.KNOWN
@@ -42,7 +42,7 @@ def suite(folder: Path, conftest: str = "", **claims: str) -> Path:
     return folder
 
 
-def judged(folder: Path, *claims: str, timeout: float = 60.0) -> Verification:
+def judged(folder: Path, *claims: str, timeout: float = 60.0) -> SuiteResult:
     return verification.judge(environment(), folder, claims, timeout=timeout)
 
 
@@ -90,7 +90,7 @@ HEADER = """
 
 
 @pytest.fixture(scope="module")
-def everything(tmp_path_factory: pytest.TempPathFactory) -> Verification:
+def everything(tmp_path_factory: pytest.TempPathFactory) -> SuiteResult:
     folder = suite(
         tmp_path_factory.mktemp("everything"),
         HEADER,
@@ -102,7 +102,7 @@ def everything(tmp_path_factory: pytest.TempPathFactory) -> Verification:
     return judged(folder, "all", "unreadable", "skipped", "good")
 
 
-def test_every_test_has_its_outcome_and_a_crash_is_one_of_them(everything: Verification) -> None:
+def test_every_test_has_its_outcome_and_a_crash_is_one_of_them(everything: SuiteResult) -> None:
     assert outcomes(everything.claim("all")) == {
         "test_good": PASSED,
         "test_wrong": FAILED,
@@ -130,28 +130,28 @@ def test_every_test_has_its_outcome_and_a_crash_is_one_of_them(everything: Verif
         ("test_good", ""),
     ],
 )
-def test_every_outcome_has_its_reason(everything: Verification, name: str, says: str) -> None:
+def test_every_outcome_has_its_reason(everything: SuiteResult, name: str, says: str) -> None:
     assert reason(everything.claim("all"), name) == says
 
 
-def test_file_that_cannot_be_collected_is_broken_and_the_others_are_judged(everything: Verification) -> None:
+def test_file_that_cannot_be_collected_is_broken_and_the_others_are_judged(everything: SuiteResult) -> None:
     (only,) = everything.claim("unreadable").tests
     assert (only.outcome, only.headline) == (FAILED, "ModuleNotFoundError: No module named 'nonsense'")
-    assert everything.claim("good").verdict is Verdict.HOLDS
+    assert everything.claim("good").status is ClaimStatus.HOLDS
 
 
-def test_file_that_is_skipped_is_not_verified(everything: Verification) -> None:
+def test_file_that_is_skipped_is_not_verified(everything: SuiteResult) -> None:
     (only,) = everything.claim("skipped").tests
     assert (only.outcome, only.reason) == (SKIPPED, "needs Z; found none")
 
 
-def test_header_is_what_the_run_said(everything: Verification) -> None:
+def test_header_is_what_the_run_said(everything: SuiteResult) -> None:
     assert (everything.te, everything.version) == ("2.3.0", "2.3.0")
     assert (everything.run, everything.jax, everything.flax) == ("host run: here", "0.5.1", "0.9")
     assert everything.python == "3.11.0"
 
 
-def test_command_runs_one_test_in_the_same_environment(everything: Verification) -> None:
+def test_command_runs_one_test_in_the_same_environment(everything: SuiteResult) -> None:
     folder = re.match(r"cd (\S+) && env ", everything.command)
     assert folder
     assert (Path(folder[1]) / "tests" / "claims" / "test_all.py").exists()
@@ -216,7 +216,7 @@ def test_te_that_does_not_load_breaks_every_claim_with_the_reason(tmp_path: Path
     found = judged(folder, "a", "b")
     assert says in found.problem
     assert "\n" not in found.problem
-    assert [claim.verdict for claim in found.claims] == [Verdict.BROKEN, Verdict.BROKEN]
+    assert [claim.status for claim in found.claims] == [ClaimStatus.BROKEN, ClaimStatus.BROKEN]
     assert {test.reason for claim in found.claims for test in claim.tests} == {found.problem}
     assert found.run == ""
 
@@ -294,10 +294,10 @@ def runs(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> list[tuple[str, ...
     """The claims of each run that was made; the runs themselves are replaced."""
     made: list[tuple[str, ...]] = []
 
-    def judge(where: Environment, _suite: Path, claims: Any, **_options: Any) -> Verification:
+    def judge(where: Environment, _suite: Path, claims: Any, **_options: Any) -> SuiteResult:
         made.append(tuple(claims))
         tests = tuple(ClaimResult(name, (TestResult("t", PASSED),)) for name in claims)
-        return Verification(where.subject.label, "2.3.0", "0.5.0", "0.10.4", "3.11", "host run: x", tests, 1.0)
+        return SuiteResult(where.subject.label, "2.3.0", "0.5.0", "0.10.4", "3.11", "host run: x", tests, 1.0)
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(verification, "stage", lambda: tmp_path / "stage-1")

@@ -9,7 +9,7 @@ from mnist_fp8.core.errors import RecordError
 from mnist_fp8.gate.verdict.compare import compare
 from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
 from mnist_fp8.gate.verdict.policy import Acceptance
-from mnist_fp8.record.claims import ClaimResult, Outcome, TestResult, Verification
+from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import RUNS, Cost, Signature, Text, Value
 from support.comparing import EVERY_KIND, HOST, TODAY, F, changed, compared, curves, numbers, record
 
@@ -118,14 +118,14 @@ def test_other_versions_around_transformer_engine_are_named() -> None:
 # --- claims --------------------------------------------------------------------------------------------------------
 
 
-def judged(**outcomes: Outcome) -> Verification:
+def judged(**outcomes: Outcome) -> SuiteResult:
     """One claim named c, with a test for each outcome."""
     tests = tuple(TestResult(f"f.py::{name}", outcome, f"why {name}") for name, outcome in outcomes.items())
-    return Verification("2.0.0", "2.0.0", "j", "f", "p", "host run", (ClaimResult("c", tests),), 1.0)
+    return SuiteResult("2.0.0", "2.0.0", "j", "f", "p", "host run", (ClaimResult("c", tests),), 1.0)
 
 
-def with_claims(old: Verification | None, new: Verification | None) -> Comparison:
-    return compare(record("1.0.0", EVERY_KIND, claims=old), record(entries=EVERY_KIND, claims=new), (), TODAY)
+def with_claims(old: SuiteResult | None, new: SuiteResult | None) -> Comparison:
+    return compare(record("1.0.0", EVERY_KIND, suite=old), record(entries=EVERY_KIND, suite=new), (), TODAY)
 
 
 PASSED, FAILED, SKIPPED, KNOWN = Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.KNOWN
@@ -154,7 +154,7 @@ def test_known_defect_that_is_new_changes_something() -> None:
 
 def test_claims_alone_are_enough_to_compare() -> None:
     """That is what ``--only claims/c`` asks for."""
-    sides = [record(te, claims=judged(a=PASSED)) for te in ("1.0.0", "2.0.0")]
+    sides = [record(te, suite=judged(a=PASSED)) for te in ("1.0.0", "2.0.0")]
     assert compare(*sides, (), TODAY).verdict is UpgradeVerdict.SAFE
 
 
