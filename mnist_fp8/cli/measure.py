@@ -99,7 +99,7 @@ def _print(record: "Record", *, whole: bool) -> None:
     from rich.console import Console  # noqa: PLC0415
     from rich.table import Table  # noqa: PLC0415
 
-    from mnist_fp8.gate.verdict.changes import text  # noqa: PLC0415
+    from mnist_fp8.gate.reports.values import text  # noqa: PLC0415
     from mnist_fp8.record.entries import AREAS, Failure  # noqa: PLC0415
 
     console = Console(highlight=False, markup=False, emoji=False)

@@ -341,7 +341,7 @@ def _value(fields: Mapping[str, Any]) -> Value:
     return value
 
 
-def _read(annotation: Any, value: Any) -> Any:  # noqa: ANN401, PLR0911 - a type, and anything that JSON can hold
+def _read(annotation: Any, value: Any) -> Any:  # noqa: ANN401 - a type, and anything that JSON can hold
     """A value of an annotated type out of plain data.
 
     Raises:
@@ -353,7 +353,8 @@ def _read(annotation: Any, value: Any) -> Any:  # noqa: ANN401, PLR0911 - a type
         return None if value is None else _read(get_args(annotation)[0], value)
     if dataclasses.is_dataclass(annotation):
         hints = get_type_hints(annotation)
-        return annotation(**{name: _read(hints[name], item) for name, item in _checked(dict, value).items()})
+        fields = {name: _read(hints[name], item) for name, item in _checked(dict, value).items()}
+        return annotation(**fields)  # type: ignore[operator]
     if issubclass(annotation, enum.Enum):
         return annotation(value)
     if isinstance(value, bool) and annotation is not bool:

@@ -8,7 +8,7 @@ from typing import Any
 from mnist_fp8.gate.verdict.compare import compare
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.rules.rule import Difference
-from mnist_fp8.record.entries import RUNS, Cost, Curves, Failure, Numbers, Parameter, Signature, Text, Value
+from mnist_fp8.record.entries import Cost, Curves, Failure, Numbers, Parameter, Signature, Support, Value
 from mnist_fp8.record.record import Record
 
 TODAY = dt.date(2026, 11, 25)
@@ -47,10 +47,10 @@ def curves(*ends: float, noise: float = 0.0) -> Curves:
 
 EVERY_KIND: dict[str, Value] = {
     "api/transformer_engine.jax.f": Signature("function", (Parameter("x", "either", None),)),
-    "recipes/R/support": Text(RUNS),
+    "recipes/R/support": Support(ok=True),
     "numerics/R/output against float64": numbers(0.1, math.nan, math.inf),
     "training/TE/loss": curves(1, 2, 3),
-    "special/R/zeros": Failure("ValueError: no"),
+    "special/R/zeros": Failure("ValueError", "no"),
     "costs/process/import": Cost((1.0, 2.0), "s"),
 }
 

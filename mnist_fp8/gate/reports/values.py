@@ -27,7 +27,7 @@ from mnist_fp8.record.entries import (
 MISSING = "not there"
 
 
-def text(value: Value | None) -> str:  # noqa: C901, PLR0911 - one line for each kind
+def text(value: Value | None) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each kind
     """A value in one line."""
     match value:
         case None:

@@ -85,6 +85,6 @@ def _api(environment: Environment, only: Sequence[str]) -> dict[str, Value]:
     try:
         names = public_api.public_api(environment.package)
     except ConfigError as error:
-        return {"api/source": Failure(str(error))}
+        return {"api/source": Failure(type(error).__name__, str(error))}
     entries: dict[str, Value] = {f"api/{name}": signature for name, signature in names.items()}
     return {key: value for key, value in entries.items() if not only or any(covers(each, key) for each in only)}

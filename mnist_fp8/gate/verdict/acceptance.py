@@ -11,19 +11,23 @@ from mnist_fp8.gate.verdict.rules.rule import Difference
 def accept(
     differences: Iterable[Difference], accepted: Sequence[Acceptance], today: dt.date
 ) -> tuple[list[Difference], list[str]]:
-    """Set accepted details apart; returns the differences, and which acceptances are of no use."""
-    valid = [each for each in accepted if not each.expired(today)]
+    """Set accepted entries apart; returns the differences, and which acceptances have no effect."""
+    valid = [acceptance for acceptance in accepted if not acceptance.expired(today)]
     stale = [
-        f"{each.pattern}: accepted until {each.expires}, which is over" for each in accepted if each.expired(today)
+        f"{acceptance.label}: accepted until {acceptance.expires}, which is over"
+        for acceptance in accepted
+        if acceptance.expired(today)
     ]
     used: set[str] = set()
-    found: list[Difference] = []
+    result: list[Difference] = []
     for difference in differences:
-        by = [next((each for each in valid if each.covers(detail.key)), None) for detail in difference.details]
-        used |= {each.pattern for each in by if each}
+        rule = difference.rule.id
+        by = [next((one for one in valid if one.covers(entry.key, rule)), None) for entry in difference.entries]
+        used |= {acceptance.label for acceptance in by if acceptance}
         for acceptance in dict.fromkeys(by):
-            details = tuple(detail for detail, each in zip(difference.details, by, strict=True) if each is acceptance)
+            pairs = zip(difference.entries, by, strict=True)
+            entries = tuple(entry for entry, one in pairs if one is acceptance)
             why = f"{acceptance.reason} (until {acceptance.expires})" if acceptance else ""
-            found.append(dataclasses.replace(difference, details=details, accepted=why))
-    stale += [f"{each.pattern}: accepted, but no difference" for each in valid if each.pattern not in used]
-    return found, stale
+            result.append(dataclasses.replace(difference, entries=entries, accepted=why))
+    stale += [f"{one.label}: accepted, but no difference" for one in valid if one.label not in used]
+    return result, stale

@@ -1,4 +1,4 @@
-"""How an entry differs between two records, and by how much against the noise. Nothing here is text: reports write it."""
+"""How an entry differs between two records, and by how much against the noise; text is left to the reports."""
 
 import dataclasses
 import itertools

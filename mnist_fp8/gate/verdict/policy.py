@@ -3,13 +3,15 @@
 A policy is a TOML file::
 
     [[accept]]
-    difference = "api/transformer_engine.jax.get_delayed_scaling"  # key of a difference, or a pattern with *
+    difference = "api/transformer_engine.jax.get_delayed_scaling"  # key of an entry, or a pattern with *
+    rule = "api-name-removed"                                      # id of a rule; one of the two is enough
     reason = "we build recipes ourselves"
     expires = 2027-03-31
 """
 
 import dataclasses
 import datetime as dt
+import difflib
 import fnmatch
 import re
 import tomllib
@@ -18,8 +20,12 @@ from pathlib import Path
 from typing import Any
 
 from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.gate.verdict.rules.apply import RULES
+from mnist_fp8.gate.verdict.rules.claims import DOES_NOT_START
 
-_KEYS = ("difference", "reason", "expires")
+_KEYS = ("difference", "rule", "reason", "expires")
+_NEVER = (DOES_NOT_START.id,)
+"""Rules whose differences nobody can accept: what does not start was not looked at."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,18 +33,29 @@ class Acceptance:
     """One entry of a policy.
 
     Attributes:
-        pattern: key of a difference, or a pattern in which ``*`` stands for anything, slashes included.
+        pattern: key of an entry, or a pattern in which ``*`` stands for anything, slashes included.
         reason: why the team can live with it.
         expires: the last day on which it counts.
+        rule: id of the rule that it has to come under; empty for any.
     """
 
     pattern: str
     reason: str
     expires: dt.date
+    rule: str = ""
 
-    def covers(self, key: str) -> bool:
-        """Whether it accepts the difference of that key."""
-        return key == self.pattern or fnmatch.fnmatchcase(key, self.pattern)  # a key may hold [ and ?
+    @property
+    def label(self) -> str:
+        """Pattern and rule, as far as they are given."""
+        return " ".join(filter(None, [self.rule, self.pattern]))
+
+    def covers(self, key: str, rule: str = "") -> bool:
+        """Whether it accepts the entry of that key under that rule."""
+        if rule in _NEVER or self.rule not in ("", rule):
+            return False
+        return (
+            not self.pattern or key == self.pattern or fnmatch.fnmatchcase(key, self.pattern)
+        )  # a key may hold [ and ?
 
     def expired(self, today: dt.date) -> bool:
         """Whether its last day is over."""
@@ -57,7 +74,7 @@ def load(path: Path) -> tuple[Acceptance, ...]:
             acceptance = _acceptance(entry, found)
         except ConfigError as error:
             raise ConfigError(f"policy {path}, entry {number}: {error}") from None
-        found[acceptance.pattern] = acceptance
+        found[acceptance.label] = acceptance
     return tuple(found.values())
 
 
@@ -82,10 +99,25 @@ def _acceptance(entry: Any, earlier: Collection[str]) -> Acceptance:  # noqa: AN
     unknown = [key for key in entry if key not in _KEYS]
     if unknown:
         raise ConfigError(f"unknown key {unknown[0]!r}; expected {', '.join(_KEYS)}")
-    pattern = _pattern(entry.get("difference"))
-    if pattern in earlier:
-        raise ConfigError(f"an earlier entry accepts {pattern!r}, too; keep one of them")
-    return Acceptance(pattern, _reason(entry.get("reason")), _expires(entry.get("expires")))
+    rule = _rule(entry.get("rule"))
+    pattern = "" if rule and "difference" not in entry else _pattern(entry.get("difference"))
+    acceptance = Acceptance(pattern, _reason(entry.get("reason")), _expires(entry.get("expires")), rule)
+    if acceptance.label in earlier:
+        raise ConfigError(f"an earlier entry accepts {acceptance.label!r}, too; keep one of them")
+    return acceptance
+
+
+def _rule(value: object) -> str:
+    if value is None:
+        return ""
+    known = [rule.id for rule in RULES if rule.id not in _NEVER]
+    if value not in known:
+        near = difflib.get_close_matches(str(value), known, 1)
+        raise ConfigError(
+            f"rule {value!r} is not one that can be accepted;"
+            f" {f'did you mean {near[0]}?' if near else 'the reports name the rule of each difference'}"
+        )
+    return str(value)
 
 
 def _pattern(value: object) -> str:

@@ -26,6 +26,7 @@ from mnist_fp8.gate.reports.verdict.view import (
     scope,
     sentence,
     stack,
+    word,
 )
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.record.entries import Curves, Value
@@ -63,6 +64,8 @@ def html(comparison: Comparison) -> str:
         accepted_number=number(accepted(view)),
         training=_training_ends(old, new),
         api=api_changes(view),
+        api_counts=counts(word(shown) for shown, _ in api_changes(view)),
+        word=word,
         costs=[cost_cells(cost) for cost in view.costs],
         no_verdict=NO_VERDICT_RESTS_ON,
         environment=environment(view),

@@ -1,4 +1,4 @@
-"""A rule: what a kind of difference does to the verdict, what it means and what to do. And differences with one cause."""
+"""Rules: what a kind of difference does to the verdict, means and asks for. And differences of one subject."""
 
 import dataclasses
 import enum

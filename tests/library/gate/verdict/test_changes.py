@@ -4,7 +4,7 @@ import math
 
 import pytest
 
-from mnist_fp8.gate.verdict import changes
+from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.verdict.rules.rule import Severity
 from mnist_fp8.record.entries import Cost, Failure, Signature, Text, Value
 from support.comparing import compared, curves, numbers, one
@@ -16,11 +16,11 @@ ERROR = "numerics/R/output against float64"
 def test_number_within_noise_does_not_differ() -> None:
     old, new = numbers(1.0, noise=0.01), numbers(1.039, noise=0.01)
     assert compared({ERROR: old}, {ERROR: new}).differences == ()
-    assert one(old, numbers(1.05, noise=0.01), ERROR).details[0].size == "+5.00%, 5 times the noise"
+    assert values.size(one(old, numbers(1.05, noise=0.01), ERROR).entries[0]) == "+5.00%, 5 times the noise"
 
 
 def test_exact_number_differs_by_its_last_bit() -> None:
-    size = one(numbers(1.0), numbers(1.0 + 2**-40), ERROR).details[0].size
+    size = values.size(one(numbers(1.0), numbers(1.0 + 2**-40), ERROR).entries[0])
     assert size.endswith("exact: noise is 0")
 
 
@@ -29,21 +29,21 @@ def test_noise_of_one_side_is_noise_of_both() -> None:
 
 
 def test_worst_number_stands_for_all() -> None:
-    detail = one(numbers(1.0, 1.0, 1.0), numbers(1.0, 1.01, 0.5), ERROR).details[0]
-    assert (detail.old, detail.new) == ("step 2: 1", "step 2: 0.5")
-    assert "2 of 3 numbers" in detail.size
+    entry = one(numbers(1.0, 1.0, 1.0), numbers(1.0, 1.01, 0.5), ERROR).entries[0]
+    assert values.sides(entry) == ("step 2: 1", "step 2: 0.5")
+    assert "2 of 3 numbers" in values.size(entry)
 
 
 def test_number_that_becomes_nan_or_infinite_differs_and_is_the_worst() -> None:
     for value in (math.nan, math.inf):
-        assert one(numbers(1.0, 2.0, noise=9.0), numbers(1.0, value, noise=9.0), ERROR).severity is BREAKS
+        assert one(numbers(1.0, 2.0, noise=9.0), numbers(1.0, value, noise=9.0), ERROR).rule.severity is BREAKS
     assert compared({ERROR: numbers(math.nan)}, {ERROR: numbers(math.nan)}).differences == (), "Control: NaN before"
 
 
 def test_series_that_is_shifted_says_so() -> None:
     key = "metadata/max/x scale stored"
-    assert one(numbers(1, 2, 3), numbers(2, 3, 4), key).details[0].size == "the same values, one step earlier"
-    assert one(numbers(2, 3, 4), numbers(1, 2, 3), key).details[0].size == "the same values, one step later"
+    assert values.size(one(numbers(1, 2, 3), numbers(2, 3, 4), key).entries[0]) == "the same values, one step earlier"
+    assert values.size(one(numbers(2, 3, 4), numbers(1, 2, 3), key).entries[0]) == "the same values, one step later"
 
 
 def test_curves_within_noise_do_not_differ() -> None:
@@ -53,10 +53,10 @@ def test_curves_within_noise_do_not_differ() -> None:
 
 
 def test_distance_of_curves_is_given_in_standard_errors() -> None:
-    detail = one(curves(1.0, 1.1, 0.9), curves(1.2, 1.3, 1.1), "training/TE/loss").details[0]
+    entry = one(curves(1.0, 1.1, 0.9), curves(1.2, 1.3, 1.1), "training/TE/loss").entries[0]
     expected = 0.2 / math.sqrt(2 * 0.01 / 3)
-    assert detail.size == f"{expected:+.1f} standard errors of the 3 seeds"
-    assert (detail.old, detail.new) == ("ends at 1", "ends at 1.2")
+    assert values.size(entry) == f"{expected:+.1f} standard errors of the 3 seeds"
+    assert values.sides(entry) == ("ends at 1", "ends at 1.2")
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_distance_of_curves_is_given_in_standard_errors() -> None:
     [
         (None, "not there"),
         (Text("words"), "words"),
-        (Failure("E: x"), "fails: E: x"),
+        (Failure("E", "x"), "fails: E: x"),
         (numbers(1.0, 2.5), "step 0: 1, step 1: 2.5"),
         (curves(1.0, 2.0), "seed 0: 1, seed 1: 2"),
         (Cost((1.0, 3.0, 2.0), "s"), "2 s"),
@@ -72,4 +72,4 @@ def test_distance_of_curves_is_given_in_standard_errors() -> None:
     ],
 )
 def test_value_is_shown_in_one_line(value: Value | None, expected: str) -> None:
-    assert changes.text(value) == expected
+    assert values.text(value) == expected

@@ -10,7 +10,7 @@ from mnist_fp8.gate.verdict.compare import compare
 from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
 from mnist_fp8.gate.verdict.policy import Acceptance
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
-from mnist_fp8.record.entries import RUNS, Cost, Signature, Text, Value
+from mnist_fp8.record.entries import Codes, Cost, Formats, Signature, Support, Text, Value
 from support.comparing import EVERY_KIND, HOST, TODAY, F, changed, compared, curves, numbers, record
 
 ERROR = "numerics/R/output against float64"
@@ -27,7 +27,7 @@ def test_entries_of_one_side_count_as_compared() -> None:
 def test_names_that_more_users_import_come_first() -> None:
     names = ["api/transformer_engine.jax.quantize.a", "api/transformer_engine.jax.z"]
     (difference,) = compared({name: changed() for name in names} | EVERY_KIND, EVERY_KIND).of("api")[:1]
-    assert difference.details[0].key == names[1]
+    assert difference.entries[0].key == names[1]
 
 
 def test_record_against_itself_is_safe_without_difference() -> None:
@@ -40,8 +40,8 @@ def test_record_against_itself_is_safe_without_difference() -> None:
 @pytest.mark.parametrize(
     ("old", "new", "verdict"),
     [
-        ({"float8/R/products": Text("float8_e4m3fn")}, {"float8/R/products": Text("bfloat16")}, "BROKEN"),
-        ({"bits/R/t": Text("1")}, {"bits/R/t": Text("2")}, "CHANGED"),
+        ({"float8/R/types": Formats(("float8_e4m3fn",))}, {"float8/R/types": Formats(())}, "BROKEN"),
+        ({"bits/R/t": Codes("1", 1, 0)}, {"bits/R/t": Codes("2", 1, 0)}, "CHANGED"),
         ({}, {"api/transformer_engine.jax.f": Signature("function")}, "SAFE"),
         ({"bits/R/t": Text("1")}, {"special/R/t": Text("1")}, "BROKEN"),
         ({}, {}, "UNVERIFIED"),
@@ -49,7 +49,7 @@ def test_record_against_itself_is_safe_without_difference() -> None:
     ids=["breaks", "changes", "notes", "breaks before unverified", "nothing in common"],
 )
 def test_verdict_is_that_of_the_worst(old: dict[str, Value], new: dict[str, Value], verdict: str) -> None:
-    both: dict[str, Value] = {"recipes/R/support": Text(RUNS)} if old != new or old else {}
+    both: dict[str, Value] = {"recipes/R/support": Support(ok=True)} if old != new or old else {}
     assert compared(both | old, both | new).verdict.value == verdict
 
 
@@ -63,7 +63,7 @@ def test_new_release_that_does_not_start_is_broken_in_its_own_words() -> None:
     found = compare(record("1.0.0", EVERY_KIND), record(problem="ImportError: libfoo"), (), TODAY)
     assert found.verdict is UpgradeVerdict.BROKEN
     (start,) = found.of("behaviour")
-    assert (start.details[0].old, start.details[0].new) == ("works", "ImportError: libfoo")
+    assert (start.entries[0].old, start.entries[0].new) == (Text("works"), Text("ImportError: libfoo"))
 
 
 def test_costs_are_told_and_change_no_verdict() -> None:
@@ -135,15 +135,15 @@ def test_claim_that_breaks_breaks_the_upgrade() -> None:
     found = with_claims(judged(a=PASSED, b=PASSED), judged(a=PASSED, b=FAILED))
     assert found.verdict is UpgradeVerdict.BROKEN
     (difference,) = found.differences
-    assert (difference.area, difference.title) == ("claims", "c")
-    assert "that the old release keeps" in difference.means
-    assert (difference.details[0].old, difference.details[0].new) == ("passed", "failed: why b")
+    assert (difference.area, difference.subject) == ("claims", "c")
+    assert "The old release keeps this promise" in difference.rule.meaning
+    assert (difference.entries[0].old, difference.entries[0].new) == (Text("passed"), Text("failed: why b"))
 
 
 def test_claim_that_was_broken_before_still_breaks_and_says_so() -> None:
     found = with_claims(judged(a=FAILED), judged(a=FAILED))
     assert found.verdict is UpgradeVerdict.BROKEN
-    assert "the old release does not keep it either" in found.differences[0].means
+    assert "Neither release keeps" in found.differences[0].rule.meaning
 
 
 def test_known_defect_that_is_new_changes_something() -> None:
@@ -161,7 +161,7 @@ def test_claims_alone_are_enough_to_compare() -> None:
 def test_test_that_passed_and_is_skipped_now_is_told() -> None:
     found = with_claims(judged(a=PASSED, b=PASSED), judged(a=PASSED, b=SKIPPED))
     assert found.verdict is UpgradeVerdict.CHANGED
-    assert "not verified" in found.differences[0].means
+    assert "not verified" in found.differences[0].rule.meaning
 
 
 def test_claim_that_is_not_verified_any_more_leaves_the_upgrade_unverified() -> None:
@@ -221,7 +221,7 @@ def test_what_is_not_accepted_of_a_difference_still_counts() -> None:
     found = accepting("api/transformer_engine.jax.g")
     assert found.verdict is UpgradeVerdict.BROKEN
     counting, accepted = found.differences
-    assert [detail.key for detail in accepted.details] == ["api/transformer_engine.jax.g"]
+    assert [detail.key for detail in accepted.entries] == ["api/transformer_engine.jax.g"]
     assert not counting.accepted
 
 
@@ -229,6 +229,19 @@ def test_expired_acceptance_counts_no_more_and_is_named() -> None:
     found = accepting("api/transformer_engine.jax.*", TODAY - dt.timedelta(days=1))
     assert found.verdict is UpgradeVerdict.BROKEN
     assert found.stale == ("api/transformer_engine.jax.*: accepted until 2026-11-24, which is over",)
+
+
+def test_acceptance_by_rule_accepts_only_what_comes_under_it() -> None:
+    removed = Acceptance("", "we use neither", TODAY, rule="api-name-removed")
+    bits: dict[str, Value] = {"bits/R/t": Codes("1", 1, 0)}
+    sides = record("1.0.0", GONE | EVERY_KIND | bits), record(entries=EVERY_KIND | {"bits/R/t": Codes("2", 1, 0)})
+    assert compare(*sides, (removed,), TODAY).verdict is UpgradeVerdict.CHANGED
+    assert compare(*sides, (), TODAY).verdict is UpgradeVerdict.BROKEN, "Control: not accepted"
+
+
+def test_what_does_not_start_cannot_be_accepted() -> None:
+    everything = Acceptance("behaviour/*", "why", TODAY)
+    assert compare(record("1.0.0", EVERY_KIND), record(problem="gone"), (everything,), TODAY).verdict.value == "BROKEN"
 
 
 def test_acceptance_of_no_difference_is_named() -> None:
