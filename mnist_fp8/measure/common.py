@@ -47,7 +47,13 @@ def _layer_on(mode: te.Autocast, tensors: Mapping[str, Array]) -> tuple[Any, dic
     layer = dense_layer(features=tensors["kernel"].shape[1], use_bias=False)
     x, grad = (jnp.asarray(tensors[name], jnp.bfloat16) for name in ("x", "grad"))
     kernel = jnp.asarray(tensors["kernel"], jnp.float32)
-    return layer, {**init(layer, mode, x), "params": {"kernel": kernel}}, x, grad
+    return layer, {**_state(layer, mode, x), "params": {"kernel": kernel}}, x, grad
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def _state(layer: Any, mode: te.Autocast, x: jax.Array) -> dict[str, Any]:  # noqa: ANN401
+    """First variables of a layer but its parameters, whose random numbers would take most of the time to compile."""
+    return {**init(layer, mode, x), "params": {}}
 
 
 def rounded(tensor: Array) -> Array:

@@ -56,12 +56,10 @@ def _all_errors(name: str) -> dict[tuple[str, Quantity], dict[str, float]]:
     """By what is measured, and by shape and range."""
     errors: dict[tuple[str, Quantity], dict[str, float]] = {}
     for shape in SHAPES:
-        for spread, change in RANGES.items():
-            values = {which: rounded(change(tensor)) for which, tensor in tensors(shape).items()}
-            passes = _passes(step(modes()[name], values)[0])
+        for spread in RANGES:
+            passes = _passes(step(modes()[name], _values(shape, spread))[0])
             label = f"{'x'.join(map(str, shape))} {spread}"
-            exact = dense.dense(**values)
-            predicted = _predicted(name, values)
+            exact, predicted = _exact(shape, spread), _predicted(name, shape, spread)
             for what, attribute in PASSES.items():
                 value = getattr(exact, attribute).value
                 error = np.linalg.norm(passes[what] - value) / np.linalg.norm(value)
@@ -77,12 +75,26 @@ def _passes(taken: Step) -> dict[str, Array]:
     return {what: np.asarray(array, np.float64) for what, array in zip(PASSES, arrays, strict=True)}
 
 
-def _predicted(name: str, values: Mapping[str, Array]) -> DensePasses | None:
+@functools.cache
+def _values(shape: tuple[int, int, int], spread: str) -> dict[str, Array]:
+    return {which: rounded(RANGES[spread](tensor)) for which, tensor in tensors(shape).items()}
+
+
+@functools.cache
+def _exact(shape: tuple[int, int, int], spread: str) -> DensePasses:
+    return dense.dense(**_values(shape, spread))
+
+
+def _predicted(name: str, shape: tuple[int, int, int], spread: str) -> DensePasses | None:
     """What the oracle expects; nothing for a recipe that it does not know."""
     if name == BF16:
-        return dense.dense(**values)
-    if name not in ("DelayedScaling", "Float8CurrentScaling"):
-        return None
+        return _exact(shape, spread)
+    return _quantized(shape, spread) if name in ("DelayedScaling", "Float8CurrentScaling") else None
+
+
+@functools.cache
+def _quantized(shape: tuple[int, int, int], spread: str) -> DensePasses:
+    values = _values(shape, spread)
     return dense.fp8_dense(**values, scales=dense.current_scales(values, "HYBRID"), fp8_format="HYBRID")
 
 

@@ -9,6 +9,9 @@ from mnist_fp8.core.modes import Precision, RecipeConfig, check_at_least, check_
 MAX_SEED = 2**32 - 1
 """JAX keeps 32 bits of a seed: a larger one would silently be another seed, or none."""
 
+MAX_POOLING = 4
+"""Images are 7 pixels wide then; smaller ones show no digits."""
+
 
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
@@ -21,6 +24,7 @@ class TrainConfig:
         mesh: (axis, devices) pairs; the batch is divided over all of them.
         train_size: training images to use, from the first; ``None`` is all 60,000.
         test_size: test images to use, from the first; ``None`` is all 10,000.
+        pooling: pixels of a block's side; images are the means of such blocks, 1 leaves them as they are.
         data_dir: TFDS directory; ``None`` is the user's own, or a cache.
     """
 
@@ -36,6 +40,7 @@ class TrainConfig:
     seed: int = 1
     train_size: int | None = None
     test_size: int | None = None
+    pooling: int = 1
     data_dir: Path | None = None
 
     def __post_init__(self) -> None:
@@ -46,6 +51,7 @@ class TrainConfig:
         check_at_least("epochs", self.epochs, 1)
         check_at_least("train size", self.train_size, 1)
         check_at_least("test size", self.test_size, 1)
+        check_between("pooling", self.pooling, 1, MAX_POOLING)
         check_between("seed", self.seed, 0, MAX_SEED)
         if not 0 < self.learning_rate < float("inf"):
             raise ConfigError(f"learning rate is {self.learning_rate}; expected a finite number above 0")

@@ -29,6 +29,9 @@ Dataset = dict[str, npt.NDArray[Any]]
 SIZES = {"train": 60_000, "test": 10_000}
 """Images in each split."""
 
+SIDE = 28
+"""Pixels of an image, in height and width."""
+
 CLASSES = 10
 _VERSION = "3.0.1"
 _PREFIX = {"train": "train", "test": "t10k"}
@@ -64,6 +67,16 @@ def get_datasets(
             raise DataError(f"{split} size is {size}; MNIST's {split} split has {SIZES[split]} images")
     builder = _prepared_builder(_locate(data_dir))
     return _read(builder, "train", train_size), _read(builder, "test", test_size)
+
+
+def pooled(dataset: Dataset, size: int) -> Dataset:
+    """A dataset of smaller images: means of blocks of ``size`` by ``size`` pixels; what fills no block is left out."""
+    if size == 1:
+        return dataset
+    images = dataset["image"]
+    side = images.shape[1] // size
+    blocks = images[:, : side * size, : side * size].reshape(len(images), side, size, side, size, 1)
+    return {**dataset, "image": blocks.mean(axis=(2, 4))}
 
 
 def check_data_dir(data_dir: Path | None) -> None:

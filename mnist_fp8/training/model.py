@@ -19,7 +19,8 @@ class Net(nn.Module):
     """Two convolutions and three dense layers.
 
     Activations are BF16 and parameters FP32 in every precision, so that the three differ in the dense layers only.
-    The dense layers are 12544 to 128, 128 to 32 and 32 to 32: multiples of 32, as FP8 needs.
+    The dense layers are 12544 to 128, 128 to 32 and 32 to 32 for images of 28 by 28: multiples of 32, as FP8 needs,
+    for smaller images, too.
 
     Attributes:
         precision: which dense layers. FP8 itself is chosen by the autocast around the call, not here.
@@ -32,7 +33,7 @@ class Net(nn.Module):
         """Compute the logits.
 
         Args:
-            images: shape (N, 28, 28, 1), any floating dtype.
+            images: shape (N, H, W, 1), any floating dtype.
             train: whether dropout is active; it then needs the ``dropout`` RNG.
 
         Returns:
@@ -115,7 +116,6 @@ def _convolve_backward(arguments: tuple[jax.Array, jax.Array], gradient: jax.Arr
 convolve_images.defvjp(_convolve_forward, _convolve_backward)
 
 
-@jax.custom_vjp
 def max_pool(x: jax.Array) -> jax.Array:
     """The largest of each two by two numbers, as ``nn.max_pool(x, (2, 2), (2, 2))``.
 
@@ -123,11 +123,16 @@ def max_pool(x: jax.Array) -> jax.Array:
     pass reads a quarter of the numbers and compares no more.
 
     Args:
-        x: shape (N, H, W, C), H and W even.
+        x: shape (N, H, W, C); the last row or column of an odd number is left out.
 
     Returns:
-        Shape (N, H / 2, W / 2, C).
+        Shape (N, H // 2, W // 2, C).
     """
+    return _pooled(x[:, : x.shape[1] // 2 * 2, : x.shape[2] // 2 * 2])
+
+
+@jax.custom_vjp
+def _pooled(x: jax.Array) -> jax.Array:
     return _largest(x)[0]
 
 
@@ -147,4 +152,4 @@ def _max_pool_backward(first: jax.Array, gradient: jax.Array) -> tuple[jax.Array
     return (blocks.reshape(images, 2 * height, 2 * width, channels),)
 
 
-max_pool.defvjp(_largest, _max_pool_backward)
+_pooled.defvjp(_largest, _max_pool_backward)

@@ -65,6 +65,12 @@ class Watcher:
         """After an epoch and its evaluation."""
 
 
+def datasets(config: TrainConfig) -> tuple[data.Dataset, data.Dataset]:
+    """The training and the test set of a run."""
+    train_ds, test_ds = data.get_datasets(config.train_size, config.test_size, config.data_dir)
+    return data.pooled(train_ds, config.pooling), data.pooled(test_ds, config.pooling)
+
+
 def train_and_evaluate(config: TrainConfig, watcher: Watcher | None = None) -> TrainResult:
     """Train and evaluate as configured.
 
@@ -81,7 +87,7 @@ def train_and_evaluate(config: TrainConfig, watcher: Watcher | None = None) -> T
     """
     watcher = watcher or Watcher()
     check_feasible(config)
-    train_ds, test_ds = data.get_datasets(config.train_size, config.test_size, config.data_dir)
+    train_ds, test_ds = datasets(config)
     state, metadata = create_train_state(config)
     watcher.on_variables({**metadata, "params": state.params})
     if config.precision is Precision.TE_FP8:

@@ -65,7 +65,7 @@ def create_train_state(config: TrainConfig) -> tuple[TrainState, Metadata]:
     mode = _mode(config)
     mesh = _mesh(config)
     with mesh_context(config), mode():
-        variables = te.unbox(_init(model, config.seed))
+        variables = te.unbox(_init(model, config))
     params = variables.pop("params")
     state = TrainState.create(
         apply_fn=model.apply,
@@ -96,9 +96,10 @@ def _everywhere(tree: Any, mesh: Mesh | None) -> Any:  # noqa: ANN401
     return jax.device_put(tree, NamedSharding(mesh, PartitionSpec()) if mesh else None)
 
 
-def _init(model: Net, seed: int) -> Any:  # noqa: ANN401
-    key = jax.random.key(seed)
-    images = jnp.zeros((32, 28, 28, 1), jnp.float32)
+def _init(model: Net, config: TrainConfig) -> Any:  # noqa: ANN401
+    key = jax.random.key(config.seed)
+    side = data.SIDE // config.pooling
+    images = jnp.zeros((32, side, side, 1), jnp.float32)
     return jax.jit(model.init)({"params": key, "sr_rng": key}, images)
 
 
@@ -142,7 +143,7 @@ def apply_model(
 
     Args:
         state: training state; its ``mode`` decides the precision, whatever autocast surrounds the call.
-        images: shape (N, 28, 28, 1).
+        images: shape (N, H, W, 1).
         labels: digits, integers of shape (N,).
         metadata: FP8 metadata; ignored by a mode that does not quantize.
         rngs: RNG keys: ``dropout``, and ``sr_rng`` for a recipe with stochastic rounding.
@@ -346,13 +347,17 @@ def programs(config: TrainConfig) -> list[str]:
 
     On a CPU they decide its numbers, together with the data and the versions of JAX and NumPy.
     """
-    train_ds, test_ds = data.get_datasets(config.train_size, config.test_size, config.data_dir)
     state, metadata = create_train_state(config)
-    images, labels = train_ds["image"][: config.batch_size], train_ds["label"][: config.batch_size]
-    test_batch = test_ds["image"][: config.test_batch_size], test_ds["label"][: config.test_batch_size]
+    batch, test_batch = (_batch_shapes(config, size) for size in (config.batch_size, config.test_batch_size))
     counts = np.ones(config.test_batch_size, bool)
     with mesh_context(config):
-        step = train_step.lower(state, metadata, images, labels, jax.random.key(0))
+        step = train_step.lower(state, metadata, *batch, jax.random.key(0))
         evaluation = _eval_batch.lower(state, metadata, *test_batch, counts)
     leaves = [np.asarray(leaf).tobytes().hex() for leaf in jax.tree.leaves((state.params, metadata))]
     return [step.as_text(), evaluation.as_text(), *leaves]
+
+
+def _batch_shapes(config: TrainConfig, size: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
+    """Images and labels of a batch, without their numbers."""
+    side = data.SIDE // config.pooling
+    return jax.ShapeDtypeStruct((size, side, side, 1), jnp.float32), jax.ShapeDtypeStruct((size,), jnp.int32)

@@ -1,10 +1,9 @@
 """The training runs of the accuracy claims, their thresholds, and the command that measured them.
 
-``python -m support.short_run --seeds 12`` in the folder ``tests`` trains every mode with seeds 1 to 12 and prints the
+``python -m support.short_run --seeds 10`` in the folder ``tests`` trains every mode with seeds 1 to 10 and prints the
 table of ``docs/accuracy.md``, thresholds included; with ``--full``, that of all of MNIST on a GPU. A threshold is the
-mean minus five standard deviations, pooled over the modes, which differ little. If accuracies are roughly normal, a
-healthy mode falls below its threshold about once in a hundred thousand runs (Student's t with 44 degrees of freedom,
-the error of the mean counted in).
+mean minus five standard deviations, pooled over the modes. If accuracies are roughly normal, a healthy mode falls below
+its threshold about once in 65,000 runs (Student's t with 36 degrees of freedom, the error of the mean counted in).
 """
 
 import argparse
@@ -39,12 +38,12 @@ FP8_MODES = [mode for mode in MODES if "fp8" in mode]
 DEVIATIONS = 5
 
 THRESHOLDS = {
-    "flax-bf16": 0.876,
-    "te-bf16": 0.882,
-    "te-fp8-delayed": 0.878,
-    "te-fp8-current": 0.883,
-    "te-bf16 minus te-fp8-delayed": 0.053,
-    "te-bf16 minus te-fp8-current": 0.048,
+    "flax-bf16": 0.825,
+    "te-bf16": 0.831,
+    "te-fp8-delayed": 0.823,
+    "te-fp8-current": 0.826,
+    "te-bf16 minus te-fp8-delayed": 0.061,
+    "te-bf16 minus te-fp8-current": 0.058,
 }
 """Lowest test accuracy of each mode, and largest loss of accuracy against BF16."""
 
@@ -60,7 +59,7 @@ FULL_THRESHOLDS = {
 
 
 def short_run(mode: str, seed: int = 1) -> TrainConfig:
-    """400 steps of 16 images, evaluated on 2,000 test images."""
+    """400 steps of 16 images of 9 by 9 pixels, evaluated on 2,000 test images."""
     precision, recipe = MODES[mode]
     return TrainConfig(
         precision=precision,
@@ -71,6 +70,7 @@ def short_run(mode: str, seed: int = 1) -> TrainConfig:
         epochs=1,
         train_size=6400,
         test_size=2000,
+        pooling=3,
     )
 
 
@@ -148,7 +148,7 @@ def _key(config: TrainConfig) -> str:
 def main() -> None:
     """Measure the spread over seeds and print it as a Markdown table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=12, help="number of seeds, from 1 (default: %(default)s)")
+    parser.add_argument("--seeds", type=int, default=10, help="number of seeds, from 1 (default: %(default)s)")
     parser.add_argument("--full", action="store_true", help="two epochs of all of MNIST; for a GPU")
     args = parser.parse_args()
     cache.keep_programs()

@@ -425,3 +425,13 @@ def test_folder_that_cannot_be_written_is_one_line(nowhere: Path) -> None:
     with pytest.raises(DataError) as error:
         data.get_datasets(1, 1)
     assert_one_line(error, f"cannot prepare MNIST in {data._locate(None)}: ", "Not a directory")
+
+
+def test_pooled_images_are_the_means_of_blocks() -> None:
+    images = np.zeros((2, 28, 28, 1), np.float32)
+    images[1, 3:6, 24:27] = np.arange(9).reshape(3, 3, 1)
+    found = data.pooled({"image": images, "label": np.arange(2)}, 3)
+    assert found["image"].shape == (2, 9, 9, 1)
+    assert found["image"][1, 1, 8, 0] == 4
+    assert found["image"].sum() == 4
+    assert data.pooled(found, 1) is found

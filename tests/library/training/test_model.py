@@ -138,6 +138,14 @@ def test_relu_may_follow_the_pooling() -> None:
         np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.parametrize("shape", [(2, 9, 9, 3), (2, 8, 7, 3)])
+def test_max_pool_of_an_odd_number_of_rows_or_columns_is_that_of_flax(shape: tuple[int, ...]) -> None:
+    x = jax.random.normal(jax.random.key(3), shape, jnp.bfloat16)
+    pooled = with_gradients(max_pool, x), with_gradients(lambda x: nn.max_pool(x, (2, 2), (2, 2)), x)
+    for ours, theirs in zip(*map(jax.tree.leaves, pooled), strict=True):
+        assert_equal(where="max pool", actual=ours, expected=theirs)
+
+
 def test_max_pool_hands_on_what_is_no_number() -> None:
     assert np.isnan(max_pool(TIES["random"].at[0, 1, 1, 0].set(jnp.nan))[0, 0, 0, 0])
 
