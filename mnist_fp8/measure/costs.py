@@ -13,7 +13,7 @@ from mnist_fp8.measure.common import modes, program, tensors
 from mnist_fp8.record.entries import Cost, Value
 
 _SHAPE = (256, 512, 512)
-_COMPILED, _STEPS = 3, 30
+_COMPILED, _STEPS = 2, 30
 
 
 def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:

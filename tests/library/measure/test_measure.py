@@ -19,7 +19,24 @@ from mnist_fp8.measure.costs import _COMPILED
 from mnist_fp8.measure.metadata import AMAXES, RECIPES
 from mnist_fp8.measure.numerics import RANGES, SHAPES
 from mnist_fp8.measure.training import EVERY, STEPS
-from mnist_fp8.record.entries import AGREES, AREAS, RUNS, Cost, Curves, Failure, Numbers, Text, Value
+from mnist_fp8.record.entries import (
+    AREAS,
+    Agreement,
+    Codes,
+    Compiled,
+    Contents,
+    Cost,
+    Curves,
+    Failure,
+    Formats,
+    Numbers,
+    Product,
+    Products,
+    Special,
+    Support,
+    Text,
+    Value,
+)
 from mnist_fp8.te import loading
 from mnist_fp8.te.dense_step import Step
 
@@ -140,8 +157,8 @@ def test_only_what_is_asked_for_is_measured(asked: list[str], only: list[str], r
 
 
 def test_support_is_said_of_every_recipe() -> None:
-    found = texts(probe(variables, "recipes"))
-    assert found[f"recipes/{DELAYED}/support"] == RUNS
+    found = probe(variables, "recipes")
+    assert found[f"recipes/{DELAYED}/support"] == Support(ok=True)
     assert set(found) == {f"recipes/{name}/support" for name in te.recipe_names()}
 
 
@@ -160,35 +177,59 @@ def test_what_holds_no_array_is_a_variable_too() -> None:
 
 def test_autocast_that_is_to_go_warns() -> None:
     with pytest.warns(DeprecationWarning, match="fp8_autocast"):
-        assert probe(behaviour, "behaviour/contexts") == {"behaviour/contexts/fp8_autocast": Text("can be entered")}
+        entries = probe(behaviour, "behaviour/contexts/fp8_autocast")
+    assert entries == {"behaviour/contexts/fp8_autocast": Text("can be entered")}
+
+
+@pytest.mark.parametrize(
+    ("key", "expected"),
+    [
+        ("layers/kernel after init", "LogicallyPartitioned"),
+        ("layers/output of a float32 layer for BF16", "bfloat16"),
+        ("layers/kernel of a BF16 layer", "bfloat16"),
+        ("layers/kernel over axes of 4 and 8", "(4, 8, 16)"),
+        ("contexts/recipe in force", "its own"),
+        ("contexts/autocast around another", "goes on"),
+        ("contexts/axes without a mesh resource", "works"),
+    ],
+)
+def test_behaviour_is_that_of_the_installed_release(key: str, expected: str) -> None:
+    assert probe(behaviour, f"behaviour/{key}") == {f"behaviour/{key}": Text(expected)}
 
 
 @pytest.mark.host
 def test_programs_show_float8_forward_and_backward_and_none_outside() -> None:
-    found = texts(probe(programs, f"float8/{DELAYED}"))
-    whole = found[f"float8/{DELAYED}/forward and backward: products"]
-    assert whole.count("float8_e5m2") == 2
-    assert "float8_e5m2" not in found[f"float8/{DELAYED}/forward: products"]
-    assert "f8e4m3fn" in found[f"float8/{DELAYED}/forward: compiled program"]
-    outside = texts(probe(programs, "float8/outside autocast"))
-    assert not any("f8" in text or "float8" in text for text in outside.values())
+    entries = probe(programs, f"float8/{DELAYED}")
+    whole = entries[f"float8/{DELAYED}/forward and backward: products"]
+    assert isinstance(whole, Products)
+    assert sum(product.count for product in whole.products if "float8_e5m2" in (product.lhs, product.rhs)) == 2
+    forward = entries[f"float8/{DELAYED}/forward: products"]
+    assert forward == Products((Product("float8_e4m3fn", "float8_e4m3fn", "dot_general", quantized=True, count=1),))
+    assert entries[f"float8/{DELAYED}/forward: quantized types"] == Formats(("float8_e4m3fn",))
+    compiled = entries[f"float8/{DELAYED}/forward: compiled program"]
+    assert isinstance(compiled, Compiled)
+    assert "f8e4m3fn" in compiled.formats
+    outside = probe(programs, "float8/outside autocast").values()
+    assert all(not value.formats for value in outside if isinstance(value, Compiled))
+    assert not any(product.quantized for value in outside if isinstance(value, Products) for product in value.products)
 
 
 @pytest.mark.parametrize("name", [DELAYED, "Float8CurrentScaling"])
 def test_quantized_tensors_are_those_of_the_oracle(name: str) -> None:
-    found = texts(probe(programs, f"bits/{name}"))
-    assert len(found) >= 3
-    assert all(text.endswith(f", {AGREES}") for text in found.values())
+    tensors = list(probe(programs, f"bits/{name}").values())
+    assert len(tensors) >= 3
+    assert all(isinstance(codes, Codes) and codes.wrong == 0 for codes in tensors)
 
 
 def test_quantized_tensor_that_is_not_the_oracles_says_how_many_codes_differ() -> None:
     codes = np.array([[1.0, 2.0], [3.0, 4.0]])
     wrong = codes.copy()
     wrong[1, 1] = 5.0
-    assert programs._against([codes], codes) == f", {AGREES}"
-    assert programs._against([codes], codes.T) == f", {AGREES}", "laid out the other way round"
-    assert programs._against([codes], wrong) == ", 1 of 4 codes differ from the oracle's"
-    assert programs._against([codes], np.ones((3, 3))) == ""
+    assert programs._codes(codes, [codes]).wrong == 0
+    assert programs._codes(codes.T, [codes]).wrong == 0, "laid out the other way round"
+    assert programs._codes(wrong, [codes]).wrong == 1
+    assert programs._codes(np.ones((3, 3)), [codes]).wrong is None, "the oracle knows no such tensor"
+    assert programs._codes(codes, []).wrong is None
 
 
 @pytest.mark.xla_sums_in_float32
@@ -220,33 +261,37 @@ def test_step_that_is_wrong_is_beyond_the_tolerance(monkeypatch: pytest.MonkeyPa
 
 
 def test_nan_is_beyond_every_tolerance() -> None:
-    expected = numerics._predicted("BF16", common.tensors((16, 16, 16)))
+    expected = numerics._predicted("BF16", (16, 16, 16), "normal")
     assert expected is not None
     found = expected.y.value.copy()
     found[1, 1] = np.nan
     assert not numerics._in_tolerances("BF16", found, expected.y) <= 1
 
 
-def test_special_numbers_are_told() -> None:
-    found = texts(probe(numerics, f"special/{DELAYED}"))
-    assert found[f"special/{DELAYED}/input of zeros"].startswith("output up to 0; input gradient up to ")
-    assert "output 16 NaN" in found[f"special/{DELAYED}/a NaN in the input"]
-    assert "scale of x " in found[f"special/{DELAYED}/input of zeros"]
-    assert not any("scale" in text for text in texts(probe(numerics, "special/BF16")).values())
+def test_special_numbers_are_counted() -> None:
+    entries = probe(numerics, f"special/{DELAYED}")
+    zeros, nan = (entries[f"special/{DELAYED}/{case}"] for case in ("input of zeros", "a NaN in the input"))
+    assert isinstance(zeros, Special)
+    assert isinstance(nan, Special)
+    assert zeros.contents[0] == Contents("output", 0, 0, 0.0)
+    assert nan.contents[0].nan == 16, "the row of the output that the NaN is in"
+    assert [scale.name for scale in zeros.scales] == ["x", "kernel", "grad"]
+    outside = probe(numerics, "special/BF16").values()
+    assert all(isinstance(value, Special) and not value.scales for value in outside)
 
 
-def test_what_is_told_of_an_array_counts_what_is_not_finite() -> None:
-    assert numerics._told(np.array([1.0, -2.5])) == "up to 2.5"
-    assert numerics._told(np.array([np.nan, np.inf, -np.inf, 1.0])) == "1 NaN, 2 infinite, up to 1"
-    assert numerics._told(np.array([np.nan])) == "1 NaN, nothing finite"
+def test_contents_of_an_array_count_what_is_not_finite() -> None:
+    assert numerics._contents("y", np.array([1.0, -2.5])) == Contents("y", 0, 0, 2.5)
+    assert numerics._contents("y", np.array([np.nan, np.inf, -np.inf, 1.0])) == Contents("y", 1, 2, 1.0)
+    assert numerics._contents("y", np.array([np.nan])) == Contents("y", 1, 0, None)
 
 
 @pytest.mark.parametrize("name", RECIPES)
 def test_metadata_follow_the_oracle(name: str) -> None:
     found = probe(metadata, f"metadata/{name}")
     agreeing = [value for key, value in found.items() if "against the oracle" in key]
-    assert agreeing == [Text(AGREES)] * 3
-    series = [value for value in found.values() if isinstance(value, Numbers)]
+    assert agreeing == [Agreement()] * 3
+    series = [value for key, value in found.items() if isinstance(value, Numbers) and "history" not in key]
     assert {len(value.values) for value in series} == {len(AMAXES)}
     assert all(len(set(value.values)) > 4 for value in series), "Control: they move"
 
@@ -255,20 +300,22 @@ def test_metadata_that_do_not_follow_the_oracle_say_from_which_step() -> None:
     used = probe(metadata, "metadata/amax max")["metadata/amax max/x scale used"]
     assert isinstance(used, Numbers)
     wrong = [*used.values[:7], 3.0, *used.values[8:]]
-    assert metadata._against_oracle("amax max", "x", list(used.values)) == AGREES
-    assert metadata._against_oracle("amax max", "x", wrong).startswith("step 7: 3, expected ")
+    assert metadata._against_oracle("amax max", "x", list(used.values)) == Agreement()
+    agreement = metadata._against_oracle("amax max", "x", wrong)
+    assert (agreement.step, agreement.value) == (7, 3.0)
+    assert agreement.expected == used.values[7]
 
 
 def test_training_learns_over_all_seeds_and_repeats_itself(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(training, "SEEDS", (1, 2))
-    found = probe(training, "training/TE FP8")
-    loss = found["training/TE FP8/loss"]
+    found = probe(training, "training/DelayedScaling")
+    loss = found["training/DelayedScaling/loss"]
     assert isinstance(loss, Curves)
     assert len(loss.seeds) == 2
     assert len(loss.steps) == len(loss.seeds[0]) == STEPS // EVERY
     assert all(seed[-1] < 0.7 * seed[0] for seed in loss.seeds)
     assert loss.seeds[0] != loss.seeds[1]
-    accuracy = found["training/TE FP8/test accuracy"]
+    accuracy = found["training/DelayedScaling/test accuracy"]
     assert isinstance(accuracy, Curves)
     assert all(0.3 < end < 1 for (end,) in accuracy.seeds)
 

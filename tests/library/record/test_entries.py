@@ -10,16 +10,53 @@ import pytest
 
 from mnist_fp8.core.errors import RecordError
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
-from mnist_fp8.record.entries import AREAS, Cost, Curves, Failure, Numbers, Parameter, Signature, Text, Value, covers
+from mnist_fp8.record.entries import (
+    AREAS,
+    KINDS,
+    Agreement,
+    Call,
+    Codes,
+    Compiled,
+    Contents,
+    Cost,
+    Curves,
+    Failure,
+    Formats,
+    NamedNumber,
+    Numbers,
+    Parameter,
+    Product,
+    Products,
+    Quantity,
+    Signature,
+    Special,
+    Support,
+    Text,
+    Value,
+    covers,
+    entries_from_json,
+)
 from mnist_fp8.record.record import Record, read_record
 
 ENTRIES: dict[str, Value] = {
-    "recipes/R/support": Text("runs here"),
-    "numerics/R/errors": Numbers((1.5, 2.0**-60), ("a", "b"), 1e-9),
+    "recipes/R/support": Support(ok=False, reason="no kernel"),
+    "variables/R/params/kernel": Text("float32[2]"),
+    "numerics/R/errors": Numbers((1.5, 2.0**-60), ("a", "b"), 1e-9, Quantity.ERROR),
     "training/R/loss": Curves((1, 2), ((1.0, 2.0), (3.0, 4.0)), 0.5),
+    "training/R/accuracy": Curves((1,), ((1.0,), (3.0,)), higher_is_better=True),
+    "float8/R/forward: products": Products((Product("float8_e4m3fn", "float8_e5m2", "te_gemm", True, 2),)),  # noqa: FBT003
+    "float8/R/forward: quantized types": Formats(("float8_e4m3fn",)),
+    "float8/R/forward: compiled program": Compiled((Call("a", 1),), ("f8e4m3fn",)),
+    "bits/R/known": Codes("abc", 6, 2),
+    "bits/R/unknown": Codes("abc", 6, None),
+    "metadata/R/right": Agreement(),
+    "metadata/R/wrong": Agreement(3, 1.0, math.inf),
+    "special/R/ones": Special(
+        (Contents("output", 3, 1, None), Contents("gradient", 0, 0, 2.5)), (NamedNumber("x", 0.0),)
+    ),
     "api/te.f": Signature("function", (Parameter("x", "either", None), Parameter("y", "keyword", "3"))),
     "api/te.LIMIT": Signature("attribute", value="448"),
-    "special/R/zeros": Failure("ValueError: no"),
+    "special/R/zeros": Failure("ValueError", "no"),
     "costs/import": Cost((0.1, 0.2), "s"),
 }
 CLAIMS = SuiteResult(
@@ -49,6 +86,34 @@ def test_numbers_that_json_does_not_know_survive(tmp_path: Path) -> None:
     assert isinstance(found, Numbers)
     assert found.values[:2] == values[:2]
     assert math.isnan(found.values[2])
+
+
+def test_every_kind_of_value_is_written_and_read() -> None:
+    assert {type(value) for value in ENTRIES.values()} == set(KINDS.values())
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"kind": "odd"},
+        {},
+        {"kind": "text", "text": 1},
+        {"kind": "text"},
+        {"kind": "text", "text": "a", "more": 1},
+        {"kind": "numbers", "values": [True], "labels": ["a"], "noise": 0.0, "quantity": "value"},
+        {"kind": "numbers", "values": [1.0], "labels": [], "noise": 0.0, "quantity": "value"},
+        {"kind": "numbers", "values": [1.0], "labels": ["a"], "noise": 0.0, "quantity": "odd"},
+        {"kind": "numbers", "values": ["one"], "labels": ["a"], "noise": 0.0, "quantity": "value"},
+        {"kind": "numbers", "values": 1.0, "labels": ["a"], "noise": 0.0, "quantity": "value"},
+        {"kind": "codes", "digest": "a", "size": 1.5, "wrong": None},
+        {"kind": "support", "ok": 1, "reason": ""},
+        {"kind": "products", "products": [["a"]]},
+        [],
+    ],
+)
+def test_entry_of_wrong_types_is_none(fields: Any) -> None:
+    with pytest.raises((KeyError, TypeError, ValueError)):
+        entries_from_json({"a/b": fields})
 
 
 def test_every_area_of_an_entry_is_known() -> None:
@@ -91,8 +156,8 @@ def test_record_that_is_not_there_is_one_line(tmp_path: Path) -> None:
 
 
 def test_failure_keeps_the_kind_and_the_first_line() -> None:
-    assert Failure.of(ValueError("one\ntwo")) == Failure("ValueError: one")
-    assert Failure.of(KeyError()) == Failure("KeyError: ")
+    assert Failure.of(ValueError("one\ntwo")) == Failure("ValueError", "one")
+    assert Failure.of(KeyError()) == Failure("KeyError", "")
 
 
 @pytest.mark.parametrize(

@@ -8,15 +8,17 @@ from typing import Any
 from xml.etree import ElementTree as ET
 
 from mnist_fp8 import __version__
+from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.reports.verdict.markdown import at_most
-from mnist_fp8.gate.reports.verdict.view import ENTRIES_SHOWN, Entry, Shown, View, entries, rows, scope, sentence
+from mnist_fp8.gate.reports.verdict.view import ENTRIES_SHOWN, Shown, View, entries, rows, scope, sentence
+from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison
-from mnist_fp8.gate.verdict.rules.rule import Severity
+from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
 from mnist_fp8.record.claims import ClaimStatus
 from mnist_fp8.record.entries import AREAS
 from mnist_fp8.record.record import Record
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of the JSON; raised when a field changes its meaning."""
 
 
@@ -124,7 +126,7 @@ def as_json(comparison: Comparison) -> str:
         "scope": scope(view),
         "old": _side(comparison.old),
         "new": _side(comparison.new),
-        "differences": [_plain_difference(view, shown) for shown in view.differences],
+        "differences": [_plain_difference(comparison, difference) for difference in comparison.differences],
         "compared": dict(comparison.compared),
         "limits": comparison.limits,
         "unverified": comparison.unverified,
@@ -139,24 +141,27 @@ def _side(record: Record) -> dict[str, Any]:
     return {name: getattr(record, name) for name in names} | {"environment": dict(record.environment)}
 
 
-def _plain_difference(view: View, shown: Shown) -> dict[str, Any]:
-    rule = shown.rule
+def _plain_difference(comparison: Comparison, difference: Difference) -> dict[str, Any]:
+    rule = difference.rule
     return {
-        "area": shown.area,
-        "subject": shown.subject,
-        "title": shown.title,
+        "area": difference.area,
+        "subject": difference.subject,
+        "title": difference.title,
         "rule": rule.id,
         "severity": rule.severity.value,
         "meaning": rule.meaning,
         "action": rule.action,
-        "counts": shown.counts,
-        "accepted": shown.accepted,
-        "entries": [_plain_entry(view, entry) for entry in shown.entries],
+        "counts": difference.counts,
+        "accepted": difference.accepted,
+        "entries": [_plain_entry(comparison, change) for change in difference.entries],
     }
 
 
-def _plain_entry(view: View, entry: Entry) -> dict[str, Any]:
-    return _plain(dataclasses.asdict(entry)) | {"command": view.command(entry.key)}
+def _plain_entry(comparison: Comparison, change: EntryChange) -> dict[str, Any]:
+    """An entry as it is: programs need no clean text."""
+    old, new = values.sides(change)
+    fields = {"key": change.key, "old": old, "new": new, "size": values.size(change), "weight": change.weight}
+    return _plain(fields) | {"command": comparison.command(change.key)}
 
 
 def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:

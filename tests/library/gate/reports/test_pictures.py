@@ -177,7 +177,7 @@ def test_names_are_no_formulas_and_fit_into_the_legend() -> None:
 @every_picture
 @pytest.mark.parametrize("lacking", ["old", "new"])
 def test_what_one_side_lacks_is_said_and_the_other_is_drawn(draw: Draw, lacking: str) -> None:
-    failed = dict.fromkeys(OLD, Failure("ValueError: no"))
+    failed = dict.fromkeys(OLD, Failure("ValueError", "no"))
     for nothing in ({}, failed):
         sides = (nothing, NEW) if lacking == "old" else (OLD, nothing)
         (panel,) = panels(draw, *sides)

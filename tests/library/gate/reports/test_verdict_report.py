@@ -15,16 +15,16 @@ import pytest
 from markdown_it import MarkdownIt
 from rich.console import Console
 
-from mnist_fp8.gate.reports import markup
+from mnist_fp8.gate.reports import markup, values
 from mnist_fp8.gate.reports.verdict import files, html, markdown, pictures, terminal, view
 from mnist_fp8.gate.verdict import compare
-from mnist_fp8.gate.verdict.changes import Detail
+from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.costs import CostChange
 from mnist_fp8.gate.verdict.policy import Acceptance
-from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
+from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, Severity
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
-from mnist_fp8.record.entries import Cost, Curves, Numbers, Parameter, Signature, Text, Value
+from mnist_fp8.record.entries import Cost, Curves, Numbers, Parameter, Quantity, Signature, Support, Text, Value
 from mnist_fp8.record.record import Record
 from support.subprocesses import run_code
 
@@ -33,9 +33,9 @@ LABELS = tuple(f"step {step}" for step in range(4))
 SAFE: dict[str, Value] = {
     "api/te.jax.old_name": Signature("function", (Parameter("x", "either", None),)),
     "api/te.jax.autocast": Signature("function", (Parameter("enabled", "either", "False"),)),
-    "recipes/DelayedScaling/support": Text("runs here"),
+    "recipes/DelayedScaling/support": Support(ok=True),
     "variables/BF16/params/kernel": Text("float32[32, 16]"),
-    "metadata/max/x scale used": Numbers((1.0, 2.0, 4.0, 8.0), LABELS),
+    "metadata/max/x scale used": Numbers((1.0, 2.0, 4.0, 8.0), LABELS, quantity=Quantity.SCALE_USED),
     "metadata/max/x scale stored": Numbers((1.0, 2.0, 4.0, 8.0), LABELS),
     "numerics/DelayedScaling/output against float64": Numbers((0.01, 0.02), ("16x16x16 normal", "16x16x16 wide")),
     "behaviour/layers/kernel after init": Text("Array"),
@@ -48,7 +48,7 @@ CHANGED: dict[str, Value] = {
     "behaviour/layers/kernel after init": Text("LogicallyPartitioned"),
     "costs/DelayedScaling/step": Cost((0.020, 0.021, 0.020), "s"),
 }
-BROKEN: dict[str, Value] = {"recipes/DelayedScaling/support": Text("does not run here: no kernel")}
+BROKEN: dict[str, Value] = {"recipes/DelayedScaling/support": Support(ok=False, reason="no kernel")}
 ACCEPTED = Acceptance("behaviour/layers/*", "we unbox parameters ourselves", dt.date(2027, 1, 31))
 
 
@@ -98,10 +98,17 @@ def many(differences: int, details: int = 1) -> Comparison:
         Difference(
             "behaviour",
             f"thing {number}",
-            Severity.BREAKS if number < 3 else Severity.CHANGES,
-            tuple(Detail(f"behaviour/layers/thing {number} {each}", "old", "new") for each in range(details)),
-            f"Meaning {number}.",
-            "Do this.",
+            Rule(
+                f"rule-{number}",
+                Severity.BREAKS if number < 3 else Severity.CHANGES,
+                "changed",
+                f"Meaning {number}.",
+                "Do this.",
+            ),
+            tuple(
+                EntryChange(f"behaviour/layers/thing {number} {index}", Text("old"), Text("new"))
+                for index in range(details)
+            ),
         )
         for number in range(differences)
     ]
@@ -185,9 +192,10 @@ def test_every_difference_that_counts_is_told_whole(form: Callable[[Comparison],
     assert {each.area for each in counting} >= {"claims", "recipes", "metadata", "numerics"}, "Control"
     text = form(EVERYTHING)
     for each in counting:
-        worst = each.details[0]
+        worst, rule = each.entries[0], each.rule
         command = EVERYTHING.command(worst.key)
-        assert not lacks(text, each.title, worst.old, worst.new, worst.size, each.means, each.do, command)
+        assert not lacks(text, each.title, *values.sides(worst), values.size(worst), rule.meaning, rule.action, command)
+        assert not lacks(text, rule.id) or form is of_junit
 
 
 @every_form
@@ -256,7 +264,7 @@ def test_accepted_differences_keep_their_reason_and_last_day(form: Callable[[Com
 
 @pytest.mark.parametrize("form", [of_markdown, of_html, of_junit, of_json])
 def test_noted_differences_are_there_and_count_for_nothing(form: Callable[[Comparison], str]) -> None:
-    assert not lacks(form(EVERYTHING), "name added", "te.jax.new_name", "A new name to use.")
+    assert not lacks(form(EVERYTHING), "name added", "te.jax.new_name", "There is a new name to use.")
 
 
 NASTY = "a|b <script>alert(1)</script> \x1b[31m\x00 `c` @jax #12 [x](y) *d* _e_ &amp; \\| ~f~ \ud800"
@@ -272,8 +280,8 @@ def test_values_stay_what_they_are(form: Callable[[Comparison], str]) -> None:
 def nasty_tables() -> Comparison:
     """A difference with three entries, so that two or all of them stand in a table."""
     first = many(1).differences[0]
-    details = (dataclasses.replace(first.details[0], old=NASTY, new=NASTY, size=NASTY),) * 3
-    return dataclasses.replace(EVERYTHING, differences=(dataclasses.replace(first, details=details),))
+    entries = (dataclasses.replace(first.entries[0], old=Text(NASTY), new=Text(NASTY), part=NASTY),) * 3
+    return dataclasses.replace(EVERYTHING, differences=(dataclasses.replace(first, entries=entries),))
 
 
 @pytest.mark.parametrize("comparison", [with_values("plain", NASTY), nasty_tables()])
@@ -338,10 +346,12 @@ def test_markdown_fits_into_a_comment_and_counts_what_does_not(differences: int,
 
 def test_markdown_fits_whatever_is_long() -> None:
     long = "x|" * 8_000
-    huge = Difference("api", long, Severity.BREAKS, (Detail(f"api/{long}", long, long, long),) * 3, long, long)
+    rule = Rule("long", Severity.BREAKS, long, long, long)
+    huge = Difference("api", long, rule, (EntryChange(f"api/{long}", Text(long), Text(long), part=long),) * 3)
     stale, costs = (long,) * 50, (CostChange(long, 1.0, 2.0, "s", 3, 0.1),) * 50
     noted, accepted = (
-        dataclasses.replace(huge, **change) for change in ({"severity": Severity.NOTE}, {"accepted": long})
+        dataclasses.replace(huge, **change)
+        for change in ({"rule": dataclasses.replace(rule, severity=Severity.NOTE)}, {"accepted": long})
     )
     everything = dataclasses.replace(
         EVERYTHING, differences=(huge, noted, accepted), stale=stale, costs=costs, unverified=stale, limits=stale
@@ -357,31 +367,31 @@ def test_page_and_junit_count_the_entries_that_they_leave_out() -> None:
     assert "And 4,900 more: the JSON has them all." in page
     assert page.count("<tr><th>behaviour/layers/thing 0 ") == 100
     assert "and 4,900 more" in files.junit(comparison)
-    assert len(json.loads(files.as_json(comparison))["differences"][0]["details"]) == 5_000
+    assert len(json.loads(files.as_json(comparison))["differences"][0]["entries"]) == 5_000
 
 
 @pytest.mark.parametrize("form", [of_markdown, of_html])
 def test_alike_differences_are_explained_once_with_a_command_each_up_to_a_few(
     form: Callable[[Comparison], str],
 ) -> None:
-    alike = [
-        dataclasses.replace(each, means="The same.")
-        for each in many(12).differences
-        if each.severity is Severity.CHANGES
-    ]
+    rule = Rule("same", Severity.CHANGES, "changed", "The same.", "Do this.")
+    alike = [dataclasses.replace(each, rule=rule) for each in many(12).differences[3:]]
     text = form(dataclasses.replace(EVERYTHING, differences=tuple(alike)))
-    assert not lacks(text, "behaviour: thing 3, and 8 more like it", "# and 4 more: any key of the table after --only")
+    assert not lacks(
+        text, "behaviour: thing 3: changed, and 8 more like it", "# and 4 more: any key of the table after --only"
+    )
     assert text.count("The same.") == 1
     assert text.count("mnist-fp8 upgrade") == 5
 
 
 def test_worst_of_those_that_are_alike_stands_for_all() -> None:
+    rule = Rule("same", Severity.CHANGES, "changed", "The same.", "Do this.")
     alike = [
-        dataclasses.replace(each, means="The same.", details=(dataclasses.replace(each.details[0], weight=weight),))
+        dataclasses.replace(each, rule=rule, entries=(dataclasses.replace(each.entries[0], weight=weight),))
         for each, weight in zip(many(6).differences[3:], (1.0, -3.0, 2.0), strict=True)
     ]
-    (finding,) = view.findings(alike)
-    assert finding.title == "behaviour: thing 4, and 2 more like it"
+    (finding,) = view.findings(map(view.Shown.of, alike))
+    assert finding.title == "behaviour: thing 4: changed, and 2 more like it"
     assert [entry.weight for entry in finding.entries] == [-3, 2, 1]
 
 
@@ -480,15 +490,15 @@ def test_junit_fails_what_breaks_and_skips_what_changes_or_is_accepted() -> None
     }
     assert found == {
         ("upgrade", "enough is known for a verdict"): [],
-        ("claims", "parity"): [("failure", "breaks")],
+        ("claims", "parity: promise broken"): [("failure", "breaks")],
         ("claims", "jaxpr"): [],
         ("claims", "kernels"): [("skipped", "not verified")],
         ("api", EVERYTHING.of("api")[0].title): [("system-out", "")],
-        ("recipes", "recipe DelayedScaling"): [("failure", "breaks")],
+        ("recipes", "DelayedScaling: no longer runs here"): [("failure", "breaks")],
         ("variables", "1 entry without a difference"): [],
-        ("metadata", "scale stored"): [("skipped", "changes")],
-        ("numerics", "DelayedScaling: numbers"): [("skipped", "changes")],
-        ("behaviour", "kernel after init"): [("skipped", "accepted")],
+        ("metadata", "scale stored: metadata stored differently"): [("skipped", "changes")],
+        ("numerics", "DelayedScaling: results rounded differently"): [("skipped", "changes")],
+        ("behaviour", "kernel after init: parameter container changed"): [("skipped", "accepted")],
         ("training", "1 entry without a difference"): [],
     }
 
@@ -501,29 +511,33 @@ def test_junit_makes_what_is_not_known_an_error() -> None:
 
 def test_json_has_every_field() -> None:
     document = json.loads(files.as_json(EVERYTHING))
-    assert document["schema_version"] == 1
+    assert document["schema_version"] == 2
     assert (document["verdict"], document["run"]) == ("BROKEN", "host")
     assert document["old"]["environment"] == dict(EVERYTHING.old.environment)
     assert document["compared"] == dict(EVERYTHING.compared)
     assert [each["title"] for each in document["differences"]] == [each.title for each in EVERYTHING.differences]
     first, difference = document["differences"][0], EVERYTHING.differences[0]
-    assert first | {"details": ()} == dataclasses.asdict(difference) | {
-        "severity": "breaks",
-        "counts": True,
-        "details": (),
+    rule, change = difference.rule, difference.entries[0]
+    words = {"rule": rule.id, "severity": "breaks", "meaning": rule.meaning, "action": rule.action}
+    assert first.items() >= (words | {"area": "claims", "subject": "parity", "counts": True, "accepted": ""}).items()
+    assert first["entries"][0] == {
+        "key": change.key,
+        "old": "not there",
+        "new": "failed: dW is twice too large",
+        "size": "test_dw",
+        "weight": 0.0,
+        "command": EVERYTHING.command(change.key),
     }
-    detail = difference.details[0]
-    assert first["details"][0] == dataclasses.asdict(detail) | {"command": EVERYTHING.command(detail.key)}
     assert document["costs"][0]["ratio"] == 2
 
 
 def test_json_has_no_numbers_that_json_does_not_know() -> None:
-    detail = Detail("behaviour/layers/x", "1", "nan", weight=math.inf)
-    difference = dataclasses.replace(many(1).differences[0], details=(detail,))
+    change = EntryChange("behaviour/layers/x", Text("1"), Text("nan"), weight=math.inf)
+    difference = dataclasses.replace(many(1).differences[0], entries=(change,))
     costs = (CostChange("x", 0.0, 1.0, "s", 3, math.nan),)
     text = files.as_json(dataclasses.replace(EVERYTHING, differences=(difference,), costs=costs))
     document = json.loads(text, parse_constant=lambda name: pytest.fail(f"a bare {name}"))
-    assert document["differences"][0]["details"][0]["weight"] == "inf"
+    assert document["differences"][0]["entries"][0]["weight"] == "inf"
     assert (document["costs"][0]["ratio"], document["costs"][0]["spread"]) == ("nan", "nan")
 
 

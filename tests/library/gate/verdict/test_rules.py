@@ -4,6 +4,7 @@ import math
 
 import pytest
 
+from mnist_fp8.gate.reports.rules import page
 from mnist_fp8.gate.verdict.rules import api
 from mnist_fp8.gate.verdict.rules.apply import RULES
 from mnist_fp8.gate.verdict.rules.layers import _BEHAVIOUR
@@ -31,6 +32,7 @@ from mnist_fp8.record.entries import (
     Value,
 )
 from support.comparing import EVERY_KIND, F, changed, compared, curves, numbers, one
+from support.subprocesses import ROOT
 
 AUTOCAST = "transformer_engine.jax.autocast"
 PRODUCTS = "float8/R/forward and backward: products"
@@ -310,3 +312,8 @@ def test_entry_of_a_recipe_with_a_longer_name_is_no_entry_of_the_shorter_one() -
     old: dict[str, Value] = {"recipes/Scaling/support": RUNS_NOT, "numerics/CurrentScaling/x": numbers(1.0)}
     new: dict[str, Value] = {"recipes/Scaling/support": RUNS}
     assert {difference.area for difference in compared(old, new).differences} == {"recipes", "numerics"}
+
+
+def test_reference_page_is_that_of_the_rules() -> None:
+    written = (ROOT / "docs" / "reference" / "rules.md").read_text()
+    assert written == page(), "make it again: python -m mnist_fp8.gate.reports.rules > docs/reference/rules.md"
