@@ -108,8 +108,8 @@ def _assert_step(
         bias = np.asarray(params["bias"].astype(jnp.bfloat16), np.float64).reshape(1, -1)
         output = output + bias
         tolerance = tolerance + rounding_tolerance(output, "bfloat16", roundings=1)
-        found = np.asarray(step.grads["params"]["bias"]).reshape(-1)
-        assert_equal(where=f"{where}: bias gradient", actual=found, expected=flat_grad.sum(axis=0))
+        dbias = np.asarray(step.grads["params"]["bias"]).reshape(-1)
+        assert_equal(where=f"{where}: bias gradient", actual=dbias, expected=flat_grad.sum(axis=0))
     for name, actual, expected, allowed in (
         ("output", step.y, output, tolerance),
         ("input gradient", step.dx, exact.dx.value, tolerance_of(exact.dx)),

@@ -10,6 +10,7 @@ needs more memory than before; checkpoints may no longer load.
 
 import dataclasses
 import functools
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -233,7 +234,7 @@ def test_mapped_inputs_without_a_batch_axis_are_one_row_each(layout: Layout, use
     x, grad = exact((3, 32), 1), exact((3, 16), 3, 7.0)
 
     def mapped(layer: Any, mode: te.Autocast, variables: Any, x: jax.Array, grad: jax.Array) -> Step:
-        step = functools.partial(dense_step.__wrapped__, layer, mode, variables)
+        step = functools.partial(inspect.unwrap(dense_step), layer, mode, variables)
         return jax.jit(jax.vmap(step))(x, grad)
 
     shapes = (3, *layout.x), (3, *layout.y)

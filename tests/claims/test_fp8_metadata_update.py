@@ -8,7 +8,7 @@ What a failure means for an upgrade: FP8 training scales tensors wrongly. It sat
 visible error in the first steps.
 """
 
-from typing import Any
+from typing import Any, TypedDict
 
 import flax.errors
 import jax
@@ -74,7 +74,16 @@ def test_current_scaling_keeps_no_metadata() -> None:
 
 # --- step by step --------------------------------------------------------------------------------------------------
 
-WRITTEN_OUT = [
+
+class Written(TypedDict):
+    """A step written out: what it sees, and the metadata after it, by tensor."""
+
+    amax: dict[str, float]
+    history: dict[str, list[float]]
+    scale: dict[str, float]
+
+
+WRITTEN_OUT: list[Written] = [
     # amaxes of this step, then history and scale afterwards, worked out by hand. 448/amax for x and kernel (E4M3),
     # 57344/amax for the gradient (E5M2), where amax is the largest of the last four.
     {
@@ -110,7 +119,7 @@ WRITTEN_OUT = [
 ]
 
 
-WRITTEN_OUT_BEFORE_2_3 = [
+WRITTEN_OUT_BEFORE_2_3: list[Written] = [
     # As above, in the words of those releases: the scale is that of the step before, and entry 0 the newest.
     {
         "amax": {"x": 1.0, "kernel": 3.5, "grad": 0.25},
@@ -225,7 +234,7 @@ def test_special_amaxes_leave_the_scale_usable(special: str, algo: str) -> None:
 
     A NaN element makes TE's JAX path record NaN, while its kernels pass over it and record the amax of the others.
     """
-    options = {"amax_history_len": 4, "amax_compute_algo": algo}
+    options: dict[str, Any] = {"amax_history_len": 4, "amax_compute_algo": algo}
     metas = dict.fromkeys(TENSORS, initial_meta(4))
     for number, value in enumerate(SPECIAL[special]):
         amaxes = dict.fromkeys(TENSORS, _bf16(value))
@@ -340,7 +349,8 @@ def test_gradients_accumulated_over_micro_batches_add_metadata_up() -> None:
     inputs = [batch_of(amaxes) for amaxes in batches]
 
     def accumulated(variables: Any) -> jax.Array:
-        return sum(jnp.sum(layer.apply(variables, x).astype(jnp.float32) * grad) for x, grad in inputs)
+        first, second = (jnp.sum(layer.apply(variables, x).astype(jnp.float32) * grad) for x, grad in inputs)
+        return first + second
 
     with mode():
         sums = jax.grad(accumulated)(variables_of(with_amax(3.0, SHAPES["kernel"], 0), metas))
@@ -408,7 +418,7 @@ def test_rematerialisation_does_not_record_twice() -> None:
 
 def test_amaxes_that_would_not_be_reduced_are_refused() -> None:
     """TE documents that it supports only ``reduce_amax=True`` in JAX."""
-    recipe = te.make_recipe(RecipeConfig())
+    recipe: Any = te.make_recipe(RecipeConfig())
     recipe.reduce_amax = False
     layer = dense_layer(features=FEATURES)
     with pytest.raises(AssertionError, match="reduce_amax"), te.autocast(enabled=True, recipe=recipe):

@@ -81,7 +81,9 @@ def assert_passes(step: Step, expected: DensePasses, dtype: str, *, where: str) 
     assert str(step.dx.dtype) == dtype, f"{where}: input gradient dtype={step.dx.dtype}, but should be {dtype}"
 
 
-def assert_no_code_hangs_on_the_last_bits(values: Mapping[str, Array], scales: Mapping[str, float], fmt: str) -> None:
+def assert_no_code_hangs_on_the_last_bits(
+    values: Mapping[str, Array], scales: Mapping[str, float | np.float32], fmt: str
+) -> None:
     """Control: no value is so close to halfway between two codes that a GPU's division decides which one it becomes."""
     for name, low, high in codes_at_both_ends(values, scales, fmt, RunKind.KERNEL):
         assert_equal(where=f"Control: codes of {name} at both ends of the scale's error", actual=low, expected=high)

@@ -10,6 +10,7 @@ micro-batches) computes something else in another, which no test of a single arr
 
 import concurrent.futures
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -120,6 +121,11 @@ def run(mode: te.Autocast, values: Mapping[str, Array], dtype: str = "float32", 
     return dense_step(*arguments(mode, values, dtype, **options))
 
 
+def joined(*rows: Any) -> Any:
+    """Rows of a batch, one after the other."""
+    return np.concatenate(rows)
+
+
 def near_halfway(values: Mapping[str, Array], scales: Mapping[str, np.float32], fp8_format: str) -> bool:
     """Whether a value is so close to halfway between two codes that a GPU's division decides which one it becomes."""
     ends = codes_at_both_ends(values, scales, fp8_format, te.engine().kind)
@@ -137,7 +143,7 @@ def assert_follows_oracle(
 ) -> None:
     """Compare output and all gradients of a layer with bias, of any batch shape, with the oracle."""
     __tracebackhide__ = True
-    expected = dense.fp8_dense(*(values[name] for name in TENSORS), scales, fp8_format)
+    expected = dense.fp8_dense(values["x"], values["kernel"], values["grad"], scales, fp8_format)
     # TE rounds the product of the codes, and once more where it is divided by the scales; in float32, the reciprocal
     # scales and their product round as well.
     kind, roundings = te.engine().kind, {"bfloat16": 2, "float32": 6}[dtype]
@@ -341,7 +347,7 @@ def test_rows_of_zeros_change_nothing(mode: te.Autocast) -> None:
     found = run(mode, values)
     short = run(mode, values | {name: values[name][:half] for name in ("x", "grad")}, batch=(half,))
     padding = np.tile(values["bias"], (half, 1)), np.zeros((half, CONTRACTED))
-    y, dx = (np.concatenate(rows) for rows in zip((short.y, short.dx), padding, strict=True))
+    y, dx = (joined(*rows) for rows in zip((short.y, short.dx), padding, strict=True))
     assert_trees_equal(where="batch with rows of zeros", actual=found, expected=Step(y, dx, short.grads))
 
 
@@ -388,7 +394,7 @@ def test_steps_that_carry_their_metadata_follow_the_oracle(
 
 # --- how they are traced -------------------------------------------------------------------------------------------
 
-plain_step = dense_step.__wrapped__
+plain_step = inspect.unwrap(dense_step)
 """`dense_step` without ``jit``."""
 
 
@@ -613,7 +619,7 @@ def test_micro_batches_whose_largest_amaxes_are_kept_equal_the_whole_batch() -> 
     assert first[x_scale] != second[x_scale], "Control: the scales of the micro-batches should differ"
     kept = {leaf: (np.minimum if leaf in scales else np.maximum)(first[leaf], second[leaf]) for leaf in first}
     params = jax.tree.map(np.add, *(half.grads["params"] for half in halves))
-    y, dx = (np.concatenate([getattr(half, result) for half in halves]) for result in ("y", "dx"))
+    y, dx = (joined(*(getattr(half, result) for half in halves)) for result in ("y", "dx"))
     found = Step(y, dx, {"params": params, name: kept})
     assert_trees_equal(where="two micro-batches", actual=found, expected=run(mode, values))
 

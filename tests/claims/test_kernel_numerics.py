@@ -122,10 +122,12 @@ def test_kernels_jax_path_and_oracle_agree(recipe: str, shape: Shape) -> None:
             assert_close_norm(where=where, actual=actual, expected=expected.value, tolerance=margins[-1])
         kernel, reference = (passes(found[path])[which] for path in ("kernels", "JAX path"))
         where = f"{recipe}, {which}, kernels against TE's JAX path, all rows"
-        assert_close_norm(where=where, actual=kernel, expected=reference, tolerance=float(np.hypot(*margins)))
+        assert_close_norm(
+            where=where, actual=kernel, expected=reference, tolerance=float(np.hypot(margins[0], margins[1]))
+        )
     if recipe == "delayed":
-        actual, wanted = (found[path].metadata for path in ("kernels", "JAX path"))
-        assert_trees_equal(where="metadata, kernels against TE's JAX path", actual=actual, expected=wanted)
+        stored, wanted = (found[path].metadata for path in ("kernels", "JAX path"))
+        assert_trees_equal(where="metadata, kernels against TE's JAX path", actual=stored, expected=wanted)
 
 
 def assert_no_code_hangs_on_the_last_bits(values: dict[str, Array]) -> None:
@@ -249,7 +251,7 @@ def test_special_numbers_go_the_same_way_on_both_paths(recipe: str, case: str) -
 
 def test_metadata_of_kernels_jax_path_and_oracle_are_the_same_step_by_step() -> None:
     """Over more steps than the history is long, with amaxes that grow, shrink, and are zero."""
-    options = {"amax_history_len": 4}
+    options: dict[str, Any] = {"amax_history_len": 4}
     amaxes = [1.0, 8.0, 0.25, 0.0, 0.25, 448.0, 3.0, 2.0**-20, 2.0**-20, 1.0]
     layer, mode = dense_layer(features=48, use_bias=False), fp8(**options)
     kernel = exact((16, 48), 1)
@@ -338,4 +340,4 @@ def test_repeated_and_interleaved_steps_give_the_same_bits(recipe: str, busy: bo
     for turn, found in enumerate(turns):
         assert_trees_equal(where=f"{recipe}, turn {turn}", actual=found, expected=alone[turn % 2])
     outputs = [passes(found)["forward"] for found in alone]
-    assert not np.array_equal(*outputs), "Control: the two inputs give different outputs"
+    assert not np.array_equal(outputs[0], outputs[1]), "Control: the two inputs give different outputs"

@@ -38,6 +38,7 @@ from support.kernels import (
     tensors,
     without_custom_calls,
 )
+from support.programs import compiled_text
 
 pytestmark = pytest.mark.gpu
 
@@ -70,7 +71,7 @@ def compiled(path: str, recipe: str, which: str) -> tuple[Any, Any]:
 
 def gemms_of(program: Any, target: str) -> list[tuple[str, str]]:
     """Operands of the products of a compiled program that one kind of custom call computes."""
-    found = hlo.compiled_gemms(program.as_text()).values()
+    found = hlo.compiled_gemms(compiled_text(program)).values()
     return [(gemm.lhs, gemm.rhs) for gemm in found if gemm.primitive.startswith(target)]
 
 
@@ -133,7 +134,7 @@ def test_casts_to_float8_around_a_16_bit_product_are_seen(which: str) -> None:
         return function(variables, *others)
 
     program = jax.jit(cast).lower(*given).compile(compiler_options=CUBLAS | NO_GRAPHS)
-    assert hlo.quantized_types(program.as_text()), "Control: there is a cast to float8"
+    assert hlo.quantized_types(compiled_text(program)), "Control: there is a cast to float8"
     expected = formats("delayed", which)
     with pytest.raises(AssertionError, match=r"products=.*bfloat16 by bfloat16"):
         assert_operands(gemms_of(program, TARGETS["te"]), expected, where="compiled program")
@@ -144,7 +145,7 @@ def test_casts_to_float8_around_a_16_bit_product_are_seen(which: str) -> None:
 @pytest.mark.parametrize("recipe", RECIPES)
 def test_compiled_program_quantizes_with_te_kernels(recipe: str) -> None:
     layer, mode, *given = arguments(recipe, tensors(SHAPE))
-    calls = hlo.custom_calls(dense_step.lower(layer, mode, *given).compile().as_text())
+    calls = hlo.custom_calls(compiled_text(dense_step.lower(layer, mode, *given).compile()))
     found = sum(count for name, count in calls.items() if name.startswith("te_") and "quantize" in name)
     expected = 0 if recipe == "bf16" else 3
     assert found == expected, f"{recipe}: TE quantize custom calls={found}, but should be {expected}: {dict(calls)}"
@@ -155,7 +156,7 @@ def test_disabled_custom_calls_leave_none(recipe: str) -> None:
     # Control.
     layer, mode, *given = arguments(recipe, tensors(SHAPE))
     with without_custom_calls():
-        calls = hlo.custom_calls(dense_step.lower(layer, mode, *given).compile(compiler_options=CUBLAS).as_text())
+        calls = hlo.custom_calls(compiled_text(dense_step.lower(layer, mode, *given).compile(compiler_options=CUBLAS)))
     assert not [name for name in calls if name.startswith("te_")], f"{recipe}: custom calls={dict(calls)}"
 
 
@@ -173,7 +174,7 @@ def test_every_dense_layer_of_the_network_runs_fp8_kernels(recipe: str) -> None:
     program = train.train_step.lower(*given).compile(compiler_options=NO_GRAPHS)
     asked = {
         name: gemm
-        for name, gemm in hlo.compiled_gemms(program.as_text()).items()
+        for name, gemm in hlo.compiled_gemms(compiled_text(program)).items()
         if gemm.primitive.startswith("te_gemm")
     }
     ran = [kernel for kernel in kernels.trace(program, *given) if kernels.is_gemm(kernel.name)]

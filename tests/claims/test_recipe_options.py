@@ -447,7 +447,7 @@ def test_environment_changes_the_defaults_of_recipes_and_accumulation() -> None:
         assert found == {"high"}, f"accumulation={found}, but the environment asks for high precision"
         """,
         first_on_path=ROOT / "tests",
-        **ENVIRONMENT,
+        variables=ENVIRONMENT,
     )
 
 

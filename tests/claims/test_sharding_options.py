@@ -12,6 +12,7 @@ and time without a visible error; or a divided layer computes something else.
 import contextlib
 import dataclasses
 import functools
+import inspect
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -166,7 +167,7 @@ def fresh_step(mode: te.Autocast) -> Callable[..., Step]:
     """A layer's passes, to be traced anew: ``jax.jit`` does not see that Flax's rules have changed."""
 
     def passes(layer: Any, *arguments: Any) -> Step:
-        return dense_step.__wrapped__(layer, mode, *arguments)
+        return inspect.unwrap(dense_step)(layer, mode, *arguments)
 
     return jax.jit(passes, static_argnums=0)
 
@@ -440,7 +441,8 @@ def test_without_a_mesh_no_rule_is_added_and_nothing_constrained() -> None:
 def test_axes_that_shard_map_has_taken_are_left_out_of_constraints(manual: tuple[str, ...]) -> None:
     """Also out of several mesh axes that stand for one logical axis."""
     layer = dense_layer(**NVTE_LAYER | {"input_axes": ("nvte_batch", "nvte_seqlen_cp", None)}, use_bias=False)
-    resource = te.mesh_resource(dp_resource="dp", tp_resource="tp", cp_resource=("dp", "tp"))
+    several: Any = ("dp", "tp")  # where TE has a name of one mesh axis in its types
+    resource = te.mesh_resource(dp_resource="dp", tp_resource="tp", cp_resource=several)
     dp, whole, given = PartitionSpec("dp"), PartitionSpec(), tensors()
     arguments = variables_of(given["kernel"], {}), jnp.asarray(given["x"]), jnp.asarray(given["grad"])
 
@@ -448,7 +450,7 @@ def test_axes_that_shard_map_has_taken_are_left_out_of_constraints(manual: tuple
         y, pull_back = jax.vjp(layer.apply, variables, x)
         return y, pull_back(grad)[1]
 
-    specs = {"in_specs": (whole, dp, dp), "out_specs": (dp, dp), "axis_names": set(manual)}
+    specs: dict[str, Any] = {"in_specs": (whole, dp, dp), "out_specs": (dp, dp), "axis_names": set(manual)}
     with te.mesh_context(mesh_of(dp=2, tp=1)), te.autocast(enabled=False, resource=resource):
         mapped = jax.jit(jax.shard_map(passes, check_vma=False, **specs))
         with pytest.warns(DeprecationWarning, match=DEPRECATED):

@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pytest
 
-from support import expectations
-from support.subprocesses import run_python
+from mnist_fp8.plugin import expectations
+from support.subprocesses import ROOT, run_python
+
+FILE = ROOT / "tests" / expectations.FILE_NAME
 
 ENTRY = """
 [[expect]]
@@ -92,9 +94,9 @@ def test_all_entries_of_the_project_fit_a_test() -> None:
     """Collecting all claims checks it; this names the file if it does not."""
     collected = run_python("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", "tests/claims")
     names = [line.removeprefix("tests/claims/") for line in collected.splitlines() if "::" in line]
-    assert not expectations.unmatched(expectations.load(), names)
+    assert not expectations.unmatched(expectations.load(FILE), names)
 
 
 def test_entries_give_their_reason_with_where_it_can_be_read() -> None:
-    vague = [entry.reason for entry in expectations.load() if not entry.reason or not entry.remove]
+    vague = [entry.reason for entry in expectations.load(FILE) if not entry.reason or not entry.remove]
     assert not vague

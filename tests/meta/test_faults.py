@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,7 @@ import pytest
 from proofs import faults
 from proofs.faults import FOLDER, Fault, Outcome, faulty, load, page, run, select
 from proofs.mutation import subject
+from proofs.mutation.claims import Verdict
 from proofs.regressions import Regression
 
 pytestmark = pytest.mark.host
@@ -78,7 +80,7 @@ FIELDS = {
 STORY = {"origin": "['TransformerEngine#1', 'MaxText#2']", "story": "'It was so.'"}
 
 
-def written(folder: Path, fields: dict[str, str | None], name: str = "one") -> Path:
+def written(folder: Path, fields: Mapping[str, str | None], name: str = "one") -> Path:
     """A folder with a fault's file in it; a field that is None is left out."""
     lines = [f"{field} = {value}\n" for field, value in fields.items() if value is not None]
     (folder / f"{name}.toml").write_text("".join(lines))
@@ -160,7 +162,7 @@ def test_pattern_that_selects_nothing_is_refused() -> None:
 
 def judged(fault: Fault) -> Any:
     """What stands for a claim that is red at once."""
-    return faults.Verdict(fault.claim, "test_a", f"{fault.name} | was\nwrong", silent=True, seconds=0.0)
+    return Verdict(fault.claim, "test_a", f"{fault.name} | was\nwrong", silent=True, seconds=0.0)
 
 
 def test_outcomes_come_in_the_order_of_the_faults(

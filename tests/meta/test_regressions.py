@@ -81,7 +81,7 @@ def test_condition_that_is_a_tuple_lets_zeros_pass() -> None:
     the_one_case = False
     condition = (the_one_case,)
     tolerance = {"atol": 0.08, "rtol": 15} if condition else {"atol": 0.01, "rtol": 0.01}
-    np.testing.assert_allclose(0 * EXPECTED, EXPECTED, **tolerance)
+    np.testing.assert_allclose(0 * EXPECTED, EXPECTED, atol=tolerance["atol"], rtol=tolerance["rtol"])
     with pytest.raises(AssertionError, match="all that was found is zero"):
         assert_equal(where="y", actual=0 * EXPECTED, expected=EXPECTED)
 

@@ -59,7 +59,7 @@ def test_key_is_the_same_every_time() -> None:
 def test_another_program_of_transformer_engine_is_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
     """A layer that computes something else, with the same parameters."""
     before = short_run._key(TINY)
-    layer = te._dense_class()
+    layer = dense._dense_class()
     call = layer.__call__
     monkeypatch.setattr(layer, "__call__", lambda self, x: call(self, x) * jnp.bfloat16(1.5))
     jax.clear_caches()  # in one process, a model is traced once

@@ -57,11 +57,19 @@ def test_collecting_the_suite_needs_no_transformer_engine(tmp_path: Path) -> Non
 
 
 def test_collecting_the_suite_starts_no_device() -> None:
-    run_python("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider", JAX_PLATFORMS="no-such-platform")
+    run_python(
+        "-m",
+        "pytest",
+        "--collect-only",
+        "-q",
+        "-p",
+        "no:cacheprovider",
+        variables={"JAX_PLATFORMS": "no-such-platform"},
+    )
 
 
 def test_test_bodies_do_not_skip() -> None:
-    """What a test needs is a mark; one hook in conftest.py decides."""
+    """What a test needs is a mark; one hook of the plugin decides."""
     marks = ("pytest.skip", "skipif", "importorskip")
     found = [
         f"{path.name}: {ast.unparse(node)}"

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import yaml  # type: ignore[import-untyped]
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -309,7 +309,7 @@ def test_gpu_workflow_builds_what_tox_builds(tmp_path: Path) -> None:
     (tmp_path / "base-te.txt").write_text("# older\ntransformer_engine[jax]==2.19.0  # accepted\n")
     assert run_step("te-gpu.yml", "build", tmp_path, PACKAGE=".").returncode == 0
     temp = f"{tmp_path}/temp"
-    made = [[], *calls(tmp_path)]
+    made: list[str] = ["", *calls(tmp_path)]
     old, new, judge = (made.index(f"python -m venv {temp}/{name}") for name in ("old", "new", "judge"))
     assert made[new + 1 : new + 3] == expected
     assert made[old + 1 : new] == [each.replace(release, "2.19.0") for each in made[new + 1 : judge]]

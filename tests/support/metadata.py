@@ -12,7 +12,7 @@ from mnist_fp8.te.dense_step import read_meta
 from support.assertions import assert_close, assert_equal
 
 
-def meta_of(scale: float, history: tuple[float, ...] = (0, 1, 2, 3)) -> Meta:
+def meta_of(scale: float | np.float32, history: tuple[float, ...] = (0, 1, 2, 3)) -> Meta:
     """Metadata with which the next step uses ``scale``, whatever the history says.
 
     Before TE 2.3 a step's scale follows from the history that it is given: there, the history has to be empty.

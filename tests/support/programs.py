@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from typing import Any
 
+from jax import stages
+
 from mnist_fp8.programs import jaxprs
 
 
@@ -18,3 +20,10 @@ def equations(jaxpr: Any, *primitives: str) -> Iterator[Any]:
             yield equation
         for inner in jaxprs._inner_jaxprs(equation):
             yield from equations(inner, *primitives)
+
+
+def compiled_text(program: stages.Compiled) -> str:
+    """A compiled program as text."""
+    text = program.as_text()
+    assert text is not None, "this backend does not show its programs"
+    return text

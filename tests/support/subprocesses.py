@@ -4,13 +4,18 @@ import os
 import subprocess
 import sys
 import textwrap
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 120
+NONE: Mapping[str, str] = MappingProxyType({})
 
 
-def run_python(*arguments: str, cwd: Path = ROOT, first_on_path: Path | None = None, **variables: str) -> str:
+def run_python(
+    *arguments: str, cwd: Path = ROOT, first_on_path: Path | None = None, variables: Mapping[str, str] = NONE
+) -> str:
     """Run the interpreter and return what it printed on standard output.
 
     Args:
@@ -23,7 +28,7 @@ def run_python(*arguments: str, cwd: Path = ROOT, first_on_path: Path | None = N
         AssertionError: it failed; its standard error is in the message.
     """
     path = [str(folder) for folder in (first_on_path, os.environ.get("PYTHONPATH")) if folder]
-    environ = os.environ | ({"PYTHONPATH": os.pathsep.join(path)} if path else {}) | variables
+    environ = os.environ | ({"PYTHONPATH": os.pathsep.join(path)} if path else {}) | dict(variables)
     done = subprocess.run(  # noqa: S603 - our own interpreter and code
         [sys.executable, *arguments],
         cwd=cwd,
@@ -37,9 +42,11 @@ def run_python(*arguments: str, cwd: Path = ROOT, first_on_path: Path | None = N
     return done.stdout
 
 
-def run_code(code: str, *, cwd: Path = ROOT, first_on_path: Path | None = None, **variables: str) -> str:
+def run_code(
+    code: str, *, cwd: Path = ROOT, first_on_path: Path | None = None, variables: Mapping[str, str] = NONE
+) -> str:
     """Run lines of code; see `run_python`."""
-    return run_python("-c", textwrap.dedent(code), cwd=cwd, first_on_path=first_on_path, **variables)
+    return run_python("-c", textwrap.dedent(code), cwd=cwd, first_on_path=first_on_path, variables=variables)
 
 
 def broken_package(folder: Path, name: str) -> Path:

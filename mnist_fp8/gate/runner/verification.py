@@ -8,6 +8,7 @@ import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.files import cache_dir, keep, read_kept
@@ -118,23 +119,30 @@ def judge(
     environment = dataclasses.replace(environment, variables={**environment.variables, "HYPOTHESIS_PROFILE": "ci"})
     pytest = [str(environment.python), "-m", "pytest"]
     if not claims:
-        return _verification(environment, suite, (), "", Ended(0, "", "", 0.0, timed_out=False), "")
+        return _verification(environment, suite, (), {}, Ended(0, "", "", 0.0, timed_out=False), "")
     with tempfile.TemporaryDirectory() as scratch:
-        records = Path(scratch) / "records.jsonl"
+        records, header = Path(scratch) / "records.jsonl", Path(scratch) / "header.json"
         ended, printed = execution.run(
-            environment, [*pytest, *_arguments(records, claims, workers)], suite, timeout, log
+            environment, [*pytest, *_arguments(records, header, claims, workers)], suite, timeout, log
         )
         problem = problem_of(ended, printed, timeout, started=records.exists())
         results = explain_crashes(read_results(records), printed)
         if problem:
             results = _with_missing(results, _collect(environment, suite, claims), problem)
-    return _verification(environment, suite, _by_claim(results, claims, problem), printed, ended, problem)
+        facts = _read_header(header)
+    return _verification(environment, suite, _by_claim(results, claims, problem), facts, ended, problem)
 
 
-def _arguments(records: Path, claims: Sequence[str], workers: int) -> list[str]:
+def _read_header(file: Path) -> dict[str, str]:
+    """What the run said of itself, by name; nothing if it broke off before."""
+    header = read_kept(file, dict[str, Any])
+    return {"run": header["run"], **header["environment"]} if header else {}
+
+
+def _arguments(records: Path, header: Path, claims: Sequence[str], workers: int) -> list[str]:
     """Of pytest. A test's process that dies is one failed test; a test that hangs in native code is made to die."""
     return [
-        *("-p", "no:cacheprovider", "--tb=short", f"--report-log={records}"),
+        *("-p", "no:cacheprovider", "--tb=short", f"--report-log={records}", f"--mnist-fp8-json={header}"),
         *("-n", str(max(1, workers)), f"--max-worker-restart={MAX_RESTARTS}", "--timeout-method=thread"),
         f"--timeout={TEST_TIMEOUT_S}",
         *(_file(claim) for claim in claims),
@@ -165,9 +173,13 @@ def _by_claim(results: Mapping[str, TestResult], claims: Sequence[str], problem:
 
 
 def _verification(
-    environment: Environment, suite: Path, claims: tuple[ClaimResult, ...], printed: str, ended: Ended, problem: str
+    environment: Environment,
+    suite: Path,
+    claims: tuple[ClaimResult, ...],
+    header: Mapping[str, str],
+    ended: Ended,
+    problem: str,
 ) -> SuiteResult:
-    header = dict(re.findall(r"^(run|jax|flax|python): (.+)$", printed, re.MULTILINE))
     set_ = [f"{name}={value}" for name, value in environment.variables.items() if name != "PATH"]
     python = ["env", *set_, str(environment.python), "-m", "pytest", "-p", "no:cacheprovider"]
     return SuiteResult(

@@ -3,7 +3,9 @@
 No test looks at how long something takes.
 """
 
+import contextlib
 import json
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -22,7 +24,7 @@ from mnist_fp8.core.errors import Float8MissingError
 from mnist_fp8.core.modes import Mode, Precision
 from mnist_fp8.core.spread import Spread
 from mnist_fp8.programs import jaxprs
-from mnist_fp8.te import autocasts, loading, supports
+from mnist_fp8.te import supports, timing
 from mnist_fp8.te.timing import interleaved
 from mnist_fp8.training import data, fp8_check, train
 from mnist_fp8.training.config import TrainConfig
@@ -62,7 +64,10 @@ def test_loop_trains_as_our_epoch_does(
 
 @pytest.mark.parametrize(("where", "kind"), [(lambda x: x, np.ndarray), (jax.device_put, jax.Array)])
 def test_loop_gathers_and_calls_two_programs_in_each_step(
-    images: Dataset, monkeypatch: pytest.MonkeyPatch, where: Callable[[Any], Any], kind: type
+    images: Dataset,
+    monkeypatch: pytest.MonkeyPatch,
+    where: Callable[[Any], Any],
+    kind: type[np.ndarray[Any, Any] | jax.Array],
 ) -> None:
     calls: list[str] = []
 
@@ -134,7 +139,7 @@ def test_programs_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
         return call
 
-    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(time, "perf_counter", lambda: clock[0])
     found = interleaved([program("a", 0.5), program("b", 0.25)], repeats=2, seconds=1.0)
     assert found == [Spread((0.5, 0.5)), Spread((0.25, 0.25))], "seconds of one call"
     assert "".join(calls) == "aabb" + "aabbbb" * 2, "compiled and tried, then as many calls as fill a second, in turn"
@@ -142,12 +147,12 @@ def test_programs_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_repeated_function_is_applied_as_often_as_it_says() -> None:
     x = jnp.asarray([[3.0, 5.0]])
-    assert measure._repeated(lambda x: (x * 2, x + 1), 4)(x) == 4 * (3 * 2 + 3 + 1)
+    assert timing._repeated(lambda x: (x * 2, x + 1), 4)(x) == 4 * (3 * 2 + 3 + 1)
 
 
 def test_repeated_function_is_not_taken_out_of_the_loop() -> None:
     """Its arguments are bound to the result of the application before by a barrier, and so are its results."""
-    jaxpr = jax.make_jaxpr(measure._repeated(lambda x: x * 2, 4))(jnp.ones((2, 2)))
+    jaxpr = jax.make_jaxpr(timing._repeated(lambda x: x * 2, 4))(jnp.ones((2, 2)))
     (scan,) = [each for each in jaxprs._inner(jaxpr).eqns if each.primitive.name == "scan"]
     body = jaxprs._inner(scan.params["jaxpr"])
     names = [each.primitive.name for each in body.eqns]
@@ -160,23 +165,22 @@ def test_repeated_function_is_not_taken_out_of_the_loop() -> None:
 
 @pytest.mark.parametrize("mode", [Mode.TE_FP8_DELAYED, Mode.TE_FP8_CURRENT])
 def test_layer_that_does_not_multiply_float8_is_refused(mode: Mode, monkeypatch: pytest.MonkeyPatch) -> None:
-    measure.layer_program(mode, (16, 32, 16), 1, backward=True)
-    monkeypatch.setattr(autocasts, "Autocast", lambda _recipe: loading.autocast_off)
-    monkeypatch.setattr(loading, "autocast_off", measure.contextlib.nullcontext, raising=False)
+    timing.layer_program(mode, (16, 32, 16), 1, backward=True)
+    monkeypatch.setattr(timing, "Autocast", lambda _recipe: contextlib.nullcontext)
     with pytest.raises(Float8MissingError, match=f"in {mode.value} should multiply float8"):
-        measure.layer_program(mode, (16, 32, 16), 1, backward=True)
+        timing.layer_program(mode, (16, 32, 16), 1, backward=True)
 
 
 def test_delayed_scaling_is_measured_with_scales_of_its_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
     seen = []
-    settle = measure._with_settled_scales
+    settle = timing._with_settled_scales
 
     def kept(*arguments: Any) -> dict[str, Any]:
         seen.append((arguments[1], settle(*arguments)))
         return seen[-1][1]
 
-    monkeypatch.setattr(measure, "_with_settled_scales", kept)
-    measure.layer_program(Mode.TE_FP8_DELAYED, (16, 32, 16), 1, backward=True)
+    monkeypatch.setattr(timing, "_with_settled_scales", kept)
+    timing.layer_program(Mode.TE_FP8_DELAYED, (16, 32, 16), 1, backward=True)
     ((before, after),) = seen
     name = te.metadata_collection()
     for tensor in ("x", "kernel", "grad"):

@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from mnist_fp8 import __version__, te
-from mnist_fp8.cli import main, options, output
+from mnist_fp8.cli import main, output
 from mnist_fp8.cli import train as train_command
 from mnist_fp8.cli.train import QUICK
 from mnist_fp8.core.errors import ConfigError, EnvError, Float8MissingError
@@ -36,7 +36,7 @@ from mnist_fp8.record.claims import ClaimResult, SuiteResult, TestResult
 from mnist_fp8.record.claims import Outcome as Ending
 from mnist_fp8.record.entries import Text, Value
 from mnist_fp8.record.record import Record
-from mnist_fp8.training import feasible, fp8_check, train
+from mnist_fp8.training import data, feasible, fp8_check, train
 from mnist_fp8.training.config import TrainConfig
 from support import bad_input
 from support.bad_input import ROWS, BadInput, Outcome, exit_code
@@ -374,7 +374,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(train, "train_epoch", train_epoch)
 
     images = {"image": np.zeros((64, 28, 28, 1), np.float32), "label": np.zeros(64, np.int32)}
-    monkeypatch.setattr(train.data, "get_datasets", lambda *_args: (images, images))
+    monkeypatch.setattr(data, "get_datasets", lambda *_args: (images, images))
     monkeypatch.setattr(train, "create_train_state", lambda _config: (SimpleNamespace(params={}), {}))
     monkeypatch.setattr(train, "eval_model", lambda *_args: (1.5, 0.75))
     return arrange
@@ -474,7 +474,7 @@ def test_output_that_can_be_made_is_accepted(existing: str) -> None:
 
 
 def test_output_without_permission_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(options.os, "access", lambda _path, _mode: False)
+    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
     with pytest.raises(ConfigError, match=r"^output new cannot be written: no permission in \.$"):
         output.check_output(Path("new"))
 

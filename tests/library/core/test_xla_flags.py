@@ -1,5 +1,7 @@
 """The flags that we set: before the user's, only where XLA knows them, and not for another JAX."""
 
+import importlib.util
+import os
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -53,7 +55,7 @@ def test_a_flag_is_known_where_xla_has_it() -> None:
 def test_a_name_in_a_description_is_no_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "libjax_common.so").write_bytes(b"..\n\x10xla_of_a_message\x18..\0xla_of_the_table\0")
     spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
-    monkeypatch.setattr(xla_flags.importlib.util, "find_spec", lambda _name: spec)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: spec)
     xla_flags.is_known.cache_clear()
     try:
         assert xla_flags.is_known("--xla_of_the_table=")
@@ -77,7 +79,7 @@ def test_float32_sums_are_asked_for(
     monkeypatch.setattr(loading, "why_no_gpu", lambda: no_gpu)
     monkeypatch.setattr(xla_flags, "is_known", lambda _flag: known)
     te.prepare_xla()
-    assert xla_flags.os.environ["XLA_FLAGS"] == expected
+    assert os.environ["XLA_FLAGS"] == expected
 
 
 @pytest.mark.host
@@ -96,4 +98,4 @@ def test_jax_starts_with_float32_sums(prepared: str) -> None:
         jax.devices()
         print(xla_flags.ours() == (xla_flags.FLOAT32_SUMS,) or not xla_flags.is_known(xla_flags.FLOAT32_SUMS))
     """
-    assert run_code(code, XLA_FLAGS="", JAX_PLATFORMS="cpu", MNIST_FP8_TE="host").strip() == "True"
+    assert run_code(code, variables={"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "MNIST_FP8_TE": "host"}).strip() == "True"

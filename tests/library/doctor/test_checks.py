@@ -9,6 +9,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -91,7 +92,7 @@ def write(folder: Path, *names: str) -> Path:
     return folder
 
 
-def replace(**fields: object) -> Change:
+def replace(**fields: Any) -> Change:
     """A machine with other fields."""
     return lambda machine: dataclasses.replace(machine, **fields)
 

@@ -1,5 +1,7 @@
 """What a machine is found to have: with stand-ins for a driver, wheels and libraries."""
 
+import ctypes
+import importlib.util
 import sys
 from importlib import metadata
 from pathlib import Path
@@ -111,7 +113,7 @@ class FakeDriver:
     ids=["two GPUs", "other CUDA", "no GPU", "nameless error"],
 )
 def test_driver_is_asked_itself(monkeypatch: pytest.MonkeyPatch, library: FakeDriver, expected: Driver) -> None:
-    monkeypatch.setattr(driver.ctypes, "CDLL", lambda _name: library)
+    monkeypatch.setattr(ctypes, "CDLL", lambda _name: library)
     assert driver.find_driver() == expected
 
 
@@ -119,7 +121,7 @@ def test_no_driver_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(name: str) -> None:
         raise OSError(name)
 
-    monkeypatch.setattr(driver.ctypes, "CDLL", fail)
+    monkeypatch.setattr(ctypes, "CDLL", fail)
     assert driver.find_driver() == Driver(error="no NVIDIA driver (libcuda.so.1)")
 
 
@@ -134,14 +136,14 @@ def test_libraries_of_te_are_found_in_and_beside_the_package(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.touch()
     spec = SimpleNamespace(origin=str(tmp_path / "transformer_engine" / "__init__.py"))
-    monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda _name: spec)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: spec)
     assert libraries.find_te_libraries("libtransformer_engine") == (Library(path),)
     assert libraries.find_te_libraries("transformer_engine_jax") == ()
 
 
 @pytest.mark.parametrize("spec", [None, SimpleNamespace(origin=None)], ids=["no package", "namespace package"])
 def test_without_te_there_are_no_libraries(monkeypatch: pytest.MonkeyPatch, spec: SimpleNamespace | None) -> None:
-    monkeypatch.setattr(libraries.importlib.util, "find_spec", lambda _name: spec)
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _name: spec)
     assert libraries.find_te_libraries("libtransformer_engine") == ()
 
 

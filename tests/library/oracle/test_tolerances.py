@@ -161,8 +161,8 @@ E4M3, E5M2 = "float8_e4m3fn", "float8_e5m2"
 def relative_error(lhs: str, rhs: str) -> float:
     """Error of a product whose operands are rounded to dtypes, as a norm and relative."""
     scales = [float(np.float32(ml_dtypes.finfo(dtype).max)) / 8 for dtype in (lhs, rhs)]
-    codes = [(a * s).astype(getattr(ml_dtypes, d)) for a, s, d in zip((X, KERNEL), scales, (lhs, rhs), strict=True)]
-    found = dense.product(*codes, factor=1 / (scales[0] * scales[1])).value
+    a, b = ((a * s).astype(getattr(ml_dtypes, d)) for a, s, d in zip((X, KERNEL), scales, (lhs, rhs), strict=True))
+    found = dense.product(a, b, factor=1 / (scales[0] * scales[1])).value
     return float(np.linalg.norm(found - EXPECTED.value) / np.linalg.norm(EXPECTED.value))
 
 

@@ -13,6 +13,7 @@ from jax.extend import core
 
 from mnist_fp8.programs import hlo, jaxprs
 from mnist_fp8.programs.jaxprs import Gemm
+from support.programs import compiled_text
 
 F8 = jnp.float8_e4m3fn
 A, B = np.ones((4, 4), np.float32), np.ones((4, 4), np.float32)
@@ -279,7 +280,7 @@ def test_products_of_a_program_that_xla_compiled_here_are_found() -> None:
             return (a @ b).sum()
 
     size = jax.ShapeDtypeStruct((64, 64), jnp.float32)
-    text = jax.jit(jax.grad(step, argnums=(0, 1))).lower(size, size).compile().as_text()
+    text = compiled_text(jax.jit(jax.grad(step, argnums=(0, 1))).lower(size, size).compile())
     found = hlo.compiled_gemms(text).values()
     assert {(gemm.layer, gemm.lhs, gemm.rhs) for gemm in found} == {("dense1", "float32", "float32")}
     assert any(gemm.backward for gemm in found)

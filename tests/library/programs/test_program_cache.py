@@ -6,7 +6,7 @@ from support.subprocesses import run_code
 
 COMPILE = """
     import os
-    from mnist_fp8.program_cache import keep_programs
+    from mnist_fp8.programs.cache import keep_programs
     import jax
     jax.jit(lambda x: x + 1)(1.0)  # JAX looks for a cache when it compiles for the first time
     keep_programs(is_worker=IS_WORKER)
@@ -17,7 +17,7 @@ COMPILE = """
 
 def compile_with(folder: Path, *, is_worker: bool = False, **variables: str) -> str:
     code = COMPILE.replace("IS_WORKER", str(is_worker))
-    return run_code(code, XDG_CACHE_HOME=str(folder), JAX_PLATFORMS="cpu", **variables).strip()
+    return run_code(code, variables={"XDG_CACHE_HOME": str(folder), "JAX_PLATFORMS": "cpu"} | variables).strip()
 
 
 def test_programs_are_kept_in_the_cache_folder(tmp_path: Path) -> None:

@@ -132,7 +132,7 @@ def package(folder: Path, jax: str = JAX, common: str = COMMON, init: str = INIT
 
 def report(folder: Path, **variables: str) -> dict[str, Any]:
     """Load that package: the error, TE's modules afterwards and the environment variables that changed."""
-    found: dict[str, Any] = json.loads(run_code(REPORT, first_on_path=folder, **variables))
+    found: dict[str, Any] = json.loads(run_code(REPORT, first_on_path=folder, variables=variables))
     return found
 
 
@@ -250,7 +250,8 @@ def test_broken_package_is_one_line_for_the_person_who_asked(tmp_path: Path) -> 
         print(cli.main(["train", "--use-te", "--output", "nowhere"]))
     """
     broken = package(tmp_path, jax="raise ImportError('a broken\\n transformer_engine')")
-    lines = run_code(code, cwd=tmp_path, first_on_path=broken, JAX_PLATFORMS="cpu", MNIST_FP8_TE="").splitlines()
+    variables = {"JAX_PLATFORMS": "cpu", "MNIST_FP8_TE": ""}
+    lines = run_code(code, cwd=tmp_path, first_on_path=broken, variables=variables).splitlines()
     assert lines == [
         "mnist-fp8: error: Transformer Engine does not import (host run): ImportError: a broken transformer_engine",
         "2",

@@ -1,5 +1,6 @@
 """The facts that stand in every report."""
 
+import os
 import platform
 from importlib import metadata
 from types import SimpleNamespace
@@ -18,7 +19,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
 
 
 def test_facts_come_in_the_order_to_print_them(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance.os, "environ", {})
+    monkeypatch.setattr(os, "environ", {})
     monkeypatch.setattr(loading, "why_no_gpu", lambda: "")
     cpu = ["processor", "XLA products"] if jax.default_backend() == "cpu" else []
     expected = ["run", "transformer-engine", *PACKAGES, "python", "device", *cpu, "platform", "mnist-fp8"]
@@ -55,7 +56,7 @@ def test_run_of_flax_alone_does_not_load_transformer_engine(monkeypatch: pytest.
 
 def test_variables_that_change_a_result_are_facts(monkeypatch: pytest.MonkeyPatch) -> None:
     ours = {"NVTE_FOO": "1", "XLA_FLAGS": "--a=[b]", "JAX_PLATFORMS": "cpu", "MNIST_FP8_TE": "host"}
-    monkeypatch.setattr(provenance.os, "environ", {"HOME": "/", "TOKEN": "secret", **ours})
+    monkeypatch.setattr(os, "environ", {"HOME": "/", "TOKEN": "secret", **ours})
     facts = provenance.describe()
     assert {name: facts[name] for name in ours} == ours
     assert list(facts)[-4:] == sorted(ours)
@@ -63,7 +64,7 @@ def test_variables_that_change_a_result_are_facts(monkeypatch: pytest.MonkeyPatc
 
 
 def test_flags_that_we_set_are_told_from_the_users(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance.os, "environ", {"XLA_FLAGS": f"{FLOAT32_SUMS} --mine"})
+    monkeypatch.setattr(os, "environ", {"XLA_FLAGS": f"{FLOAT32_SUMS} --mine"})
     facts = provenance.describe(Precision.FLAX_BF16)
     assert facts["XLA flags set here"] == FLOAT32_SUMS
     assert facts["XLA_FLAGS"] == f"{FLOAT32_SUMS} --mine"
@@ -100,6 +101,6 @@ def test_compute_capability_is_said_where_there_is_one(
 
 
 def test_processor_is_told_with_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(provenance.os, "cpu_count", lambda: 77)
+    monkeypatch.setattr(os, "cpu_count", lambda: 77)
     assert provenance.describe_processor().endswith(", 77 cores")
     assert len(provenance.describe_processor()) > len(", 77 cores")

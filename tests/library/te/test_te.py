@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 from collections.abc import Iterator
+from importlib import metadata
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -22,7 +23,7 @@ from mnist_fp8.machine import driver as machine_driver
 from mnist_fp8.machine import libraries
 from mnist_fp8.machine.driver import Driver
 from mnist_fp8.programs import jaxprs
-from mnist_fp8.te import dense, loading, supports
+from mnist_fp8.te import dense, host, loading, supports
 
 EXTENSION = Path("/somewhere/transformer_engine_jax.so")
 NO_GPU = "a JAX without CUDA"
@@ -108,7 +109,7 @@ def test_import_error_becomes_an_answer(monkeypatch: pytest.MonkeyPatch) -> None
         raise ImportError("no such enum")
 
     monkeypatch.setattr(loading, "choose_run_kind", lambda *_args, **_kwargs: HOST)
-    monkeypatch.setattr(loading.host, "load", fail)
+    monkeypatch.setattr(host, "load", fail)
     with pytest.raises(TeUnavailableError) as error:
         te.engine.__wrapped__()
     assert str(error.value) == "Transformer Engine does not import (host run): ImportError: no such enum"
@@ -148,9 +149,9 @@ def test_version_of_a_missing_package_is_said_in_words(monkeypatch: pytest.Monke
     assert te.version()[0].isdigit(), "Control: it is installed"
 
     def fail(name: str) -> str:
-        raise loading.metadata.PackageNotFoundError(name)
+        raise metadata.PackageNotFoundError(name)
 
-    error = loading.metadata.PackageNotFoundError
+    error = metadata.PackageNotFoundError
     monkeypatch.setattr(loading, "metadata", SimpleNamespace(version=fail, PackageNotFoundError=error))
     assert te.version() == "not installed"
 
@@ -205,7 +206,7 @@ def test_refusal_of_transformer_engine_becomes_an_answer() -> None:
 
 
 def test_unsupported_recipe_comes_with_the_reason() -> None:
-    class Unknown(te.engine().recipes.Recipe):  # type: ignore[misc,name-defined]
+    class Unknown(te.engine().recipes.Recipe):  # type: ignore[misc]
         """A recipe that no release knows."""
 
     found = te.support(Unknown())

@@ -7,9 +7,9 @@ import jax
 import jax.numpy as jnp
 import pytest
 
-import conftest
 from mnist_fp8 import te
 from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.plugin import needs
 from mnist_fp8.te import xla_products
 from mnist_fp8.te.xla_products import FORMS, Form, Sums
 
@@ -34,7 +34,7 @@ def summed_in_bf16(form: Form) -> Callable[[jax.Array, jax.Array], jax.Array]:
             if axis in result
         ]
         start = jnp.zeros((terms[0].shape[1], terms[1].shape[1]), jnp.bfloat16)
-        total, _ = jax.lax.scan(lambda total, pair: (total + jnp.outer(*pair), None), start, tuple(terms))
+        total, _ = jax.lax.scan(lambda total, pair: (total + jnp.outer(pair[0], pair[1]), None), start, tuple(terms))
         return total.reshape(sizes)
 
     return multiply
@@ -69,8 +69,8 @@ def test_claims_need_float32_sums_on_a_host_run(monkeypatch: pytest.MonkeyPatch,
     engine = dataclasses.replace(te.engine(), kind=kind)
     monkeypatch.setattr(te, "engine", lambda: engine)
     monkeypatch.setattr(xla_products, "sums", lambda: WRONG)
-    reason = conftest.NEEDS["xla_sums_in_float32"]()
+    reason = needs.NEEDS["xla_sums_in_float32"]()
     needed = f"needs an XLA that sums BF16 products in float32; found them {WRONG}"
     assert reason == (needed if kind is RunKind.HOST else None)
     monkeypatch.setattr(xla_products, "sums", lambda: dataclasses.replace(WRONG, error=1e-3))
-    assert conftest.NEEDS["xla_sums_in_float32"]() is None
+    assert needs.NEEDS["xla_sums_in_float32"]() is None

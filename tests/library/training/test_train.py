@@ -4,6 +4,7 @@ A compilation of the network's training step costs seconds, so that two runs are
 Where only the control flow counts, the steps are replaced.
 """
 
+import contextlib
 import dataclasses
 import itertools
 import math
@@ -279,6 +280,17 @@ def on_device(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "epochs_on_device", lambda: True)
 
 
+def compilations(function: Any) -> int:
+    """How often a jitted function was compiled."""
+    count: int = function._cache_size()
+    return count
+
+
+def structure(tree: Any) -> Any:
+    """What JAX compares of a tree before it takes a compiled program."""
+    return jax.tree.structure(tree)
+
+
 def two_epochs(config: TrainConfig) -> list[tuple[Any, ...]]:
     """What two epochs and their evaluations return."""
     train_ds, test_ds = (train.on_device(config, dataset) for dataset in data.get_datasets(40, 40))
@@ -295,9 +307,9 @@ def test_epoch_in_one_call_computes_what_its_single_steps_do(monkeypatch: pytest
     """Within a few roundings: on a CPU, a convolution is computed otherwise inside a loop."""
     by_steps = two_epochs(FP8)
     monkeypatch.setattr(train, "epochs_on_device", lambda: True)
-    compiled = train._epoch_at_once._cache_size(), train._eval_at_once._cache_size()
+    compiled = compilations(train._epoch_at_once), compilations(train._eval_at_once)
     at_once = two_epochs(FP8)
-    assert (train._epoch_at_once._cache_size(), train._eval_at_once._cache_size()) == (compiled[0] + 1, compiled[1] + 1)
+    assert (compilations(train._epoch_at_once), compilations(train._eval_at_once)) == (compiled[0] + 1, compiled[1] + 1)
     for found, expected in zip(at_once, by_steps, strict=True):
         assert found[0] == pytest.approx(expected[0], rel=BF16_EPS)
         assert found[1] == pytest.approx(expected[1], rel=BF16_EPS)
@@ -331,13 +343,13 @@ def test_data_stay_where_they_are_on_a_cpu() -> None:
 @pytest.mark.usefixtures("on_device")
 def test_epochs_on_two_devices_are_compiled_once() -> None:
     config = dataclasses.replace(FP8, mesh=(("dp", 2),), batch_size=32, test_batch_size=32)
-    before = train._epoch_at_once._cache_size()
+    before = compilations(train._epoch_at_once)
     with train.mesh_context(config):
         state, metadata = train.create_train_state(config)
         dataset = train.on_device(config, data.get_datasets(40, 40)[0])
         for epoch in range(2):
             state, metadata, *_ = train.train_epoch(state, dataset, 32, jax.random.key(epoch), metadata)
-    assert train._epoch_at_once._cache_size() == before + 1
+    assert compilations(train._epoch_at_once) == before + 1
 
 
 @pytest.mark.usefixtures("on_device")
@@ -353,9 +365,9 @@ def test_epoch_in_one_call_reports_its_end() -> None:
 def test_a_second_state_is_not_compiled_anew() -> None:
     """What is static in it, model and optimizer, is the same object."""
     first, second = (train.create_train_state(FP8)[0] for _ in range(2))
-    assert jax.tree.structure(first) == jax.tree.structure(second)
+    assert structure(first) == structure(second)
     other = train.create_train_state(dataclasses.replace(FP8, momentum=0.5))[0]
-    assert jax.tree.structure(first) != jax.tree.structure(other)
+    assert structure(first) != structure(other)
 
 
 @pytest.mark.gpu
@@ -504,7 +516,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainResult]:
 
         monkeypatch.setattr(train, "train_epoch", train_epoch)
         monkeypatch.setattr(train, "eval_model", lambda *_args: (next(tested), 0.75))
-        monkeypatch.setattr(train.data, "get_datasets", lambda *_args: (numbered(40), numbered(40)))
+        monkeypatch.setattr(data, "get_datasets", lambda *_args: (numbered(40), numbered(40)))
         result = TrainResult([], "complete", 0, {})  # type: ignore[arg-type]
         try:
             runs._run_epochs(dataclasses.replace(FLAX, epochs=3), numbered(40), numbered(40), result, watcher)
@@ -551,7 +563,8 @@ def test_loss_that_is_not_finite_ends_the_run(instant: Instant, bad: float, part
 
 def test_watcher_that_watches_nothing_is_enough() -> None:
     watcher = Watcher()
-    assert watcher.on_variables({}) is watcher.on_steps(1, 1, 1) is None
+    watcher.on_variables({})
+    watcher.on_steps(1, 1, 1)
 
 
 def test_mean_loss_is_the_cross_entropy_of_the_logits() -> None:
@@ -561,7 +574,7 @@ def test_mean_loss_is_the_cross_entropy_of_the_logits() -> None:
         apply_fn=lambda variables, *_args, **_kwargs: variables["params"]["w"] * logits,
         params={"w": jnp.float32(1)},
         tx=optax.sgd(0.1),
-        mode=train.contextlib.nullcontext,
+        mode=contextlib.nullcontext,
         metadata_interval=0,
     )
     grads, loss, accuracy = train.apply_model(fake, jnp.zeros((2, 1)), jnp.array([2, 1]), {}, {})

@@ -58,7 +58,13 @@ class FakeUv:
     def behave(self, fails: str = "", message: str = "", **distributions: str) -> None:
         """Fail when asked with an argument, or make environments that have other packages."""
         packages = {"jax": "0.10.2", "flax": "0.12.8"} | distributions
-        facts = {"package": None, "distributions": packages, "base": "", "sites": [], "version": [3, 11]}
+        facts: dict[str, Any] = {
+            "package": None,
+            "distributions": packages,
+            "base": "",
+            "sites": [],
+            "version": [3, 11],
+        }
         facts["requires"] = {name: [] for name in packages}
         self._program.write_text(
             FAKE_UV.format(log=str(self._log), facts=json.dumps(facts), fails=fails, message=message)
@@ -166,8 +172,8 @@ def test_newest_is_what_the_package_index_has(monkeypatch: pytest.MonkeyPatch) -
 
 def test_common_jax_is_the_newest_that_works_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
     entries = [("3", ">=2"), ("2", ">=1.5"), ("1", ">=1")]
-    stacks = [{"te": te, "python": ">=3", "jax": jax, "flax": "f", "evidence": ""} for jax, te in entries]
-    monkeypatch.setattr(stacks, "read_stacks", lambda: {"stack": stacks})
+    known = [{"te": te, "python": ">=3", "jax": jax, "flax": "f", "evidence": ""} for jax, te in entries]
+    monkeypatch.setattr(stacks, "read_stacks", lambda: {"stack": known})
     assert stacks.common_jax("2.1", "2.2") == "3"
     assert stacks.common_jax("1.6", "2.2") == "2"
     assert stacks.common_jax("2.2", "1.2") == "1"

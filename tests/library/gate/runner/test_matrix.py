@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +40,7 @@ class Seen:
 
 
 @pytest.fixture
-def not_stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
+def not_stopped(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
     """`envs.stop_all` would stop the runs of all later tests, too."""
     stopped = threading.Event()
     monkeypatch.setattr(processes, "stop_all", stopped.set)

@@ -1,6 +1,7 @@
 """Records that are made and kept, and what is done for a pair of installations."""
 
 import json
+import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,7 @@ from mnist_fp8.gate.releases import environments, stacks, staging
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
-from mnist_fp8.gate.runner import execution, measuring, public_api, steps, upgrade, verification
+from mnist_fp8.gate.runner import execution, measuring, public_api, upgrade, verification
 from mnist_fp8.gate.runner.steps import _SEEN_S
 from mnist_fp8.gate.runner.upgrade import Side
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
@@ -245,7 +246,7 @@ def test_time_left_follows_what_steps_took_here(
     judged: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     clock = iter(range(0, 10_000, 50))
-    monkeypatch.setattr(steps.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     _, watcher = both()
     assert watcher.left[0] == 2 * sum(_SEEN_S.values()), "Control: nothing is known of this machine"
     known = json.loads((tmp_path / "mnist_fp8" / "durations.json").read_text())
@@ -259,7 +260,7 @@ def test_time_of_a_part_is_not_taken_for_that_of_the_whole(
     judged: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     clock = iter(range(0, 10_000, 50))
-    monkeypatch.setattr(steps.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr(time, "monotonic", lambda: float(next(clock)))
     both("bits")
     assert not (tmp_path / "mnist_fp8" / "durations.json").exists()
     assert judged == []

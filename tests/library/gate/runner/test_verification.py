@@ -25,6 +25,12 @@ from support.subprocesses import ROOT
 PASSED, FAILED, SKIPPED, KNOWN = Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.KNOWN
 
 
+OPTION = """
+    def pytest_addoption(parser):
+        parser.addoption("--mnist-fp8-json")
+"""
+
+
 def environment(python: str = sys.executable, digest: str = "d", **variables: str) -> Environment:
     """This interpreter, as if it were made for a release; plugins of it that the suite does not need stay out."""
     subject = Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
@@ -33,10 +39,10 @@ def environment(python: str = sys.executable, digest: str = "d", **variables: st
 
 
 def suite(folder: Path, conftest: str = "", **claims: str) -> Path:
-    """Write a suite of those claims."""
+    """Write a suite of those claims, whose conftest.py knows the option of the real one."""
     (folder / "tests" / "claims").mkdir(parents=True)
     (folder / "pytest.ini").write_text("[pytest]\naddopts = -ra --strict-config\n")
-    (folder / "conftest.py").write_text(textwrap.dedent(conftest))
+    (folder / "conftest.py").write_text(textwrap.dedent(OPTION) + textwrap.dedent(conftest))
     for name, code in claims.items():
         (folder / "tests" / "claims" / f"test_{name}.py").write_text(textwrap.dedent(code))
     return folder
@@ -84,8 +90,12 @@ EVERYTHING = """
     def test_after(): assert os.environ["HYPOTHESIS_PROFILE"] == "ci"
 """
 HEADER = """
-    def pytest_report_header(config):
-        return ["run: host run: here", "jax: 0.5.1", "flax: 0.9", "python: 3.11.0"]
+    import json, pathlib
+    def pytest_sessionstart(session):
+        versions = {"jax": "0.5.1", "flax": "0.9", "python": "3.11.0"}
+        header = {"run": "host run: here", "environment": versions}
+        if not hasattr(session.config, "workerinput"):
+            pathlib.Path(session.config.option.mnist_fp8_json).write_text(json.dumps(header))
 """
 
 
@@ -425,7 +435,16 @@ def test_interrupted_run_leaves_no_process(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(KeyboardInterrupt):
         judged(folder, "a")
     pid = int(note.read_text())
-    assert any(_gone(pid) or time.sleep(0.1) for _ in range(50))
+    assert _ends(pid)
+
+
+def _ends(pid: int) -> bool:
+    """Whether a process has ended within five seconds."""
+    for _ in range(50):
+        if _gone(pid):
+            return True
+        time.sleep(0.1)
+    return False
 
 
 def _gone(pid: int) -> bool:

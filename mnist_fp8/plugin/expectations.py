@@ -1,4 +1,4 @@
-"""What is known of single releases: which tests they cannot pass, and why. Read from ``tests/expectations.toml``.
+"""What is known of single releases: which tests they cannot pass, and why. The suite's ``expectations.toml`` says it.
 
 Two kinds. *absent*: the release lacks what a test needs; the test is skipped, its claim not verified there. *defect*:
 the release has a known defect; the test has to fail there, and passing is an error (``strict``). An entry with a
@@ -9,14 +9,15 @@ import dataclasses
 import fnmatch
 import re
 import tomllib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
 
-FILE = Path(__file__).parents[1] / "expectations.toml"
+FILE_NAME = "expectations.toml"
+"""In the folder with the tests."""
 
 _KEYS = {"tests", "releases", "kind", "reason", "remove"}
 _RUNS = ("host", "kernel")
@@ -56,7 +57,32 @@ class Expectation:
         return pytest.mark.xfail(reason=self.reason, strict=True)
 
 
-def load(path: Path = FILE) -> list[Expectation]:
+def apply(file: Path, claims: Mapping[pytest.Item, str], release: str, run: str, *, whole: bool) -> None:
+    """Mark what the installed release is known to lack or to do wrong.
+
+    Args:
+        file: what is known.
+        claims: the collected tests of claims, with their names.
+        release: of Transformer Engine that is installed.
+        run: the kind of run; empty where nothing is run.
+        whole: whether those are all there are; an entry that fits none of them is wrong then.
+
+    Raises:
+        UsageError: an entry is wrong.
+    """
+    try:
+        known = load(file)
+    except (OSError, ValueError) as error:
+        raise pytest.UsageError(f"{file}: {error}") from error
+    stray = unmatched(known, claims.values()) if whole else []
+    if stray:
+        raise pytest.UsageError(f"{file}: these patterns fit no test: {', '.join(stray)}")
+    for item, name in claims.items():
+        for mark in marks_for(name, release, run, known):
+            item.add_marker(mark)
+
+
+def load(path: Path) -> list[Expectation]:
     """Read the entries.
 
     Raises:

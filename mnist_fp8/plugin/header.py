@@ -1,0 +1,40 @@
+"""The header of a run: what runs, in which kind of run, with which versions, on which device."""
+
+import json
+from pathlib import Path
+
+from mnist_fp8 import te
+from mnist_fp8.te import provenance
+
+
+def lines() -> list[str]:
+    """The header as a person reads it."""
+    return [f"{name}: {value}" for name, value in facts().items()]
+
+
+def write(file: Path) -> None:
+    """Write the header as a program reads it: ``{"run": "host run: ...", "environment": {"jax": "0.10.2", ...}}``."""
+    environment = facts()
+    run = environment.pop("run")
+    file.write_text(json.dumps({"run": run, "environment": environment}, indent=2))
+
+
+def facts() -> dict[str, str]:
+    """What runs, by name and in the order to print it.
+
+    Raises:
+        TeUnavailableError: Transformer Engine cannot run.
+    """
+    return provenance.describe() | describe_recipes()
+
+
+def describe_recipes() -> dict[str, str]:
+    """Which recipes this machine supports. A TE that cannot even say so is for the claims to judge, not the header."""
+    try:
+        recipes = te.support_by_recipe()
+    except Exception as error:  # noqa: BLE001 - whatever a broken TE raises
+        return {"recipes": f"Transformer Engine cannot be asked: {type(error).__name__}: {error}"}
+    return {
+        "recipes": ", ".join(name for name, support in recipes.items() if support.ok) or "none",
+        **{f"not {name}": support.reason for name, support in recipes.items() if not support.ok},
+    }

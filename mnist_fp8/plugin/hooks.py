@@ -1,0 +1,105 @@
+"""The hooks of pytest: what happens when. What it means is in the modules beside this one.
+
+A test says what it needs with a mark; `pytest_runtest_setup` compares that with what there is. A skip is a claim that
+was *not verified*: its reason reads "needs X; found Y", and the summary counts it as such.
+
+Hooks import what loads JAX only when they run: collecting, and asking pytest for help, do without.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from _pytest.terminal import TerminalReporter
+
+from mnist_fp8.plugin import expectations, process, refusal, selection
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Options of the suite."""
+    text = "write what runs as JSON: the kind of run in words, versions, device and recipes"
+    group = parser.getgroup("mnist-fp8")
+    group.addoption("--mnist-fp8-json", type=Path, metavar="FILE", help=text)
+
+
+@pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its options
+def pytest_configure(config: pytest.Config) -> None:
+    """Prepare JAX, and refuse to verify kernels where there are none."""
+    process.heed_interrupts()
+    if config.option.collectonly:
+        return  # collecting touches no device and loads no Transformer Engine
+    process.prepare_jax(getattr(config, "workerinput", None))
+    kind = refusal.kind_of_run(config.option.markexpr)
+    config.option.timeout_method = config.option.timeout_method or process.guard_method(kind)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - pytest-xdist's, which need not be installed
+    """Tell a worker how many GPUs there are: asking CUDA would fix their order before it has chosen its own."""
+    from mnist_fp8 import te  # noqa: PLC0415
+    from mnist_fp8.core.run_kind import RunKind  # noqa: PLC0415
+    from mnist_fp8.machine import driver  # noqa: PLC0415
+
+    if te.engine().kind is RunKind.KERNEL:
+        node.workerinput["gpus"] = len(driver.find_driver().gpus)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """With ``-m gpu``, the claims are verified on kernels: they are GPU tests then. And what is known of a release."""
+    from mnist_fp8 import te  # noqa: PLC0415
+
+    tests = config.rootpath / "tests"
+    claims = selection.named_claims(items, tests / "claims")
+    if selection.selects_gpu(config.option.markexpr):
+        selection.add_mark(claims, pytest.mark.gpu)
+    run = "" if config.option.collectonly else te.engine().kind.value
+    whole = selection.are_all(claims, tests / "claims")
+    expectations.apply(tests / expectations.FILE_NAME, claims, te.version(), run, whole=whole)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Skip a test whose needs are not met, with what is needed and what was found."""
+    from mnist_fp8.plugin import needs  # noqa: PLC0415
+
+    reason = needs.first_unmet(item)
+    if reason:
+        pytest.skip(reason)
+
+
+def pytest_report_header(config: pytest.Config) -> list[str]:
+    """Name the subject: what runs, in which kind of run, with which versions."""
+    if config.option.collectonly:
+        return []
+    from mnist_fp8.plugin import header  # noqa: PLC0415
+
+    return header.lines()
+
+
+def pytest_sessionstart(session: pytest.Session) -> None:
+    """Write the header for programs that read it; of a run with workers, the process that has them does."""
+    option = session.config.option
+    if option.mnist_fp8_json and not option.collectonly and not hasattr(session.config, "workerinput"):
+        from mnist_fp8.plugin import header  # noqa: PLC0415
+
+        header.write(option.mnist_fp8_json)
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """A run in which every test was skipped has verified nothing: it may not look like success."""
+    reporter = session.config.pluginmanager.get_plugin("terminalreporter")
+    stats = reporter.stats if reporter else {}
+    if exitstatus == pytest.ExitCode.OK and stats.get("skipped") and not stats.get("passed"):
+        session.exitstatus = pytest.ExitCode.NO_TESTS_COLLECTED
+
+
+def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
+    """Say what this run did not verify."""
+    from mnist_fp8 import te  # noqa: PLC0415
+
+    if terminalreporter.config.option.collectonly:
+        return
+    skipped = len(terminalreporter.stats.get("skipped", []))
+    if skipped:
+        terminalreporter.write_line(f"{skipped} tests were NOT VERIFIED; the reasons are above", yellow=True)
+    terminalreporter.write_line(te.engine().kind.description)

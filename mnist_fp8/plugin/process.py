@@ -1,0 +1,53 @@
+"""The process that runs the tests: what has to be settled in it before JAX starts."""
+
+import os
+import signal
+from collections.abc import Mapping
+from typing import Any
+
+from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.plugin import gpus
+
+CPU_DEVICES = 2
+"""Virtual devices on a CPU, so that data parallelism can be verified there."""
+
+
+def heed_interrupts() -> None:
+    """Let Ctrl-C end the tests: a shell that starts them in the background has them, and all they start, ignore it."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def prepare_jax(workerinput: Mapping[str, Any] | None) -> None:
+    """Settle what JAX reads when it starts: memory, GPUs, devices of the CPU, and where compiled programs are kept.
+
+    Args:
+        workerinput: what pytest-xdist told this process if it is a worker; ``None`` if it is none.
+    """
+    from mnist_fp8.programs import cache  # noqa: PLC0415
+
+    # Workers of one machine share a GPU, so none may take all of its memory beforehand.
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
+    gpus.put_own_first(workerinput or {})
+    divide_cpu()
+    cache.keep_programs(is_worker=workerinput is not None)
+
+
+def divide_cpu() -> None:
+    """Make virtual devices of a CPU, for sharding."""
+    import jax  # noqa: PLC0415
+
+    if "jax_num_cpu_devices" in jax.config.values:
+        jax.config.update("jax_num_cpu_devices", CPU_DEVICES)
+    else:  # before JAX 0.5
+        flags = os.environ.get("XLA_FLAGS", "")
+        os.environ["XLA_FLAGS"] = f"{flags} --xla_force_host_platform_device_count={CPU_DEVICES}".strip()
+
+
+def guard_method(kind: RunKind) -> str:
+    """How pytest-timeout ends a test that takes too long.
+
+    A signal makes the test fail and nothing else, but is not seen by a process that waits for a kernel which hangs. A
+    thread ends the whole process: with ``-n`` that is a worker, whose test has failed then, and which is replaced.
+    """
+    return "thread" if kind is RunKind.KERNEL else "signal"

@@ -1,0 +1,40 @@
+"""When a run is refused: Transformer Engine cannot run, or kernels are asked for where there are none."""
+
+import importlib.util
+
+import pytest
+
+from mnist_fp8.core.errors import ConfigError, TeUnavailableError
+from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.plugin.selection import selects_gpu
+
+
+def kind_of_run(expression: str) -> RunKind:
+    """The kind of run that tests selected by a ``-m`` expression get.
+
+    Raises:
+        UsageError: there is none; one line says what is missing.
+    """
+    from mnist_fp8 import te  # noqa: PLC0415
+
+    try:
+        kind = te.engine().kind
+    except TeUnavailableError as error:
+        raise pytest.UsageError(f"nothing can be verified: {explain(error)}") from error
+    except ConfigError as error:
+        raise pytest.UsageError(f"nothing can be verified: {error}") from error
+    if selects_gpu(expression) and kind is not RunKind.KERNEL:
+        found = te.why_no_gpu() or "a GPU, but MNIST_FP8_TE=host"
+        raise pytest.UsageError(f"-m gpu needs a kernel run: a GPU and TE's CUDA extension; found {found}")
+    return kind
+
+
+def explain(error: Exception) -> str:
+    """Why TE cannot run, and which piece of the installation does not fit, in one line."""
+    reason = " ".join(str(error).split())
+    # Environments of other releases get a copy of the package without what judges them; the doctor is not in it.
+    if importlib.util.find_spec("mnist_fp8.doctor") is None:
+        return reason
+    from mnist_fp8.doctor import checks  # noqa: PLC0415
+
+    return f"{'; '.join(filter(None, (reason, checks.first_problem())))} (mnist-fp8 doctor says more)"

@@ -1,0 +1,35 @@
+"""Which of the tests are claims, and whether GPU tests are asked for."""
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+
+import pytest
+from _pytest.mark.expression import Expression
+
+
+def selects_gpu(expression: str) -> bool:
+    """Whether a ``-m`` expression asks for GPU tests: a test is selected because of its mark ``gpu``."""
+    if not expression:
+        return False
+    selects = Expression.compile(expression).evaluate
+
+    def selected(*, gpu: bool, others: bool) -> bool:
+        return selects(lambda name, /, **_: gpu if name == "gpu" else others)
+
+    return any(selected(gpu=True, others=others) and not selected(gpu=False, others=others) for others in (False, True))
+
+
+def named_claims(items: Iterable[pytest.Item], folder: Path) -> dict[pytest.Item, str]:
+    """The tests of claims among some tests, each with its name, such as ``test_file.py::test_name[parameter]``."""
+    return {item: f"{item.path.name}::{item.name}" for item in items if folder in item.path.parents}
+
+
+def are_all(claims: Mapping[pytest.Item, str], folder: Path) -> bool:
+    """Whether each file of claims in a folder has one of these tests."""
+    return {item.path for item in claims} == set(folder.glob("test_*.py"))
+
+
+def add_mark(items: Iterable[pytest.Item], mark: pytest.MarkDecorator) -> None:
+    """Add a mark to tests."""
+    for item in items:
+        item.add_marker(mark)
