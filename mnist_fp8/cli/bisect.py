@@ -20,14 +20,16 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "bisect",
         help="find the release of Transformer Engine that brought a change",
-        description="Find the first release of Transformer Engine in which a claim, a measured fact or a command of "
+        description="Find the first release of Transformer Engine in which a claim, a measured entry or a command of "
         "your own differs from a good one.",
     )
     parser.add_argument("--good", required=True, metavar="A", help="a release without the change")
     parser.add_argument("--bad", required=True, metavar="B", help="a release with the change")
     what = parser.add_mutually_exclusive_group(required=True)
     what.add_argument("--claim", metavar="NAME", help="what changes is how the tests of a claim end")
-    what.add_argument("--fact", metavar="NAME", help="what changes is a measured fact")
+    what.add_argument(
+        "--entry", metavar="KEY", help="what changes is a measured entry, or those whose keys begin so; measured alone"
+    )
     what.add_argument(
         "--command",
         dest="words",
@@ -52,13 +54,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _probe(args: argparse.Namespace) -> "Probe":
-    from mnist_fp8.gate.runner import bisect, verification  # noqa: PLC0415
+    from mnist_fp8.gate.runner import bisect, suite  # noqa: PLC0415
+    from mnist_fp8.gate.reports.values import text  # noqa: PLC0415
 
     if args.claim:
-        (claim,) = verification.select_claims([args.claim])
+        (claim,) = suite.select_claims([args.claim])
         return bisect.claim_probe(claim, rerun=args.rerun)
-    if args.fact:
-        return bisect.fact_probe(args.fact, rerun=args.rerun)
+    if args.entry:
+        return bisect.entry_probe(args.entry, text, rerun=args.rerun)
     try:
         words = shlex.split(args.words or "")
     except ValueError as error:

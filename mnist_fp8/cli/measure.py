@@ -3,7 +3,6 @@
 # ruff: noqa: T201 - a command prints
 
 import argparse
-import dataclasses
 import json
 import sys
 from pathlib import Path
@@ -15,6 +14,7 @@ from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.files import replace_file
 
 if TYPE_CHECKING:
+    from mnist_fp8.gate.runner.installation import Installation
     from mnist_fp8.record.record import Record
 
 
@@ -45,8 +45,8 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure what the arguments name; returns the exit code."""
-    from mnist_fp8.gate.releases import environments, subjects  # noqa: PLC0415 - `--help` needs none of these
-    from mnist_fp8.gate.runner import measuring, verification  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.releases import subjects  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.runner.installation import Installation  # noqa: PLC0415 - `--help` needs none of these
 
     if args.te and args.python:
         raise ConfigError("both a Transformer Engine and --python are given; expected one of them")
@@ -63,16 +63,7 @@ def run(args: argparse.Namespace) -> int:
         if args.te
         else subjects.interpreter_subject(args.python or Path(sys.executable))
     )
-    environment = environments.prepare(subject, jax=args.jax, flax=args.flax)
-    print(f"TE {subject.label}: measuring", file=sys.stderr)
-    record = measuring.record(environment, only=args.only, rerun=args.rerun)
-    if args.claims:
-        print(f"TE {subject.label}: holding it to the claims", file=sys.stderr)
-        jobs = verification.default_jobs()
-        claims = verification.verify(
-            environment, verification.known_claims(), workers=jobs, rerun=args.rerun, with_facts=False
-        )
-        record = dataclasses.replace(record, suite=claims)
+    record = _examine(Installation(subject, args.jax, args.flax), args)
     _print(record, whole=not args.only)
     if args.output:
         _write(args.output, record)
@@ -83,6 +74,27 @@ def run(args: argparse.Namespace) -> int:
         print(f"mnist-fp8: error: nothing is measured under {', '.join(args.only)}", file=sys.stderr)
         return COULD_NOT_RUN
     return OK
+
+
+def _examine(installation: "Installation", args: argparse.Namespace) -> "Record":
+    from mnist_fp8.cli.progress import watching  # noqa: PLC0415
+    from mnist_fp8.gate.runner import suite  # noqa: PLC0415
+    from mnist_fp8.gate.runner.installation import examine  # noqa: PLC0415
+    from mnist_fp8.gate.runner.measuring import EVERYTHING  # noqa: PLC0415
+
+    environment = installation.prepare()
+    what = f"TE {installation.subject.label}: measuring"
+    with watching() as watcher:
+        watcher.started(what)
+        record = examine(
+            environment,
+            entries=args.only or EVERYTHING,
+            claims=suite.known_claims() if args.claims else (),
+            workers=suite.default_jobs(),
+            rerun=args.rerun or bool(args.only),
+        )
+        watcher.finished(what)
+    return record
 
 
 def _write(path: Path, record: "Record") -> None:

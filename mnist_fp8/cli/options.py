@@ -36,6 +36,11 @@ def add_claims(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def add_jobs(parser: argparse.ArgumentParser, default: str) -> None:
+    """Add ``--jobs``."""
+    parser.add_argument("--jobs", type=parse_count, metavar="N", help=f"releases at a time {default}")
+
+
 def add_output(parser: argparse.ArgumentParser, description: str) -> None:
     """Add ``--output``."""
     parser.add_argument("-o", "--output", type=parse_folder, metavar="DIR", help=description)

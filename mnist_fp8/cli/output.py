@@ -13,8 +13,8 @@ from mnist_fp8.core.files import replace_file
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from mnist_fp8.gate.runner.matrix import MatrixCell
     from mnist_fp8.gate.verdict.comparison import Comparison
-    from mnist_fp8.record.claims import MatrixCell
 
 OK, DID_NOT_HOLD, COULD_NOT_RUN, NOTHING_VERIFIED, CHANGED, INTERRUPTED = 0, 1, 2, 3, 4, 130
 
@@ -31,12 +31,12 @@ def check_output(output: Path) -> None:
         raise ConfigError(f"output {output} cannot be written: no permission in {existing}")
 
 
-def exit_code(judged: "Sequence[MatrixCell]") -> int:
+def exit_code(cells: "Sequence[MatrixCell]") -> int:
     """What the results come to: a failed environment goes before a broken claim, and that before nothing verified."""
     from mnist_fp8.record.claims import ClaimStatus  # noqa: PLC0415 - `--help` needs none of it
 
-    found = [each.verification for each in judged if each.verification]
-    if len(found) < len(judged):
+    found = [cell.record.suite for cell in cells if cell.record and cell.record.suite]
+    if len(found) < len(cells):
         return COULD_NOT_RUN
     if any(each.count(ClaimStatus.BROKEN) for each in found):
         return DID_NOT_HOLD
@@ -44,14 +44,14 @@ def exit_code(judged: "Sequence[MatrixCell]") -> int:
     return OK if held else NOTHING_VERIFIED
 
 
-def report_errors(judged: "Sequence[MatrixCell]") -> None:
+def report_errors(cells: "Sequence[MatrixCell]") -> None:
     """Print a line for each Transformer Engine that could not be judged."""
-    for each in judged:
-        if each.error:
-            print(f"mnist-fp8: error: TE {each.te}: {each.error}", file=sys.stderr)
+    for cell in cells:
+        if cell.error:
+            print(f"mnist-fp8: error: TE {cell.label}: {cell.error}", file=sys.stderr)
 
 
-def write_reports(folder: Path, name: str, judged: "Sequence[MatrixCell]") -> None:
+def write_reports(folder: Path, name: str, cells: "Sequence[MatrixCell]") -> None:
     """Write all forms of the report, and say where.
 
     Raises:
@@ -60,10 +60,10 @@ def write_reports(folder: Path, name: str, judged: "Sequence[MatrixCell]") -> No
     from mnist_fp8.gate.reports.claims import files  # noqa: PLC0415
 
     forms = {
-        f"{name}.md": files.markdown(judged),
-        f"{name}.html": files.html(judged),
-        f"{name}.json": files.as_json(judged),
-        "junit.xml": files.junit(judged),
+        f"{name}.md": files.markdown(cells),
+        f"{name}.html": files.html(cells),
+        f"{name}.json": files.as_json(cells),
+        "junit.xml": files.junit(cells),
     }
     write_files(folder, forms)
 

@@ -1,98 +1,77 @@
-"""What a person sees in the terminal: progress, a line for each epoch, the variables and a summary."""
+"""What a person sees of work that takes minutes, on standard error."""
 
 import sys
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from types import TracebackType
-from typing import Any, Self
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
-import jax
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
-
-from mnist_fp8.training.config import TrainConfig
-from mnist_fp8.training.runs import EpochMetrics, Watcher
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
+from rich.text import Text
 
 
-class ConsoleWatcher(Watcher):
-    """Shows how training goes: results on standard output, a progress bar on standard error if that is a terminal."""
+class _TimeLeft(ProgressColumn):
+    """Runs down to the end of the estimate."""
 
-    def __init__(self, config: TrainConfig, *, show_variables: bool = False) -> None:
-        self._epochs = config.epochs
-        self._show_variables = show_variables
-        self._console = Console(highlight=False, soft_wrap=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            MofNCompleteColumn(),
-            TimeRemainingColumn(),
-            console=Console(stderr=True),
-            transient=True,
-            disable=not sys.stderr.isatty(),
-        )
-        self._task = self._progress.add_task("reading data, compiling", total=None)
-
-    def __enter__(self) -> Self:
-        self._progress.start()
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._progress.stop()
-
-    def on_variables(self, variables: Mapping[str, Any]) -> None:
-        """Print the variable tree, if asked to."""
-        if self._show_variables:
-            for table in variable_tables(variables):
-                self._console.print(table)
-
-    def on_steps(self, epoch: int, done: int, total: int) -> None:
-        """Move the bar."""
-        self._progress.update(self._task, description=f"epoch {epoch}/{self._epochs}", completed=done, total=total)
-
-    def on_epoch(self, metrics: EpochMetrics) -> None:
-        """Print the epoch's line."""
-        self._console.print(
-            f"epoch {metrics.epoch}/{self._epochs}"
-            f"  train loss {metrics.train_loss:.4f}  accuracy {metrics.train_accuracy:.4f}"
-            f"  |  test loss {metrics.test_loss:.4f}  accuracy {metrics.test_accuracy:.4f}"
-            f"  |  {metrics.seconds:.1f} s"
-        )
+    def render(self, task: Task) -> Text:
+        if not task.total:
+            return Text("")
+        left = task.fields["ends"] - time.monotonic()
+        if left < 0:
+            return Text("longer than usual")
+        return Text(f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left")  # noqa: PLR2004
 
 
-def variable_tables(variables: Mapping[str, Any]) -> list[Table]:
-    """One table for each collection: path, shape and dtype of every variable; parameters first."""
-    names = sorted(variables, key=lambda name: (name != "params", name))
-    return [_variable_table(name, variables[name]) for name in names]
+@contextmanager
+def watching(total: int = 0, jobs: int = 1) -> Iterator["Watcher"]:
+    """Watch some work.
+
+    Args:
+        total: how many pieces there are, all of a kind; 0 if they are not, and each says how much time is left.
+        jobs: how many are done at a time.
+    """
+    columns = (BarColumn(16), TimeElapsedColumn(), TextColumn("{task.description}"), _TimeLeft())
+    console = Console(stderr=True, highlight=False)
+    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
+        yield Watcher(progress, total, jobs)
 
 
-def _variable_table(collection: str, tree: Any) -> Table:  # noqa: ANN401 - a Flax variable tree
-    leaves = jax.tree_util.tree_leaves_with_path(tree)
-    total = sum(leaf.size for _, leaf in leaves)
-    title = "parameters" if collection == "params" else "FP8 metadata"
-    table = Table(title=f"{title} ({collection}): {total:,} numbers", title_justify="left")
-    for column in ("variable", "shape", "dtype"):
-        table.add_column(column)
-    for path, leaf in leaves:
-        table.add_row("/".join(entry.key for entry in path), str(leaf.shape), str(leaf.dtype))
-    return table
+class Watcher:
+    """A line for each piece that is done; if standard error is a terminal, also a bar, what runs, and the time left."""
 
+    def __init__(self, progress: Progress, total: int, jobs: int) -> None:
+        self._progress, self._total, self._jobs = progress, total, jobs
+        self._task = progress.add_task("", total=None, ends=0.0)
+        self._begin = time.monotonic()
+        self._running: dict[str, float] = {}
+        self._took: list[float] = []
+        self._lock = threading.Lock()
 
-def print_summary(
-    config: TrainConfig, facts: Mapping[str, str], status: str, epochs: int, written: Sequence[Path]
-) -> None:
-    """Print what ran, with what, and where the results are."""
-    rows = [("mode", config.mode), *facts.items(), *(("written", str(path)) for path in written)]
-    width = max(len(name) for name, _ in rows)
-    # Lines as they are: a path keeps its brackets and is never broken.
-    console = Console(highlight=False, markup=False, emoji=False, soft_wrap=True)
-    console.print()
-    for name, value in rows:
-        console.print(f"{name:<{width}}  {value}")
-    if status == "interrupted":
-        kept = f"{epochs} of {config.epochs} epochs finished and kept" if epochs else "no epoch was finished"
-        print(f"mnist-fp8: interrupted; {kept}", file=sys.stderr)  # noqa: T201
-    elif status == "diverged":
-        print(f"mnist-fp8: error: the loss of epoch {epochs + 1} is not finite", file=sys.stderr)  # noqa: T201
+    def started(self, what: str, left: float = 0.0) -> None:
+        """Show it as running; the seconds left are an estimate for it and all that follow."""
+        with self._lock:
+            self._running[what] = time.monotonic()
+            self._show(left)
+
+    def finished(self, what: str, result: str = "") -> None:
+        """Print its line: what it was, or what came of it."""
+        with self._lock:
+            seconds = time.monotonic() - self._running.pop(what)
+            self._took.append(seconds)
+            number = f"{len(self._took)}/{self._total}  " if self._total else ""
+            line = f"{number}{result or what}  ({seconds:.0f} s)"
+            self._progress.console.print(line, markup=False, soft_wrap=True)
+            self._show(self._mean_left())
+
+    def _mean_left(self) -> float:
+        """Seconds left if the others take as long as those that are done."""
+        left = max(self._total - len(self._took), 0)
+        return sum(self._took) / len(self._took) * left / self._jobs
+
+    def _show(self, left: float) -> None:
+        self._progress.update(self._task, description=", ".join(self._running))
+        if left:
+            now = time.monotonic()
+            done = now - self._begin
+            self._progress.update(self._task, completed=done, total=done + left, ends=now + left)

@@ -137,8 +137,8 @@ def run(args: argparse.Namespace) -> int:
     output = given.get("output") or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{config.precision.value}"
     check_output(output)
 
-    from mnist_fp8.cli import progress  # noqa: PLC0415 - importing JAX takes half a second
-    from mnist_fp8.cli.progress import ConsoleWatcher  # noqa: PLC0415 - importing JAX takes half a second
+    from mnist_fp8.cli import training_progress  # noqa: PLC0415 - importing JAX takes half a second
+    from mnist_fp8.cli.training_progress import ConsoleWatcher  # noqa: PLC0415 - importing JAX takes half a second
     from mnist_fp8.programs import cache  # noqa: PLC0415 - importing JAX takes half a second
     from mnist_fp8.te import provenance  # noqa: PLC0415 - importing JAX takes half a second
     from mnist_fp8.training import feasible, runs  # noqa: PLC0415 - importing JAX takes half a second
@@ -152,7 +152,7 @@ def run(args: argparse.Namespace) -> int:
     with ConsoleWatcher(config, show_variables="show_variables" in given) as watcher:
         result = runs.train_and_evaluate(config, watcher)
     written = [] if dry_run or not result.epochs else _write_results(output, config, facts, result)
-    progress.print_summary(config, facts, result.status, len(result.epochs), written)
+    training_progress.print_summary(config, facts, result.status, len(result.epochs), written)
     return {"complete": OK, "interrupted": INTERRUPTED}.get(result.status, DID_NOT_HOLD)
 
 

@@ -1,20 +1,12 @@
 """``mnist-fp8 upgrade``."""
 
 import argparse
-import sys
 import time
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from mnist_fp8.cli.options import Commands, add_only, add_output, add_policy, add_rerun
 from mnist_fp8.cli.output import VERDICT_CODES, check_output, show_verdict, verdict_code
 from mnist_fp8.core.errors import ConfigError
-
-if TYPE_CHECKING:
-    from collections.abc import Iterator
-
-    from rich.progress import Progress, TaskID
 
 
 def add(commands: Commands) -> None:
@@ -57,6 +49,7 @@ def _parse_pair(text: str) -> tuple[str, str]:
 
 def run(args: argparse.Namespace) -> int:
     """Compare what the arguments name; returns the exit code."""
+    from mnist_fp8.cli.progress import watching  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.releases import subjects  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner import upgrade  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.verdict import compare, policy  # noqa: PLC0415 - `--help` needs none of these
@@ -71,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         check_output(output)
     old = subjects.parse_subject(args.old)
     new = subjects.parse_subject(args.new) if args.new else old
-    with _watching() as watcher:
+    with watching() as watcher:
         pair = upgrade.sides(old, new, args.jax, args.flax)
         records = upgrade.measure_both(pair, only=args.only, rerun=args.rerun, watcher=watcher)
     comparison = compare.compare(*records, accepted)
@@ -81,45 +74,3 @@ def run(args: argparse.Namespace) -> int:
         )
     show_verdict(comparison, output)
     return verdict_code(comparison)
-
-
-# --- progress ------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def _watching() -> "Iterator[_Watcher]":
-    from rich.console import Console  # noqa: PLC0415
-    from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn  # noqa: PLC0415
-    from rich.text import Text  # noqa: PLC0415
-
-    class TimeLeft(ProgressColumn):
-        """Runs down to the end of the estimate."""
-
-        def render(self, task: Task) -> Text:
-            left = task.fields["ends"] - time.monotonic()
-            if left < 0:
-                return Text("longer than usual")
-            return Text(f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left")  # noqa: PLR2004
-
-    columns = (BarColumn(16), TimeElapsedColumn(), TextColumn("{task.description}"), TimeLeft())
-    console = Console(stderr=True, highlight=False)
-    with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:
-        yield _Watcher(progress, progress.add_task("", total=None, ends=time.monotonic()))
-
-
-class _Watcher:
-    """A line for each step that is done; if standard error is a terminal, also a bar, what runs, and the time left."""
-
-    def __init__(self, progress: "Progress", task: "TaskID") -> None:
-        self._progress, self._task = progress, task
-        self._done = 0.0
-
-    def started(self, what: str, left: float) -> None:
-        """Show it as running."""
-        ends = time.monotonic() + left
-        self._progress.update(self._task, description=what, completed=self._done, total=self._done + left, ends=ends)
-
-    def finished(self, what: str, seconds: float) -> None:
-        """Print its line."""
-        self._done += seconds
-        self._progress.console.print(f"{what}  ({seconds:.0f} s)", markup=False, soft_wrap=True)

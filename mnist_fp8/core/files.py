@@ -3,11 +3,11 @@
 import hashlib
 import json
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
-from mnist_fp8.core.errors import EnvError, RecordError
+from mnist_fp8.core.errors import EnvError
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -26,17 +26,6 @@ def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
 def digest_of(value: object) -> str:
     """Digest of what JSON can hold."""
     return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
-
-
-Kept = TypeVar("Kept")
-
-
-def read_kept(file: Path, parse: Callable[[Any], Kept]) -> Kept | None:
-    """What is stored; nothing if it is of another version, or was damaged."""
-    try:
-        return parse(json.loads(file.read_text()))
-    except (OSError, RecordError, ValueError, KeyError, TypeError):
-        return None
 
 
 def keep(file: Path, document: Mapping[str, Any]) -> None:

@@ -165,10 +165,10 @@ SECTIONS: dict[str, list[BadInput]] = {
         BadInput("mnist-fp8 matrix --jobs 0", "argument --jobs: '0' is not a number from 1"),
         BadInput("mnist-fp8 matrix --output a-file", "output a-file cannot be a folder: a-file is a file"),
         BadInput("mnist-fp8 bisect --good 2.3.0 --claim kernels", "the following arguments are required: --bad"),
-        BadInput("mnist-fp8 bisect --good 2.3 --bad 2.9", "one of the arguments --claim --fact --command is required"),
+        BadInput("mnist-fp8 bisect --good 2.3 --bad 2.9", "one of the arguments --claim --entry --command is required"),
         BadInput("mnist-fp8 bisect --good foo --bad 2.20.2 --claim kernels", "release 'foo' is not known; there are "),
         BadInput("mnist-fp8 bisect --good 2.3.0 --bad 2.20.2 --claim foo", "claim 'foo' is not known; there are "),
-        BadInput("mnist-fp8 bisect --good 2.20.2 --bad 2.20.2 --fact x", "good and the bad release are both 2.20.2"),
+        BadInput("mnist-fp8 bisect --good 2.20.2 --bad 2.20.2 --entry x", "good and the bad release are both 2.20.2"),
         BadInput("mnist-fp8 bisect --good 2.3.0 --bad 2.20.2 --command ''", "the command is empty"),
         BadInput(
             """mnist-fp8 bisect --good 2.3.0 --bad 2.20.2 --command "it's\"""", "cannot be split into words: No closing"

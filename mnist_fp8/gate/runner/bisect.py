@@ -6,10 +6,13 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mnist_fp8.core.errors import ConfigError, EnvError
-from mnist_fp8.gate.releases.environments import Environment, prepare
+from mnist_fp8.gate.releases import environments
+from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import parse_subject
-from mnist_fp8.gate.runner.verification import TIMEOUT_S, verify
-from mnist_fp8.record.claims import Outcome
+from mnist_fp8.gate.runner.installation import examine
+from mnist_fp8.gate.runner.suite import TIMEOUT_S
+from mnist_fp8.record.claims import Outcome, SuiteResult
+from mnist_fp8.record.entries import Value
 
 CANNOT_JUDGE = 125
 """Exit code of a command that cannot tell, as git bisect has it."""
@@ -153,7 +156,7 @@ def in_environment(probe: Probe) -> Callable[[str], State]:
 
     def look(release: str) -> State:
         try:
-            environment = prepare(parse_subject(release))
+            environment = environments.prepare(parse_subject(release))
         except (EnvError, ConfigError) as error:  # such as a release that no JAX is known for
             return State(" ".join(str(error).split()), None)
         try:
@@ -168,7 +171,8 @@ def claim_probe(name: str, *, rerun: bool) -> Probe:
     """Compare how the tests of a claim end."""
 
     def probe(environment: Environment) -> State:
-        claim = verify(environment, (name,), rerun=rerun).claim(name)
+        result = examine(environment, claims=(name,), rerun=rerun).suite or SuiteResult(())
+        claim = result.claim(name)
         counts = [(outcome.value, len(claim.of(outcome))) for outcome in Outcome]
         text = ", ".join(f"{count} {word}" for word, count in counts if count)
         return State(f"{claim.status.value} ({text})", {test.name: test.outcome.value for test in claim.tests})
@@ -176,16 +180,21 @@ def claim_probe(name: str, *, rerun: bool) -> Probe:
     return probe
 
 
-def fact_probe(name: str, *, rerun: bool) -> Probe:
-    """Compare a measured fact."""
+def entry_probe(key: str, text: Callable[[Value], str], *, rerun: bool) -> Probe:
+    """Compare measured entries.
+
+    Args:
+        key: of an entry, the beginning of the keys of some, or a pattern.
+        text: a value as a person reads it.
+        rerun: measure again what was measured before.
+    """
 
     def probe(environment: Environment) -> State:
-        found = verify(environment, (), rerun=rerun)
-        if found.facts_problem:
-            return State(found.facts_problem, None)
-        if name not in found.facts:
-            return State(f"has no fact {name!r}; it has {', '.join(found.facts) or 'none'}", None)
-        return State(found.facts[name], {name: found.facts[name]})
+        found = examine(environment, entries=(key,), rerun=rerun)
+        details = {name: text(value) for name, value in found.entries.items()}
+        if found.problem or not details:
+            return State(found.problem or f"nothing is measured under {key}", None)
+        return State(details.get(key, f"{len(details)} entries"), details)
 
     return probe
 

@@ -1,4 +1,4 @@
-"""Judge many Transformer Engines at the same time, each in its environment and with one process for its tests."""
+"""Examine many installations at the same time, each in its environment."""
 
 import concurrent.futures
 import dataclasses
@@ -6,25 +6,44 @@ from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mnist_fp8.core.errors import ConfigError, EnvError
-from mnist_fp8.gate.releases import environments, processes
-from mnist_fp8.gate.releases.subjects import Subject
-from mnist_fp8.gate.runner.verification import verify
-from mnist_fp8.record.claims import MatrixCell, SuiteResult
+from mnist_fp8.gate.releases import processes
+from mnist_fp8.gate.runner.installation import Installation
+from mnist_fp8.record.record import Record
+
+
+@dataclasses.dataclass(frozen=True)
+class MatrixCell:
+    """One of many: its record, or why there is none.
+
+    Attributes:
+        te: the Transformer Engine, as a person reads it.
+        jax: version of JAX that was asked for; ``None`` is the newest that it works with.
+        record: what is known of it.
+        error: why it could not be examined, in one line.
+    """
+
+    te: str
+    jax: str | None = None
+    record: Record | None = None
+    error: str = ""
+
+    @property
+    def label(self) -> str:
+        """What tells it from the others: the JAX only if it was asked for."""
+        return f"{self.te} with JAX {self.jax}" if self.jax else self.te
 
 
 class Watcher(Protocol):
     """Sees how it goes; called from several threads."""
 
-    def started(self, label: str) -> None:
-        """A Transformer Engine is being judged."""
+    def started(self, cell: MatrixCell) -> None:
+        """One is being examined."""
 
-    def finished(self, judged: MatrixCell) -> None:
-        """It was judged, or could not be."""
+    def finished(self, cell: MatrixCell) -> None:
+        """It was, or could not be."""
 
 
-Work = Callable[["Cell"], SuiteResult]
-Cell = tuple[Subject, str | None]
-"""A Transformer Engine, and the JAX asked for; ``None`` is the newest that it works with."""
+Work = Callable[[Installation], Record]
 
 
 class InterruptedMatrixError(KeyboardInterrupt):
@@ -35,12 +54,12 @@ class InterruptedMatrixError(KeyboardInterrupt):
         self.done = done
 
 
-def judge_all(cells: Sequence[Cell], work: Work, *, jobs: int, watcher: Watcher) -> list[MatrixCell]:
-    """Judge them, several at a time. What cannot be judged is one line, and the others go on.
+def examine_all(installations: Sequence[Installation], work: Work, *, jobs: int, watcher: Watcher) -> list[MatrixCell]:
+    """Examine them, several at a time. What cannot be examined is one line, and the others go on.
 
     Args:
-        cells: what to judge, in the order of the answer.
-        work: judges one, such as `judge_one` does.
+        installations: in the order of the answer.
+        work: examines one.
         jobs: how many at a time.
         watcher: sees how it goes.
 
@@ -50,8 +69,8 @@ def judge_all(cells: Sequence[Cell], work: Work, *, jobs: int, watcher: Watcher)
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
         futures: list[concurrent.futures.Future[MatrixCell]] = []
         try:
-            for cell in cells:  # Ctrl-C may come while these are started
-                futures.append(pool.submit(_judge, cell, work, watcher))  # noqa: PERF401
+            for each in installations:  # Ctrl-C may come while these are started
+                futures.append(pool.submit(_examine, each, work, watcher))  # noqa: PERF401
             return [future.result() for future in futures]
         except KeyboardInterrupt:
             pool.shutdown(wait=False, cancel_futures=True)
@@ -61,25 +80,12 @@ def judge_all(cells: Sequence[Cell], work: Work, *, jobs: int, watcher: Watcher)
             raise InterruptedMatrixError([future.result() for future in ended]) from None
 
 
-def _judge(cell: Cell, work: Work, watcher: Watcher) -> MatrixCell:
-    watcher.started(cell_label(cell))
+def _examine(installation: Installation, work: Work, watcher: Watcher) -> MatrixCell:
+    cell = MatrixCell(installation.subject.label, installation.jax)
+    watcher.started(cell)
     try:
-        found = work(cell)
-        judged = MatrixCell(cell_label(cell), found)
+        cell = dataclasses.replace(cell, record=work(installation))
     except (EnvError, ConfigError) as error:
-        judged = MatrixCell(cell_label(cell), None, " ".join(str(error).split()))
-    watcher.finished(judged)
-    return judged
-
-
-def cell_label(cell: Cell) -> str:
-    """How reports name it; the JAX only if it was asked for."""
-    subject, jax = cell
-    return f"{subject.label} with JAX {jax}" if jax else subject.label
-
-
-def judge_one(cell: Cell, claims: Sequence[str], *, workers: int, rerun: bool) -> SuiteResult:
-    """Make the environment and run the claims in it; see `verify`."""
-    subject, jax = cell
-    found = verify(environments.prepare(subject, jax=jax), claims, workers=workers, rerun=rerun)
-    return dataclasses.replace(found, te=cell_label(cell))
+        cell = dataclasses.replace(cell, error=" ".join(str(error).split()))
+    watcher.finished(cell)
+    return cell

@@ -20,7 +20,7 @@ class Watcher(Protocol):
     def started(self, what: str, left: float) -> None:
         """A step begins; the seconds left are an estimate for it and all that follow."""
 
-    def finished(self, what: str, seconds: float) -> None:
+    def finished(self, what: str) -> None:
         """A step has ended."""
 
 
@@ -45,7 +45,7 @@ class Steps:
         if self._whole and seconds > 2:  # noqa: PLR2004 - less is a result that was kept
             self._seconds[kind] = seconds
             self._remember()
-        self._watcher.finished(what, seconds)
+        self._watcher.finished(what)
         return result
 
     def _remembered(self) -> dict[str, float]:

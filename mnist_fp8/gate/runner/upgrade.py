@@ -1,35 +1,21 @@
 """Two installations, measured and held to the claims."""
 
-import dataclasses
 import functools
 from collections.abc import Sequence
 
-from mnist_fp8.gate.releases import environments, stacks
-from mnist_fp8.gate.releases.environments import Environment
+from mnist_fp8.gate.releases import stacks
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
-from mnist_fp8.gate.runner import verification
-from mnist_fp8.gate.runner.measuring import record, words
+from mnist_fp8.gate.runner import suite
+from mnist_fp8.gate.runner.installation import Installation, examine
+from mnist_fp8.gate.runner.measuring import EVERYTHING
 from mnist_fp8.gate.runner.steps import Steps, Watcher
 from mnist_fp8.record.entries import covers
 from mnist_fp8.record.record import Record
 
 
-@dataclasses.dataclass(frozen=True)
-class Side:
-    """One of the two installations.
-
-    Attributes:
-        subject: Transformer Engine.
-        jax: version of JAX asked for; ``None`` is the newest that it works with.
-        flax: version of Flax asked for.
-    """
-
-    subject: Subject
-    jax: str | None = None
-    flax: str | None = None
-
-
-def sides(old: Subject, new: Subject, jax: Sequence[str | None], flax: Sequence[str | None]) -> tuple[Side, Side]:
+def sides(
+    old: Subject, new: Subject, jax: Sequence[str | None], flax: Sequence[str | None]
+) -> tuple[Installation, Installation]:
     """The two installations. Where nobody asks for a JAX, both get the same one if there is one for both.
 
     Args:
@@ -41,11 +27,11 @@ def sides(old: Subject, new: Subject, jax: Sequence[str | None], flax: Sequence[
     made = [subject.kind is not SubjectKind.INTERPRETER for subject in (old, new)]
     if all(made) and not any(jax):
         jax = [stacks.common_jax(old.version, new.version)] * 2
-    return Side(old, jax[0], flax[0]), Side(new, jax[1], flax[1])
+    return Installation(old, jax[0], flax[0]), Installation(new, jax[1], flax[1])
 
 
 def measure_both(
-    pair: tuple[Side, Side], *, only: Sequence[str], rerun: bool, watcher: Watcher
+    pair: tuple[Installation, Installation], *, only: Sequence[str], rerun: bool, watcher: Watcher
 ) -> tuple[Record, Record]:
     """Measure both sides, and hold them to the claims.
 
@@ -64,25 +50,25 @@ def measure_both(
     steps = Steps(watcher, measured=measured, claims=bool(claims), whole=not only)
     labels = _labels(pair)
     made = [
-        steps.run("environment", f"environment of {label}", functools.partial(_prepare, side))
+        steps.run("environment", f"environment of {label}", side.prepare)
         for label, side in zip(labels, pair, strict=True)
     ]
-    records = [_unmeasured(environment) for environment in made]
+    records = [examine(environment) for environment in made]
+    again = rerun or bool(only)
     for position, environment in enumerate(made) if measured else ():
         # The same one on both sides is measured twice: what differs then is noise, and has to be seen as such.
-        again = rerun or (position == 1 and made[0] == made[1])
-        measure = functools.partial(record, environment, only=only, rerun=again)
+        anew = again or (position == 1 and made[0] == made[1])
+        measure = functools.partial(examine, environment, entries=only or EVERYTHING, rerun=anew)
         records[position] = steps.run("measure", f"measuring {labels[position]}", measure)
-    judge = functools.partial(
-        verification.verify, workers=verification.default_jobs(), rerun=rerun or bool(only), with_facts=False
-    )
     for position, environment in enumerate(made) if claims else ():
-        judged = steps.run("claims", f"claims on {labels[position]}", functools.partial(judge, environment, claims))
-        records[position] = dataclasses.replace(records[position], suite=judged)
+        judge = functools.partial(
+            examine, environment, records[position], claims=claims, workers=suite.default_jobs(), rerun=again
+        )
+        records[position] = steps.run("claims", f"claims on {labels[position]}", judge)
     return records[0], records[1]
 
 
-def _labels(pair: tuple[Side, Side]) -> list[str]:
+def _labels(pair: tuple[Installation, Installation]) -> list[str]:
     """What progress calls the two: by what they differ in."""
     if pair[0].subject != pair[1].subject:
         return [side.subject.label for side in pair]
@@ -93,18 +79,7 @@ def _labels(pair: tuple[Side, Side]) -> list[str]:
     ]
 
 
-def _prepare(side: Side) -> Environment:
-    return environments.prepare(side.subject, jax=side.jax, flax=side.flax)
-
-
 def _claims(only: Sequence[str]) -> tuple[str, ...]:
     """The claims that are asked for."""
-    known = verification.known_claims()
+    known = suite.known_claims()
     return tuple(name for name in known if not only or any(covers(each, f"claims/{name}") for each in only))
-
-
-def _unmeasured(environment: Environment) -> Record:
-    """A record of which only the claims are asked."""
-    versions = {"jax": environment.jax, "flax": environment.flax}
-    subject = environment.subject
-    return Record(subject.label, subject.version, "", versions, "", words(subject), {}, 0.0)

@@ -30,13 +30,14 @@ from mnist_fp8.gate.releases import environments, processes
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import Subject
 from mnist_fp8.gate.reports.verdict import pictures
-from mnist_fp8.gate.runner import bisect, matrix, measuring, verification
+from mnist_fp8.gate.runner import measuring, suite
+from mnist_fp8.gate.runner.store import unexamined
 from mnist_fp8.record import record
 from mnist_fp8.record.claims import ClaimResult, SuiteResult, TestResult
 from mnist_fp8.record.claims import Outcome as Ending
-from mnist_fp8.record.entries import Text, Value
+from mnist_fp8.record.entries import Text, Value, covers
 from mnist_fp8.record.record import Record
-from mnist_fp8.training import data, feasible, fp8_check, train
+from mnist_fp8.training import feasible, runs, train
 from mnist_fp8.training.config import TrainConfig
 from support import bad_input
 from support.bad_input import ROWS, BadInput, Outcome, exit_code
@@ -374,7 +375,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(train, "train_epoch", train_epoch)
 
     images = {"image": np.zeros((64, 28, 28, 1), np.float32), "label": np.zeros(64, np.int32)}
-    monkeypatch.setattr(data, "get_datasets", lambda *_args: (images, images))
+    monkeypatch.setattr(train.data, "get_datasets", lambda *_args: (images, images))
     monkeypatch.setattr(train, "create_train_state", lambda _config: (SimpleNamespace(params={}), {}))
     monkeypatch.setattr(train, "eval_model", lambda *_args: (1.5, 0.75))
     return arrange
@@ -425,7 +426,7 @@ def test_fp8_that_is_not_computed_in_fp8_is_exit_code_1(
         raise Float8MissingError("training should compute in FP8,\nbut does not")
 
     instant(2.0)
-    monkeypatch.setattr(fp8_check, "check_fp8", missing)
+    monkeypatch.setattr(runs, "check_fp8", missing)
     outcome = trained("--use-fp8", "--test-batch-size", "16", "--output", "out")
     assert (outcome.code, outcome.out, outcome.written) == (1, "", set())
     assert outcome.err == "mnist-fp8: error: training should compute in FP8, but does not\n"
@@ -474,7 +475,7 @@ def test_output_that_can_be_made_is_accepted(existing: str) -> None:
 
 
 def test_output_without_permission_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "access", lambda _path, _mode: False)
+    monkeypatch.setattr(output.os, "access", lambda _path, _mode: False)
     with pytest.raises(ConfigError, match=r"^output new cannot be written: no permission in \.$"):
         output.check_output(Path("new"))
 
@@ -494,29 +495,47 @@ RECORDED: dict[str, Value] = {
 
 
 @pytest.fixture
-def entries_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, dict[str, Value]]:
-    """What is measured of each release; `RECORDED` if it is not named. The claims hold."""
-    arranged: dict[str, dict[str, Value]] = {}
+def examined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, dict[str, Any]]:
+    """What is found of each release: entries, `RECORDED` if it is not named; how the one test of each claim ends.
 
-    def record(where: Environment, *, only: Any = (), rerun: bool = False) -> Record:
-        version = where.subject.version
-        found = {key: value for key, value in arranged.get(version, RECORDED).items() if not only or key in only}
+    An outcome may be an error to raise; a test passes if its release is not named.
+    """
+    arranged: dict[str, dict[str, Any]] = {"entries": {}, "outcomes": {}}
+
+    def measure(where: Environment, keys: Any, _log: Path) -> Record:
+        found = arranged["entries"].get(where.subject.version, RECORDED)
         facts = {"run": "host run: x", "jax": where.jax, "flax": where.flax}
-        problem = "" if arranged.get(version, RECORDED) else "no libfoo"
-        return Record(version, version, "host", facts, "s", (version,), found, 1.0 + rerun, problem)
+        asked = {key: value for key, value in found.items() if any(covers(each, key) for each in keys)}
+        whole: dict[str, Any] = {"run": "host", "environment": facts, "settings": "s", "entries": asked, "seconds": 1.0}
+        return dataclasses.replace(unexamined(where), problem="" if found else "no libfoo", **whole)
 
-    def verify_(where: Environment, claims: Any, **_options: Any) -> SuiteResult:
-        tests = tuple(ClaimResult(name, (TestResult(f"{name}::t", PASSED),)) for name in claims)
-        return SuiteResult(where.subject.version, where.subject.version, "", "", "", "host run: x", tests, 1.0)
+    def judge(where: Environment, _stage: Path, claims: Any, **_options: Any) -> Record:
+        outcome = arranged["outcomes"].get(where.subject.version, PASSED)
+        if not isinstance(outcome, Ending):
+            raise outcome
+        tests = (ClaimResult(name, (TestResult(f"{name}::t", outcome, "the reason"),)) for name in claims)
+        return dataclasses.replace(unexamined(where), suite=SuiteResult(tuple(tests), "host run: x"))
 
-    def prepare(subject: Subject, **asked: Any) -> Environment:
-        jax, flax = asked["jax"] or "0.5.0", asked["flax"] or "0.10"
-        return Environment(subject, Path("/python"), jax, flax, "d", {}, Path("/te"))
+    def prepare(subject: Subject, *, jax: str | None = None, flax: str | None = None) -> Environment:
+        versions = jax or "0.5.0", flax or "0.10"
+        return Environment(subject, Path("/python"), *versions, f"{subject} {versions}", {}, Path("/te"))
 
-    monkeypatch.setattr(measuring, "record", record)
-    monkeypatch.setattr(verification, "verify", verify_)
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setattr(measuring, "measure", measure)
+    monkeypatch.setattr(suite, "judge", judge)
     monkeypatch.setattr(environments, "prepare", prepare)
+    monkeypatch.setattr(processes, "stop_all", lambda: None)
     return arranged
+
+
+@pytest.fixture
+def entries_of(examined: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return examined["entries"]
+
+
+@pytest.fixture
+def outcomes_of(examined: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    return examined["outcomes"]
 
 
 ALTERED = {**RECORDED, "bits/R/t": Text("2")}
@@ -623,32 +642,9 @@ def test_transformer_engine_that_cannot_be_measured_fails_the_command(
 # --- verify, matrix and bisect, with environments and runs replaced ------------------------------------------------
 
 
-@pytest.fixture
-def outcomes_of(monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
-    """How the one test of each claim ends, by release: an outcome, or an error to raise; it passes if not named."""
-    arranged: dict[str, Any] = {}
-
-    def verify_(where: Environment, claims: Any, **_options: Any) -> SuiteResult:
-        release = where.subject.version
-        found = arranged.get(release, Ending.PASSED)
-        if not isinstance(found, Ending):
-            raise found
-        tests = tuple(ClaimResult(name, (TestResult(f"{name}::t", found, "the reason"),)) for name in claims)
-        facts = {"history": "16" if release.startswith("1.") else "1024"}
-        return SuiteResult(release, release, "0.5.0", "0.10", "3.11", "host run: x", tests, 1.0, "", facts)
-
-    def prepare(subject: Subject, *, jax: str | None = None) -> Environment:
-        return Environment(subject, Path("/python"), jax or "0.5.0", "0.10", "d", {}, Path("/te"))
-
-    monkeypatch.setattr(matrix, "verify", verify_)
-    monkeypatch.setattr(bisect, "verify", verify_)
-    monkeypatch.setattr(environments, "prepare", prepare)
-    monkeypatch.setattr(bisect, "prepare", prepare)
-    monkeypatch.setattr(processes, "stop_all", lambda: None)
-    return arranged
-
-
-@pytest.mark.parametrize("command", ["verify 2.18.0 2.19.0", "matrix --te 2.18.0,2.19.0 --jobs 1"])
+@pytest.mark.parametrize(
+    "command", ["verify 2.18.0 2.19.0", "verify 2.18.0..2.19.0 --jobs 2", "matrix --te 2.18.0,2.19.0 --jobs 1"]
+)
 @pytest.mark.parametrize(
     ("first", "second", "code"),
     [
@@ -682,7 +678,7 @@ def test_matrix_writes_all_forms_and_says_where(outcomes_of: dict[str, Any], cap
         f"out/{name}" for name in ("matrix.md", "matrix.html", "matrix.json", "junit.xml")
     ]
     document = strict_json(Path("out/matrix.json"))
-    assert [each["te"] for each in document["verifications"]] == ["2.19.0", "2.20.2"]
+    assert [each["te"] for each in document["records"]] == ["2.19.0", "2.20.2"]
     assert document["not_judged"] == [{"te": "2.18.0", "error": "no network"}]
     assert re.search(r"^\d/3  TE 2\.19\.0, JAX 0\.5\.0: 2 broken  \(0 s\)$", printed.err, re.MULTILINE)
 
@@ -697,7 +693,7 @@ def test_matrix_goes_to_a_new_folder_unless_one_is_named(outcomes_of: dict[str, 
 def test_each_release_is_judged_with_each_jax(outcomes_of: dict[str, Any]) -> None:
     assert outcomes_of == {}
     exit_code(["matrix", "--te", "2.20.2", "--jax", "0.9.2", "0.10.2", "--output", "out"])
-    found = strict_json(Path("out/matrix.json"))["verifications"]
+    found = strict_json(Path("out/matrix.json"))["records"]
     assert [each["te"] for each in found] == ["2.20.2 with JAX 0.9.2", "2.20.2 with JAX 0.10.2"]
 
 
@@ -725,7 +721,7 @@ def test_verify_prints_table_reasons_and_the_command(outcomes_of: dict[str, Any]
 def test_verify_without_a_name_judges_the_interpreter_that_runs(outcomes_of: dict[str, Any], capsys: Captured) -> None:
     assert outcomes_of == {}
     assert exit_code(["verify", "--claim", "kernels"]) == 0
-    assert f"TE python {sys.executable}: judging" in capsys.readouterr().err
+    assert f"TE python {sys.executable}, JAX 0.5.0: 1 holds" in capsys.readouterr().err
 
 
 def test_bisect_prints_each_step_and_the_answer(outcomes_of: dict[str, Any], capsys: Captured) -> None:
@@ -743,12 +739,12 @@ def test_bisect_names_all_releases_that_may_be_it(outcomes_of: dict[str, Any], c
     assert "one of 2.19.0, 2.20.2; those between cannot be judged" in capsys.readouterr().out
 
 
-def test_bisect_goes_backwards_for_a_repair(outcomes_of: dict[str, Any], capsys: Captured) -> None:
-    assert outcomes_of == {}
-    assert exit_code(["bisect", "--good", "2.3.0", "--bad", "1.11.0", "--fact", "history"]) == 0
+def test_bisect_goes_backwards_for_a_repair(entries_of: dict[str, Any], capsys: Captured) -> None:
+    entries_of.update({version: {"bits/R/t": Text("2")} for version in ("1.11.0", "1.12.0", "1.13.0")})
+    assert exit_code(["bisect", "--good", "2.3.0", "--bad", "1.11.0", "--entry", "bits/R/t"]) == 0
     out = capsys.readouterr().out
     assert "first with the change: 1.13.0\nlast without:          2.1.0\n" in out
-    assert out.endswith("  history: 1024 -> 16\n")
+    assert out.endswith("  bits/R/t: 1 -> 2\n")
 
 
 def test_bisect_between_releases_that_do_not_differ_is_one_line(outcomes_of: dict[str, Any], capsys: Captured) -> None:
@@ -762,12 +758,12 @@ def test_sigterm_ends_like_ctrl_c(outcomes_of: dict[str, Any], monkeypatch: pyte
     stopped: list[bool] = []
     monkeypatch.setattr(processes, "stop_all", lambda: stopped.append(True))
 
-    def judge_one(*_arguments: Any, **_options: Any) -> None:
+    def judge(*_arguments: Any, **_options: Any) -> None:
         time.sleep(0.2)  # until the main thread waits
         os.kill(os.getpid(), signal.SIGTERM)
         time.sleep(0.2)
 
-    monkeypatch.setattr(matrix, "judge_one", judge_one)
+    monkeypatch.setattr(suite, "judge", judge)
     before = signal.getsignal(signal.SIGTERM)
     assert exit_code(["matrix", "--te", "2.19.0", "--jobs", "1"]) == 130
     assert stopped

@@ -2,26 +2,29 @@
 
 import json
 from collections.abc import Sequence
-from typing import Any
-from xml.etree import ElementTree as ET
 
 from mnist_fp8 import __version__
-from mnist_fp8.gate.reports.claims.view import Fact, Reason, anchors, evidence, facts, runs
-from mnist_fp8.gate.reports.markup import counted, literal, row, template, xml
-from mnist_fp8.record.claims import ClaimResult, ClaimStatus, MatrixCell, Outcome, SuiteResult, claim_names
+from mnist_fp8.gate.reports.claims.history import History, histories
+from mnist_fp8.gate.reports.claims.view import Examined, Reason, anchors, evidence, examined, names_of, runs
+from mnist_fp8.gate.reports.junit import Case, Mark, Suite, document
+from mnist_fp8.gate.reports.markup import counted, cut, literal, row, template
+from mnist_fp8.gate.runner.matrix import MatrixCell
+from mnist_fp8.record.claims import ClaimResult, ClaimStatus, Outcome, TestResult
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 """Of ``matrix.json``; raised when a field changes its meaning."""
+ROOM = 200
+"""Characters of a value that a page shows."""
 
 
-def markdown(judged: Sequence[MatrixCell]) -> str:
+def markdown(cells: Sequence[MatrixCell]) -> str:
     """The whole page as Markdown."""
-    found = [each.verification for each in judged if each.verification]
+    found = examined(cells)
     proof = evidence(found)
     lines = ["# Transformer Engine releases and the claims", "", *(f"{run}." for run in runs(found)), ""]
     lines += [*_markdown_table(found, anchors(proof)), "", "“n?”: that many tests of the claim were not verified.", ""]
-    lines += [f"- **Not judged:** TE {each.te}: {literal(each.error)}" for each in judged if each.error]
-    lines += _markdown_facts(facts(found))
+    lines += [f"- **Not judged:** TE {literal(each.label)}: {literal(each.error)}" for each in cells if each.error]
+    lines += _markdown_histories(histories(found))
     lines += ["", "## Evidence"]
     for each in proof:
         lines += ["", f'<a id="{each.anchor}"></a>', f"### {each.title}", "", f"`{each.command}`", ""]
@@ -29,17 +32,17 @@ def markdown(judged: Sequence[MatrixCell]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _markdown_table(verifications: Sequence[SuiteResult], links: dict[tuple[str, str], str]) -> list[str]:
-    names = claim_names(verifications)
+def _markdown_table(columns: Sequence[Examined], links: dict[tuple[str, str], str]) -> list[str]:
+    names = names_of(columns)
     heading = ["TE", "JAX", "Flax", *(name.replace("_", " ") for name in names)]
     rows = [
         [
-            literal(each.te),
+            literal(each.label),
             each.jax,
             each.flax,
-            *(_markdown_cell(each.claim(name), links.get((name, each.te))) for name in names),
+            *(_markdown_cell(each.suite.claim(name), links.get((name, each.label))) for name in names),
         ]
-        for each in verifications
+        for each in columns
     ]
     return [row(heading), row(["---"] * len(heading)), *map(row, rows)]
 
@@ -62,77 +65,73 @@ def _markdown_reason(reason: Reason) -> str:
     return f"- {reason.word}, {counted(len(reason.names), 'test')}: {literal(reason.text)}{names}"
 
 
-def _markdown_facts(found: Sequence[Fact]) -> list[str]:
+def _markdown_histories(found: Sequence[History]) -> list[str]:
     if not found:
         return []
-    lines = ["", "## What each release does", "", "| fact | from the oldest to the newest |", "|---|---|"]
-    for fact in found:
-        name = f"**{fact.name}**" if fact.changes else fact.name
-        shown = " <br> ".join(f"{releases}: {literal(value)}" for value, releases in fact.values)
-        lines.append(f"| {name} | {shown} |")
+    lines = ["", "## What changes", "", "| entry | from the oldest to the newest |", "|---|---|"]
+    for history in found:
+        shown = " <br> ".join(f"{releases}: {literal(cut(value, ROOM))}" for value, releases in history.values)
+        lines.append(f"| {literal(history.key)} | {shown} |")
     return lines
 
 
-def html(judged: Sequence[MatrixCell]) -> str:
+def html(cells: Sequence[MatrixCell]) -> str:
     """The whole page as one HTML file that needs nothing else."""
-    found = [each.verification for each in judged if each.verification]
+    found = examined(cells)
     proof = evidence(found)
     return template("matrix.html").render(
-        verifications=found,
-        names=claim_names(found),
+        columns=found,
+        names=names_of(found),
         runs=runs(found),
-        failed=[each for each in judged if each.error],
+        failed=[each for each in cells if each.error],
         proof=proof,
         links=anchors(proof),
-        facts=facts(found),
+        histories=histories(found),
         Outcome=Outcome,
         ClaimStatus=ClaimStatus,
         counted=counted,
+        cut=cut,
+        room=ROOM,
         version=__version__,
     )
 
 
-def junit(judged: Sequence[MatrixCell]) -> str:
-    """JUnit XML: a suite for each Transformer Engine, a case for each test."""
-    root = ET.Element("testsuites", name="mnist-fp8")
-    for each in judged:
-        if each.verification:
-            _add_suite(root, each.verification)
-        else:
-            suite = ET.SubElement(root, "testsuite", name=f"TE {each.te}", tests="1", errors="1")
-            case = ET.SubElement(suite, "testcase", classname="environment", name="prepare")
-            ET.SubElement(case, "error", message=xml(each.error))
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
+def junit(cells: Sequence[MatrixCell]) -> str:
+    """JUnit XML: a suite for each installation, a case for each test."""
+    suites = [_suite(each) for each in examined(cells)]
+    failed = [
+        Suite(f"TE {each.label}", [Case("environment", "prepare", Mark.ERROR, each.error)])
+        for each in cells
+        if each.error
+    ]
+    return document("mnist-fp8", suites + failed)
 
 
-def _add_suite(root: ET.Element, verification: SuiteResult) -> None:
-    tests = [(claim.name, test) for claim in verification.claims for test in claim.tests]
-    outcomes = [test.outcome for _, test in tests]
-    suite = ET.SubElement(
-        root,
-        "testsuite",
-        name=verification.title,
-        time=f"{verification.seconds:.1f}",
-        tests=str(len(tests)),
-        failures=str(outcomes.count(Outcome.FAILED)),
-        skipped=str(outcomes.count(Outcome.SKIPPED) + outcomes.count(Outcome.KNOWN)),
-    )
-    for claim, test in tests:
-        case = ET.SubElement(suite, "testcase", classname=claim, name=xml(test.name))
-        if test.outcome is Outcome.FAILED:
-            ET.SubElement(case, "failure", message=xml(test.headline)).text = xml(test.reason)
-        elif test.outcome is not Outcome.PASSED:
-            prefix = "known defect: " if test.outcome is Outcome.KNOWN else ""
-            ET.SubElement(case, "skipped", message=xml(prefix + test.headline))
+_MARKS = {
+    Outcome.PASSED: Mark.PASSED,
+    Outcome.FAILED: Mark.FAILURE,
+    Outcome.SKIPPED: Mark.SKIPPED,
+    Outcome.KNOWN: Mark.SKIPPED,
+}
 
 
-def as_json(judged: Sequence[MatrixCell]) -> str:
+def _suite(each: Examined) -> Suite:
+    cases = [_case(claim.name, test) for claim in each.suite.claims for test in claim.tests]
+    return Suite(each.record.title, cases, each.suite.seconds)
+
+
+def _case(claim: str, test: TestResult) -> Case:
+    prefix = "known defect: " if test.outcome is Outcome.KNOWN else ""
+    text = test.reason if test.outcome is Outcome.FAILED else ""
+    return Case(claim, test.name, _MARKS[test.outcome], prefix + test.headline, text)
+
+
+def as_json(cells: Sequence[MatrixCell]) -> str:
     """Everything, for programs."""
-    document: dict[str, Any] = {
+    whole = {
         "schema_version": SCHEMA_VERSION,
         "mnist_fp8": __version__,
-        "verifications": [each.verification.to_json() for each in judged if each.verification],
-        "not_judged": [{"te": each.te, "error": each.error} for each in judged if each.error],
+        "records": [each.record.to_json() | {"te": each.label} for each in examined(cells)],
+        "not_judged": [{"te": each.label, "error": each.error} for each in cells if each.error],
     }
-    return json.dumps(document, indent=1) + "\n"
+    return json.dumps(whole, indent=1, allow_nan=False) + "\n"

@@ -1,4 +1,4 @@
-"""Render what was found: for the terminal, as Markdown, HTML, JUnit XML and JSON. Nothing here judges or measures."""
+"""What the reports on claims show of records. Nothing here judges or measures."""
 
 import dataclasses
 import itertools
@@ -6,12 +6,13 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 
+from mnist_fp8.gate.runner.matrix import MatrixCell
 from mnist_fp8.record.claims import ClaimResult, ClaimStatus, Outcome, SuiteResult, claim_names
+from mnist_fp8.record.record import Record
 
 WORDS = {Outcome.FAILED: "broken", Outcome.KNOWN: "known defect", Outcome.SKIPPED: "not verified"}
 NAMES_SHOWN = 5
 """Tests that are named under one reason; the others are counted."""
-NO_FACT = "not there"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,14 +36,64 @@ class Reason:
 
 
 @dataclasses.dataclass(frozen=True)
+class Examined:
+    """One installation of a report.
+
+    Attributes:
+        label: what tells it from the others.
+        jax_asked: version of JAX that was asked for; ``None`` if none was.
+        record: what is known of it.
+    """
+
+    label: str
+    jax_asked: str | None
+    record: Record
+
+    @property
+    def suite(self) -> SuiteResult:
+        """What the suite says of it."""
+        return self.record.suite or SuiteResult(())
+
+    @property
+    def jax(self) -> str:
+        """The version of JAX that it ran with."""
+        return self.record.environment.get("jax", "")
+
+    @property
+    def flax(self) -> str:
+        """The version of Flax that it ran with."""
+        return self.record.environment.get("flax", "")
+
+    def shown_again(self, claims: Sequence[str]) -> str:
+        """The command that holds it to those claims again."""
+        asked = ["--jax", self.jax_asked] if self.jax_asked else []
+        return shlex.join(["mnist-fp8", "verify", *self.record.arguments, *asked, "--claim", *claims])
+
+
+def examined(cells: Sequence[MatrixCell]) -> list[Examined]:
+    """The installations that could be examined."""
+    return [Examined(cell.label, cell.jax, cell.record) for cell in cells if cell.record]
+
+
+def names_of(columns: Sequence[Examined]) -> tuple[str, ...]:
+    """The names of their claims."""
+    return claim_names(each.suite for each in columns)
+
+
+@dataclasses.dataclass(frozen=True)
 class Evidence:
-    """The same reasons in neighbouring releases, for one or more claims."""
+    """The same reasons in neighbouring installations, for one or more claims."""
 
     anchor: str
     claims: tuple[str, ...]
-    labels: tuple[str, ...]
+    installations: tuple[Examined, ...]
     status: ClaimStatus
     reasons: tuple[Reason, ...]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """What tells the installations from the others."""
+        return tuple(each.label for each in self.installations)
 
     @property
     def title(self) -> str:
@@ -53,15 +104,7 @@ class Evidence:
     @property
     def command(self) -> str:
         """What shows it again."""
-        return shown_again(self.labels[0], self.claims)
-
-
-def shown_again(label: str, claims: Sequence[str]) -> str:
-    """The command that judges those claims again."""
-    te, _, jax = label.partition(" with JAX ")
-    kind, _, rest = te.partition(" ")
-    subject = {"folder": shlex.quote(rest), "python": f"--python {shlex.quote(rest)}"}.get(kind, te)
-    return f"mnist-fp8 verify {subject}{jax and f' --jax {jax}'} --claim {' '.join(claims)}"
+        return self.installations[0].shown_again(self.claims)
 
 
 def span(labels: Sequence[str]) -> str:
@@ -79,38 +122,37 @@ def reasons(claim: ClaimResult, version: str = "") -> tuple[Reason, ...]:
     grouped: dict[tuple[Outcome, str], list[str]] = {}
     for outcome in WORDS:
         for test in claim.of(outcome):
-            text = _of_any_release(test.headline, version)
+            text = of_any_release(test.headline, version)
             grouped.setdefault((outcome, text), []).append(test.name)
     return tuple(Reason(outcome, text, tuple(names)) for (outcome, text), names in grouped.items())
 
 
-def _of_any_release(text: str, version: str) -> str:
+def of_any_release(text: str, version: str) -> str:
     """A text without the release's own version, so that neighbours that say the same are told together."""
     own = rf"(?<![\w.]){re.escape(version)}(?!\w|\.\d)"
     return re.sub(own, "this release", text) if version else text
 
 
-def evidence(verifications: Sequence[SuiteResult]) -> list[Evidence]:
+def evidence(columns: Sequence[Examined]) -> list[Evidence]:
     """What there is to explain, equal evidence of neighbours once."""
     merged: dict[object, Evidence] = {}
-    for name in claim_names(verifications):
-        for found in _of_claim(name, verifications):
+    for name in names_of(columns):
+        for found in _of_claim(name, columns):
             texts = tuple((reason.outcome, reason.text) for reason in found.reasons)
             other = merged.get((found.labels, texts))
             merged[found.labels, texts] = _together(other, found) if other else found
     return [dataclasses.replace(found, anchor=f"e{number}") for number, found in enumerate(merged.values(), 1)]
 
 
-def _of_claim(name: str, verifications: Sequence[SuiteResult]) -> Iterator[Evidence]:
-    def key(verification: SuiteResult) -> tuple[Reason, ...]:
-        found = [claim for claim in verification.claims if claim.name == name]
-        return reasons(found[0], verification.version) if found else ()
+def _of_claim(name: str, columns: Sequence[Examined]) -> Iterator[Evidence]:
+    def key(each: Examined) -> tuple[Reason, ...]:
+        found = [claim for claim in each.suite.claims if claim.name == name]
+        return reasons(found[0], each.record.version) if found else ()
 
-    for found, group in itertools.groupby(verifications, key):
-        members = list(group)
+    for found, group in itertools.groupby(columns, key):
+        members = tuple(group)
         if found:
-            labels = tuple(member.te for member in members)
-            yield Evidence("", (name,), labels, members[0].claim(name).status, found)
+            yield Evidence("", (name,), members, members[0].suite.claim(name).status, found)
 
 
 def _together(one: Evidence, other: Evidence) -> Evidence:
@@ -124,34 +166,6 @@ def anchors(found: Sequence[Evidence]) -> dict[tuple[str, str], str]:
     return {(claim, label): each.anchor for each in found for claim in each.claims for label in each.labels}
 
 
-@dataclasses.dataclass(frozen=True)
-class Fact:
-    """A measured fact: its values from the first release to the last, each with the releases that share it."""
-
-    name: str
-    values: tuple[tuple[str, str], ...]
-
-    @property
-    def changes(self) -> bool:
-        """Whether two neighbours differ."""
-        return len(self.values) > 1
-
-
-def facts(verifications: Sequence[SuiteResult]) -> list[Fact]:
-    """What each release does; those that change first."""
-    measured = [each for each in verifications if each.facts]
-    names = dict.fromkeys(name for each in measured for name in each.facts)
-    found = [Fact(name, _values(name, measured)) for name in names]
-    return sorted(found, key=lambda fact: not fact.changes)
-
-
-def _values(name: str, verifications: Sequence[SuiteResult]) -> tuple[tuple[str, str], ...]:
-    groups = itertools.groupby(
-        verifications, lambda each: _of_any_release(each.facts.get(name, NO_FACT), f"Transformer Engine {each.version}")
-    )
-    return tuple((value, span([each.te for each in group])) for value, group in groups)
-
-
-def runs(verifications: Sequence[SuiteResult]) -> list[str]:
+def runs(columns: Sequence[Examined]) -> list[str]:
     """The kinds of run that there were."""
-    return list(dict.fromkeys(each.run for each in verifications if each.run))
+    return list(dict.fromkeys(each.suite.run for each in columns if each.suite.run))

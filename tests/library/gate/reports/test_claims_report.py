@@ -10,9 +10,14 @@ import pytest
 from rich.console import Console, RenderableType
 
 from mnist_fp8.gate.reports.claims import files, terminal, view
-from mnist_fp8.gate.reports.claims.terminal import ReleaseTable
-from mnist_fp8.gate.reports.claims.view import Fact, Reason
-from mnist_fp8.record.claims import ClaimResult, MatrixCell, Outcome, SuiteResult, TestResult
+from mnist_fp8.gate.reports.claims.history import CHOSEN, History, histories
+from mnist_fp8.gate.reports.claims.terminal import ClaimTable
+from mnist_fp8.gate.reports.claims.view import Examined, Reason
+from mnist_fp8.gate.runner.matrix import MatrixCell
+from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
+from mnist_fp8.record.entries import AREAS, Failure, Text, Value
+from mnist_fp8.record.record import Record
+from support.comparing import record
 
 PASSED, FAILED, SKIPPED, KNOWN = Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.KNOWN
 SKIP = TestResult("tests/claims/test_jaxpr.py::test_mx", SKIPPED, "needs recipe MX; found: no Blackwell")
@@ -27,30 +32,29 @@ def failure(name: str, reason: str) -> TestResult:
     return TestResult(f"tests/claims/test_{name}.py::test_bad", FAILED, reason)
 
 
-def verification(te: str, *claims: ClaimResult, facts: dict[str, str] | None = None, problem: str = "") -> SuiteResult:
-    return SuiteResult(
-        te,
-        te,
-        "0.5.0",
-        "0.10.4",
-        "3.11.7",
-        "host run: no kernels",
-        claims,
-        61.0,
-        problem,
-        facts or {},
-        "",
-        "cd x && pytest",
-    )
+def examined(
+    te: str, *claims: ClaimResult, entries: dict[str, Value] | None = None, problem: str = "", jax: str | None = None
+) -> Examined:
+    suite = SuiteResult(claims, "host run: no kernels", 61.0, problem, "cd x && pytest")
+    versions = {"jax": "0.5.0", "flax": "0.10.4", "python": "3.11.7"}
+    return Examined(te, jax, record(te, entries, environment=versions, suite=suite))
+
+
+def cell(each: Examined) -> MatrixCell:
+    return MatrixCell(each.label, record=each.record)
+
+
+def entries(history: str) -> dict[str, Value]:
+    return {"behaviour/same": Text("1"), "behaviour/history": Text(history)}
 
 
 PARITY_FAILS = [failure("parity", f"dW is 16 times too large [TE {te}]\nassert 1 == 2") for te in ("2.1.0", "2.2.0")]
 RELEASES = [
-    verification("2.1.0", claim("parity", PARITY_FAILS[0]), claim("jaxpr", SKIP), facts={"same": "1", "history": "16"}),
-    verification("2.2.0", claim("parity", PARITY_FAILS[1]), claim("jaxpr", SKIP), facts={"same": "1", "history": "16"}),
-    verification("2.3.0", claim("parity"), claim("jaxpr"), facts={"same": "1", "history": "1024"}),
+    examined("2.1.0", claim("parity", PARITY_FAILS[0]), claim("jaxpr", SKIP), entries=entries("16")),
+    examined("2.2.0", claim("parity", PARITY_FAILS[1]), claim("jaxpr", SKIP), entries=entries("16")),
+    examined("2.3.0", claim("parity"), claim("jaxpr"), entries=entries("1024")),
 ]
-JUDGED = [*(MatrixCell(each.te, each) for each in RELEASES), MatrixCell("2.4.0", None, "there is no <network>")]
+CELLS = [*map(cell, RELEASES), MatrixCell("2.4.0", error="there is no <network>")]
 
 
 def printed(what: RenderableType, width: int = 120) -> str:
@@ -129,54 +133,66 @@ def test_equal_evidence_on_both_sides_of_a_good_release_is_two() -> None:
 
 def test_one_reason_for_several_claims_is_told_once() -> None:
     hung = [ClaimResult(name, (TestResult(f"{name}::t", FAILED, "it hung"),)) for name in ("a", "b")]
-    (only,) = view.evidence([verification("2.1.0", *hung)])
+    (only,) = view.evidence([examined("2.1.0", *hung)])
     assert only.claims == ("a", "b")
     assert only.reasons == (Reason(FAILED, "it hung", ("a::t", "b::t")),)
 
 
 @pytest.mark.parametrize(
-    ("label", "command"),
+    ("arguments", "jax", "command"),
     [
-        ("2.1.0", "mnist-fp8 verify 2.1.0 --claim a b"),
-        ("2.1.0 with JAX 0.9.2", "mnist-fp8 verify 2.1.0 --jax 0.9.2 --claim a b"),
-        ("folder /my te", "mnist-fp8 verify '/my te' --claim a b"),
-        ("python /x/python", "mnist-fp8 verify --python /x/python --claim a b"),
+        (("2.1.0",), None, "mnist-fp8 verify 2.1.0 --claim a b"),
+        (("2.1.0",), "0.9.2", "mnist-fp8 verify 2.1.0 --jax 0.9.2 --claim a b"),
+        (("/my te",), None, "mnist-fp8 verify '/my te' --claim a b"),
     ],
 )
-def test_command_shows_it_again(label: str, command: str) -> None:
-    assert view.shown_again(label, ["a", "b"]) == command
+def test_command_shows_it_again(arguments: tuple[str, ...], jax: str | None, command: str) -> None:
+    assert Examined("x", jax, record(arguments=arguments)).shown_again(["a", "b"]) == command
 
 
-def test_facts_are_runs_of_releases_and_those_that_change_come_first() -> None:
-    unmeasured = verification("2.2.5")
-    history, same = view.facts([*RELEASES[:2], unmeasured, RELEASES[2]])
-    assert history == Fact("history", (("16", "2.1.0 to 2.2.0"), ("1024", "2.3.0")))
-    assert (same.values, same.changes) == ((("1", "2.1.0 to 2.3.0"),), False)
+def test_cell_is_told_from_others_by_the_jax_that_was_asked_for() -> None:
+    found = view.examined([MatrixCell("2.9.0", "0.10", record()), MatrixCell("2.9.0", None, record()), CELLS[-1]])
+    assert [(each.label, each.jax_asked) for each in found] == [("2.9.0 with JAX 0.10", "0.10"), ("2.9.0", None)]
 
 
-def test_facts_that_differ_in_the_name_of_the_release_only_are_one() -> None:
-    said = [verification(v, facts={"a": f"no recipe in Transformer Engine {v}"}) for v in ("2.1.0", "2.2.0")]
-    assert view.facts(said)[0].values == (("no recipe in this release", "2.1.0 to 2.2.0"),)
+def test_history_has_the_entries_that_change_and_the_releases_that_share_a_value() -> None:
+    unmeasured = examined("2.2.5")
+    found = histories([*RELEASES[:2], unmeasured, RELEASES[2]])
+    assert found == [History("behaviour/history", (("16", "2.1.0 to 2.2.0"), ("1024", "2.3.0")))]
 
 
-def test_fact_that_a_release_lacks_is_a_change() -> None:
-    found = view.facts([verification("1", facts={"a": "x"}), verification("2", facts={"b": "y"})])
-    assert found[0].values == (("x", "1"), ("not there", "2"))
+def test_history_keeps_the_order_of_the_chosen_keys_and_leaves_out_others() -> None:
+    both = [examined(te, entries={key: Text(te) for key in ("a/x", "b/y", "b/x", "c/x")}) for te in ("1", "2")]
+    assert [history.key for history in histories(both, ("b", "a/*"))] == ["b/x", "b/y", "a/x"]
+
+
+def test_values_that_differ_in_the_name_of_the_release_only_are_one() -> None:
+    said = [examined(v, entries={"behaviour/a": Failure(f"none in Transformer Engine {v}")}) for v in ("2.1.0", "2.2")]
+    assert histories(said) == []
+
+
+def test_entry_that_a_release_lacks_is_a_change() -> None:
+    both = [examined("1", entries={"behaviour/a": Text("x")}), examined("2", entries={"bits/b": Text("y")})]
+    assert histories(both)[0].values == (("x", "1"), ("not there", "2"))
+
+
+def test_chosen_keys_are_of_known_areas() -> None:
+    assert {key.partition("/")[0] for key in CHOSEN} <= AREAS.keys()
 
 
 # --- terminal ------------------------------------------------------------------------------------------------------
 
 
-def test_claim_table_has_a_row_a_claim_and_a_column_a_te() -> None:
-    lines = printed(terminal.claim_table(RELEASES)).splitlines()
+def test_claims_are_rows_where_there_is_room_beside_each_other() -> None:
+    lines = printed(ClaimTable(RELEASES)).splitlines()
     assert [re.split(r"\s*│\s*", line)[1:-1] for line in lines if line.startswith("│")] == [
         ["parity", "broken (1 of 2)", "broken (1 of 2)", "holds"],
         ["jaxpr", "holds (1 not verified)", "holds (1 not verified)", "holds"],
     ]
 
 
-def test_release_table_names_claims_where_there_is_room_and_numbers_them_elsewhere() -> None:
-    wide, narrow = (printed(ReleaseTable(RELEASES), width) for width in (80, 28))
+def test_claims_are_columns_elsewhere_by_name_or_by_number() -> None:
+    wide, narrow = (printed(ClaimTable(RELEASES), width) for width in (80, 28))
     assert "parity" in wide.splitlines()[1]
     assert "1  parity" not in wide
     assert "1  parity" in narrow
@@ -186,11 +202,17 @@ def test_release_table_names_claims_where_there_is_room_and_numbers_them_elsewhe
     assert max(map(len, narrow.splitlines())) <= 28
 
 
-def test_narrow_release_table_has_a_column_for_every_claim() -> None:
+def test_long_name_of_one_alone_is_folded() -> None:
+    lines = printed(ClaimTable([examined("folder /" + 90 * "y", claim("parity"))]), 60).splitlines()
+    assert max(map(len, lines)) <= 60
+    assert "".join(lines).count("y") == 91, "and that of the claim"
+
+
+def test_narrow_table_has_a_column_for_every_claim() -> None:
     """A terminal of 80 columns and a dozen claims, each partly verified: none may be dropped."""
     tests = (TestResult("t::a", PASSED), TestResult("t::b", SKIPPED, "needs more"))
-    many = verification("2.6.0.post1", *(ClaimResult(f"a_claim_with_a_long_name_{n}", tests) for n in range(1, 13)))
-    lines = printed(ReleaseTable([many]), 80).splitlines()
+    many = examined("2.6.0.post1", *(ClaimResult(f"a_claim_with_a_long_name_{n}", tests) for n in range(1, 13)))
+    lines = printed(ClaimTable([many, many]), 80).splitlines()
     heading, row = (next(line.split() for line in lines if name in line) for name in (" TE ", "2.6.0.post1"))
     assert heading == ["TE", *map(str, range(1, 13))]
     assert row == ["2.6.0.post1", *12 * ["✓?"]]
@@ -215,17 +237,17 @@ def test_explanation_of_one_that_plainly_holds_is_its_header() -> None:
 
 
 def test_explanation_says_a_problem() -> None:
-    assert "  it hung" in [line.plain for line in terminal.explain(verification("2.1.0", problem="it hung"))]
+    assert "  it hung" in [line.plain for line in terminal.explain(examined("2.1.0", problem="it hung"))]
 
 
 @pytest.mark.parametrize(
     ("found", "line"),
     [
         (RELEASES[0], "TE 2.1.0, JAX 0.5.0: 1 holds, 1 broken"),
-        (verification("2.1.0"), "TE 2.1.0, JAX 0.5.0: measured"),
+        (examined("2.1.0"), "TE 2.1.0, JAX 0.5.0: no claims"),
     ],
 )
-def test_finished_release_is_one_line(found: SuiteResult, line: str) -> None:
+def test_finished_release_is_one_line(found: Examined, line: str) -> None:
     assert terminal.summary(found) == line
 
 
@@ -233,17 +255,17 @@ def test_finished_release_is_one_line(found: SuiteResult, line: str) -> None:
 
 
 def test_markdown_links_each_cell_to_evidence_that_is_there() -> None:
-    text = files.markdown(JUDGED)
+    text = files.markdown(CELLS)
     assert "| 2.1.0 | 0.5.0 | 0.10.4 | [**broken 1**](#e1) | [holds 1?](#e2) |" in text
     assert "| 2.3.0 | 0.5.0 | 0.10.4 | holds | holds |" in text
     assert set(re.findall(r"\(#(\w+)\)", text)) == set(re.findall(r'<a id="(\w+)">', text)) == {"e1", "e2"}
     assert "- **Not judged:** TE 2.4.0: there is no \\<network\\>" in text
-    assert "| **history** | 2.1.0 to 2.2.0: 16 <br> 2.3.0: 1024 |" in text
+    assert "| behaviour/history | 2.1.0 to 2.2.0: 16 <br> 2.3.0: 1024 |" in text
     assert "`mnist-fp8 verify 2.1.0 --claim parity`" in text
 
 
 def test_markdown_leaves_texts_as_they_are() -> None:
-    text = files.markdown([MatrixCell("1", verification("1", claim("a", failure("a", "x[0] * y_1 | <b> & ~c~"))))])
+    text = files.markdown([cell(examined("1", claim("a", failure("a", "x[0] * y_1 | <b> & ~c~"))))])
     assert r"broken, 1 test: x\[0\] \* y\_1 \| \<b\> \& \~c\~" in text
 
 
@@ -268,7 +290,7 @@ class Links(HTMLParser):
 
 
 def test_html_links_each_cell_to_evidence_that_is_there_and_needs_nothing_else() -> None:
-    text = files.html(JUDGED)
+    text = files.html(CELLS)
     page = Links(text)
     assert page.ids == ["e1", "e2"]
     assert page.links == ["#e1", "#e2", "#e1", "#e2"]
@@ -278,26 +300,26 @@ def test_html_links_each_cell_to_evidence_that_is_there_and_needs_nothing_else()
 
 
 def test_html_escapes_what_te_says() -> None:
-    bad = verification("1", claim("a", failure("a", "<script>alert(1)</script>")))
-    text = files.html([MatrixCell("1", bad), JUDGED[-1]])
+    bad = examined("1", claim("a", failure("a", "<script>alert(1)</script>")))
+    text = files.html([cell(bad), CELLS[-1]])
     assert "<script>" not in text
     assert "&lt;script&gt;" in text
     assert "there is no &lt;network&gt;" in text
 
 
-def test_html_emphasises_changed_facts_only() -> None:
-    text = files.html(JUDGED)
+def test_html_shows_values_that_change() -> None:
+    text = files.html(CELLS)
     assert re.findall(r'<span class="changed">(.*?)</span>', text) == ["16", "1024"]
 
 
 def test_html_of_nothing_but_good_says_so() -> None:
-    text = files.html([MatrixCell("2.3.0", verification("2.3.0", claim("parity")))])
+    text = files.html([cell(examined("2.3.0", claim("parity")))])
     assert "there is nothing to explain" in text
-    assert "What each release does" not in text
+    assert "What changes" not in text
 
 
 def test_junit_counts_and_tells_why() -> None:
-    root = ET.fromstring(files.junit(JUDGED))  # noqa: S314 - our own
+    root = ET.fromstring(files.junit(CELLS))  # noqa: S314 - our own
     suites = root.findall("testsuite")
     assert [suite.get("tests") for suite in suites] == ["4", "4", "2", "1"]
     assert (suites[0].get("failures"), suites[0].get("skipped"), suites[0].get("time")) == ("1", "1", "61.0")
@@ -312,14 +334,21 @@ def test_junit_counts_and_tells_why() -> None:
 
 def test_junit_says_known_defects_and_survives_control_characters() -> None:
     known = TestResult("t", KNOWN, "defect 7")
-    text = files.junit([MatrixCell("1", verification("1", claim("a", known, failure("a", "\x1b[31mred\x00"))))])
+    text = files.junit([cell(examined("1", claim("a", known, failure("a", "\x1b[31mred\x00"))))])
     root = ET.fromstring(text)  # noqa: S314 - our own
     assert [each.get("message") for each in root.iter("skipped")] == ["known defect: defect 7"]
     assert [each.get("message") for each in root.iter("failure")] == ["�[31mred�"]
 
 
 def test_json_is_everything() -> None:
-    document = json.loads(files.as_json(JUDGED))
-    assert document["schema_version"] == 1
-    assert [SuiteResult.from_json(each) for each in document["verifications"]] == RELEASES
+    document = json.loads(files.as_json(CELLS))
+    assert document["schema_version"] == 2
+    assert [Record.from_json(each) for each in document["records"]] == [each.record for each in RELEASES]
     assert document["not_judged"] == [{"te": "2.4.0", "error": "there is no <network>"}]
+
+
+def test_long_value_is_cut() -> None:
+    both = [cell(examined(te, entries={"behaviour/a": Text(te + 500 * "x")})) for te in ("1", "2")]
+    for text in (files.markdown(both), files.html(both)):
+        assert "1" + 198 * "x" + "…" in text
+        assert 200 * "x" not in text

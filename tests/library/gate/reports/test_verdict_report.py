@@ -62,7 +62,7 @@ def claims(*broken: str) -> SuiteResult:
         if name in broken:
             tests.append(TestResult(f"tests/claims/test_{name}.py::test_dw", Outcome.FAILED, "dW is twice too large"))
         found.append(ClaimResult(name, tuple(tests)))
-    return SuiteResult("1", "1", "0.10.2", "0.12.8", "3.11.7", "host run", tuple(found), 1.0)
+    return SuiteResult(tuple(found), "host run")
 
 
 def record(te: str, entries: Mapping[str, Value], *broken: str, run: str = "host", problem: str = "") -> Record:

@@ -11,13 +11,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_fp8.core.errors import ConfigError, EnvError
+from mnist_fp8.gate.releases import environments
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import bisect
 from mnist_fp8.gate.runner.bisect import Answer, Change, Finding, State
-from mnist_fp8.gate.runner.verification import TIMEOUT_S
+from mnist_fp8.gate.runner.suite import TIMEOUT_S
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
+from mnist_fp8.record.entries import Text, Value
+from mnist_fp8.record.record import Record
+from support.comparing import record
 
 SAME, CHANGED, UNKNOWN = Finding.SAME, Finding.CHANGED, Finding.UNKNOWN
 
@@ -117,51 +121,54 @@ ENVIRONMENT = Environment(SUBJECT, Path("/python"), "0.5.0", "0.10.4", "d", {}, 
 
 
 @pytest.fixture
-def verified(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
-    """Let `verify` find those tests and facts; returns what it was asked for."""
+def known(monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[Any]]:
+    """Let `examine` find those tests and entries; returns what it was asked for."""
 
-    def arrange(*tests: TestResult, facts: Mapping[str, str] | None = None, facts_problem: str = "") -> list[Any]:
+    def arrange(*tests: TestResult, entries: dict[str, Value] | None = None, problem: str = "") -> list[Any]:
         asked: list[Any] = []
 
-        def verify(_where: Environment, claims: Any, *, rerun: bool) -> SuiteResult:
-            asked.append((tuple(claims), rerun))
-            results = tuple(ClaimResult(name, tests) for name in claims)
-            return SuiteResult("t", "2", "0", "0", "3", "", results, 1.0, "", facts or {}, facts_problem)
+        def examine(_where: Environment, **options: Any) -> Record:
+            asked.append(options)
+            results = tuple(ClaimResult(name, tests) for name in options.get("claims", ()))
+            return record("2.3.0", entries, problem=problem, suite=SuiteResult(results))
 
-        monkeypatch.setattr(bisect, "verify", verify)
+        monkeypatch.setattr(bisect, "examine", examine)
         return asked
 
     return arrange
 
 
-def test_state_of_a_claim_is_how_its_tests_end(verified: Callable[..., list[Any]]) -> None:
-    asked = verified(
+def test_state_of_a_claim_is_how_its_tests_end(known: Callable[..., list[Any]]) -> None:
+    asked = known(
         TestResult("a", Outcome.PASSED), TestResult("b", Outcome.FAILED, "why"), TestResult("c", Outcome.SKIPPED)
     )
     assert bisect.claim_probe("jaxpr", rerun=True)(ENVIRONMENT) == State(
         "broken (1 passed, 1 failed, 1 skipped)", {"a": "passed", "b": "failed", "c": "skipped"}
     )
-    assert asked == [(("jaxpr",), True)]
+    assert asked == [{"claims": ("jaxpr",), "rerun": True}]
 
 
-def test_state_of_a_fact_is_its_value_and_no_claim_is_run(verified: Callable[..., list[Any]]) -> None:
-    asked = verified(facts={"history": "16", "other": "1"})
-    assert bisect.fact_probe("history", rerun=False)(ENVIRONMENT) == State("16", {"history": "16"})
-    assert asked == [((), False)]
+def look_at(key: str) -> State:
+    return bisect.entry_probe(key, repr, rerun=False)(ENVIRONMENT)
+
+
+def test_state_of_an_entry_is_its_value_and_it_alone_is_measured(known: Callable[..., list[Any]]) -> None:
+    asked = known(entries={"bits/R/t": Text("16")})
+    assert look_at("bits/R/t") == State("Text(text='16')", {"bits/R/t": "Text(text='16')"})
+    assert asked == [{"entries": ("bits/R/t",), "rerun": False}]
+
+
+def test_state_of_many_entries_is_all_their_values(known: Callable[..., list[Any]]) -> None:
+    known(entries={"bits/R/t": Text("16"), "bits/R/u": Text("8")})
+    assert look_at("bits") == State("2 entries", {"bits/R/t": "Text(text='16')", "bits/R/u": "Text(text='8')"})
 
 
 @pytest.mark.parametrize(
-    ("arranged", "says"),
-    [
-        ({"facts_problem": "it does not import"}, "it does not import"),
-        ({"facts": {"other": "1", "more": "2"}}, "has no fact 'history'; it has other, more"),
-    ],
+    ("problem", "says"), [("it does not import", "it does not import"), ("", "nothing is measured under bits/R/t")]
 )
-def test_fact_that_is_not_there_cannot_be_judged(
-    verified: Callable[..., list[Any]], arranged: dict[str, Any], says: str
-) -> None:
-    verified(**arranged)
-    assert bisect.fact_probe("history", rerun=False)(ENVIRONMENT) == State(says, None)
+def test_entry_that_is_not_there_cannot_be_judged(known: Callable[..., list[Any]], problem: str, says: str) -> None:
+    known(problem=problem)
+    assert look_at("bits/R/t") == State(says, None)
 
 
 @pytest.mark.parametrize(
@@ -199,12 +206,12 @@ def test_release_whose_environment_cannot_be_made_cannot_be_judged(
     def fail(_subject: Subject) -> Environment:
         raise error("there is\nno network")
 
-    monkeypatch.setattr(bisect, "prepare", fail)
+    monkeypatch.setattr(environments, "prepare", fail)
     assert bisect.in_environment(lambda _: pytest.fail("went on"))("2.3.0") == State("there is no network", None)
 
 
 def test_release_is_looked_at_in_its_own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(bisect, "prepare", lambda subject: dataclasses.replace(ENVIRONMENT, subject=subject))
+    monkeypatch.setattr(environments, "prepare", lambda subject: dataclasses.replace(ENVIRONMENT, subject=subject))
     assert bisect.in_environment(lambda where: State(where.subject.version, {}))("2.4.0") == State("2.4.0", {})
 
 
@@ -212,5 +219,5 @@ def test_release_whose_environment_fails_cannot_be_judged(monkeypatch: pytest.Mo
     def fail(_where: Environment) -> State:
         raise EnvError("the disk is full")
 
-    monkeypatch.setattr(bisect, "prepare", lambda _subject: ENVIRONMENT)
+    monkeypatch.setattr(environments, "prepare", lambda _subject: ENVIRONMENT)
     assert bisect.in_environment(fail)("2.3.0") == State("the disk is full", None)

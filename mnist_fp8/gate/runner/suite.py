@@ -1,4 +1,4 @@
-"""Judge one Transformer Engine: run the suite in its environment and read what it found."""
+"""Hold an installation to the claims: run the suite in its environment and read what it found."""
 
 import dataclasses
 import json
@@ -11,21 +11,20 @@ from pathlib import Path
 from typing import Any
 
 from mnist_fp8.core.errors import ConfigError
-from mnist_fp8.core.files import cache_dir, keep, read_kept
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
-from mnist_fp8.gate.releases.staging import stage, suite_source
+from mnist_fp8.gate.releases.staging import suite_source
 from mnist_fp8.gate.runner import execution
-from mnist_fp8.gate.runner.execution import last_line, problem_of
+from mnist_fp8.gate.runner.execution import problem_of
 from mnist_fp8.gate.runner.pytest_log import explain_crashes, read_results
-from mnist_fp8.gate.runner.results import result_key
+from mnist_fp8.gate.runner.store import unexamined
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
+from mnist_fp8.record.record import Record
 
 TIMEOUT_S = 15 * 60.0
 """For all claims of one Transformer Engine. Two cores take two minutes."""
 TEST_TIMEOUT_S = 150
 """For one test. The slowest, a training run, takes half a minute."""
-MEASURE_TIMEOUT_S = 2 * 60.0
 COLLECT_TIMEOUT_S = 60.0
 MAX_RESTARTS = 50
 """Test processes that may die before the run gives up on a Transformer Engine."""
@@ -62,52 +61,20 @@ def _file(claim: str) -> str:
     return f"tests/claims/test_{claim}.py"
 
 
-def verify(
-    environment: Environment,
-    claims: Sequence[str],
-    *,
-    workers: int = 1,
-    rerun: bool = False,
-    with_facts: bool = True,
-) -> SuiteResult:
-    """Judge a Transformer Engine, or take what was found before with the same environment, suite and claims.
-
-    Args:
-        environment: where it is installed.
-        claims: names of the claims; with none of them only the facts are measured.
-        workers: processes that run tests at the same time.
-        rerun: judge again what was judged before.
-        with_facts: whether the facts are measured, too.
-
-    Raises:
-        EnvError: the environment failed, not Transformer Engine; nothing is stored.
-    """
-    suite = stage()
-    parts = (suite.name, *sorted(claims), *([] if with_facts else ["without facts"]))
-    file = cache_dir() / "verifications" / f"{result_key(environment, *parts)}.json"
-    stored = None if rerun else read_kept(file, SuiteResult.from_json)
-    if stored is None:
-        facts, facts_problem = measure(environment, suite) if with_facts else ({}, "")
-        stored = judge(environment, suite, claims, workers=workers, log=file.with_suffix(".txt"))
-        stored = dataclasses.replace(stored, facts=facts, facts_problem=facts_problem)
-        keep(file, stored.to_json())
-    return dataclasses.replace(stored, te=environment.subject.label)
-
-
 def judge(
     environment: Environment,
-    suite: Path,
+    stage: Path,
     claims: Sequence[str],
     *,
     workers: int = 1,
     timeout: float = TIMEOUT_S,
     log: Path | None = None,
-) -> SuiteResult:
+) -> Record:
     """Run the claims in an environment.
 
     Args:
         environment: where Transformer Engine is installed.
-        suite: folder with the suite.
+        stage: folder with the suite.
         claims: names of the claims.
         workers: processes that run tests at the same time.
         timeout: seconds for all of them.
@@ -118,25 +85,26 @@ def judge(
     """
     environment = dataclasses.replace(environment, variables={**environment.variables, "HYPOTHESIS_PROFILE": "ci"})
     pytest = [str(environment.python), "-m", "pytest"]
-    if not claims:
-        return _verification(environment, suite, (), {}, Ended(0, "", "", 0.0, timed_out=False), "")
     with tempfile.TemporaryDirectory() as scratch:
         records, header = Path(scratch) / "records.jsonl", Path(scratch) / "header.json"
         ended, printed = execution.run(
-            environment, [*pytest, *_arguments(records, header, claims, workers)], suite, timeout, log
+            environment, [*pytest, *_arguments(records, header, claims, workers)], stage, timeout, log
         )
         problem = problem_of(ended, printed, timeout, started=records.exists())
         results = explain_crashes(read_results(records), printed)
         if problem:
-            results = _with_missing(results, _collect(environment, suite, claims), problem)
-        facts = _read_header(header)
-    return _verification(environment, suite, _by_claim(results, claims, problem), facts, ended, problem)
+            results = _with_missing(results, _collect(environment, stage, claims), problem)
+        ran = _read_header(header)
+    return _record(environment, stage, _by_claim(results, claims, problem), ran, ended, problem)
 
 
 def _read_header(file: Path) -> dict[str, str]:
-    """What the run said of itself, by name; nothing if it broke off before."""
-    header = read_kept(file, dict[str, Any])
-    return {"run": header["run"], **header["environment"]} if header else {}
+    """What the suite's plugin says that it ran with; nothing where it did not come that far."""
+    try:
+        header = json.loads(file.read_text())
+    except (OSError, ValueError):
+        return {}
+    return {"run": header["run"], **header["environment"]}
 
 
 def _arguments(records: Path, header: Path, claims: Sequence[str], workers: int) -> list[str]:
@@ -149,11 +117,11 @@ def _arguments(records: Path, header: Path, claims: Sequence[str], workers: int)
     ]
 
 
-def _collect(environment: Environment, suite: Path, claims: Sequence[str]) -> set[str]:
+def _collect(environment: Environment, stage: Path, claims: Sequence[str]) -> set[str]:
     """The names of all tests; as far as they can be collected."""
     options = ["-p", "no:cacheprovider", "--collect-only", "-q"]
     command = [str(environment.python), "-m", "pytest", *options, *map(_file, claims)]
-    ended = environment.run(command, cwd=suite, timeout=COLLECT_TIMEOUT_S)
+    ended = environment.run(command, cwd=stage, timeout=COLLECT_TIMEOUT_S)
     return set(re.findall(r"^tests/claims/\w+\.py::.+$", ended.out, re.MULTILINE))
 
 
@@ -172,40 +140,17 @@ def _by_claim(results: Mapping[str, TestResult], claims: Sequence[str], problem:
     return tuple(ClaimResult(claim, tests(claim)) for claim in claims)
 
 
-def _verification(
+def _record(
     environment: Environment,
-    suite: Path,
+    stage: Path,
     claims: tuple[ClaimResult, ...],
     header: Mapping[str, str],
     ended: Ended,
     problem: str,
-) -> SuiteResult:
+) -> Record:
     set_ = [f"{name}={value}" for name, value in environment.variables.items() if name != "PATH"]
     python = ["env", *set_, str(environment.python), "-m", "pytest", "-p", "no:cacheprovider"]
-    return SuiteResult(
-        te=environment.subject.label,
-        version=environment.subject.version,
-        jax=header.get("jax", environment.jax),
-        flax=header.get("flax", environment.flax),
-        python=header.get("python", ""),
-        run=header.get("run", ""),
-        claims=claims,
-        seconds=ended.seconds,
-        problem=problem,
-        command=f"cd {shlex.quote(str(suite))} && {shlex.join(python)}",
-    )
-
-
-def measure(environment: Environment, suite: Path) -> tuple[dict[str, str], str]:
-    """What this Transformer Engine does, by the fact's name; or none, and why."""
-    command = [str(environment.python), "-m", "mnist_fp8.facts"]
-    ended, _ = execution.run(environment, command, suite, MEASURE_TIMEOUT_S, None)
-    if ended.timed_out:
-        return {}, f"measuring took more than {MEASURE_TIMEOUT_S:.0f} s"
-    if ended.code:
-        return {}, last_line(ended.err)
-    try:
-        found = json.loads(ended.out)
-    except ValueError:
-        return {}, f"what was measured is no JSON: {last_line(ended.out)}"
-    return {name: str(value) for name, value in found.items()}, ""
+    command = f"cd {shlex.quote(str(stage))} && {shlex.join(python)}"
+    result = SuiteResult(claims, header.get("run", ""), ended.seconds, problem, command)
+    record = unexamined(environment)
+    return dataclasses.replace(record, environment={**record.environment, **header}, suite=result)

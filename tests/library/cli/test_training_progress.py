@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from rich.console import Console
 
-from mnist_fp8.cli.progress import ConsoleWatcher, print_summary, variable_tables
+from mnist_fp8.cli.training_progress import ConsoleWatcher, print_summary, variable_tables
 from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.training.config import TrainConfig
 from mnist_fp8.training.runs import EpochMetrics

@@ -1,0 +1,99 @@
+"""Examine installations and show what the suite says of them: what ``verify`` and ``matrix`` share."""
+
+# ruff: noqa: T201 - a command prints
+
+import dataclasses
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+
+from mnist_fp8.cli.output import INTERRUPTED, exit_code, report_errors, write_reports
+from mnist_fp8.cli.progress import Watcher, watching
+from mnist_fp8.gate.reports.claims import terminal, view
+from mnist_fp8.gate.runner import matrix, suite
+from mnist_fp8.gate.runner.installation import Installation, examine
+from mnist_fp8.gate.runner.matrix import InterruptedMatrixError, MatrixCell
+from mnist_fp8.record.record import Record
+
+
+@dataclasses.dataclass(frozen=True)
+class Request:
+    """What is asked of installations.
+
+    Attributes:
+        claims: names of the claims.
+        entries: keys of what to measure.
+        jobs: how many installations at a time; ``None`` goes by cores and memory.
+        rerun: do again what was done before.
+    """
+
+    claims: Sequence[str]
+    entries: Sequence[str]
+    jobs: int | None
+    rerun: bool
+
+
+def examine_and_show(
+    installations: Sequence[Installation], request: Request, *, name: str, output: Path | None, explained: bool
+) -> int:
+    """Examine installations, print the table and write the reports; returns the exit code.
+
+    Args:
+        installations: what to examine.
+        request: what is asked of each.
+        name: of the report's files.
+        output: folder for them; ``None`` writes none.
+        explained: whether the terminal also says why claims do not plainly hold.
+    """
+    try:
+        cells = _examine_all(installations, request)
+    except InterruptedMatrixError as interrupted:
+        done = f"{len(interrupted.done)} of {len(installations)} judged and kept"
+        print(f"mnist-fp8: interrupted; {done}: run it again to go on", file=sys.stderr)
+        return INTERRUPTED
+    _print(cells, explained=explained)
+    if output:
+        write_reports(output, name, cells)
+    report_errors(cells)
+    return exit_code(cells)
+
+
+def _examine_all(installations: Sequence[Installation], request: Request) -> list[MatrixCell]:
+    jobs = min(request.jobs or suite.default_jobs(), len(installations))
+    workers = max(1, suite.default_jobs() // jobs)
+
+    def work(installation: Installation) -> Record:
+        environment = installation.prepare()
+        return examine(
+            environment, entries=request.entries, claims=request.claims, workers=workers, rerun=request.rerun
+        )
+
+    with watching(len(installations), jobs) as watcher:
+        return matrix.examine_all(installations, work, jobs=jobs, watcher=_CellWatcher(watcher))
+
+
+class _CellWatcher:
+    """Says what came of each in one line."""
+
+    def __init__(self, watcher: Watcher) -> None:
+        self._watcher = watcher
+
+    def started(self, cell: MatrixCell) -> None:
+        self._watcher.started(f"TE {cell.label}")
+
+    def finished(self, cell: MatrixCell) -> None:
+        results = [terminal.summary(each) for each in view.examined([cell])]
+        self._watcher.finished(f"TE {cell.label}", *results)
+
+
+def _print(cells: Sequence[MatrixCell], *, explained: bool) -> None:
+    columns = view.examined(cells)
+    console = Console(highlight=False, markup=False, emoji=False)
+    if columns:
+        console.print(terminal.ClaimTable(columns))
+    for each in columns if explained else ():
+        console.print()
+        for line in terminal.explain(each):
+            console.print(line, soft_wrap=True)

@@ -1,0 +1,279 @@
+"""The record of an installation: what is measured and run for it, what is kept, and what is taken from there."""
+
+import dataclasses
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_fp8.core.errors import ConfigError, EnvError
+from mnist_fp8.gate.releases import staging
+from mnist_fp8.gate.releases.environments import Environment
+from mnist_fp8.gate.releases.processes import Ended
+from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
+from mnist_fp8.gate.runner import execution, public_api, suite
+from mnist_fp8.gate.runner.installation import examine
+from mnist_fp8.gate.runner.measuring import EVERYTHING
+from mnist_fp8.gate.runner.store import unexamined
+from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
+from mnist_fp8.record.entries import Failure, Signature, Text
+from mnist_fp8.record.record import Record
+
+RELEASE = Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
+MEASURED = {
+    "run": "host",
+    "environment": {"jax": "0.10.2"},
+    "entries": {"bits/R/t": {"kind": "text", "text": "1"}},
+    "seconds": 1.0,
+}
+
+
+def environment(subject: Subject = RELEASE, digest: str = "d") -> Environment:
+    return Environment(
+        subject, Path("/python"), "0.10.2", "0.12.8", digest, {"PYTHONPATH": str(staging.stage())}, Path("/te")
+    )
+
+
+@pytest.fixture
+def printed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """What a measurement ends with, and the arguments of each that was made."""
+    arranged: dict[str, Any] = {"ended": Ended(0, json.dumps(MEASURED), "", 1.0, timed_out=False), "made": []}
+
+    def run(_where: Environment, command: Sequence[str], *_: Any) -> tuple[Ended, str]:
+        arranged["made"].append(list(command[3:]))
+        ended = arranged["ended"]
+        return ended, f"{ended.out}\n{ended.err}"
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(execution, "run", run)
+    monkeypatch.setattr(staging, "stage", lambda: Path("/stage"))
+    monkeypatch.setattr(staging, "measuring_digest", lambda: "m")
+    monkeypatch.setattr(
+        public_api, "public_api", lambda _package: {"te.f": Signature("function"), "te.g": Signature("class")}
+    )
+    return arranged
+
+
+def measured(where: Environment | None = None, *, rerun: bool = False) -> Record:
+    return examine(where or environment(), entries=EVERYTHING, rerun=rerun)
+
+
+def fails(printed: dict[str, Any], code: int, err: str, *, timed_out: bool = False) -> Record:
+    printed["ended"] = Ended(code, "", err, 1.0, timed_out=timed_out)
+    return measured()
+
+
+# --- entries ---------------------------------------------------------------------------------------------------------
+
+
+def test_record_has_what_was_measured_and_the_names(printed: dict[str, Any]) -> None:
+    found = measured()
+    assert printed["made"] == [[]]
+    assert found.entries == {
+        "bits/R/t": Text("1"),
+        "api/te.f": Signature("function"),
+        "api/te.g": Signature("class"),
+    }
+    assert (found.te, found.version, found.run, found.arguments) == ("2.3.0", "2.3.0", "host", ("2.3.0",))
+    assert (found.problem, found.settings, found.environment["jax"]) == ("", "m", "0.10.2")
+
+
+def test_record_is_kept_for_the_same_environment_and_code(
+    printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first = measured()
+    assert measured() == first
+    assert len(printed["made"]) == 1
+    measured(environment(digest="other"))
+    assert len(printed["made"]) == 2, "another Transformer Engine"
+    monkeypatch.setattr(staging, "measuring_digest", lambda: "n")
+    measured()
+    assert len(printed["made"]) == 3, "other code that measures"
+    monkeypatch.setenv("NVTE_FP8_DPA_BWD", "1")
+    measured()
+    assert len(printed["made"]) == 4, "a variable that changes a run"
+    measured(rerun=True)
+    assert len(printed["made"]) == 5, "asked for"
+
+
+def test_kept_record_is_named_as_it_is_asked_for(printed: dict[str, Any]) -> None:
+    measured()
+    folder = Subject(SubjectKind.FOLDER, "/mine", "2.3.0")
+    found = measured(environment(folder))
+    assert (found.te, found.arguments) == ("folder /mine", ("/mine",))
+    assert len(printed["made"]) == 1
+
+
+def test_damaged_record_is_made_again(printed: dict[str, Any], tmp_path: Path) -> None:
+    measured()
+    (file,) = (tmp_path / "mnist_fp8" / "records").glob("*.json")
+    file.write_text("{")
+    measured()
+    assert len(printed["made"]) == 2
+    assert json.loads(file.read_text())["te"] == "2.3.0"
+
+
+PART = ["bits/R/t", "api/te.g*"]
+
+
+def test_part_of_what_was_measured_is_not_measured_again(printed: dict[str, Any]) -> None:
+    measured()
+    found = examine(environment(), entries=PART)
+    assert printed["made"] == [[]]
+    assert list(found.entries) == ["bits/R/t", "api/te.g"]
+    examine(environment(), entries=PART, rerun=True)
+    assert printed["made"] == [[], PART], "asked for"
+    assert "api/te.f" in measured().entries, "Control: the whole one is still there"
+
+
+def test_part_is_measured_alone_and_kept_as_a_part(printed: dict[str, Any]) -> None:
+    for _ in range(2):
+        assert list(examine(environment(), entries=PART).entries) == ["bits/R/t", "api/te.g"]
+    assert printed["made"] == [PART]
+    measured()
+    assert printed["made"] == [PART, []], "a part is not the whole"
+
+
+@pytest.mark.parametrize(
+    ("code", "err", "timed_out", "says"),
+    [
+        (1, "x\nnothing can be measured: Transformer Engine does not import: no libfoo\n", False, "no libfoo"),
+        (1, "Traceback\nKeyError: 'x'\n", False, "it did not come to its end (exit code 1): KeyError: 'x'"),
+        (-11, "Fatal Python error: Segmentation fault\n", False, "it crashed: Segmentation fault"),
+        (-15, "", True, "it hung: not done after 600 s"),
+    ],
+    ids=["does not import", "raises", "crashes", "hangs"],
+)
+def test_transformer_engine_that_cannot_be_measured_says_why(
+    printed: dict[str, Any], code: int, err: str, *, timed_out: bool, says: str
+) -> None:
+    found = fails(printed, code, err, timed_out=timed_out)
+    assert says in found.problem
+    assert "\n" not in found.problem
+    assert found.entries == {}
+    assert found.environment == {"jax": "0.10.2", "flax": "0.12.8"}
+
+
+def test_environment_that_fails_is_not_blamed_on_transformer_engine(printed: dict[str, Any]) -> None:
+    with pytest.raises(EnvError, match="No module named mnist_fp8"):
+        fails(printed, 1, "python: No module named mnist_fp8.measure\n")
+
+
+def test_source_that_cannot_be_read_is_an_entry(printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    def unreadable(_package: Path) -> dict[str, Signature]:
+        raise ConfigError("x.py cannot be read")
+
+    assert printed["made"] == []
+    monkeypatch.setattr(public_api, "public_api", unreadable)
+    assert measured().entries["api/source"] == Failure("ConfigError", "x.py cannot be read")
+
+
+# --- claims --------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def runs(printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, ...]]:
+    """The claims of each run of the suite; the runs themselves are replaced, and know of a and b."""
+    made: list[tuple[str, ...]] = []
+
+    def judge(where: Environment, _stage: Path, claims: Sequence[str], **_options: Any) -> Record:
+        made.append(tuple(claims))
+        results = tuple(ClaimResult(name, (TestResult("t", Outcome.PASSED),)) for name in claims)
+        return dataclasses.replace(unexamined(where), suite=SuiteResult(results, problem=printed.get("problem", "")))
+
+    monkeypatch.setattr(suite, "judge", judge)
+    monkeypatch.setattr(suite, "known_claims", lambda: ("a", "b"))
+    return made
+
+
+def names(record: Record) -> list[str]:
+    assert record.suite is not None
+    return [claim.name for claim in record.suite.claims]
+
+
+def test_result_of_the_suite_is_kept(runs: list[Any], printed: dict[str, Any]) -> None:
+    first = examine(environment(), claims=["a"])
+    assert examine(environment(), claims=["a"]) == first
+    assert runs == [("a",)]
+    assert printed["made"] == [], "nothing was measured"
+    assert (names(first), first.entries, first.environment["jax"]) == (["a"], {}, "0.10.2")
+
+
+@pytest.mark.parametrize("change", ["claims", "environment", "suite", "variables", "inherited", "rerun", "damaged"])
+def test_suite_is_run_again_if_anything_it_rests_on_changed(
+    runs: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, change: str
+) -> None:
+    examine(environment(), claims=["a"])
+    if change == "suite":
+        monkeypatch.setattr(staging, "stage", lambda: Path("/stage-2"))
+    if change == "inherited":
+        monkeypatch.setenv("NVTE_JAX_CUSTOM_CALLS", "x")
+    if change == "damaged":
+        (file,) = tmp_path.rglob("*.json")
+        file.write_text(file.read_text()[:40])
+    own = {**environment().variables, "MNIST_FP8_TE": "host"}
+    variables = dataclasses.replace(environment(), variables=own)
+    other = {"environment": environment(digest="e"), "variables": variables}
+    claims = ["b"] if change == "claims" else ["a"]
+    examine(other.get(change, environment()), claims=claims, rerun=change == "rerun")
+    assert len(runs) == 2
+
+
+def test_claim_is_taken_from_a_run_of_all(runs: list[Any]) -> None:
+    examine(environment(), claims=["a", "b"])
+    assert names(examine(environment(), claims=["b"])) == ["b"]
+    assert runs == [("a", "b")]
+
+
+def test_claim_is_not_taken_from_a_run_that_broke_off(runs: list[Any], printed: dict[str, Any]) -> None:
+    """What hung may be another claim."""
+    printed["problem"] = "it hung"
+    examine(environment(), claims=["a", "b"])
+    examine(environment(), claims=["b"])
+    assert runs == [("a", "b"), ("b",)]
+
+
+def test_claim_that_is_edited_leaves_the_entries_valid(
+    runs: list[Any], printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    examine(environment(), entries=EVERYTHING, claims=["a"])
+    monkeypatch.setattr(staging, "stage", lambda: Path("/stage-2"))
+    found = examine(environment(), entries=EVERYTHING, claims=["a"])
+    assert (len(printed["made"]), len(runs)) == (1, 2)
+    assert (found.entries["bits/R/t"], names(found)) == (Text("1"), ["a"])
+
+
+def test_known_record_is_completed(runs: list[Any], printed: dict[str, Any]) -> None:
+    found = examine(environment(), measured(), claims=["a"])
+    assert (found.run, next(iter(found.entries)), names(found)) == ("host", "bits/R/t", ["a"])
+    found = examine(environment(), examine(environment(), claims=["a"]), entries=EVERYTHING)
+    assert (found.run, names(found)) == ("host", ["a"])
+    assert (len(printed["made"]), len(runs)) == (1, 1)
+
+
+def test_part_that_failed_because_of_us_is_not_kept(
+    runs: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    def fail(*_args: Any, **_options: Any) -> None:
+        raise EnvError("the disk is full")
+
+    monkeypatch.setattr(suite, "judge", fail)
+    with pytest.raises(EnvError):
+        examine(environment(), claims=["a"])
+    assert not list(tmp_path.rglob("*.json"))
+    assert runs == []
+
+
+def test_result_that_cannot_be_kept_is_one_line(runs: list[Any], tmp_path: Path) -> None:
+    (tmp_path / "mnist_fp8").write_text("a file")
+    with pytest.raises(EnvError, match=r"^the result cannot be kept in .*: Not a directory; make room"):
+        examine(environment(), claims=["a"])
+    assert len(runs) == 1
+
+
+def test_nothing_asked_is_nothing_done(runs: list[Any], printed: dict[str, Any]) -> None:
+    found = examine(environment())
+    assert (found.te, found.arguments, found.entries, found.suite) == ("2.3.0", ("2.3.0",), {}, None)
+    assert (runs, printed["made"]) == ([], [])

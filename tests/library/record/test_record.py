@@ -1,0 +1,138 @@
+"""Records: what is written is what is read, and what is no record is one line."""
+
+import copy
+import dataclasses
+import functools
+import json
+import math
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_fp8.core.errors import RecordError
+from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
+from mnist_fp8.record.entries import Cost, Curves, Failure, Numbers, Parameter, Signature, Text, Value
+from mnist_fp8.record.record import Record, read_record
+
+ENTRIES: dict[str, Value] = {
+    "recipes/R/support": Text("runs here"),
+    "numerics/R/errors": Numbers((1.5, 2.0**-60), ("a", "b"), 1e-9),
+    "training/R/loss": Curves((1, 2), ((1.0, 2.0), (3.0, 4.0)), 0.5),
+    "api/te.f": Signature("function", (Parameter("x", "either", None), Parameter("y", "keyword", "3"))),
+    "api/te.LIMIT": Signature("attribute", value="448"),
+    "special/R/zeros": Failure("ValueError", "no"),
+    "costs/import": Cost((0.1, 0.2), "s"),
+}
+SUITE = SuiteResult((ClaimResult("c", (TestResult("t", Outcome.FAILED, "why"),)),), "host run", 1.0, "it hung", "cd x")
+RECORD = Record(
+    "2.0.0", "2.0.0", "host", {"jax": "0.10.2", "flax": "0.12", "python": "3.11"}, "s", ("2.0.0",), ENTRIES, 2.5
+)
+
+
+def written(folder: Path, record: Record, **changed: Any) -> Path:
+    file = folder / "record.json"
+    file.write_text(json.dumps(record.to_json() | changed, allow_nan=False))
+    return file
+
+
+@pytest.mark.parametrize("suite", [None, SUITE], ids=["without claims", "with claims"])
+def test_record_that_is_written_is_read_as_it_was(tmp_path: Path, suite: SuiteResult | None) -> None:
+    record = dataclasses.replace(RECORD, suite=suite, problem="none")
+    assert read_record(written(tmp_path, record)) == record
+
+
+def test_numbers_that_json_does_not_know_survive(tmp_path: Path) -> None:
+    values = (math.inf, -math.inf, math.nan)
+    record = dataclasses.replace(RECORD, entries={"numerics/x": Numbers(values, ("a", "b", "c"))})
+    found = read_record(written(tmp_path, record)).entries["numerics/x"]
+    assert isinstance(found, Numbers)
+    assert found.values[:2] == values[:2]
+    assert math.isnan(found.values[2])
+
+
+def test_title_says_what_it_ran_with() -> None:
+    assert RECORD.title == "TE 2.0.0 (JAX 0.10.2, Flax 0.12, Python 3.11)"
+    assert dataclasses.replace(RECORD, environment={}).title == "TE 2.0.0"
+    assert dataclasses.replace(RECORD, te="python /x", environment={}).title == "TE 2.0.0 (python /x)"
+
+
+NO_RECORD = "is no record: expected what mnist-fp8 measure -o writes"
+DEEP = b'{"schema_version": 2, "entries": ' + b'{"a/b": ' * 5000 + b"1" + b"}" * 5001
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"{", NO_RECORD),
+        (b"[]", NO_RECORD),
+        (b"null", NO_RECORD),
+        (b"", NO_RECORD),
+        (b"\xff", NO_RECORD),
+        ("\ufeff{}".encode(), NO_RECORD),
+        ("{}".encode("utf-16"), NO_RECORD),
+        (b"[" * 100_000, NO_RECORD),
+        (DEEP, NO_RECORD),
+        (b'{"schema_version": [1], "entries": {}}', NO_RECORD),
+        (b'{"schema_version": 2, "entries": {}}', NO_RECORD),
+        (b'{"schema_version": 2}', "has schema version 2, but"),
+        (b'{"schema_version": 1, "entries": {}}', "has schema version 1, but this mnist-fp8 reads 2: measure it again"),
+        (b'{"schema_version": 99, "entries": {}}', "has schema version 99, but this mnist-fp8 reads 2: measure it"),
+    ],
+)
+def test_what_is_no_record_is_one_line(tmp_path: Path, content: bytes, says: str) -> None:
+    file = tmp_path / "record.json"
+    file.write_bytes(content)
+    line = refusal(file)
+    assert says in line
+    assert str(file) in line
+
+
+def refusal(file: Path) -> str:
+    with pytest.raises(RecordError) as raised:
+        read_record(file)
+    assert "\n" not in str(raised.value)
+    return str(raised.value)
+
+
+WHOLE = json.loads(json.dumps(dataclasses.replace(RECORD, suite=SUITE).to_json()))
+
+
+def places(document: Any, *path: Any) -> Iterator[tuple[Any, ...]]:
+    """The way to each value of a document, entries aside: they have a reader of their own."""
+    items = document.items() if isinstance(document, dict) else enumerate(document)
+    for name, value in items:
+        yield (*path, name)
+        if isinstance(value, dict | list) and name != "entries":
+            yield from places(value, *path, name)
+
+
+@pytest.mark.parametrize("place", list(places(WHOLE)), ids=str)
+def test_value_of_a_wrong_type_anywhere_is_one_line(tmp_path: Path, place: tuple[Any, ...]) -> None:
+    document = copy.deepcopy(WHOLE)
+    parent = functools.reduce(lambda found, name: found[name], place[:-1], document)
+    right = (float, int) if place[-1] == "seconds" else type(parent[place[-1]])
+    wrong: Any
+    for wrong in ([], {"x": []}, "x", 7, 1e400):
+        if not isinstance(wrong, right):
+            parent[place[-1]] = wrong
+            file = tmp_path / "record.json"
+            file.write_text(json.dumps(document))
+            assert NO_RECORD in refusal(file) or place == ("schema_version",)
+
+
+@pytest.mark.parametrize("key", ["a", ""])
+def test_entry_without_an_area_is_no_entry(tmp_path: Path, key: str) -> None:
+    entry = {"kind": "text", "text": "x"}
+    assert NO_RECORD in refusal(written(tmp_path, RECORD, entries={key: entry}))
+
+
+@pytest.mark.parametrize("entry", [{"kind": "odd"}, {"kind": []}, {}, [], None, "x", {"kind": "cost", "values": 1}])
+def test_entry_of_no_known_kind_is_one_line(tmp_path: Path, entry: object) -> None:
+    assert NO_RECORD in refusal(written(tmp_path, RECORD, entries={"a/b": entry}))
+
+
+def test_record_that_is_not_there_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match=r"^record .*none.json cannot be read: No such file or directory$"):
+        read_record(tmp_path / "none.json")
