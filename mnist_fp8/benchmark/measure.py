@@ -98,8 +98,8 @@ def _left_out() -> dict[Mode, str]:
     known = te.support_by_recipe()
     lacking = te.Support(ok=False, reason=f"Transformer Engine {te.version()} has no such recipe")
     recipes = {mode: mode.recipe for mode in Mode}
-    found = {mode: known.get(recipe.name, lacking) for mode, recipe in recipes.items() if recipe}
-    return {mode: support.reason for mode, support in found.items() if not support.ok}
+    supports = {mode: known.get(recipe.name, lacking) for mode, recipe in recipes.items() if recipe}
+    return {mode: support.reason for mode, support in supports.items() if not support.ok}
 
 
 # --- epochs --------------------------------------------------------------------------------------------------------
@@ -223,18 +223,18 @@ def _epochs(modes: Sequence[Mode], train_ds: Dataset, test_ds: Dataset, repeats:
 
 
 def _layers(modes: Sequence[Mode], plan: Plan, say: Say) -> tuple[Spread, list[Layer]]:
-    found = []
+    layers = []
     for shape in plan.shapes:
         for backward in (False, True):
             say(f"dense: {' x '.join(map(str, shape))}, forward{' and backward' if backward else ''}")
             programs = [layer_program(mode, shape, plan.applications, backward=backward) for mode in modes]
             times = interleaved(programs, plan.repeats, plan.seconds)
-            found += [
+            layers += [
                 Layer(mode, shape, backward, Spread(tuple(seconds / plan.applications for seconds in spread.values)))
                 for mode, spread in zip(modes, times, strict=True)
             ]
     (call,) = interleaved([_almost_nothing()], plan.repeats, plan.seconds)
-    return call, found
+    return call, layers
 
 
 def _almost_nothing() -> Program:

@@ -1,4 +1,4 @@
-"""Render a benchmark: tables for the terminal, Markdown, and an HTML page with pictures. Nothing here measures."""
+"""Render a benchmark: tables for the terminal and as Markdown. Nothing here measures."""
 
 import dataclasses
 import re
@@ -9,15 +9,16 @@ from rich.table import Table
 from rich.text import Text
 
 from mnist_fp8 import __version__
-from mnist_fp8.benchmark import plots
-from mnist_fp8.benchmark.plots import CROSS, size_of, three_digits
 from mnist_fp8.benchmark.results import ACCURACY_EPOCHS, Benchmark, Epochs, Layer, Way
 from mnist_fp8.benchmark.roofline import Peaks, Shape, kernels, least_seconds, operations
 from mnist_fp8.core.modes import Mode
 from mnist_fp8.core.spread import Spread
-from mnist_fp8.gate.reports.markup import counted, literal, row, template
+from mnist_fp8.gate.reports.markup import counted, literal, row
 
 TITLE = "How fast training is"
+PICTURE = "benchmark.png"
+"""The file beside the Markdown that it shows; `plots.picture` draws it."""
+CROSS = "\N{MULTIPLICATION SIGN}"
 HOST_WARNING = (
     "Host run on a CPU: everything is small, FP8 is emulated, and our epoch is a loop, too. Times here say nothing"
     " about kernels; they only show that the benchmark runs."
@@ -50,6 +51,17 @@ class Grid:
 # --- numbers in words ------------------------------------------------------------------------------------------------
 
 
+def size_of(shape: Shape) -> str:
+    """M, K and N, or the one size of a square."""
+    return f"{shape[0]:,}³" if len(set(shape)) == 1 else f" {CROSS} ".join(f"{size:,}" for size in shape)
+
+
+def three_digits(value: float) -> str:
+    """A number as it is easily read, without an exponent."""
+    places = 2 if value < 10 else 1 if value < 100 else 0  # noqa: PLR2004
+    return f"{value:,.{places}f}"
+
+
 def duration(seconds: float) -> str:
     """A time in the unit in which it is easily read."""
     return _in_unit(seconds, seconds)
@@ -57,7 +69,7 @@ def duration(seconds: float) -> str:
 
 def spread_of_times(seconds: Spread) -> str:
     """Median, lowest and highest of some times, in the unit of the median."""
-    lowest, highest = (_in_unit(each, seconds.median).partition(" ")[0] for each in (seconds.lowest, seconds.highest))
+    lowest, highest = (_in_unit(value, seconds.median).partition(" ")[0] for value in (seconds.lowest, seconds.highest))
     return f"{duration(seconds.median)} ({lowest}..{highest})"
 
 
@@ -83,19 +95,20 @@ def _tera(rate: float) -> str:
 # --- tables ----------------------------------------------------------------------------------------------------------
 
 
-def summary(found: Benchmark) -> list[str]:
+def summary(benchmark: Benchmark) -> list[str]:
     """What the numbers come to, in a few sentences; none of a host run."""
-    if found.is_host:
+    if benchmark.is_host:
         return []
-    loops = ", ".join(f"{times(found.faster_than_loops(mode))} in {mode.value}" for mode in found.modes)
+    loops = ", ".join(f"{times(benchmark.faster_than_loops(mode))} in {mode.value}" for mode in benchmark.modes)
     lines = [f"Our epoch is faster than the faster of two step-by-step loops: {loops}."]
-    largest = max(found.shapes, key=lambda shape: operations(shape, backward=False))
-    for mode in found.modes:
+    largest = max(benchmark.shapes, key=lambda shape: operations(shape, backward=False))
+    for mode in benchmark.modes:
         if mode.is_fp8:
-            layer = found.layer(mode, largest, backward=False)
-            share = f", {_share(layer.of_peak(found.peaks))} of the peak" if found.peaks else ""
+            layer = benchmark.layer(mode, largest, backward=False)
+            share = f", {_share(layer.of_peak(benchmark.peaks))} of the peak" if benchmark.peaks else ""
             both = (
-                times(found.layer_speed_up(mode, largest, backward=backward)) + name for backward, name in _SPEED_UPS
+                times(benchmark.layer_speed_up(mode, largest, backward=backward)) + name
+                for backward, name in _SPEED_UPS
             )
             lines.append(
                 f"Dense {size_of(largest)} in {mode.value}: {_tera(layer.rate.median)} TFLOP/s forward{share};"
@@ -104,7 +117,7 @@ def summary(found: Benchmark) -> list[str]:
     return lines
 
 
-def epochs_grid(found: Benchmark) -> Grid:
+def epochs_grid(benchmark: Benchmark) -> Grid:
     """Our epoch against the loops, and the modes against each other."""
     heading = (
         "mode",
@@ -115,11 +128,11 @@ def epochs_grid(found: Benchmark) -> Grid:
         "accuracy",
         "first epoch",
     )
-    rows = tuple(_epochs_row(found, each) for each in found.epochs)
-    repeats = len(found.epochs[0].seconds.values)
+    rows = tuple(_epochs_row(benchmark, epochs) for epochs in benchmark.epochs)
+    repeats = len(benchmark.epochs[0].seconds.values)
     notes = (
         (
-            f"An epoch is {found.images:,} images in batches of {found.batch_size}. Median (lowest..highest) of"
+            f"An epoch is {benchmark.images:,} images in batches of {benchmark.batch_size}. Median (lowest..highest) of"
             f" {repeats} epochs; the first epoch, in which the programs are compiled, is not among them. (The loops"
             " share programs, so the second one compiles less.) All take turns, and ratios are taken within a turn."
             f" Accuracy is that on the test images after {ACCURACY_EPOCHS} epochs."
@@ -135,29 +148,29 @@ def epochs_grid(found: Benchmark) -> Grid:
     return Grid("An epoch", 2, heading, rows, notes)
 
 
-def _epochs_row(found: Benchmark, each: Epochs) -> tuple[str, ...]:
-    ours = each.way is Way.OURS
+def _epochs_row(benchmark: Benchmark, epochs: Epochs) -> tuple[str, ...]:
+    ours = epochs.way is Way.OURS
     return (
-        each.mode.value,
-        each.way.value,
-        spread_of_times(each.seconds),
-        "" if ours else times(found.faster_than_loop(each.mode, each.way)),
-        times(found.epoch_speed_up(each.mode)) if ours and each.mode is not Mode.FLAX_BF16 else "",
-        f"{each.accuracy:.2%}",
-        duration(each.first),
+        epochs.mode.value,
+        epochs.way.value,
+        spread_of_times(epochs.seconds),
+        "" if ours else times(benchmark.faster_than_loop(epochs.mode, epochs.way)),
+        times(benchmark.epoch_speed_up(epochs.mode)) if ours and epochs.mode is not Mode.FLAX_BF16 else "",
+        f"{epochs.accuracy:.2%}",
+        duration(epochs.first),
     )
 
 
-def speed_up_grid(found: Benchmark) -> Grid:
+def speed_up_grid(benchmark: Benchmark) -> Grid:
     """Dense layers by size: how many times as fast as Flax BF16."""
-    modes = [mode for mode in found.modes if mode is not Mode.FLAX_BF16]
+    modes = [mode for mode in benchmark.modes if mode is not Mode.FLAX_BF16]
     rows = tuple(
         (
             *_size_and_direction(shape, backward=backward),
-            spread_of_times(found.layer(Mode.FLAX_BF16, shape, backward=backward).seconds),
-            *(times(found.layer_speed_up(mode, shape, backward=backward)) for mode in modes),
+            spread_of_times(benchmark.layer(Mode.FLAX_BF16, shape, backward=backward).seconds),
+            *(times(benchmark.layer_speed_up(mode, shape, backward=backward)) for mode in modes),
         )
-        for shape in found.shapes
+        for shape in benchmark.shapes
         for backward in (False, True)
     )
     notes = (
@@ -170,45 +183,45 @@ def speed_up_grid(found: Benchmark) -> Grid:
     return Grid("Dense layers: speed-up", 2, heading, rows, notes)
 
 
-def rate_grid(found: Benchmark) -> Grid:
+def rate_grid(benchmark: Benchmark) -> Grid:
     """Dense layers by size: operations in a second, and their share of the peak."""
     rows = tuple(
         (
             *_size_and_direction(shape, backward=backward),
-            *(_rate(found, mode, shape, backward=backward) for mode in found.modes),
+            *(_rate(benchmark, mode, shape, backward=backward) for mode in benchmark.modes),
         )
-        for shape in found.shapes
+        for shape in benchmark.shapes
         for backward in (False, True)
     )
-    heading = (_SIZE, "", *(mode.value for mode in found.modes))
-    return Grid("Dense layers: TFLOP/s", 2, heading, rows, tuple(_rate_notes(found)))
+    heading = (_SIZE, "", *(mode.value for mode in benchmark.modes))
+    return Grid("Dense layers: TFLOP/s", 2, heading, rows, tuple(_rate_notes(benchmark)))
 
 
 def _size_and_direction(shape: Shape, *, backward: bool) -> tuple[str, str]:
     return size_of(shape), "both" if backward else "forward"
 
 
-def _rate(found: Benchmark, mode: Mode, shape: Shape, *, backward: bool) -> str:
-    layer = found.layer(mode, shape, backward=backward)
-    share = f" ({_share(layer.of_peak(found.peaks))})" if found.peaks else ""
+def _rate(benchmark: Benchmark, mode: Mode, shape: Shape, *, backward: bool) -> str:
+    layer = benchmark.layer(mode, shape, backward=backward)
+    share = f" ({_share(layer.of_peak(benchmark.peaks))})" if benchmark.peaks else ""
     return f"{_tera(layer.rate.median)}{share}"
 
 
-def _rate_notes(found: Benchmark) -> Iterator[str]:
+def _rate_notes(benchmark: Benchmark) -> Iterator[str]:
     yield (
         "Counted are the operations of the matrix products alone: 2MKN forward, three times that with the backward pass"
         " (the gradients of input and kernel)."
     )
-    if found.peaks is None:
+    if benchmark.peaks is None:
         yield UNKNOWN_PEAKS
         return
     yield (
-        f"In brackets the share of the dense peak: {found.peaks.bf16 / 1e12:,.1f} TFLOP/s in BF16,"
-        f" {found.peaks.fp8 / 1e12:,.1f} in FP8. Source: {found.peaks.source}."
+        f"In brackets the share of the dense peak: {benchmark.peaks.bf16 / 1e12:,.1f} TFLOP/s in BF16,"
+        f" {benchmark.peaks.fp8 / 1e12:,.1f} in FP8. Source: {benchmark.peaks.source}."
     )
 
 
-def roofline_grid(found: Benchmark) -> Grid:
+def roofline_grid(benchmark: Benchmark) -> Grid:
     """Dense layers: what each takes, and the least that it could take."""
     heading = (
         _SIZE,
@@ -221,8 +234,8 @@ def roofline_grid(found: Benchmark) -> Grid:
         "of which no product",
         "share of the roofline",
     )
-    rows = tuple(_roofline_row(layer, found.peaks) for layer in found.layers)
-    return Grid("Dense layers: times and roofline", 3, heading, rows, tuple(_roofline_notes(found)))
+    rows = tuple(_roofline_row(layer, benchmark.peaks) for layer in benchmark.layers)
+    return Grid("Dense layers: times and roofline", 3, heading, rows, tuple(_roofline_notes(benchmark)))
 
 
 def _roofline_row(layer: Layer, peaks: Peaks | None) -> tuple[str, ...]:
@@ -240,11 +253,11 @@ def _roofline_row(layer: Layer, peaks: Peaks | None) -> tuple[str, ...]:
     )
 
 
-def _roofline_notes(found: Benchmark) -> Iterator[str]:
+def _roofline_notes(benchmark: Benchmark) -> Iterator[str]:
     yield (
-        f"A call runs the layer {counted(found.applications, 'time')}, one after the other; calls are made without"
+        f"A call runs the layer {counted(benchmark.applications, 'time')}, one after the other; calls are made without"
         " waiting, and only the last one of a repeat is waited for. A call of a program that does almost nothing takes"
-        f" {duration(found.call.median)} here. A small layer takes the time in which its kernels are started."
+        f" {duration(benchmark.call.median)} here. A small layer takes the time in which its kernels are started."
     )
     yield (
         "“At least” is the sum over kernels, which run one after another, of the longer of operations / peak and bytes"
@@ -254,21 +267,21 @@ def _roofline_notes(found: Benchmark) -> Iterator[str]:
         " backward pass, which needs it transposed as well. Current scaling reads everything once more before, for its"
         " amax."
     )
-    if found.peaks:
+    if benchmark.peaks:
         yield (
-            f"Bandwidth is that of the GPU's memory, {found.peaks.bandwidth / 1e12:.2f} TB/s. What stays in its L2"
+            f"Bandwidth is that of the GPU's memory, {benchmark.peaks.bandwidth / 1e12:.2f} TB/s. What stays in its L2"
             " cache is read faster: there a layer can come out above 100%."
         )
 
 
-def grids(found: Benchmark) -> list[Grid]:
+def grids(benchmark: Benchmark) -> list[Grid]:
     """All tables, in the order to read them."""
-    return [epochs_grid(found), speed_up_grid(found), rate_grid(found), roofline_grid(found)]
+    return [epochs_grid(benchmark), speed_up_grid(benchmark), rate_grid(benchmark), roofline_grid(benchmark)]
 
 
-def scope(found: Benchmark) -> list[str]:
+def scope(benchmark: Benchmark) -> list[str]:
     """What was measured on what."""
-    facts = found.environment
+    facts = benchmark.environment
     versions = (
         f"Transformer Engine {facts['transformer-engine']}, JAX {facts['jax']}, Flax {facts['flax']},"
         f" Python {facts['python']}"
@@ -276,21 +289,21 @@ def scope(found: Benchmark) -> list[str]:
     return [f"{facts['device']}; {versions}", facts["run"]]
 
 
-def warnings(found: Benchmark) -> list[str]:
+def warnings(benchmark: Benchmark) -> list[str]:
     """What a reader has to know first."""
-    lines = [HOST_WARNING] if found.is_host else []
-    return [*lines, *(f"{mode.value} is not measured: {why}" for mode, why in found.left_out.items())]
+    lines = [HOST_WARNING] if benchmark.is_host else []
+    return [*lines, *(f"{mode.value} is not measured: {why}" for mode, why in benchmark.left_out.items())]
 
 
 # --- forms -----------------------------------------------------------------------------------------------------------
 
 
-def terminal(found: Benchmark, width: int) -> Iterator[RenderableType]:
+def terminal(benchmark: Benchmark, width: int) -> Iterator[RenderableType]:
     """What to print in that many columns: the tables but for the longest."""
     yield Text(TITLE, "bold")
-    yield from (Text(line) for line in (*scope(found), *summary(found)))
-    yield from (Text(line, "yellow") for line in warnings(found))
-    for grid in (epochs_grid(found), speed_up_grid(found), rate_grid(found)):
+    yield from (Text(line) for line in (*scope(benchmark), *summary(benchmark)))
+    yield from (Text(line, "yellow") for line in warnings(benchmark))
+    for grid in (epochs_grid(benchmark), speed_up_grid(benchmark), rate_grid(benchmark)):
         yield Text(f"\n{grid.title}", "bold")
         yield _table(grid, width)
         yield from (Text(note, "dim") for note in grid.notes)
@@ -317,31 +330,14 @@ def _table(grid: Grid, width: int) -> Table:
     return table
 
 
-_PICTURES = {
-    "An epoch": ("benchmark-epochs.svg", plots.epochs),
-    "Dense layers: speed-up": ("benchmark-speed-ups.svg", plots.speed_ups),
-    "Dense layers: TFLOP/s": ("benchmark-rates.svg", plots.rates),
-}
-"""By the title of the table that each belongs to, its file beside the Markdown."""
-_STANDALONE = '<svg style="background: #fff; font-family: system-ui, sans-serif" '
-
-
-def pictures(found: Benchmark) -> dict[str, str]:
-    """The pictures that the Markdown refers to, by file name."""
-    return {file: draw(found).replace("<svg ", _STANDALONE, 1) + "\n" for file, draw in _PICTURES.values()}
-
-
-def markdown(found: Benchmark) -> str:
-    """The tables as Markdown, with references to the files of `pictures`."""
-    said = [*scope(found), *summary(found), *(f"Note: {line}" for line in warnings(found))]
-    parts = [f"# {TITLE}", "\n".join(f"- {literal(line)}" for line in said)]
-    for grid in grids(found):
+def markdown(benchmark: Benchmark) -> str:
+    """The tables as Markdown, under the picture in the file `PICTURE`."""
+    facts = [*scope(benchmark), *summary(benchmark), *(f"Note: {line}" for line in warnings(benchmark))]
+    parts = [f"# {TITLE}", "\n".join(f"- {literal(line)}" for line in facts), f"![{TITLE}]({PICTURE})"]
+    for grid in grids(benchmark):
         lines = [row(grid.heading), row(_alignment(grid)), *map(_markdown_row, grid.rows)]
-        parts.append(f"## {grid.title}")
-        if grid.title in _PICTURES:
-            parts.append(f"![{grid.title}]({_PICTURES[grid.title][0]})")
-        parts += ["\n".join(lines), *map(literal, grid.notes)]
-    parts += ["## Environment", _markdown_environment(found), f"<sub>mnist-fp8 {__version__}</sub>"]
+        parts += [f"## {grid.title}", "\n".join(lines), *map(literal, grid.notes)]
+    parts += ["## Environment", _markdown_environment(benchmark), f"<sub>mnist-fp8 {__version__}</sub>"]
     return "\n\n".join(parts) + "\n"
 
 
@@ -353,20 +349,6 @@ def _markdown_row(cells: Sequence[str]) -> str:
     return row([literal(cell) for cell in cells])
 
 
-def _markdown_environment(found: Benchmark) -> str:
-    lines = (row([literal(name), literal(value)]) for name, value in found.environment.items())
+def _markdown_environment(benchmark: Benchmark) -> str:
+    lines = (row([literal(name), literal(value)]) for name, value in benchmark.environment.items())
     return "\n".join([row(["", ""]), row(["---", "---"]), *lines])
-
-
-def html(found: Benchmark) -> str:
-    """The whole page as one HTML file that needs nothing else."""
-    return template("benchmark.html").render(
-        title=TITLE,
-        scope=scope(found),
-        summary=summary(found),
-        warnings=warnings(found),
-        grids=grids(found),
-        pictures={title: draw(found) for title, (_, draw) in _PICTURES.items()},
-        environment=found.environment,
-        version=__version__,
-    )

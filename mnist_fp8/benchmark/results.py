@@ -132,12 +132,12 @@ class Benchmark:
 
     def epochs_of(self, mode: Mode, way: Way) -> Epochs:
         """The epochs of a mode, computed in a way."""
-        return next(each for each in self.epochs if (each.mode, each.way) == (mode, way))
+        return next(epochs for epochs in self.epochs if (epochs.mode, epochs.way) == (mode, way))
 
     def layer(self, mode: Mode, shape: Shape, *, backward: bool) -> Layer:
         """The layer of a mode and size."""
         wanted = (mode, shape, backward)
-        return next(each for each in self.layers if (each.mode, each.shape, each.backward) == wanted)
+        return next(layer for layer in self.layers if (layer.mode, layer.shape, layer.backward) == wanted)
 
     def faster_than_loop(self, mode: Mode, loop: Way) -> Spread:
         """How many times faster our epoch is than a step-by-step loop."""
@@ -161,57 +161,59 @@ class Benchmark:
 # --- JSON ------------------------------------------------------------------------------------------------------------
 
 
-def as_json(found: Benchmark) -> str:
+def as_json(benchmark: Benchmark) -> str:
     """All raw numbers, and what they come to, for programs. Times are in seconds."""
     document = {
         "schema_version": SCHEMA_VERSION,
         "mnist_fp8": __version__,
-        "environment": dict(found.environment),
-        "host_run": found.is_host,
-        "device": found.device,
-        "peaks": dataclasses.asdict(found.peaks) if found.peaks else None,
-        "left_out": {mode.value: why for mode, why in found.left_out.items()},
+        "environment": dict(benchmark.environment),
+        "host_run": benchmark.is_host,
+        "device": benchmark.device,
+        "peaks": dataclasses.asdict(benchmark.peaks) if benchmark.peaks else None,
+        "left_out": {mode.value: why for mode, why in benchmark.left_out.items()},
         "training": {
-            "images": found.images,
-            "batch_size": found.batch_size,
+            "images": benchmark.images,
+            "batch_size": benchmark.batch_size,
             "accuracy_after_epochs": ACCURACY_EPOCHS,
-            "epochs": list(_epochs_as_json(found)),
+            "epochs": list(_epochs_as_json(benchmark)),
         },
         "dense": {
-            "call": _spread(found.call),
-            "applications": found.applications,
-            "layers": list(_layers_as_json(found)),
+            "call": _spread(benchmark.call),
+            "applications": benchmark.applications,
+            "layers": list(_layers_as_json(benchmark)),
         },
     }
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
 
-def _epochs_as_json(found: Benchmark) -> Iterator[dict[str, Any]]:
-    for each in found.epochs:
-        ours = each.way is Way.OURS
-        ratio = found.epoch_speed_up(each.mode) if ours else found.faster_than_loop(each.mode, each.way)
+def _epochs_as_json(benchmark: Benchmark) -> Iterator[dict[str, Any]]:
+    for epochs in benchmark.epochs:
+        ours = epochs.way is Way.OURS
+        ratio = benchmark.epoch_speed_up(epochs.mode) if ours else benchmark.faster_than_loop(epochs.mode, epochs.way)
         yield {
-            "mode": each.mode.value,
-            "way": each.way.value,
-            "first": each.first,
-            "seconds": _spread(each.seconds),
-            "accuracy": each.accuracy,
+            "mode": epochs.mode.value,
+            "way": epochs.way.value,
+            "first": epochs.first,
+            "seconds": _spread(epochs.seconds),
+            "accuracy": epochs.accuracy,
             "speed_up_over_flax_bf16" if ours else "ours_is_faster": _spread(ratio),
         }
 
 
-def _layers_as_json(found: Benchmark) -> Iterator[dict[str, Any]]:
-    for each in found.layers:
+def _layers_as_json(benchmark: Benchmark) -> Iterator[dict[str, Any]]:
+    for layer in benchmark.layers:
         yield {
-            "mode": each.mode.value,
-            "shape": each.shape,
-            "backward": each.backward,
-            "seconds": _spread(each.seconds),
-            "operations_per_second": _spread(each.rate),
-            "speed_up_over_flax_bf16": _spread(found.layer_speed_up(each.mode, each.shape, backward=each.backward)),
-            "operations_per_byte": each.intensity,
-            "of_peak": each.of_peak(found.peaks) if found.peaks else None,
-            "least_seconds": each.least(found.peaks) if found.peaks else None,
+            "mode": layer.mode.value,
+            "shape": layer.shape,
+            "backward": layer.backward,
+            "seconds": _spread(layer.seconds),
+            "operations_per_second": _spread(layer.rate),
+            "speed_up_over_flax_bf16": _spread(
+                benchmark.layer_speed_up(layer.mode, layer.shape, backward=layer.backward)
+            ),
+            "operations_per_byte": layer.intensity,
+            "of_peak": layer.of_peak(benchmark.peaks) if benchmark.peaks else None,
+            "least_seconds": layer.least(benchmark.peaks) if benchmark.peaks else None,
         }
 
 

@@ -105,13 +105,13 @@ def kernels(mode: Mode, shape: Shape, *, backward: bool) -> list[Kernel]:
     m, k, n = shape
     product, size = 2 * m * k * n, _FP8 if mode.is_fp8 else _BF16
     x, kernel, y = m * k, k * n, m * n
-    found = [*_prepare(mode, "x", x, _BF16, twice=backward), *_prepare(mode, "kernel", kernel, _FP32, twice=backward)]
-    found.append(Kernel("product: y", size * (x + kernel) + _BF16 * y, product))
+    work = [*_prepare(mode, "x", x, _BF16, twice=backward), *_prepare(mode, "kernel", kernel, _FP32, twice=backward)]
+    work.append(Kernel("product: y", size * (x + kernel) + _BF16 * y, product))
     if backward:
-        found += _prepare(mode, "gradient", y, _BF16, twice=True)
-        found.append(Kernel("product: gradient of x", size * (y + kernel) + _BF16 * x, product))
-        found.append(Kernel("product: gradient of the kernel", size * (x + y) + _FP32 * kernel, product))
-    return found
+        work += _prepare(mode, "gradient", y, _BF16, twice=True)
+        work.append(Kernel("product: gradient of x", size * (y + kernel) + _BF16 * x, product))
+        work.append(Kernel("product: gradient of the kernel", size * (x + y) + _FP32 * kernel, product))
+    return work
 
 
 def _prepare(mode: Mode, name: str, elements: int, size: int, *, twice: bool) -> Iterator[Kernel]:

@@ -18,7 +18,7 @@ def add(commands: Commands) -> None:
         "and dense layers in FP8 against BF16 and against what the GPU can do. On a CPU everything is small, and times "
         "say nothing about kernels.",
     )
-    add_output(parser, "folder for benchmark.md, its pictures, .html and .json (default: print only)")
+    add_output(parser, "folder for benchmark.md, .png and .json (default: print only)")
     parser.add_argument("--quick", action="store_true", help="fewer repeats, and smaller layers on a CPU")
     parser.set_defaults(run=run)
 
@@ -31,7 +31,7 @@ def run(args: argparse.Namespace) -> int:
     from rich.console import Console  # noqa: PLC0415 - `--help` needs none of these
 
     from mnist_fp8 import te  # noqa: PLC0415
-    from mnist_fp8.benchmark import measure, report, results  # noqa: PLC0415
+    from mnist_fp8.benchmark import measure, plots, report, results  # noqa: PLC0415
     from mnist_fp8.core.run_kind import RunKind  # noqa: PLC0415
 
     plan = measure.choose_plan(on_gpu=te.engine().kind is RunKind.KERNEL, quick=args.quick)
@@ -40,11 +40,10 @@ def run(args: argparse.Namespace) -> int:
     for part in report.terminal(found, console.width):
         console.print(part)
     if args.output:
-        files = {
+        files: dict[str, str | bytes] = {
             "benchmark.md": report.markdown(found),
-            "benchmark.html": report.html(found),
             "benchmark.json": results.as_json(found),
-            **report.pictures(found),
+            report.PICTURE: plots.picture(found),
         }
         write_files(args.output, files)
     return OK

@@ -54,8 +54,8 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _probe(args: argparse.Namespace) -> "Probe":
-    from mnist_fp8.gate.runner import bisect, suite  # noqa: PLC0415
     from mnist_fp8.gate.reports.values import text  # noqa: PLC0415
+    from mnist_fp8.gate.runner import bisect, suite  # noqa: PLC0415
 
     if args.claim:
         (claim,) = suite.select_claims([args.claim])

@@ -3,8 +3,9 @@
 import argparse
 from pathlib import Path
 
+from mnist_fp8.cli.github import add_github, conclude
 from mnist_fp8.cli.options import Commands, add_policy, parse_folder
-from mnist_fp8.cli.output import VERDICT_CODES, check_output, show_verdict, verdict_code
+from mnist_fp8.cli.output import VERDICT_CODES, check_output, show_verdict
 
 
 def add(commands: Commands) -> None:
@@ -18,6 +19,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("old", type=Path, metavar="OLD", help="record of the Transformer Engine in use")
     parser.add_argument("new", type=Path, metavar="NEW", help="record of the one to move to")
     add_policy(parser)
+    add_github(parser)
     parser.add_argument(
         "-o", "--output", type=parse_folder, metavar="DIR", help="for the report (default: only the terminal)"
     )
@@ -34,4 +36,4 @@ def run(args: argparse.Namespace) -> int:
         check_output(args.output)
     comparison = compare.compare(read_record(args.old), read_record(args.new), accepted)
     show_verdict(comparison, args.output)
-    return verdict_code(comparison)
+    return conclude(comparison, github=args.github)

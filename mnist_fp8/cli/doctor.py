@@ -12,7 +12,7 @@ from mnist_fp8.cli.output import COULD_NOT_RUN, OK
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from mnist_fp8.doctor.checks import Check
+    from mnist_fp8.doctor.components import Check
     from mnist_fp8.doctor.trial import Attempt
 
 

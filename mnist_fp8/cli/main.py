@@ -16,6 +16,7 @@ from typing import NoReturn
 
 from mnist_fp8 import __version__
 from mnist_fp8.cli import benchmark, bisect, compare, doctor, matrix, measure, run, stacks, train, upgrade, verify
+from mnist_fp8.cli.github import annotate
 from mnist_fp8.cli.output import COULD_NOT_RUN, INTERRUPTED
 from mnist_fp8.core.errors import AnswerError
 
@@ -37,7 +38,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("mnist-fp8: interrupted before all results were written", file=sys.stderr)
         return INTERRUPTED
     except AnswerError as error:
-        print(f"mnist-fp8: error: {' '.join(str(error).split())}", file=sys.stderr)
+        message = f"mnist-fp8: error: {' '.join(str(error).split())}"
+        print(message, file=sys.stderr)
+        if getattr(args, "github", False):
+            annotate("error", message)
         return error.exit_code
     except Exception:  # noqa: BLE001 - whatever it is, the exit code has to say so
         # A defect of ours, which must not look like an answer: Python itself would end with 1.

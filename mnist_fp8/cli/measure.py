@@ -99,7 +99,6 @@ def _examine(installation: "Installation", args: argparse.Namespace) -> "Record"
 
 def _write(path: Path, record: "Record") -> None:
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
         replace_file(path, json.dumps(record.to_json(), indent=1, allow_nan=False).encode() + b"\n")
     except OSError as error:
         raise ConfigError(f"the record cannot be written to {path}: {error.strerror}") from error

@@ -68,16 +68,15 @@ def write_reports(folder: Path, name: str, cells: "Sequence[MatrixCell]") -> Non
     write_files(folder, forms)
 
 
-def write_files(folder: Path, files: "Mapping[str, str]") -> None:
+def write_files(folder: Path, files: "Mapping[str, str | bytes]") -> None:
     """Write files into a folder, and say where.
 
     Raises:
         ConfigError: they cannot be written.
     """
     try:
-        folder.mkdir(parents=True, exist_ok=True)
         for file, content in files.items():
-            replace_file(folder / file, content.encode())
+            replace_file(folder / file, content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise ConfigError(f"results cannot be written to {folder}: {error}") from error
     print()

@@ -168,13 +168,10 @@ def _write_results(output: Path, config: TrainConfig, facts: Mapping[str, str], 
         "epochs": [dataclasses.asdict(metrics) for metrics in result.epochs],
     }
     try:
-        output.mkdir(parents=True, exist_ok=True)
         metrics, plot = output / "metrics.json", output / "curves.png"
         replace_file(metrics, json.dumps(document, indent=2, default=_plain, allow_nan=False).encode() + b"\n")
         title = f"{config.mode}; Transformer Engine {facts['transformer-engine']}\n{facts['run']}"
-        partial = plot.with_suffix(".partial")
-        curves.save_curves(result.epochs, title, partial)
-        partial.replace(plot)
+        replace_file(plot, curves.picture(result.epochs, title))
     except OSError as error:
         raise ConfigError(f"results cannot be written to {output}: {error}") from error
     return [metrics, plot]

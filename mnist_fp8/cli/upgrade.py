@@ -4,8 +4,9 @@ import argparse
 import time
 from pathlib import Path
 
+from mnist_fp8.cli.github import add_github, conclude
 from mnist_fp8.cli.options import Commands, add_only, add_output, add_policy, add_rerun
-from mnist_fp8.cli.output import VERDICT_CODES, check_output, show_verdict, verdict_code
+from mnist_fp8.cli.output import VERDICT_CODES, check_output, show_verdict
 from mnist_fp8.core.errors import ConfigError
 
 
@@ -34,6 +35,7 @@ def add(commands: Commands) -> None:
         "--flax", type=_parse_pair, default=(None, None), metavar="OLD:NEW", help="versions of Flax, or one for both"
     )
     add_policy(parser)
+    add_github(parser)
     add_only(parser)
     add_output(parser, "for upgrade.md, .html, .json, junit.xml and both records (default: a new one in runs)")
     add_rerun(parser)
@@ -73,4 +75,4 @@ def run(args: argparse.Namespace) -> int:
             f"nothing is measured under {', '.join(args.only)}; mnist-fp8 measure -o FILE writes all keys"
         )
     show_verdict(comparison, output)
-    return verdict_code(comparison)
+    return conclude(comparison, github=args.github)

@@ -11,10 +11,18 @@ from mnist_fp8.core.errors import EnvError
 
 
 def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that it is never seen half-written."""
-    partial = path.with_suffix(".partial")
-    partial.write_bytes(content)
-    partial.replace(path)
+    """Write a file, and the folders that it is in, so that it is never seen half-written.
+
+    Raises:
+        OSError: it cannot be written; nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f"{path.name}.partial-{os.getpid()}")
+    try:
+        partial.write_bytes(content)
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
 
 
 def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:

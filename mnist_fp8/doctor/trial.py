@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnist_fp8.core.run_kind import RunKind
-from mnist_fp8.doctor.checks import TE, Check, version, where_to_get
+from mnist_fp8.doctor.components import TE, Check, version
+from mnist_fp8.doctor.cuda_checks import where_to_get
 from mnist_fp8.machine.survey import Machine
 
 TIMEOUT_S = 300
@@ -51,8 +52,8 @@ def attempt(timeout_s: float = TIMEOUT_S) -> Attempt:
         if answer.exists():
             document = json.loads(answer.read_text())
             return Attempt(document["error"], RunKind(document["kind"]), document["recipes"])
-    said = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "nothing was said")
-    return Attempt(f"{_ended(done.returncode)}: {said.strip()}")
+    last_line = next((line for line in reversed(done.stderr.splitlines()) if line.strip()), "nothing was said")
+    return Attempt(f"{_ended(done.returncode)}: {last_line.strip()}")
 
 
 def _run_step(answer: Path, timeout_s: float) -> subprocess.CompletedProcess[str]:

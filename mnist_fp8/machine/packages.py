@@ -45,8 +45,8 @@ class Package:
 
 def find_packages() -> dict[str, Package]:
     """The installed packages that matter, by name."""
-    found = {name: _package(name) for name in _PACKAGES}
-    return {name: package for name, package in found.items() if package}
+    packages = {name: _package(name) for name in _PACKAGES}
+    return {name: package for name, package in packages.items() if package}
 
 
 def _package(name: str) -> Package | None:

@@ -60,7 +60,7 @@ def scale_tolerance(scale: float, kind: RunKind) -> float:
 
 
 def exact_tolerance(expected: Array, kind: RunKind) -> float:
-    """Largest difference of a product of exact tensors (`layers.exact`): none on a CPU.
+    """Largest difference of a product of exact tensors (`dense_step.exact`): none on a CPU.
 
     On a GPU, two scales and their two reciprocals may each be off as `scale_tolerance` says.
     """

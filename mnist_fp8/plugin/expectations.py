@@ -6,8 +6,6 @@ the release has a known defect; the test has to fail there, and passing is an er
 """
 
 import dataclasses
-import fnmatch
-import re
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -15,6 +13,8 @@ from typing import Any
 
 import pytest
 from packaging.specifiers import InvalidSpecifier, SpecifierSet
+
+from mnist_fp8.core.patterns import matches
 
 FILE_NAME = "expectations.toml"
 """In the folder with the tests."""
@@ -105,11 +105,6 @@ def _entry(number: int, raw: dict[str, Any]) -> Expectation:
     except InvalidSpecifier as error:
         raise ValueError(f"{where}: {error}") from error
     return Expectation(tuple(raw["tests"]), releases, raw["kind"], raw["reason"], raw["remove"], raw.get("run", ""))
-
-
-def matches(pattern: str, name: str) -> bool:
-    """Whether a test's name fits a pattern; brackets mean themselves."""
-    return fnmatch.fnmatchcase(name, re.sub(r"\[", "[[]", pattern))
 
 
 def unmatched(expectations: Iterable[Expectation], names: Iterable[str]) -> list[str]:

@@ -19,8 +19,8 @@ def compiled_gemms(hlo: str) -> dict[str, Gemm]:
     ``primitive``, and products that XLA compiles itself (``dot``).
     """
     types = {name: _DTYPES.get(dtype, dtype) for name, dtype in _DEFINITION.findall(hlo)}
-    found = ((match[1], _compiled_gemm(match, types)) for match in _CALL.finditer(hlo))
-    return {name: gemm for name, gemm in found if gemm}
+    gemms = ((match[1], _compiled_gemm(match, types)) for match in _CALL.finditer(hlo))
+    return {name: gemm for name, gemm in gemms if gemm}
 
 
 _DEFINITION = re.compile(r"^\s*(?:ROOT )?%?(\S+) = \(?(\w+)\[", re.MULTILINE)

@@ -75,16 +75,16 @@ def quantized_tensors(jaxpr: Any, *arguments: Any) -> list[npt.NDArray[Any]]:  #
         jaxpr: the program, from ``jax.make_jaxpr``.
         arguments: those of the function that was traced.
     """
-    found: list[npt.NDArray[Any]] = []
-    _evaluate(_inner(jaxpr), jaxpr.consts, jax.tree.leaves(arguments), found)
-    return found
+    tensors: list[npt.NDArray[Any]] = []
+    _evaluate(_inner(jaxpr), jaxpr.consts, jax.tree.leaves(arguments), tensors)
+    return tensors
 
 
 def _evaluate(
     jaxpr: Any,  # noqa: ANN401
     constants: Sequence[Any],
     arguments: Sequence[Any],
-    found: list[npt.NDArray[Any]],
+    tensors: list[npt.NDArray[Any]],
 ) -> list[Any]:
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*constants, *arguments), strict=True))
 
@@ -95,7 +95,7 @@ def _evaluate(
         given = [read(variable) for variable in eqn.invars]
         inner = _called(eqn)
         if inner is not None:
-            results = _evaluate(_inner(inner), getattr(inner, "consts", ()), given, found)
+            results = _evaluate(_inner(inner), getattr(inner, "consts", ()), given, tensors)
         else:
             bound = eqn.primitive.get_bind_params(eqn.params)
             functions, parameters = (
@@ -104,7 +104,7 @@ def _evaluate(
             results = eqn.primitive.bind(*functions, *given, **parameters)
             results = results if eqn.primitive.multiple_results else [results]
             if not any(is_quantized(_dtype(variable)) for variable in eqn.invars):
-                found += [np.asarray(each) for each in results if is_quantized(str(getattr(each, "dtype", "")))]
+                tensors += [np.asarray(value) for value in results if is_quantized(str(getattr(value, "dtype", "")))]
         values |= zip(eqn.outvars, results, strict=True)
     return [read(variable) for variable in jaxpr.outvars]
 
@@ -140,9 +140,9 @@ def _dequantized(jaxpr: Any) -> dict[int, str]:  # noqa: ANN401
     origins: dict[int, str] = {}
     for eqn in jaxpr.eqns:
         if eqn.primitive.name in _DEQUANTIZING and not is_quantized(_dtype(eqn.outvars[0])):
-            found = {origins.get(id(v)) or _dtype(v) for v in eqn.invars if v.aval.size > 1}
-            if len(found) == 1 and is_quantized(min(found)):  # one tensor, and otherwise numbers that scale it
-                origins[id(eqn.outvars[0])] = min(found)
+            sources = {origins.get(id(v)) or _dtype(v) for v in eqn.invars if v.aval.size > 1}
+            if len(sources) == 1 and is_quantized(min(sources)):  # one tensor, and otherwise numbers that scale it
+                origins[id(eqn.outvars[0])] = min(sources)
     return origins
 
 

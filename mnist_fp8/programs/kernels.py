@@ -96,10 +96,10 @@ def trace(program: Callable[..., Any], *arguments: Any) -> list[Kernel]:  # noqa
         with warnings.catch_warnings():
             # The reader's own types have no module name, which Python 3.12 warns of.
             warnings.simplefilter("ignore", DeprecationWarning)
-            found = sorted(event for file in files for event in _events(file))
-    if not found:
+            events = sorted(event for file in files for event in _events(file))
+    if not events:
         raise ProfilerError("the profiler saw no kernel; it needs CUPTI (nvidia-cuda-cupti) and the right to use it")
-    return [kernel for _, kernel in found]
+    return [kernel for _, kernel in events]
 
 
 @functools.cache

@@ -7,11 +7,12 @@ a report prints a value.
 
 import dataclasses
 import enum
-import math
 import types
 from collections.abc import Mapping
-from fnmatch import fnmatchcase
 from typing import Any, Self, TypeAlias, get_args, get_origin, get_type_hints
+
+from mnist_fp8.core.patterns import matches
+from mnist_fp8.core.plain import plain
 
 AREAS = {
     "claims": "the suite's claims",
@@ -40,7 +41,7 @@ POSITIONAL = {"positional", "either", "*"}
 
 def covers(pattern: str, key: str) -> bool:
     """Whether a pattern names an entry: its key, the beginning of it up to a slash, or words with ``*``."""
-    return fnmatchcase(key, pattern) or key.startswith(pattern.rstrip("/") + "/")
+    return matches(pattern, key) or key.startswith(pattern.rstrip("/") + "/")
 
 
 # --- values --------------------------------------------------------------------------------------------------------
@@ -307,7 +308,7 @@ KINDS: dict[str, type[Value]] = {cls.__name__.lower(): cls for cls in get_args(V
 def entries_to_json(entries: Mapping[str, Value]) -> dict[str, Any]:
     """Entries as plain data; numbers that JSON does not know are words."""
     return {
-        key: {"kind": type(value).__name__.lower(), **_plain(dataclasses.asdict(value))}
+        key: {"kind": type(value).__name__.lower(), **plain(dataclasses.asdict(value))}
         for key, value in entries.items()
     }
 
@@ -319,19 +320,6 @@ def entries_from_json(document: Mapping[str, Any]) -> dict[str, Value]:
         KeyError, TypeError, ValueError: it is something else.
     """
     return {key: _value(fields) for key, fields in document.items()}
-
-
-def _plain(value: Any) -> Any:  # noqa: ANN401 - anything that JSON can hold
-    match value:
-        case dict():
-            return {name: _plain(item) for name, item in value.items()}
-        case list() | tuple():
-            return [_plain(item) for item in value]
-        case enum.Enum():
-            return value.value
-        case float() if not math.isfinite(value):
-            return str(value)
-    return value
 
 
 def _value(fields: Mapping[str, Any]) -> Value:

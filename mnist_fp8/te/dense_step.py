@@ -45,8 +45,8 @@ class Step(NamedTuple):
     @property
     def metadata(self) -> dict[str, Any]:
         """The metadata of the next step, by leaf."""
-        found: dict[str, Any] = self.grads[metadata_collection()]
-        return found
+        metadata: dict[str, Any] = self.grads[metadata_collection()]
+        return metadata
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))

@@ -81,14 +81,14 @@ def choose_run_kind(requested: RunKind | None, *, no_gpu: str, extension: Path |
     Raises:
         TeUnavailableError: the request, or a GPU without the extension, cannot be honoured.
     """
-    found = f"found {no_gpu or 'a GPU'}, and {extension or 'no CUDA extension of TE'}"
+    installation = f"found {no_gpu or 'a GPU'}, and {extension or 'no CUDA extension of TE'}"
     if requested is RunKind.KERNEL and (no_gpu or not extension):
-        raise TeUnavailableError(f"MNIST_FP8_TE=kernel needs a GPU and TE's CUDA extension; {found}")
+        raise TeUnavailableError(f"MNIST_FP8_TE=kernel needs a GPU and TE's CUDA extension; {installation}")
     if requested is RunKind.HOST and not no_gpu:
-        raise TeUnavailableError(f"a host run needs JAX on the CPU; {found}: set JAX_PLATFORMS=cpu as well")
+        raise TeUnavailableError(f"a host run needs JAX on the CPU; {installation}: set JAX_PLATFORMS=cpu as well")
     if requested is None and not no_gpu and not extension:
         raise TeUnavailableError(
-            f"{found}: install the extension (tox -e gpu shows how),"
+            f"{installation}: install the extension (tox -e gpu shows how),"
             " or ask for a host run with MNIST_FP8_TE=host JAX_PLATFORMS=cpu"
         )
     return RunKind.HOST if no_gpu else RunKind.KERNEL
@@ -119,8 +119,8 @@ def version() -> str:
 
 def quantization() -> ModuleType:
     """TE's quantization module, ``transformer_engine.jax.quantize``: the recipe in force, what the device supports."""
-    found: ModuleType = engine().module.quantize
-    return found
+    quantize: ModuleType = engine().module.quantize
+    return quantize
 
 
 def has_name(name: str) -> bool:

@@ -45,7 +45,7 @@ def require_support(config: RecipeConfig) -> None:
     asked = support(make_recipe(config))
     if asked.ok:
         return
-    able = [name for name, found in support_by_recipe().items() if found.ok]
+    able = [name for name, support in support_by_recipe().items() if support.ok]
     raise ConfigError(
         f"recipe {config.name} cannot run here ({loading.engine().kind.description}): {asked.reason}"
         f" Possible here: {', '.join(able) or 'none'}"

@@ -134,6 +134,6 @@ def _repeated(function: Callable[..., Any], times: int) -> Callable[..., jax.Arr
 
 
 def _check_float8(jaxpr: Any, mode: Mode, shape: tuple[int, int, int]) -> None:  # noqa: ANN401
-    found = jaxprs.gemms(jaxpr, dequantized=leaves_float8_to_xla())
-    if not found or not all(gemm.quantized for gemm in found):
+    products = jaxprs.gemms(jaxpr, dequantized=leaves_float8_to_xla())
+    if not products or not all(gemm.quantized for gemm in products):
         raise Float8MissingError(f"a dense layer of {shape} in {mode.value} should multiply float8, but does not")

@@ -61,14 +61,14 @@ class Sums:
 
 def _gradient_of_kernel(x: jax.Array, grad: jax.Array) -> jax.Array:
     kernel = jnp.zeros((x.shape[-1], grad.shape[-1]), x.dtype)
-    (found,) = jax.vjp(functools.partial(jnp.dot, x), kernel)[1](grad)
-    return found
+    (gradient,) = jax.vjp(functools.partial(jnp.dot, x), kernel)[1](grad)
+    return gradient
 
 
 def _gradient_of_input(grad: jax.Array, kernel: jax.Array) -> jax.Array:
     x = jnp.zeros((*grad.shape[:-1], kernel.shape[0]), grad.dtype)
-    (found,) = jax.vjp(lambda x: jnp.dot(x, kernel), x)[1](grad)
-    return found
+    (gradient,) = jax.vjp(lambda x: jnp.dot(x, kernel), x)[1](grad)
+    return gradient
 
 
 FORMS = (
@@ -94,8 +94,8 @@ def measure(forms: Sequence[Form]) -> Sums:
     """Multiply random BF16 tensors in each form, and find the one that is furthest off for what is allowed."""
     operands = [_operands(form) for form in forms]
     products = jax.jit(lambda pairs: [form.multiply(*pair) for form, pair in zip(forms, pairs, strict=True)])
-    found = products([[operand.astype(jnp.bfloat16) for operand in pair] for pair in operands])
-    judged = [_judge(*each) for each in zip(forms, operands, found, strict=True)]
+    results = products([[operand.astype(jnp.bfloat16) for operand in pair] for pair in operands])
+    judged = [_judge(*case) for case in zip(forms, operands, results, strict=True)]
     return max(judged, key=lambda one: one.error / one.allowed)
 
 
@@ -106,9 +106,9 @@ def _operands(form: Form) -> list[Array]:
     return [drawn.normal(0, 1, shape).astype(jnp.bfloat16).astype(np.float64) for shape in shapes]
 
 
-def _judge(form: Form, operands: Sequence[Array], found: jax.Array) -> Sums:
+def _judge(form: Form, operands: Sequence[Array], result: jax.Array) -> Sums:
     expected = _expected(form, operands)
-    error = float(np.linalg.norm(np.asarray(found, np.float64) - expected.value) / np.linalg.norm(expected.value))
+    error = float(np.linalg.norm(np.asarray(result, np.float64) - expected.value) / np.linalg.norm(expected.value))
     # A norm that is not a number is no error that anything allows.
     error = error if np.isfinite(error) else float("inf")
     return Sums(form.name, error, product_norm_tolerance(expected, "bfloat16", RunKind.HOST))

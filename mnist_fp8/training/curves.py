@@ -1,6 +1,6 @@
 """A plot of a training run's loss and accuracy."""
 
-from pathlib import Path
+import io
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -9,13 +9,12 @@ if TYPE_CHECKING:
     from mnist_fp8.training.runs import EpochMetrics  # it imports JAX, and two records are compared without it
 
 
-def save_curves(epochs: "Sequence[EpochMetrics]", title: str, path: Path) -> None:
-    """Draw loss and accuracy by epoch, for training and test, and save them as a PNG.
+def picture(epochs: "Sequence[EpochMetrics]", title: str) -> bytes:
+    """Draw loss and accuracy by epoch, for training and test, as a PNG.
 
     Args:
         epochs: at least one epoch.
         title: what was trained, with what.
-        path: file to write; an older one is replaced.
     """
     from matplotlib.figure import Figure  # noqa: PLC0415 - half a second, and only where something is drawn
     from matplotlib.ticker import MaxNLocator  # noqa: PLC0415
@@ -35,4 +34,6 @@ def save_curves(epochs: "Sequence[EpochMetrics]", title: str, path: Path) -> Non
         axes.grid(alpha=0.3)
         axes.legend()
     figure.suptitle(title)
-    figure.savefig(path, format="png", dpi=120)
+    png = io.BytesIO()
+    figure.savefig(png, format="png", dpi=120)
+    return png.getvalue()

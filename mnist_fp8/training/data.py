@@ -21,7 +21,7 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_fp8.core.errors import ConfigError
-from mnist_fp8.core.files import cache_dir
+from mnist_fp8.core.files import cache_dir, replace_file
 
 Dataset = dict[str, npt.NDArray[Any]]
 """``image``: float32 in [0, 1] of shape (N, 28, 28, 1); ``label``: int32 of shape (N,)."""
@@ -167,10 +167,10 @@ def _bundled_bytes(name: str, checksums: dict[str, str]) -> bytes:
         packed = path.read_bytes()
     except OSError as error:
         raise DataError(f"bundled MNIST file {name} cannot be read ({error}); reinstall mnist-fp8") from error
-    found = hashlib.sha256(packed).hexdigest()
-    if found != checksums[name]:
+    digest = hashlib.sha256(packed).hexdigest()
+    if digest != checksums[name]:
         raise DataError(
-            f"bundled MNIST file {path} is damaged: SHA-256 {found[:12]}…,"
+            f"bundled MNIST file {path} is damaged: SHA-256 {digest[:12]}…,"
             f" expected {checksums[name][:12]}…; reinstall mnist-fp8"
         )
     return gzip.decompress(packed)
@@ -225,14 +225,10 @@ def _load_pixels(file: Path) -> _Pixels | None:
 
 def _keep_pixels(file: Path, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32]) -> None:
     """Keep decoded images; where that is not possible, they are decoded again next time."""
-    partial = file.with_suffix(f".partial-{os.getpid()}.npz")
+    content = io.BytesIO()
+    np.savez(content, image=pixels, label=labels)
     with contextlib.suppress(OSError):
-        file.parent.mkdir(parents=True, exist_ok=True)
-        try:
-            np.savez(partial, image=pixels, label=labels)
-            partial.replace(file)
-        finally:
-            partial.unlink(missing_ok=True)
+        replace_file(file, content.getvalue())
 
 
 def _damaged(home: Path, error: Exception) -> str:

@@ -42,12 +42,12 @@ def _check_mesh(config: TrainConfig) -> None:
         if axis not in _DATA_AXES:
             known = f"; TE also knows {', '.join(te.mesh_axes())}" if config.precision.uses_te else ""
             raise ConfigError(f"mesh axis {axis!r} divides the model; this trainer divides the batch: dp, fsdp{known}")
-    found = jax.devices()
-    if config.devices > len(found):
+    devices = jax.devices()
+    if config.devices > len(devices):
         more = ""
-        if found[0].platform == "cpu":
+        if devices[0].platform == "cpu":
             more = f"; on a CPU, XLA_FLAGS=--xla_force_host_platform_device_count={config.devices} makes virtual ones"
-        raise ConfigError(f"the mesh asks for {config.devices} devices; JAX has {len(found)} ({found[0]}){more}")
+        raise ConfigError(f"the mesh asks for {config.devices} devices; JAX has {len(devices)} ({devices[0]}){more}")
 
 
 def _check_fp8_sizes(config: TrainConfig) -> None:

@@ -29,15 +29,15 @@ def check_fp8(
     jaxpr = jax.make_jaxpr(apply_model)(state, images, labels, metadata, rngs)
     convolutions = _layers(state.params, axes=4)  # in BF16, though a product may be part of one
     products = jaxprs.gemms(jaxpr, dequantized=te.leaves_float8_to_xla())
-    found = [gemm for gemm in products if gemm.quantized or not any(_belongs(gemm, layer) for layer in convolutions)]
+    gemms = [gemm for gemm in products if gemm.quantized or not any(_belongs(gemm, layer) for layer in convolutions)]
     named = _layers(state.params, axes=2)
-    others = {gemm.layer for gemm in found if not any(_belongs(gemm, layer) for layer in named)}
-    problems = [problem for layer in (*named, *sorted(others)) for problem in _fp8_problems(layer, found)]
-    problems += [_unquantized(gemm) for gemm in found if not gemm.quantized]
-    if problems or not found:
+    others = {gemm.layer for gemm in gemms if not any(_belongs(gemm, layer) for layer in named)}
+    problems = [problem for layer in (*named, *sorted(others)) for problem in _fp8_problems(layer, gemms)]
+    problems += [_unquantized(gemm) for gemm in gemms if not gemm.quantized]
+    if problems or not gemms:
         shown = "; ".join(dict.fromkeys(problems)) or "the model has no dense layer"
         raise Float8MissingError(f"training should compute in FP8, but does not: {shown}")
-    return found
+    return gemms
 
 
 def _layers(params: Mapping[str, Any], axes: int) -> list[str]:
@@ -47,9 +47,9 @@ def _layers(params: Mapping[str, Any], axes: int) -> list[str]:
     return ["/".join(entry.key for entry in path[:-1]) for path in paths]
 
 
-def _fp8_problems(layer: str, found: list[Gemm]) -> Iterator[str]:
+def _fp8_problems(layer: str, gemms: list[Gemm]) -> Iterator[str]:
     """What is wrong with a layer: each of its forward products has two backward ones, all of them quantized."""
-    own = [gemm for gemm in found if gemm.quantized and _belongs(gemm, layer)]
+    own = [gemm for gemm in gemms if gemm.quantized and _belongs(gemm, layer)]
     backward = sum(gemm.backward for gemm in own)
     forward = len(own) - backward
     if not forward:

@@ -275,8 +275,8 @@ def _epoch_at_once(
         return (state, metadata), jnp.stack([loss, accuracy])
 
     order = batches(key, len(labels), batch_size)
-    (state, metadata), found = jax.lax.scan(step, (state, metadata), order, unroll=_STEPS_UNROLLED)
-    return state, metadata, found.mean(axis=0)
+    (state, metadata), metrics = jax.lax.scan(step, (state, metadata), order, unroll=_STEPS_UNROLLED)
+    return state, metadata, metrics.mean(axis=0)
 
 
 def batches(key: jax.Array, images: int, batch_size: int) -> tuple[jax.Array, jax.Array]:

@@ -43,21 +43,6 @@ def test_entry_with_a_run_concerns_that_kind_only(tmp_path: Path, run: str, conc
     assert bool(marks) is concerned
 
 
-@pytest.mark.parametrize(
-    ("pattern", "name", "fits"),
-    [
-        ("test_a.py::test_x", "test_a.py::test_x", True),
-        ("test_a.py::test_x", "test_a.py::test_x[one]", False),
-        ("test_a.py::test_x[one]", "test_a.py::test_x[one]", True),
-        ("test_a.py::test_x[one*]", "test_a.py::test_x[one-two]", True),
-        ("*::*[*two*]", "test_a.py::test_x[one-two]", True),
-        ("*::*[one]", "test_a.py::test_x[n]", False),
-    ],
-)
-def test_pattern_means_brackets_by_brackets(pattern: str, name: str, fits: bool) -> None:  # noqa: FBT001
-    assert expectations.matches(pattern, name) is fits
-
-
 def test_defect_is_a_strict_expected_failure_and_absence_a_skip_with_need_and_finding(tmp_path: Path) -> None:
     absent = ENTRY.replace('"defect"', '"absent"').replace("it rounds twice", "a current scaling")
     known = expectations.load(written(tmp_path, ENTRY + absent))

@@ -69,5 +69,5 @@ def test_another_program_of_transformer_engine_is_another_run(monkeypatch: pytes
 def test_other_first_parameters_are_another_run(monkeypatch: pytest.MonkeyPatch) -> None:
     before = short_run._key(TINY)
     make = te.dense_general
-    monkeypatch.setattr(dense, "dense_general", lambda **fields: make(bias_init=lambda *_: jnp.ones(_[1]), **fields))
+    monkeypatch.setattr(te, "dense_general", lambda **fields: make(bias_init=lambda *_: jnp.ones(_[1]), **fields))
     assert short_run._key(TINY) != before

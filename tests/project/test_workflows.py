@@ -1,14 +1,16 @@
-"""The workflows in ``.github``: what they may do, and what they make of the exit codes of ``mnist-fp8 upgrade``.
+"""The workflows in ``.github``: what they may do, and what people see of them.
 
-Their shell scripts are run as a runner runs them, with stand-ins for ``mnist-fp8``, ``gh`` and others. Whether they are
-well-formed is for ``tox -e workflows``.
+What a verdict is to a job is for ``mnist_fp8.cli.github``. Their shell scripts are run as a runner runs them, with
+stand-ins for ``mnist-fp8``, ``gh`` and others. Whether they are well-formed is for ``tox -e workflows``.
 """
 
 import configparser
+import json
 import os
 import re
 import shlex
 import subprocess
+import sys
 import tomllib
 from collections.abc import Iterator
 from pathlib import Path
@@ -22,8 +24,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PIN = ROOT / "requirements" / "te.txt"
 WORKFLOWS = {file.name: file for file in sorted((ROOT / ".github" / "workflows").glob("*.yml"))}
 ACTIONS = {file.parent.name: file for file in sorted((ROOT / ".github" / "actions").glob("*/action.yml"))}
-UPGRADES = ("te-upgrade.yml", "te-newest.yml", "te-gpu.yml")
-REPORTS = "mkdir upgrade; echo report > upgrade/upgrade.md"
 JOBS = [(workflow, job) for workflow, file in WORKFLOWS.items() for job in yaml.safe_load(file.read_text())["jobs"]]
 
 
@@ -74,10 +74,11 @@ def calls(folder: Path) -> list[str]:
     return (folder / "calls").read_text().splitlines()
 
 
-def write_report(folder: Path, text: str) -> None:
+def write_report(folder: Path, text: str, verdict: str = "SAFE") -> None:
     """What ``mnist-fp8 upgrade`` leaves behind."""
     (folder / "upgrade").mkdir()
     (folder / "upgrade" / "upgrade.md").write_text(text)
+    (folder / "upgrade" / "upgrade.json").write_text(json.dumps({"verdict": verdict}))
 
 
 # --- what they may do ----------------------------------------------------------------------------------------------
@@ -85,7 +86,7 @@ def write_report(folder: Path, text: str) -> None:
 
 def test_there_is_something_to_look_at() -> None:
     """Control: the rules below rest on it."""
-    assert set(UPGRADES) < set(WORKFLOWS)
+    assert {"te-upgrade.yml", "te-newest.yml", "te-gpu.yml"} < set(WORKFLOWS)
     assert all(any("run" in step for step in steps(name)) for name in [*WORKFLOWS, *ACTIONS])
 
 
@@ -134,69 +135,24 @@ def test_code_of_a_fork_does_not_reach_the_runner_of_our_own() -> None:
         ]
 
 
-# --- exit codes ----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("code", "ends_with", "says"),
-    [
-        (0, 0, "::notice::SAFE"),
-        (1, 1, "::error::BROKEN"),
-        (2, 2, "::error::The comparison could not be done"),
-        (3, 3, "::error::UNVERIFIED"),
-        (4, 0, "::warning::CHANGED"),
-        (130, 2, "::error::mnist-fp8 was interrupted or failed (exit code 130)"),
-        (137, 2, "::error::mnist-fp8 was interrupted or failed (exit code 137)"),
-    ],
-    ids=["safe", "broken", "not-done", "unverified", "changed", "interrupted", "killed"],
-)
-def test_exit_code_passes_or_fails_the_job_as_documented(tmp_path: Path, code: int, ends_with: int, says: str) -> None:
-    stand_in(tmp_path, "mnist-fp8", f"{REPORTS}; exit {code}")
-    judged = run_step("te-upgrade", "upgrade", tmp_path, OLD="base-te.txt", NEW="requirements/te.txt")
-    assert judged.returncode == 0, "any exit code is for te-verdict to judge: reports are kept before"
-    assert calls(tmp_path) == ["mnist-fp8 upgrade base-te.txt requirements/te.txt -o upgrade"]
-    output = dict(line.split("=") for line in (tmp_path / "output").read_text().splitlines())
-    verdict = run_step("te-verdict", "verdict", tmp_path, CODE=output["code"])
-    assert (verdict.returncode, verdict.stdout.startswith(says)) == (ends_with, True), verdict.stdout + verdict.stderr
-    assert (tmp_path / "summary").read_text() == "report\n"
-
-    (said,) = re.findall(rf"^\| {code} \|[^|]+\| (\w+)", (ROOT / "docs" / "ci.md").read_text(), re.MULTILINE) or [
-        "fails"
-    ]
-    assert said == ("fails" if ends_with else "passes")
-
-
 @pytest.mark.parametrize("name", ["te-upgrade", "te-gpu.yml"])
-@pytest.mark.parametrize("code", [0, 1])
-def test_crash_is_no_verdict(tmp_path: Path, name: str, code: int) -> None:
-    """Python ends with 1 where a program fails, and BROKEN is 1, too; but it comes with a report."""
-    stand_in(tmp_path, "mnist-fp8", f"exit {code}")
-    run_step(name, "upgrade", tmp_path, OLD="a", NEW="b")
-    assert "code=2" in (tmp_path / "output").read_text().splitlines()
+def test_verdict_decides_in_the_program_and_reports_are_kept_whatever_it_is(name: str) -> None:
+    """And a release that nobody accepted leaves nothing in a cache that other runs restore."""
+    (judging,) = (step["run"] for step in steps(name) if step.get("id") == "upgrade")
+    assert judging.splitlines()[-1].endswith(" -o upgrade --github")
+    (upload,) = (step for step in steps(name) if step.get("uses", "").startswith("actions/upload-artifact@"))
+    assert upload["if"] == "always()"
 
 
-def test_no_exit_code_at_all_fails_the_job(tmp_path: Path) -> None:
-    assert run_step("te-verdict", "verdict", tmp_path, CODE="").returncode == 2
-
-
-@pytest.mark.parametrize("name", UPGRADES)
-def test_workflow_ends_with_the_verdict_on_its_own_exit_code(name: str) -> None:
-    last = load(name)["jobs"]["judge"]["steps"][-1]
-    assert (last["uses"], last["with"]) == (
-        "./.github/actions/te-verdict",
-        {"code": "${{ steps.upgrade.outputs.code }}"},
-    )
-
-
-def test_policy_is_used_where_there_is_one(tmp_path: Path) -> None:
-    stand_in(tmp_path, "mnist-fp8", "exit 0")
-    (tmp_path / ".mnist-fp8").mkdir()
-    (tmp_path / ".mnist-fp8" / "policy.toml").touch()
-    run_step("te-upgrade", "upgrade", tmp_path, OLD="a", NEW="b")
-    run_step("te-gpu.yml", "upgrade", tmp_path)
-    compared = [call for call in calls(tmp_path) if " measure " not in call]
-    assert len(compared) == 2
-    assert all(call.endswith("-o upgrade --policy .mnist-fp8/policy.toml") for call in compared)
+def test_cache_is_saved_for_the_pull_request_alone() -> None:
+    saves = [
+        step
+        for name in [*WORKFLOWS, *ACTIONS]
+        for step in steps(name)
+        if re.match(r"actions/cache(/save)?@", step.get("uses", ""))
+    ]
+    assert len(saves) == 1
+    assert saves[0]["if"].startswith("always() && github.event_name == 'pull_request' && ")
 
 
 # --- what people see -----------------------------------------------------------------------------------------------
@@ -212,7 +168,7 @@ def test_policy_is_used_where_there_is_one(tmp_path: Path) -> None:
 def test_pull_request_gets_one_comment(tmp_path: Path, comment: str, request_: str) -> None:
     stand_in(tmp_path, "gh", f"case $* in *paginate*) echo {comment} ;; esac")
     write_report(tmp_path, "<!-- mnist-fp8 upgrade -->\nSAFE\n")
-    assert run_step("te-upgrade.yml", "comment", tmp_path, NUMBER="5", CODE="0").returncode == 0
+    assert run_step("te-upgrade.yml", "comment", tmp_path, NUMBER="5").returncode == 0
     looked_for, made = calls(tmp_path)
     assert 'startswith("<!-- mnist-fp8 upgrade -->")' in looked_for
     assert made == request_
@@ -222,11 +178,9 @@ def test_pull_request_gets_one_comment(tmp_path: Path, comment: str, request_: s
 
 def test_comment_of_an_earlier_verdict_does_not_stay_when_there_is_none(tmp_path: Path) -> None:
     stand_in(tmp_path, "gh", "case $* in *paginate*) echo 12 ;; esac")
-    assert run_step("te-upgrade.yml", "comment", tmp_path, NUMBER="5", CODE="2").returncode == 0
+    assert run_step("te-upgrade.yml", "comment", tmp_path, NUMBER="5").returncode == 0
     said = (tmp_path / "comment.md").read_text()
-    assert said.startswith(
-        "<!-- mnist-fp8 upgrade -->\nThe upgrade of Transformer Engine could not be judged (exit code 2)"
-    )
+    assert said.startswith("<!-- mnist-fp8 upgrade -->\nThe upgrade of Transformer Engine could not be judged.\n")
     assert "--method PATCH" in calls(tmp_path)[-1]
 
 
@@ -238,33 +192,29 @@ def test_comment_is_found_by_the_first_line_of_the_report() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "number", "begins"),
+    ("verdict", "number", "begins"),
     [
-        (
-            "1",
-            "",
-            ["gh label create te-newest", "gh issue create --label te-newest --title The newest Transformer Engine: B"],
-        ),
-        (
-            "4",
-            "",
-            ["gh label create te-newest", "gh issue create --label te-newest --title The newest Transformer Engine: C"],
-        ),
-        ("1", "8", ["gh issue edit 8 --title The newest Transformer Engine: BROKEN"]),
-        ("4", "8", ["gh issue edit 8 --title The newest Transformer Engine: CHANGED"]),
-        ("0", "8", ["gh issue close 8 --comment SAFE now: https://github.example/owner/repository/actions/runs/7"]),
-        ("0", "", []),
+        ("BROKEN", "", ["gh label create te-newest", "gh issue create --label te-newest --title {}: BROKEN "]),
+        ("CHANGED", "", ["gh label create te-newest", "gh issue create --label te-newest --title {}: CHANGED "]),
+        ("BROKEN", "8", ["gh issue edit 8 --title {}: BROKEN "]),
+        ("CHANGED", "8", ["gh issue edit 8 --title {}: CHANGED "]),
+        ("SAFE", "8", ["gh issue close 8 --comment SAFE now: https://github.example/owner/repository/actions/runs/7"]),
+        ("SAFE", "", []),
+        ("UNVERIFIED", "8", []),
+        (None, "8", []),
     ],
 )
 def test_newest_release_has_one_issue_as_long_as_it_is_not_safe(
-    tmp_path: Path, code: str, number: str, begins: list[str]
+    tmp_path: Path, verdict: str | None, number: str, begins: list[str]
 ) -> None:
     stand_in(tmp_path, "gh", f"case $* in *list*) echo {number} ;; esac")
-    write_report(tmp_path, "report\n")
-    assert run_step("te-newest.yml", "issue", tmp_path, CODE=code).returncode == 0
-    found = calls(tmp_path)
-    assert found[0].startswith("gh issue list --label te-newest --state open ")
-    assert [call[: len(begin)] for call, begin in zip(found[1:], begins, strict=True)] == begins
+    if verdict:
+        write_report(tmp_path, "report\n", verdict)
+    assert run_step("te-newest.yml", "issue", tmp_path).returncode == 0
+    listed, *changes = calls(tmp_path)
+    assert listed.startswith("gh issue list --app github-actions --label te-newest --state open ")
+    expected = [begin.format("The newest Transformer Engine") for begin in begins]
+    assert [change[: len(begin)] for change, begin in zip(changes, expected, strict=True)] == expected
 
 
 # --- what they share with other files ------------------------------------------------------------------------------
@@ -303,30 +253,31 @@ def test_gpu_workflow_builds_what_tox_builds(tmp_path: Path) -> None:
     built = tox["testenv:gpu"]["commands_pre"].replace("{env:TE_VERSION}", release)
     expected = [" ".join(shlex.split(line)) for line in built.splitlines() if line]
 
-    stand_in(tmp_path, "python", 'if [ "$1 $2" = "-m venv" ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi')
+    make = 'if [ "$1 $2" = "-m venv" ]; then mkdir -p "$3/bin"; cp "$0" "$3/bin/python"; fi'
+    program = f'if [ "$1" = -c ]; then PYTHONPATH={ROOT} exec {sys.executable} "$@"; fi'
+    stand_in(tmp_path, "python", f"{make}; {program}")
     (tmp_path / "requirements").mkdir()
     (tmp_path / "requirements" / "te.txt").write_text(PIN.read_text())
     (tmp_path / "base-te.txt").write_text("# older\ntransformer_engine[jax]==2.19.0  # accepted\n")
     assert run_step("te-gpu.yml", "build", tmp_path, PACKAGE=".").returncode == 0
     temp = f"{tmp_path}/temp"
-    made: list[str] = ["", *calls(tmp_path)]
-    old, new, judge = (made.index(f"python -m venv {temp}/{name}") for name in ("old", "new", "judge"))
-    assert made[new + 1 : new + 3] == expected
-    assert made[old + 1 : new] == [each.replace(release, "2.19.0") for each in made[new + 1 : judge]]
-    assert made[judge + 1 :] == ["python -m pip install ."]
+    commands = [call for call in calls(tmp_path) if not call.startswith("python -c ")]
+    judge, old, new = (commands.index(f"python -m venv {temp}/{name}") for name in ("judge", "old", "new"))
+    assert commands[judge + 1 : old] == ["python -m pip install ."]
+    assert commands[new + 1 : new + 3] == expected
+    assert commands[old + 1 : new] == [command.replace(release, "2.19.0") for command in commands[new + 1 :]]
 
 
 @pytest.mark.parametrize("code", [0, 1])
 def test_gpu_workflow_compares_what_it_measured_even_if_that_failed(tmp_path: Path, code: int) -> None:
-    stand_in(tmp_path, "mnist-fp8", f"if [ $1 = measure ]; then exit {code}; fi; {REPORTS}; exit 4")
-    assert run_step("te-gpu.yml", "upgrade", tmp_path).returncode == 0
+    stand_in(tmp_path, "mnist-fp8", f"if [ $1 = measure ]; then exit {code}; fi; exit 3")
+    assert run_step("te-gpu.yml", "upgrade", tmp_path).returncode == 3
     temp = f"{tmp_path}/temp"
     assert calls(tmp_path) == [
         f"mnist-fp8 measure --python {temp}/old/bin/python --claims -o measured/old.json",
         f"mnist-fp8 measure --python {temp}/new/bin/python --claims -o measured/new.json",
-        "mnist-fp8 compare measured/old.json measured/new.json -o upgrade",
+        "mnist-fp8 compare measured/old.json measured/new.json -o upgrade --github",
     ]
-    assert (tmp_path / "output").read_text() == "code=4\n"
 
 
 @pytest.mark.parametrize("name", [*WORKFLOWS, *ACTIONS])

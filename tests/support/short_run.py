@@ -19,7 +19,7 @@ from importlib import metadata
 from pathlib import Path
 
 from mnist_fp8 import te
-from mnist_fp8.core.files import cache_dir
+from mnist_fp8.core.files import cache_dir, replace_file
 from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.programs import cache
@@ -101,10 +101,7 @@ def trained(config: TrainConfig) -> Trained:
     if file.exists():
         return Trained(**json.loads(file.read_text()))
     result = _train(config)
-    partial = file.with_suffix(f".partial-{os.getpid()}")
-    file.parent.mkdir(parents=True, exist_ok=True)
-    partial.write_text(json.dumps(dataclasses.asdict(result)))
-    partial.replace(file)
+    replace_file(file, json.dumps(dataclasses.asdict(result)).encode())
     return result
 
 
@@ -140,7 +137,7 @@ def _train(config: TrainConfig) -> Trained:
 def _key(config: TrainConfig) -> str:
     """Digest of all that the numbers of a host run depend on."""
     versions = [metadata.version(package) for package in ("jax", "jaxlib", "numpy")]
-    sources = [Path(str(module.__file__)).read_text() for module in (train, data)]
+    sources = [Path(str(module.__file__)).read_text() for module in (train, runs, data)]
     parts = [repr(config), str(os.cpu_count()), *versions, *sources, *train.programs(config)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 

@@ -2,12 +2,11 @@
 
 import contextlib
 import json
-import os
 import time
 from collections.abc import Callable
 from typing import Protocol, TypeVar
 
-from mnist_fp8.core.files import cache_dir
+from mnist_fp8.core.files import cache_dir, replace_file
 
 _SEEN_S = {"environment": 15.0, "measure": 80.0, "claims": 120.0}
 """What a step takes on two cores; the first estimate, until this machine's own times are known."""
@@ -57,7 +56,4 @@ class Steps:
 
     def _remember(self) -> None:
         with contextlib.suppress(OSError):  # an estimate is not worth an error
-            self._file.parent.mkdir(parents=True, exist_ok=True)
-            partial = self._file.with_suffix(f".partial-{os.getpid()}")
-            partial.write_text(json.dumps(self._seconds))
-            partial.replace(self._file)
+            replace_file(self._file, json.dumps(self._seconds).encode())

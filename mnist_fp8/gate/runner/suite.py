@@ -8,7 +8,6 @@ import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.gate.releases.environments import Environment

@@ -12,7 +12,6 @@ A policy is a TOML file::
 import dataclasses
 import datetime as dt
 import difflib
-import fnmatch
 import re
 import tomllib
 from collections.abc import Collection, Mapping
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.core.patterns import matches
 from mnist_fp8.gate.verdict.rules.apply import RULES
 from mnist_fp8.gate.verdict.rules.claims import DOES_NOT_START
 
@@ -53,9 +53,7 @@ class Acceptance:
         """Whether it accepts the entry of that key under that rule."""
         if rule in _NEVER or self.rule not in ("", rule):
             return False
-        return (
-            not self.pattern or key == self.pattern or fnmatch.fnmatchcase(key, self.pattern)
-        )  # a key may hold [ and ?
+        return not self.pattern or matches(self.pattern, key)
 
     def expired(self, today: dt.date) -> bool:
         """Whether its last day is over."""
@@ -123,7 +121,7 @@ def _rule(value: object) -> str:
 def _pattern(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ConfigError("no difference is named; expected difference = KEY, the key that a comparison shows")
-    if not re.search(r"\w", re.sub(r"\[[^]]*]|[*?]", "", value)):
+    if not re.search(r"\w", value):
         raise ConfigError(f"{value!r} accepts every difference; name one, or what its key starts with, such as 'api/*'")
     return value
 

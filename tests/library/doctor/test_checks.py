@@ -15,7 +15,7 @@ import pytest
 
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.doctor import checks, trial
-from mnist_fp8.doctor.checks import Check, Status
+from mnist_fp8.doctor.components import Check, Status
 from mnist_fp8.doctor.trial import Attempt
 from mnist_fp8.machine import survey
 from mnist_fp8.machine.driver import Driver, Gpu

@@ -245,9 +245,9 @@ def test_pytorch_side_that_is_there_stays(monkeypatch: pytest.MonkeyPatch) -> No
 def test_broken_package_is_one_line_for_the_person_who_asked(tmp_path: Path) -> None:
     code = """
         import sys
-        from mnist_fp8 import cli
+        from mnist_fp8.cli.main import main
         sys.stderr = sys.stdout
-        print(cli.main(["train", "--use-te", "--output", "nowhere"]))
+        print(main(["train", "--use-te", "--output", "nowhere"]))
     """
     broken = package(tmp_path, jax="raise ImportError('a broken\\n transformer_engine')")
     variables = {"JAX_PLATFORMS": "cpu", "MNIST_FP8_TE": ""}

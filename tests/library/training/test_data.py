@@ -20,7 +20,7 @@ from mnist_fp8.training import data
 from mnist_fp8.training.data import DataError, Dataset
 from support.subprocesses import ROOT, broken_package, run_code, was_imported
 
-FILES = ROOT / "mnist_fp8" / "mnist_files"
+FILES = ROOT / "mnist_fp8" / "training" / "mnist_files"
 HOME = Path("mnist") / "3.0.1"
 TEST_RECORDS = "mnist-test.array_record-00000-of-00001"
 

@@ -2,12 +2,12 @@
 
 import dataclasses
 import json
-import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from mnist_fp8 import __version__
+from mnist_fp8.core.plain import plain
 from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.reports.verdict.markdown import at_most
 from mnist_fp8.gate.reports.verdict.view import ENTRIES_SHOWN, Shown, View, entries, rows, scope, sentence
@@ -131,7 +131,7 @@ def as_json(comparison: Comparison) -> str:
         "limits": comparison.limits,
         "unverified": comparison.unverified,
         "stale": comparison.stale,
-        "costs": [_plain(dataclasses.asdict(cost) | {"ratio": cost.ratio}) for cost in comparison.costs],
+        "costs": [plain(dataclasses.asdict(cost) | {"ratio": cost.ratio}) for cost in comparison.costs],
     }
     return json.dumps(document, indent=1, allow_nan=False) + "\n"
 
@@ -161,12 +161,4 @@ def _plain_entry(comparison: Comparison, change: EntryChange) -> dict[str, Any]:
     """An entry as it is: programs need no clean text."""
     old, new = values.sides(change)
     fields = {"key": change.key, "old": old, "new": new, "size": values.size(change), "weight": change.weight}
-    return _plain(fields) | {"command": comparison.command(change.key)}
-
-
-def _plain(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """Numbers that JSON does not know are words."""
-    return {
-        name: str(value) if isinstance(value, float) and not math.isfinite(value) else value
-        for name, value in fields.items()
-    }
+    return plain(fields) | {"command": comparison.command(change.key)}

@@ -5,7 +5,6 @@ import math
 import re
 import struct
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
 
@@ -17,7 +16,7 @@ from mnist_fp8.gate.reports.verdict import pictures
 from mnist_fp8.gate.reports.verdict.pictures import NEW_COLOUR, OLD_COLOUR, Panel
 from mnist_fp8.record.entries import Curves, Failure, Numbers, Value, entries_from_json, entries_to_json
 from mnist_fp8.record.record import Record
-from mnist_fp8.training.curves import save_curves
+from mnist_fp8.training import curves
 from mnist_fp8.training.runs import EpochMetrics
 from support.subprocesses import run_code
 
@@ -29,17 +28,16 @@ TITLE = "te-fp8, Transformer Engine 2.20\nhost run"
 
 
 @pytest.fixture
-def drawn(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Figure:
+def drawn(monkeypatch: pytest.MonkeyPatch) -> Figure:
     """The figure, taken as it was saved."""
     figures: list[Figure] = []
     monkeypatch.setattr(Figure, "savefig", lambda figure, *_args, **_kwargs: figures.append(figure))
-    save_curves(EPOCHS, TITLE, tmp_path / "curves.png")
+    curves.picture(EPOCHS, TITLE)
     return figures[0]
 
 
-def png_size(path: Path) -> tuple[int, int]:
-    """Width and height that a PNG file states."""
-    content = path.read_bytes()
+def png_size(content: bytes) -> tuple[int, int]:
+    """Width and height that a PNG states."""
     assert content[:8] == b"\x89PNG\r\n\x1a\n"
     assert content[-8:-4] == b"IEND", "the file is complete"
     width, height = struct.unpack(">II", content[16:24])
@@ -47,11 +45,8 @@ def png_size(path: Path) -> tuple[int, int]:
 
 
 @pytest.mark.parametrize("epochs", [EPOCHS, EPOCHS[:1]], ids=["two epochs", "one epoch"])
-def test_picture_is_a_png_whatever_the_file_is_called(tmp_path: Path, epochs: list[EpochMetrics]) -> None:
-    path = tmp_path / "curves.partial"
-    path.write_text("an older file")
-    save_curves(epochs, TITLE, path)
-    assert png_size(path) == (1080, 456)
+def test_picture_is_a_complete_png(epochs: list[EpochMetrics]) -> None:
+    assert png_size(curves.picture(epochs, TITLE)) == (1080, 456)
 
 
 def test_curves_show_the_metrics(drawn: Figure) -> None:

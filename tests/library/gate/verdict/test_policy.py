@@ -116,7 +116,7 @@ def test_wrong_entry_is_named_by_its_number(key: str, line: str, message: str, t
     assert str(caught.value) == f"policy {path}, entry 2: {message}"
 
 
-@pytest.mark.parametrize("pattern", ["*", "**", "*/*", "?*", "*.*", "[!x]*", "*/[a-z]*"])
+@pytest.mark.parametrize("pattern", ["*", "**", "*/*", "?*", "*.*"])
 def test_pattern_that_accepts_everything_is_refused(pattern: str, tmp_path: Path) -> None:
     text = ENTRY.replace("api/transformer_engine.jax.get_delayed_scaling", pattern)
     what_to_do = "name one, or what its key starts with, such as 'api/*'"

@@ -1,0 +1,102 @@
+"""What a verdict is to a GitHub job."""
+
+import re
+import types
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_fp8.cli import github, main
+from mnist_fp8.gate.reports.verdict import markdown
+from mnist_fp8.gate.verdict import policy
+from support.subprocesses import ROOT
+
+
+def comparison(verdict: str) -> Any:
+    return types.SimpleNamespace(verdict=types.SimpleNamespace(value=verdict))
+
+
+@pytest.fixture
+def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with what a runner reads afterwards; the report is one line."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary")
+    monkeypatch.setenv("GITHUB_OUTPUT", "output")
+    monkeypatch.setattr(markdown, "markdown", lambda _comparison: "report\n")
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code", "passes", "begins"),
+    [
+        ("SAFE", 0, 0, "::notice::SAFE: "),
+        ("BROKEN", 1, 1, "::error::BROKEN: "),
+        ("UNVERIFIED", 3, 3, "::error::UNVERIFIED: "),
+        ("CHANGED", 4, 0, "::warning::CHANGED: "),
+    ],
+)
+def test_verdict_passes_or_fails_the_job_as_documented(
+    files: Path, capsys: pytest.CaptureFixture[str], verdict: str, code: int, passes: int, begins: str
+) -> None:
+    (files / "summary").write_text("before\n")
+    assert github.conclude(comparison(verdict), github=True) == passes
+    assert capsys.readouterr().out.startswith(begins)
+    assert (files / "summary").read_text() == "before\nreport\n"
+    assert (files / "output").read_text() == f"verdict={verdict}\n"
+    (documented,) = re.findall(rf"^\| {code} \|[^|]+\| (\w+)", (ROOT / "docs" / "ci.md").read_text(), re.MULTILINE)
+    assert documented == ("fails" if passes else "passes")
+
+
+def test_outside_of_a_job_the_exit_code_is_the_verdict(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert github.conclude(comparison("CHANGED"), github=False) == 4
+    assert capsys.readouterr().out == ""
+    assert not list(files.iterdir())
+
+
+def test_job_that_names_no_files_gets_its_annotation(
+    files: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.delenv("GITHUB_STEP_SUMMARY")
+    monkeypatch.delenv("GITHUB_OUTPUT")
+    assert github.conclude(comparison("SAFE"), github=True) == 0
+    assert capsys.readouterr().out.startswith("::notice::")
+    assert not list(files.iterdir())
+
+
+def test_annotation_is_one_line(capsys: pytest.CaptureFixture[str]) -> None:
+    github.annotate("error", "100%\r\nof it")
+    assert capsys.readouterr().out == "::error::100%25%0D%0Aof it\n"
+
+
+@pytest.mark.parametrize("command", ["compare", "upgrade"])
+def test_job_that_could_not_run_fails_with_an_annotation(
+    files: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    (files / "policy.toml").write_text("accept = 1")
+    arguments = [command, "old.json", "new.json", "--policy", "policy.toml"]
+    assert main.main([*arguments, "--github"]) == 2
+    assert capsys.readouterr().out.startswith("::error::mnist-fp8: error: policy policy.toml ")
+    assert main.main(arguments) == 2
+    assert capsys.readouterr().out == "", "Control: outside of a job there is none"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        (["--github"], ".mnist-fp8/policy.toml"),
+        (["--github", "--policy", "own.toml"], "own.toml"),
+        (["--policy", "own.toml", "--github"], "own.toml"),
+    ],
+)
+def test_policy_of_the_repository_is_used_where_there_is_one(
+    files: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], expected: str
+) -> None:
+    loaded: list[Path] = []
+    monkeypatch.setattr(policy, "load", lambda path: loaded.append(path) or ())
+    main.main(["compare", "old.json", "new.json", *options])
+    assert loaded == [Path(name) for name in [expected] if name == "own.toml"], "there is none yet"
+    (files / ".mnist-fp8").mkdir()
+    (files / ".mnist-fp8" / "policy.toml").touch()
+    main.main(["compare", "old.json", "new.json", *options])
+    assert loaded[-1] == Path(expected)
