@@ -13,7 +13,7 @@ from mnist_fp8.benchmark.results import ACCURACY_EPOCHS, Benchmark, Epochs, Laye
 from mnist_fp8.benchmark.roofline import Peaks, Shape, kernels, least_seconds, operations
 from mnist_fp8.core.modes import Mode
 from mnist_fp8.core.spread import Spread
-from mnist_fp8.gate.reports.markup import counted, literal, row
+from mnist_fp8.gate.reports.markup import counted, generated_by, literal, row
 
 TITLE = "How fast training is"
 PICTURE = "benchmark.png"
@@ -333,7 +333,7 @@ def _table(grid: Grid, width: int) -> Table:
 def markdown(benchmark: Benchmark) -> str:
     """The tables as Markdown, under the picture in the file `PICTURE`."""
     facts = [*scope(benchmark), *summary(benchmark), *(f"Note: {line}" for line in warnings(benchmark))]
-    parts = [f"# {TITLE}", "\n".join(f"- {literal(line)}" for line in facts), f"![{TITLE}]({PICTURE})"]
+    parts = [f"# {TITLE}", generated_by("mnist-fp8 benchmark"), "\n".join(f"- {literal(line)}" for line in facts), f"![{TITLE}]({PICTURE})"]
     for grid in grids(benchmark):
         lines = [row(grid.heading), row(_alignment(grid)), *map(_markdown_row, grid.rows)]
         parts += [f"## {grid.title}", "\n".join(lines), *map(literal, grid.notes)]

@@ -60,7 +60,7 @@ def write_reports(folder: Path, name: str, cells: "Sequence[MatrixCell]") -> Non
     from mnist_fp8.gate.reports.claims import files  # noqa: PLC0415
 
     forms = {
-        f"{name}.md": files.markdown(cells),
+        f"{name}.md": files.markdown(cells, f"mnist-fp8 {name}"),
         f"{name}.html": files.html(cells),
         f"{name}.json": files.as_json(cells),
         "junit.xml": files.junit(cells),

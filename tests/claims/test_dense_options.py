@@ -226,7 +226,7 @@ def test_input_without_a_batch_axis_is_one_row(layout: Layout, use_bias: bool) -
     assert_row(step, layout, x, grad, use_bias=use_bias, where="one row")
 
 
-@pytest.mark.host  # TE's custom calls have no batching rule (docs/te-findings.md), its JAX path does
+@pytest.mark.host  # TE's custom calls have no batching rule (docs/explanation/te-findings.md), its JAX path does
 @rowless
 @with_and_without_bias
 def test_mapped_inputs_without_a_batch_axis_are_one_row_each(layout: Layout, use_bias: bool) -> None:  # noqa: FBT001

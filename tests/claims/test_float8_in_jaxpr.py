@@ -136,7 +136,7 @@ def _vmap_over_batches(gradient: Function) -> Function:
 TRANSFORMATIONS = [
     pytest.param(jax.jit, id="jit"),
     pytest.param(_scan_over_batches, id="scan"),
-    # TE's custom calls have no batching rule (docs/te-findings.md), its JAX path does.
+    # TE's custom calls have no batching rule (docs/explanation/te-findings.md), its JAX path does.
     pytest.param(_vmap_over_batches, id="vmap", marks=pytest.mark.host),
 ]
 

@@ -1,7 +1,7 @@
 """Claim: on a GPU, a large dense layer is faster in FP8 than in BF16.
 
 That is what FP8 is for, and what TE's user guide promises of it. No time decides: the ratio of two times, one taken
-right after the other, has to be above a bound that is well below what was measured (docs/benchmark.md).
+right after the other, has to be above a bound that is well below what was measured (docs/evidence/benchmark.md).
 
 What a failure means for an upgrade: products still run in FP8, but by slower kernels, or quantization eats up the gain.
 """

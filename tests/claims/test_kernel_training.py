@@ -1,6 +1,7 @@
 """Claim: on a GPU, two epochs of MNIST train every mode to its accuracy, and FP8 keeps up with BF16.
 
-Promised by TE's MNIST example. Thresholds are those of a measured spread (docs/accuracy.md); one GPU and two.
+Promised by TE's MNIST example. Thresholds are those of a measured spread (docs/explanation/accuracy.md); one GPU and
+two.
 
 What a failure means for an upgrade: FP8 training on kernels does not converge as it did.
 """

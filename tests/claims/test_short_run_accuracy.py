@@ -1,7 +1,7 @@
 """Claim: a short training run learns MNIST in every mode, and FP8 keeps up with BF16.
 
 Promised by TE's MNIST example, which its own tests train in BF16 and FP8. The whole model is trained, on images of 9 by
-9 pixels (docs/accuracy.md). This is a smoke test with measured margins: parity, structure and metadata are verified
+9 pixels (docs/explanation/accuracy.md). This is a smoke test with measured margins: parity, structure and metadata are verified
 elsewhere, far more sharply.
 
 What a failure means for an upgrade: FP8 training does not converge as it did.

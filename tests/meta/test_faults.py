@@ -28,8 +28,9 @@ WITHOUT_FAULTS = {
     "recipe_options",
     "sharding_options",
 }
-"""Those of the last three are mutants (docs/mutants.md) and past regressions. For the first two there are none: nothing
-was found that makes training worse, or a kernel slower, on a GPU alone and is not seen by other claims."""
+"""Those of the last three are mutants (docs/evidence/mutants.md) and past regressions. For the first two there are
+none: nothing was found that makes training worse, or a kernel slower, on a GPU alone and is not seen by other
+claims."""
 
 
 def test_every_other_claim_has_at_least_five_faults() -> None:
@@ -192,12 +193,12 @@ def test_page_counts_what_was_caught_and_marks_what_was_missed_or_not_tried() ->
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_page_has_every_fault_and_what_caught_it(fault: Fault) -> None:
-    text = (ROOT / "docs" / ("faults-gpu.md" if fault.gpus else "faults.md")).read_text()
+    text = (ROOT / "docs" / "evidence" / ("faults-gpu.md" if fault.gpus else "faults.md")).read_text()
     row = re.escape(f"| {fault.claim} | {fault.what} | ") + ("(test_|not tried)" if fault.gpus else "test_")
     assert re.search(row, text), "write the page anew"
 
 
 @pytest.mark.parametrize(("name", "on_gpu"), [("faults.md", False), ("faults-gpu.md", True)])
 def test_page_has_no_fault_that_is_gone(name: str, on_gpu: bool) -> None:  # noqa: FBT001
-    rows = (ROOT / "docs" / name).read_text().count("\n| ") - 1
+    rows = (ROOT / "docs" / "evidence" / name).read_text().count("\n| ") - 1
     assert rows == sum(bool(fault.gpus) is on_gpu for fault in FAULTS)

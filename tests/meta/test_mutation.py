@@ -224,7 +224,8 @@ def test_page_counts_what_was_caught_and_names_what_was_not() -> None:
     assert "which nothing raises, 1 of 2 (50.0%)" in text
     assert "| jax/dense.py | 5 | 1 | 4 | 2 | 50.0% |" in text
     assert text.count("**Not explained.**") == 2
-    assert "`tox -e mutants -- --sample 5 --seed 7` with transformer-engine 2.20.2" in text
+    assert "`tox -e mutants -- --sample 5 --seed 7 --output docs/evidence/mutants.md`" in text
+    assert "With transformer-engine 2.20.2." in text
 
 
 def test_page_of_nothing_is_a_page() -> None:

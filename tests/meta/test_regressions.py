@@ -16,7 +16,7 @@ from support.assertions import assert_close, assert_close_norm, assert_equal
 from support.short_run import MODES, THRESHOLDS
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE = ROOT / "docs" / "regressions.md"
+PAGE = ROOT / "docs" / "evidence" / "regressions.md"
 REGRESSIONS = load(FOLDER, Regression)
 BY_NAME = {regression.name: regression for regression in REGRESSIONS}
 
@@ -45,14 +45,14 @@ def test_names_and_edits_are_distinct() -> None:
 def test_page_tells_every_regression(regression: Regression) -> None:
     text = " ".join(PAGE.read_text().split())
     for part in (f"| {regression.what} |", linked(regression.origin), " ".join(regression.story.split())):
-        assert part in text, f"docs/regressions.md lacks {part!r}: write it anew"
+        assert part in text, f"{PAGE.name} lacks {part!r}: write it anew"
 
 
 def test_page_says_that_all_are_caught() -> None:
     text = PAGE.read_text()
     assert f"{len(REGRESSIONS)} of {len(REGRESSIONS)} are caught" in text
     assert "issed**" not in text
-    assert text.count("\n## ") == len(REGRESSIONS), "docs/regressions.md has sections of regressions that are gone"
+    assert text.count("\n## ") == len(REGRESSIONS), f"{PAGE.name} has sections of regressions that are gone"
 
 
 @pytest.mark.parametrize(

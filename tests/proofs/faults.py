@@ -1,12 +1,12 @@
 """Faults put into Transformer Engine by hand, and the claim that has to catch each.
 
 A fault is a file in ``tests/proofs/faults/``: an edit of one place of TE (written for 2.20.2), the claim and what its
-failure has to say. ``PYTHONPATH=.:tests python -m proofs.faults > docs/faults.md`` makes one edit at a time, for one
-process and not on disk, runs the claim's own tests there and writes the page: each fault has to turn its claim red with
-a message that matches. A fault whose place is not found in the source is an error, not a pass.
+failure has to say. ``PYTHONPATH=.:tests python -m proofs.faults > docs/evidence/faults.md`` makes one edit at a time,
+for one process and not on disk, runs the claim's own tests there and writes the page: each fault has to turn its claim
+red with a message that matches. A fault whose place is not found in the source is an error, not a pass.
 
 The run is a host run: the faults are in TE's Python. With ``--gpu``, those faults are made that only a GPU shows, the
-claims run on kernels, and the page is ``docs/faults-gpu.md``.
+claims run on kernels, and the page is ``docs/evidence/faults-gpu.md``.
 """
 
 import argparse
@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from mnist_fp8.gate.reports.markup import generated_by
 from mnist_fp8.machine import driver
 from mnist_fp8.machine.driver import Gpu
 from proofs.mutation import claims, farm, subject
@@ -180,15 +181,17 @@ def _progress(outcome: Outcome[Any]) -> str:
 
 # --- the page ------------------------------------------------------------------------------------------------------
 
+_COMMAND = "PYTHONPATH=.:tests python -m proofs.faults{} > docs/evidence/faults{}.md"
 INTRODUCTION = """\
 # {title}
 
-Each row is one edit of Transformer Engine's Python, a file in `tests/proofs/faults/`; beside it stand the first test of
-its own claim that failed, and the start of the message. {caught} of {count} were caught. A harmless edit in the same
-place leaves the claim green (`tests/meta/test_faults.py`).
+{generated}
 
-Written by `PYTHONPATH=.:tests python -m proofs.faults{option} > {page}`, {conditions}; `--only PATTERN` tries those
-whose claim or file name matches.
+**{caught} of {count} were caught**, in {conditions}.
+
+Each row is one edit of Transformer Engine's Python, stored as a file in `tests/proofs/faults/`. The row shows the first
+test of the claim that failed, and the start of its message. A harmless edit in the same place leaves the claim green
+(`tests/meta/test_faults.py`). `--only PATTERN` tries the faults whose claim or file name matches.
 """
 
 
@@ -206,8 +209,7 @@ def page(outcomes: Sequence[Outcome[Fault]], left: Sequence[Fault], conditions: 
         title=f"Faults put into Transformer Engine, and what caught them{' on a GPU' if on_gpu else ''}",
         caught=sum(outcome.caught for outcome in outcomes),
         count=len(outcomes),
-        option=" --gpu" if on_gpu else "",
-        page="docs/faults-gpu.md" if on_gpu else "docs/faults.md",
+        generated=generated_by(_COMMAND.format(*((" --gpu", "-gpu") if on_gpu else ("", "")))),
         conditions=conditions,
     )
     return "\n".join([introduction, *rows]) + "\n"

@@ -2,12 +2,13 @@
 
 ``PYTHONPATH=.:tests python -m proofs.healthy`` fetches released versions of Transformer Engine, and runs the claims
 without training runs against each: every run with another Hypothesis seed and the tests in another order, every second
-one in two workers. It prints the table of ``docs/healthy.md`` and exits 1 if a run was not green.
+one in two workers. It prints ``docs/evidence/healthy.md`` and exits 1 if a run was not green.
 """
 
 import argparse
 import concurrent.futures
 import dataclasses
+import importlib.metadata
 import os
 import re
 import subprocess
@@ -18,8 +19,20 @@ from pathlib import Path
 from mnist_fp8.core.errors import EnvError
 from mnist_fp8.core.files import cache_dir
 from mnist_fp8.gate.releases import uv
+from mnist_fp8.gate.reports.markup import generated_by
 from proofs.mutation import claims
 
+INTRODUCTION = f"""\
+# Healthy releases stay green
+
+{generated_by("PYTHONPATH=.:tests python -m proofs.healthy > docs/evidence/healthy.md")}
+
+**{{red}} of {{count}} runs were red.**
+
+A gate with false alarms gets switched off. So the claims, without training runs, are run again and again on releases
+that are known to be healthy. Every run has another Hypothesis seed and another order of the tests. Every second run
+uses two workers. Host runs with JAX {{jax}} on {{cores}} cores.
+"""
 RELEASES = ("2.16.1", "2.17.1", "2.18.0", "2.19.0", "2.20.2")
 
 
@@ -105,9 +118,21 @@ def main() -> None:
         ended = pool.map(lambda run: attempt(run, folders[run.release]), runs)
         for run, outcome in zip(runs, ended, strict=True):
             outcomes[run] = outcome
-            print(f"{run}: {outcome.seconds:.0f} s: {'; '.join([outcome.counts, *outcome.failed])}", flush=True)
-    print(table(outcomes))
+            said = "; ".join([outcome.counts, *outcome.failed])
+            print(f"{run}: {outcome.seconds:.0f} s: {said}", file=sys.stderr, flush=True)
+    print(page(outcomes))
     sys.exit(any(outcome.code for outcome in outcomes.values()))
+
+
+def page(outcomes: dict[Run, Outcome]) -> str:
+    """The page, in Markdown."""
+    introduction = INTRODUCTION.format(
+        red=sum(outcome.code != 0 for outcome in outcomes.values()),
+        count=len(outcomes),
+        jax=importlib.metadata.version("jax"),
+        cores=os.cpu_count(),
+    )
+    return f"{introduction}\n{table(outcomes)}"
 
 
 def table(outcomes: dict[Run, Outcome]) -> str:

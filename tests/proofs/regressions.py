@@ -1,9 +1,9 @@
 """Defects that happened in FP8 training with JAX, put into Transformer Engine again, and what catches them.
 
 A defect is a file in ``tests/proofs/regressions/``: a fault as in `proofs.faults`, with its origin and story.
-``PYTHONPATH=.:tests python -m proofs.regressions > docs/regressions.md`` runs every one of them on a host run and
-writes the page that tells their stories; it exits 1 if a claim did not turn red with a message that matches. The edits
-are written for TE 2.20.2.
+``PYTHONPATH=.:tests python -m proofs.regressions > docs/evidence/regressions.md`` runs every one of them on a host run
+and writes the page that tells their stories; it exits 1 if a claim did not turn red with a message that matches. The
+edits are written for TE 2.20.2.
 
 Some of the defects were in TE's own Python and come back as they were; others were in a library around it (MaxText,
 Flax, levanter) or in its CUDA calls, and TE is edited so that the same thing happens. Where the defect was in a *test*,
@@ -18,6 +18,7 @@ import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
+from mnist_fp8.gate.reports.markup import generated_by
 from proofs.faults import Fault, Outcome, arguments, faulty, load_or_exit, select, try_all
 from proofs.mutation import subject
 
@@ -56,15 +57,15 @@ def edited(fault: Fault) -> tuple[str, str]:
 
 # --- the page ------------------------------------------------------------------------------------------------------
 
-INTRODUCTION = """\
+INTRODUCTION = f"""\
 # Defects that happened
 
-Each of these defects was in Transformer Engine (TE), in a library around it or in their tests. Each is put into TE
-2.20.2 as a small edit, and the tests of the claim named with it have to turn red, with a message that tells what is
-wrong. Where the defect was in a test, the edit is a fault that this test lets through; `tests/meta/test_regressions.py`
-writes its comparison out and shows that it accepts what it should not.
+{generated_by("PYTHONPATH=.:tests python -m proofs.regressions > docs/evidence/regressions.md")}
 
-Written by `PYTHONPATH=.:tests python -m proofs.regressions > docs/regressions.md`, on a host run.
+Each of these defects was in Transformer Engine (TE), in a library around it or in their tests. Each is put into TE
+2.20.2 as a small edit, on a host run. The tests of its claim have to fail, with a message that names what is wrong.
+Where the defect was in a test, the edit is a fault that this test accepts: `tests/meta/test_regressions.py` contains
+the test's comparison and shows that it passes.
 """
 
 

@@ -1,14 +1,15 @@
 """Upgrades whose answer is known, and whether ``mnist-fp8 upgrade`` gives it.
 
-``PYTHONPATH=.:tests python -m proofs.verdicts`` prints the table of ``docs/verdicts.md``: pairs of releases of which
-is known what changed, copies of Transformer Engine with a fault in them, copies with a harmless edit, and a release
-against itself. It exits 1 if a verdict is another one, or a change that is known is not named.
+``PYTHONPATH=.:tests python -m proofs.verdicts`` prints ``docs/evidence/verdicts.md``: pairs of releases whose changes
+are known, copies of Transformer Engine with a fault in them, copies with a harmless edit, and a release against itself.
+It exits 1 if a verdict is wrong, or a known change is not named.
 """
 
 import argparse
 import dataclasses
 import json
 import os
+import platform
 import re
 import subprocess
 import sys
@@ -20,8 +21,22 @@ from pathlib import Path
 from shutil import copytree, ignore_patterns
 from typing import Any
 
+from mnist_fp8.gate.reports.markup import generated_by
 from proofs.faults import FOLDER, Fault, load
 
+INTRODUCTION = f"""\
+# Verdicts on upgrades whose answer is known
+
+{generated_by("PYTHONPATH=.:tests python -m proofs.verdicts > docs/evidence/verdicts.md")}
+
+Each row is one run of `mnist-fp8 upgrade`: a pair of releases whose changes are known, a release against itself
+(measured once for each side), a copy of Transformer Engine with a harmless edit, or a copy with a fault. A wrong
+verdict fails, and so does a known change that the report does not name (the patterns are in
+`tests/proofs/verdicts.py`). A fault has to be named by its own claim. "Differences" lists every area with a difference,
+also those that do not affect the verdict. Host runs with Python {{python}} on {{cores}} cores.
+
+| upgrade | old | new | verdict | differences | named | seconds |
+|---|---|---|---|---|---|---|"""
 CODES = {0: "SAFE", 1: "BROKEN", 2: "(could not be done)", 3: "UNVERIFIED", 4: "CHANGED"}
 ALTERED = {"CHANGED", "BROKEN"}
 FAULTY = "2.20.2"
@@ -161,7 +176,7 @@ def cases(repetitions: int) -> Iterator[Case]:
         edit = Edit(fault.file, fault.old, fault.new)
         yield Case(f"fault: {fault.what}", FAULTY, FAULTY, {"BROKEN"}, (rf"claims .*{fault.claim}",), edit)
     for number in range(1, repetitions + 1):
-        yield Case(f"itself, for the {number}. time", FAULTY, FAULTY, {"SAFE"})
+        yield Case(f"itself, run {number} of {repetitions}", FAULTY, FAULTY, {"SAFE"})
 
 
 def edited(edit: Edit, folder: Path) -> Path:
@@ -206,16 +221,14 @@ def told(report: dict[str, Any]) -> list[str]:
 
 
 def main() -> None:
-    """Run the cases and print the table; exits 1 if an answer is not the known one."""
+    """Run the cases and print the page; exits 1 if an answer is not the known one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--only", default="", help="only cases whose name matches this pattern")
     parser.add_argument(
         "--repetitions", type=int, default=10, help="of a release against itself (default: %(default)s)"
     )
     args = parser.parse_args()
-    print(
-        "| upgrade | old | new | verdict | differences | named | seconds |\n|---|---|---|---|---|---|---|", flush=True
-    )
+    print(INTRODUCTION.format(python=platform.python_version(), cores=os.cpu_count()), flush=True)
     wrong = 0
     for case in cases(args.repetitions):
         if not re.search(args.only, case.what):

@@ -1,7 +1,4 @@
-"""Wrong command lines, and what each prints.
-
-``python tests/library/bad_input.py > docs/errors.md`` writes the page; ``test_cli.py`` checks every row, and the page.
-"""
+"""Wrong command lines, and what each prints: one line on standard error and exit code 2."""
 
 import contextlib
 import dataclasses
@@ -10,8 +7,7 @@ import os
 import shlex
 import subprocess
 import sys
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from unittest import mock
 
@@ -32,13 +28,11 @@ class BadInput:
     Attributes:
         command: as typed, environment variables in front.
         says: part of the line that it prints.
-        varies: whether the rest of the line depends on the machine, or on the release of TE or Python.
         host: whether it is wrong only where TE has no kernels.
     """
 
     command: str
     says: str
-    varies: bool = False
     host: bool = False
 
 
@@ -64,29 +58,25 @@ CURRENT = f"{FP8} --fp8-recipe Float8CurrentScaling"
 
 SECTIONS: dict[str, list[BadInput]] = {
     "Precision and recipe": [
-        BadInput(f"{FP8} --fp8-recipe Foo", "recipe 'Foo' is not in Transformer Engine", varies=True),
+        BadInput(f"{FP8} --fp8-recipe Foo", "recipe 'Foo' is not in Transformer Engine"),
         BadInput(
             f"{FP8} --fp8-recipe MXFP8BlockScaling",
             "recipe MXFP8BlockScaling cannot run here (host run: ",
-            varies=True,
             host=True,
         ),
         BadInput(
             f"{FP8} --fp8-recipe NVFP4BlockScaling",
             "recipe NVFP4BlockScaling cannot run here (host run: ",
-            varies=True,
             host=True,
         ),
         BadInput(
             f"{FP8} --fp8-recipe Float8BlockScaling",
             "Possible here: DelayedScaling, Float8CurrentScaling",
-            varies=True,
             host=True,
         ),
         BadInput(
             f"{CURRENT} --amax-history-len 16",
             "recipe Float8CurrentScaling has no option amax_history_len; it is one of DelayedScaling",
-            varies=True,
         ),
         BadInput(f"{FP8} --amax-history-len 0", "amax history length is 0; expected 1 or more"),
         BadInput(f"{FP8} --amax-history-len many", "invalid int value: 'many'"),
@@ -97,16 +87,16 @@ SECTIONS: dict[str, list[BadInput]] = {
             "mnist-fp8 train --use-te --fp8-recipe DelayedScaling --fp8-update-interval 2",
             "--fp8-recipe, --fp8-update-interval need --use-fp8",
         ),
-        BadInput(f"{FP8} --fp8-format E5M2", "E5M2", varies=True),
-        BadInput(f"{FP8} --fp8-format E2M1", "FP8 format is 'E2M1'; expected E4M3 or HYBRID", varies=True),
-        BadInput(f"{FP8} --fp8-format foo", "FP8 format is 'foo'; expected E4M3 or HYBRID", varies=True),
+        BadInput(f"{FP8} --fp8-format E5M2", "E5M2"),
+        BadInput(f"{FP8} --fp8-format E2M1", "FP8 format is 'E2M1'; expected E4M3 or HYBRID"),
+        BadInput(f"{FP8} --fp8-format foo", "FP8 format is 'foo'; expected E4M3 or HYBRID"),
         BadInput(f"{FP8} --fp8-update-interval 0", "FP8 update interval is 0; expected 1 or more"),
         BadInput(
             f"{CURRENT} --fp8-update-interval 2",
             "recipe Float8CurrentScaling keeps no metadata, so an update interval has no meaning",
         ),
         BadInput("MNIST_FP8_TE=foo mnist-fp8 train --use-te", "MNIST_FP8_TE is 'foo'; expected 'kernel' or 'host'"),
-        BadInput(f"MNIST_FP8_TE=kernel {FP8}", "MNIST_FP8_TE=kernel needs a GPU and TE's CUDA", varies=True, host=True),
+        BadInput(f"MNIST_FP8_TE=kernel {FP8}", "MNIST_FP8_TE=kernel needs a GPU and TE's CUDA", host=True),
     ],
     "Sizes and numbers": [
         BadInput("mnist-fp8 train --batch-size 0", "batch size is 0; expected 1 or more"),
@@ -141,7 +131,6 @@ SECTIONS: dict[str, list[BadInput]] = {
         BadInput(
             "mnist-fp8 train --mesh dp=99 --batch-size 99 --test-batch-size 99",
             "the mesh asks for 99 devices; JAX has ",
-            varies=True,
         ),
         BadInput("mnist-fp8 train --mesh dp=99", "batch size is 64; expected a multiple of the mesh's 99 devices"),
         BadInput("mnist-fp8 train --mesh foo", "argument --mesh: 'foo' is not of the form AXIS=N[,AXIS=N]"),
@@ -203,9 +192,9 @@ SECTIONS: dict[str, list[BadInput]] = {
     ],
     "Command": [
         BadInput("mnist-fp8", "the following arguments are required: COMMAND"),
-        BadInput("mnist-fp8 fly", "argument COMMAND: invalid choice: 'fly'", varies=True),
-        BadInput("mnist-fp8 train --frobnicate", "unrecognized arguments: --frobnicate", varies=True),
-        BadInput("mnist-fp8 train more", "unrecognized arguments: more", varies=True),
+        BadInput("mnist-fp8 fly", "argument COMMAND: invalid choice: 'fly'"),
+        BadInput("mnist-fp8 train --frobnicate", "unrecognized arguments: --frobnicate"),
+        BadInput("mnist-fp8 train more", "unrecognized arguments: more"),
         BadInput("MNIST_FP8_TE=foo mnist-fp8 doctor", "MNIST_FP8_TE is 'foo'; expected 'kernel' or 'host'"),
     ],
 }
@@ -263,38 +252,3 @@ def _run_apart(arguments: list[str], folder: Path, environ: Mapping[str, str]) -
         check=False,
     )
     return done.returncode, done.stdout, done.stderr
-
-
-# --- the page ------------------------------------------------------------------------------------------------------
-
-INTRODUCTION = """\
-# Error messages
-
-What `mnist-fp8` prints for a wrong command line: one line on standard error, nothing on standard output, exit code 2.
-Nothing is trained and nothing is written. `a-file` is an existing file. In rows marked \N{DAGGER} the line depends on
-the machine or on installed versions; the one shown is from a CPU.
-
-Written by `python tests/library/bad_input.py > docs/errors.md` from real output, and checked by
-`tests/library/test_cli.py`.
-"""
-
-
-def table_row(row: BadInput, line: str) -> str:
-    """One row of the page."""
-    mark = " \N{DAGGER}" if row.varies else ""
-    command, printed = (text.strip().replace("|", "\\|") for text in (row.command, line))
-    return f"| `{command}`{mark} | `{printed}` |"
-
-
-def page() -> Iterator[str]:
-    """Lines of the page, each row from a run of its command."""
-    yield from INTRODUCTION.splitlines()
-    for title, rows in SECTIONS.items():
-        yield from ("", f"## {title}", "", "| command | what it prints |", "|---|---|")
-        for row in rows:
-            with tempfile.TemporaryDirectory() as folder:
-                yield table_row(row, run(row.command, Path(folder)).err)
-
-
-if __name__ == "__main__":
-    print("\n".join(page()))  # noqa: T201

@@ -1,7 +1,7 @@
 """The training runs of the accuracy claims, their thresholds, and the command that measured them.
 
 ``python -m support.short_run --seeds 10`` in the folder ``tests`` trains every mode with seeds 1 to 10 and prints the
-table of ``docs/accuracy.md``, thresholds included; with ``--full``, that of all of MNIST on a GPU. A threshold is the
+table of ``docs/explanation/accuracy.md``, thresholds included; with ``--full``, that of all of MNIST on a GPU. A threshold is the
 mean minus five standard deviations, pooled over the modes. If accuracies are roughly normal, a healthy mode falls below
 its threshold about once in 65,000 runs (Student's t with 36 degrees of freedom, the error of the mean counted in).
 """
@@ -112,7 +112,7 @@ def assert_trained(result: Trained, mode: str, thresholds: Mapping[str, float]) 
     threshold = thresholds[mode]
     assert result.test_accuracy >= threshold, (
         f"{mode}: test accuracy={result.test_accuracy:.4f}, but should be at least {threshold}"
-        " (mean minus five standard deviations over seeds: docs/accuracy.md)"
+        " (mean minus five standard deviations over seeds: docs/explanation/accuracy.md)"
     )
     assert math.isfinite(result.test_loss), f"{mode}: test loss={result.test_loss}"
 
@@ -123,7 +123,7 @@ def assert_keeps_up(bf16: Trained, fp8: Trained, mode: str, thresholds: Mapping[
     margin, lost = thresholds[f"te-bf16 minus {mode}"], bf16.test_accuracy - fp8.test_accuracy
     assert lost <= margin, (
         f"{mode}: test accuracy={fp8.test_accuracy:.4f} is {lost:.4f} below BF16's {bf16.test_accuracy:.4f},"
-        f" but should be at most {margin} (mean plus five standard deviations over seeds: docs/accuracy.md)"
+        f" but should be at most {margin} (mean plus five standard deviations over seeds: docs/explanation/accuracy.md)"
     )
 
 

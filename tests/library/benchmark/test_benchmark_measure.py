@@ -116,7 +116,7 @@ def test_mode_that_does_not_compute_in_fp8_is_refused(images: Dataset, monkeypat
 @pytest.mark.slow
 @pytest.mark.parametrize("mode", [Mode.FLAX_BF16, Mode.TE_FP8_DELAYED], ids=lambda mode: mode.value)
 def test_our_epoch_is_much_faster_than_the_loops(mode: Mode) -> None:
-    """Half of what was measured (docs/benchmark.md); all of them learn."""
+    """Half of what was measured (docs/evidence/benchmark.md); all of them learn."""
     train_ds, test_ds = data.get_datasets()
     found = {each.way: each for each in measure._epochs([mode], train_ds, test_ds, ACCURACY_EPOCHS, lambda _: None)}
     assert min(each.accuracy for each in found.values()) > 0.98

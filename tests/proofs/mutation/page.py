@@ -6,6 +6,7 @@ from collections import Counter, defaultdict
 
 from rich.table import Table
 
+from mnist_fp8.gate.reports.markup import generated_by
 from proofs.mutation.results import Result
 from proofs.mutation.survivors import EXPLAINED
 
@@ -28,8 +29,9 @@ class Conditions:
 
     @property
     def command(self) -> str:
-        """What makes the table again."""
-        return "tox -e mutants" + (f" -- --sample {self.sample} --seed {self.seed}" if self.sample else "")
+        """What generates the page."""
+        sample = f" --sample {self.sample} --seed {self.seed}" if self.sample else ""
+        return f"tox -e mutants --{sample} --output docs/evidence/mutants.md"
 
 
 def missed(results: list[Result]) -> list[Result]:
@@ -63,7 +65,8 @@ def render(results: list[Result], conditions: Conditions) -> str:
     versions = ", ".join(f"{name} {version}" for name, version in conditions.versions.items())
     parts = [
         "# Mutants of Transformer Engine, and what caught them",
-        f"Made by `{conditions.command}` with {versions}.",
+        generated_by(conditions.command),
+        f"With {versions}.",
         _headline(observable, caught),
         _PREFACE,
         "## By file",
@@ -93,11 +96,11 @@ def _headline(observable: list[Result], caught: list[Result]) -> str:
 _PREFACE = """\
 A mutant is the installed Transformer Engine with one small edit on a line that a dense layer executes. It is
 *observable* if a probe sees a difference: some 2,400 bit-exact observations of layers, gradients, metadata, programs,
-autocasts, recipes and two devices (`tests/proofs/mutation/probe.py`, which shares no code with the claims). Where the
-probe sees none, the mutant counts as equivalent: most stand on lines that only matter on a GPU, for other recipes or
-for other layers, or change nothing (an argument that is the default anyway). The claims then run up to the first
-failure, without training runs. How it works, and why no general mutation tool does it:
-[architecture.md](architecture.md)."""
+autocasts, recipes and two devices (`tests/proofs/mutation/probe.py`, which shares no code with the claims). If the
+probe sees none, the mutant counts as equivalent. Most of those are on lines that only matter on a GPU, for other
+recipes or for other layers, or they change nothing (an argument that is the default anyway). The claims then run up to
+the first failure, without training runs. [How it works, and why no general mutation tool is
+used](../explanation/architecture.md#mutants)."""
 
 
 def _rows(results: list[Result]) -> list[tuple[str, tuple[str, ...]]]:

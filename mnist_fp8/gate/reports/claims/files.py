@@ -7,7 +7,7 @@ from mnist_fp8 import __version__
 from mnist_fp8.gate.reports.claims.history import History, histories
 from mnist_fp8.gate.reports.claims.view import Examined, Reason, anchors, evidence, examined, names_of, runs
 from mnist_fp8.gate.reports.junit import Case, Mark, Suite, document
-from mnist_fp8.gate.reports.markup import counted, cut, literal, row, template
+from mnist_fp8.gate.reports.markup import counted, cut, generated_by, literal, row, template
 from mnist_fp8.gate.runner.matrix import MatrixCell
 from mnist_fp8.record.claims import ClaimResult, ClaimStatus, Outcome, TestResult
 
@@ -17,11 +17,17 @@ ROOM = 200
 """Characters of a value that a page shows."""
 
 
-def markdown(cells: Sequence[MatrixCell]) -> str:
-    """The whole page as Markdown."""
+def markdown(cells: Sequence[MatrixCell], command: str) -> str:
+    """The whole page as Markdown.
+
+    Args:
+        cells: what was examined.
+        command: what generated the page.
+    """
     found = examined(cells)
     proof = evidence(found)
-    lines = ["# Transformer Engine releases and the claims", "", *(f"{run}." for run in runs(found)), ""]
+    lines = ["# Transformer Engine releases and the claims", "", generated_by(command), ""]
+    lines += [*(f"{run}." for run in runs(found)), ""]
     lines += [*_markdown_table(found, anchors(proof)), "", "“n?”: that many tests of the claim were not verified.", ""]
     lines += [f"- **Not judged:** TE {literal(each.label)}: {literal(each.error)}" for each in cells if each.error]
     lines += _markdown_histories(histories(found))

@@ -147,7 +147,7 @@ def test_time_left_follows_what_steps_took_here(
     judged: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     clock = iter(range(0, 10_000, 50))
-    monkeypatch.setattr(steps.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("mnist_fp8.gate.runner.steps.time.monotonic", lambda: float(next(clock)))
     _, watcher = both()
     assert watcher.left[0] == 2 * sum(_SEEN_S.values()), "Control: nothing is known of this machine"
     known = json.loads((tmp_path / "mnist_fp8" / "durations.json").read_text())
@@ -161,7 +161,7 @@ def test_time_of_a_part_is_not_taken_for_that_of_the_whole(
     judged: list[Any], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     clock = iter(range(0, 10_000, 50))
-    monkeypatch.setattr(steps.time, "monotonic", lambda: float(next(clock)))
+    monkeypatch.setattr("mnist_fp8.gate.runner.steps.time.monotonic", lambda: float(next(clock)))
     both("bits")
     assert not (tmp_path / "mnist_fp8" / "durations.json").exists()
     assert judged == []
