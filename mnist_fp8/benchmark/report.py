@@ -333,7 +333,12 @@ def _table(grid: Grid, width: int) -> Table:
 def markdown(benchmark: Benchmark) -> str:
     """The tables as Markdown, under the picture in the file `PICTURE`."""
     facts = [*scope(benchmark), *summary(benchmark), *(f"Note: {line}" for line in warnings(benchmark))]
-    parts = [f"# {TITLE}", generated_by("mnist-fp8 benchmark"), "\n".join(f"- {literal(line)}" for line in facts), f"![{TITLE}]({PICTURE})"]
+    parts = [
+        f"# {TITLE}",
+        generated_by("mnist-fp8 benchmark"),
+        "\n".join(f"- {literal(line)}" for line in facts),
+        f"![{TITLE}]({PICTURE})",
+    ]
     for grid in grids(benchmark):
         lines = [row(grid.heading), row(_alignment(grid)), *map(_markdown_row, grid.rows)]
         parts += [f"## {grid.title}", "\n".join(lines), *map(literal, grid.notes)]

@@ -37,7 +37,7 @@ from mnist_fp8.record.claims import ClaimResult, SuiteResult, TestResult
 from mnist_fp8.record.claims import Outcome as Ending
 from mnist_fp8.record.entries import Text, Value, covers
 from mnist_fp8.record.record import Record
-from mnist_fp8.training import feasible, runs, train
+from mnist_fp8.training import data, feasible, runs, train
 from mnist_fp8.training.config import TrainConfig
 from support import bad_input
 from support.bad_input import ROWS, BadInput, Outcome, exit_code
@@ -360,7 +360,7 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
         monkeypatch.setattr(train, "train_epoch", train_epoch)
 
     images = {"image": np.zeros((64, 28, 28, 1), np.float32), "label": np.zeros(64, np.int32)}
-    monkeypatch.setattr(train.data, "get_datasets", lambda *_args: (images, images))
+    monkeypatch.setattr(data, "get_datasets", lambda *_args: (images, images))
     monkeypatch.setattr(train, "create_train_state", lambda _config: (SimpleNamespace(params={}), {}))
     monkeypatch.setattr(train, "eval_model", lambda *_args: (1.5, 0.75))
     return arrange
@@ -460,7 +460,7 @@ def test_output_that_can_be_made_is_accepted(existing: str) -> None:
 
 
 def test_output_without_permission_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(output.os, "access", lambda _path, _mode: False)
+    monkeypatch.setattr("os.access", lambda _path, _mode: False)
     with pytest.raises(ConfigError, match=r"^output new cannot be written: no permission in \.$"):
         output.check_output(Path("new"))
 

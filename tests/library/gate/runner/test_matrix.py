@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 import time
-from collections.abc import Iterator
 
 import pytest
 
@@ -36,8 +35,8 @@ class Seen:
 
 
 @pytest.fixture
-def not_stopped(monkeypatch: pytest.MonkeyPatch) -> Iterator[threading.Event]:
-    """`envs.stop_all` would stop the runs of all later tests, too."""
+def not_stopped(monkeypatch: pytest.MonkeyPatch) -> threading.Event:
+    """`processes.stop_all` would stop the runs of all later tests, too."""
     stopped = threading.Event()
     monkeypatch.setattr(processes, "stop_all", stopped.set)
     return stopped

@@ -12,7 +12,7 @@ from mnist_fp8.gate.releases import environments, stacks, staging
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
-from mnist_fp8.gate.runner import execution, public_api, steps, suite, upgrade
+from mnist_fp8.gate.runner import execution, public_api, suite, upgrade
 from mnist_fp8.gate.runner.installation import Installation
 from mnist_fp8.gate.runner.steps import _SEEN_S
 from mnist_fp8.gate.runner.store import unexamined
