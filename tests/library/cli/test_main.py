@@ -21,7 +21,7 @@ import numpy as np
 import pytest
 
 from mnist_fp8 import __version__, te
-from mnist_fp8.cli import main, output
+from mnist_fp8.cli import main, output, verify
 from mnist_fp8.cli import train as train_command
 from mnist_fp8.cli.train import QUICK
 from mnist_fp8.core.errors import ConfigError, EnvError, Float8MissingError
@@ -29,7 +29,6 @@ from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.gate.releases import environments, processes
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import Subject
-from mnist_fp8.gate.reports.verdict import pictures
 from mnist_fp8.gate.runner import measuring, suite
 from mnist_fp8.gate.runner.store import unexamined
 from mnist_fp8.record import record
@@ -37,7 +36,7 @@ from mnist_fp8.record.claims import ClaimResult, SuiteResult, TestResult
 from mnist_fp8.record.claims import Outcome as Ending
 from mnist_fp8.record.entries import Text, Value, covers
 from mnist_fp8.record.record import Record
-from mnist_fp8.training import data, feasible, runs, train
+from mnist_fp8.training import curves, data, feasible, runs
 from mnist_fp8.training.config import TrainConfig
 from support import bad_input
 from support.bad_input import ROWS, BadInput, Outcome, exit_code
@@ -357,12 +356,12 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., None]:
                 raise result
             return state, {}, result, 0.5
 
-        monkeypatch.setattr(train, "train_epoch", train_epoch)
+        monkeypatch.setattr(runs, "train_epoch", train_epoch)
 
     images = {"image": np.zeros((64, 28, 28, 1), np.float32), "label": np.zeros(64, np.int32)}
     monkeypatch.setattr(data, "get_datasets", lambda *_args: (images, images))
-    monkeypatch.setattr(train, "create_train_state", lambda _config: (SimpleNamespace(params={}), {}))
-    monkeypatch.setattr(train, "eval_model", lambda *_args: (1.5, 0.75))
+    monkeypatch.setattr(runs, "create_train_state", lambda _config: (SimpleNamespace(params={}), {}))
+    monkeypatch.setattr(runs, "eval_model", lambda *_args: (1.5, 0.75))
     return arrange
 
 
@@ -383,7 +382,7 @@ def test_run_interrupted_in_its_first_epoch_writes_nothing(instant: Callable[...
     assert outcome.err == "mnist-fp8: interrupted; no epoch was finished\n"
 
 
-@pytest.mark.parametrize("target", [(train, "check_feasible"), (pictures, "picture")], ids=["before", "after"])
+@pytest.mark.parametrize("target", [(feasible, "check_feasible"), (curves, "save_curves")], ids=["before", "after"])
 def test_ctrl_c_outside_of_training_is_one_line(
     instant: Callable[..., None], monkeypatch: pytest.MonkeyPatch, target: tuple[object, str]
 ) -> None:
@@ -707,6 +706,16 @@ def test_verify_without_a_name_judges_the_interpreter_that_runs(outcomes_of: dic
     assert outcomes_of == {}
     assert exit_code(["verify", "--claim", "kernels"]) == 0
     assert f"TE python {sys.executable}, JAX 0.5.0: 1 holds" in capsys.readouterr().err
+
+
+def test_releases_can_be_named_by_a_range_and_paths_are_none(tmp_path: Path) -> None:
+    package = tmp_path / "a..b" / "transformer_engine"
+    package.mkdir(parents=True)
+    (package / "__init__.py").touch()
+    assert [subject.where for subject in verify._named("2.18.0..2.19.0")] == ["2.18.0", "2.19.0"]
+    assert [subject.where for subject in verify._named("a..b")] == [str(tmp_path / "a..b")]
+    with pytest.raises(ConfigError, match=r"'\.\./missing' is no Transformer Engine"):
+        verify._named("../missing")
 
 
 def test_bisect_prints_each_step_and_the_answer(outcomes_of: dict[str, Any], capsys: Captured) -> None:
