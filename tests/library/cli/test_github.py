@@ -93,7 +93,12 @@ def test_policy_of_the_repository_is_used_where_there_is_one(
     files: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], expected: str
 ) -> None:
     loaded: list[Path] = []
-    monkeypatch.setattr(policy, "load", lambda path: loaded.append(path) or ())
+
+    def load(path: Path) -> tuple[()]:
+        loaded.append(path)
+        return ()
+
+    monkeypatch.setattr(policy, "load", load)
     main.main(["compare", "old.json", "new.json", *options])
     assert loaded == [Path(name) for name in [expected] if name == "own.toml"], "there is none yet"
     (files / ".mnist-fp8").mkdir()
