@@ -34,7 +34,7 @@ from mnist_fp8.gate.runner.store import unexamined
 from mnist_fp8.record import record
 from mnist_fp8.record.claims import ClaimResult, SuiteResult, TestResult
 from mnist_fp8.record.claims import Outcome as Ending
-from mnist_fp8.record.entries import Text, Value, covers
+from mnist_fp8.record.entries import Contents, Special, Text, Value, covers
 from mnist_fp8.record.record import Record
 from mnist_fp8.training import curves, data, feasible, runs
 from mnist_fp8.training.config import TrainConfig
@@ -382,7 +382,7 @@ def test_run_interrupted_in_its_first_epoch_writes_nothing(instant: Callable[...
     assert outcome.err == "mnist-fp8: interrupted; no epoch was finished\n"
 
 
-@pytest.mark.parametrize("target", [(feasible, "check_feasible"), (curves, "save_curves")], ids=["before", "after"])
+@pytest.mark.parametrize("target", [(feasible, "check_feasible"), (curves, "picture")], ids=["before", "after"])
 def test_ctrl_c_outside_of_training_is_one_line(
     instant: Callable[..., None], monkeypatch: pytest.MonkeyPatch, target: tuple[object, str]
 ) -> None:
@@ -474,7 +474,7 @@ def test_installed_command_is_the_same_function() -> None:
 PASSED, FAILED, SKIPPED, KNOWN = Ending
 RECORDED: dict[str, Value] = {
     "bits/R/t": Text("1"),
-    "special/R/t": Text("up to 1"),
+    "special/R/t": Special((Contents("output", 0, 0, 1.0),)),
 }
 
 
@@ -523,7 +523,7 @@ def outcomes_of(examined: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 ALTERED = {**RECORDED, "bits/R/t": Text("2")}
-FAILING = {**RECORDED, "special/R/t": Text("3 NaN")}
+FAILING = {**RECORDED, "special/R/t": Special((Contents("output", 3, 0, 1.0),))}
 
 
 @pytest.mark.parametrize(
