@@ -190,11 +190,16 @@ def test_autocast_that_is_to_go_warns() -> None:
         ("layers/kernel over axes of 4 and 8", "(4, 8, 16)"),
         ("contexts/recipe in force", "its own"),
         ("contexts/autocast around another", "goes on"),
-        ("contexts/axes without a mesh resource", "works"),
     ],
 )
 def test_behaviour_is_that_of_the_installed_release(key: str, expected: str) -> None:
     assert probe(behaviour, f"behaviour/{key}") == {f"behaviour/{key}": Text(expected)}
+
+
+def test_axes_without_a_mesh_resource_work_and_warn() -> None:
+    with pytest.warns(DeprecationWarning, match="logical axes, such as BATCH_AXES"):
+        entries = probe(behaviour, "behaviour/contexts/axes without a mesh resource")
+    assert entries == {"behaviour/contexts/axes without a mesh resource": Text("works")}
 
 
 @pytest.mark.host
