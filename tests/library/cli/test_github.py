@@ -44,7 +44,9 @@ def test_verdict_passes_or_fails_the_job_as_documented(
     assert capsys.readouterr().out.startswith(begins)
     assert (files / "summary").read_text() == "before\nreport\n"
     assert (files / "output").read_text() == f"verdict={verdict}\n"
-    (documented,) = re.findall(rf"^\| {code} \|[^|]+\| (\w+)", (ROOT / "docs" / "ci.md").read_text(), re.MULTILINE)
+    (documented,) = re.findall(
+        rf"^\| {code} \|[^|]+\| (\w+)", (ROOT / "docs" / "guide" / "ci.md").read_text(), re.MULTILINE
+    )
     assert documented == ("fails" if passes else "passes")
 
 

@@ -169,6 +169,8 @@ CASES: list[tuple[str, Value | None, Value | None, str]] = [
     ("special/R/zeros", special((0, 0)), Failure("ValueError", "x"), "fails-now"),
     ("special/R/zeros", Failure("ValueError", "x"), special((0, 0)), "works-now"),
     ("special/R/zeros", Failure("ValueError", "x"), Failure("TypeError", "x"), "fails-as-before"),
+    ("special/R", None, Failure("ValueError", "x"), "fails-now"),
+    ("special/R", Failure("ValueError", "x"), None, "works-now"),
     ("behaviour/layers/kernel of a BF16 layer", Text("float32"), Text("bfloat16"), "layer-kernel-dtype-changed"),
     ("behaviour/layers/anything else", Text("a"), Text("b"), "behaviour-changed"),
     ("behaviour/layers/anything else", Text("a"), Failure("ValueError", "b"), "fails-now"),
