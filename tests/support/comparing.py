@@ -3,6 +3,7 @@
 import dataclasses
 import datetime as dt
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from mnist_fp8.gate.verdict.compare import compare
@@ -15,7 +16,7 @@ TODAY = dt.date(2026, 11, 25)
 HOST = {"device": "1 x cpu", "processor": "one", "jax": "0.10.2", "flax": "0.12.8", "data": "d"}
 
 
-def record(te: str = "2.0.0", entries: dict[str, Value] | None = None, **fields: Any) -> Record:
+def record(te: str = "2.0.0", entries: Mapping[str, Value] | None = None, **fields: Any) -> Record:
     whole: dict[str, Any] = {
         "run": "host",
         "environment": HOST,
@@ -26,7 +27,7 @@ def record(te: str = "2.0.0", entries: dict[str, Value] | None = None, **fields:
     return Record(te=te, version=te, entries=entries or {}, **whole)
 
 
-def compared(old: dict[str, Value], new: dict[str, Value], **fields: Any) -> Comparison:
+def compared(old: Mapping[str, Value], new: Mapping[str, Value], **fields: Any) -> Comparison:
     return compare(record("1.0.0", old, **fields), record("2.0.0", new, **fields), (), TODAY)
 
 

@@ -2,8 +2,10 @@
 
 from typing import Any
 
+import numpy as np
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.container import ErrorbarContainer
 from matplotlib.figure import Figure
 
 from mnist_fp8.benchmark import plots
@@ -40,7 +42,8 @@ def test_bars_are_the_median_epochs_of_each_way(monkeypatch: pytest.MonkeyPatch)
 def test_speed_ups_are_of_all_sizes_against_flax(monkeypatch: pytest.MonkeyPatch) -> None:
     left_out = benchmarks.on_h100(left_out={Mode.TE_FP8_CURRENT: "no such recipe"})
     _, layers = panels(left_out, monkeypatch)
-    lines = {line.get_label(): list(line.lines[0].get_ydata()) for line in layers.containers}
+    bars = [container for container in layers.containers if isinstance(container, ErrorbarContainer)]
+    lines = {bar.get_label(): np.asarray(bar.lines[0].get_ydata()).tolist() for bar in bars}
     assert lines == {
         mode.value: [H100.layer_speed_up(mode, shape, backward=True).median for shape in benchmarks.SHAPES]
         for mode in (Mode.TE_BF16, Mode.TE_FP8_DELAYED)

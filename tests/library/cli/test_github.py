@@ -44,7 +44,9 @@ def test_verdict_passes_or_fails_the_job_as_documented(
     assert capsys.readouterr().out.startswith(begins)
     assert (files / "summary").read_text() == "before\nreport\n"
     assert (files / "output").read_text() == f"verdict={verdict}\n"
-    (documented,) = re.findall(rf"^\| {code} \|[^|]+\| (\w+)", (ROOT / "docs" / "ci.md").read_text(), re.MULTILINE)
+    (documented,) = re.findall(
+        rf"^\| {code} \|[^|]+\| (\w+)", (ROOT / "docs" / "guide" / "ci.md").read_text(), re.MULTILINE
+    )
     assert documented == ("fails" if passes else "passes")
 
 
@@ -93,7 +95,12 @@ def test_policy_of_the_repository_is_used_where_there_is_one(
     files: Path, monkeypatch: pytest.MonkeyPatch, options: list[str], expected: str
 ) -> None:
     loaded: list[Path] = []
-    monkeypatch.setattr(policy, "load", lambda path: loaded.append(path) or ())
+
+    def load(path: Path) -> tuple[()]:
+        loaded.append(path)
+        return ()
+
+    monkeypatch.setattr(policy, "load", load)
     main.main(["compare", "old.json", "new.json", *options])
     assert loaded == [Path(name) for name in [expected] if name == "own.toml"], "there is none yet"
     (files / ".mnist-fp8").mkdir()

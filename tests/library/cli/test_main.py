@@ -34,7 +34,7 @@ from mnist_fp8.gate.runner.store import unexamined
 from mnist_fp8.record import record
 from mnist_fp8.record.claims import ClaimResult, SuiteResult, TestResult
 from mnist_fp8.record.claims import Outcome as Ending
-from mnist_fp8.record.entries import Text, Value, covers
+from mnist_fp8.record.entries import Contents, Special, Text, Value, covers
 from mnist_fp8.record.record import Record
 from mnist_fp8.training import curves, data, feasible, runs
 from mnist_fp8.training.config import TrainConfig
@@ -382,7 +382,7 @@ def test_run_interrupted_in_its_first_epoch_writes_nothing(instant: Callable[...
     assert outcome.err == "mnist-fp8: interrupted; no epoch was finished\n"
 
 
-@pytest.mark.parametrize("target", [(feasible, "check_feasible"), (curves, "save_curves")], ids=["before", "after"])
+@pytest.mark.parametrize("target", [(feasible, "check_feasible"), (curves, "picture")], ids=["before", "after"])
 def test_ctrl_c_outside_of_training_is_one_line(
     instant: Callable[..., None], monkeypatch: pytest.MonkeyPatch, target: tuple[object, str]
 ) -> None:
@@ -474,7 +474,7 @@ def test_installed_command_is_the_same_function() -> None:
 PASSED, FAILED, SKIPPED, KNOWN = Ending
 RECORDED: dict[str, Value] = {
     "bits/R/t": Text("1"),
-    "special/R/t": Text("up to 1"),
+    "special/R/t": Special((Contents("output", 0, 0, 1.0),)),
 }
 
 
@@ -523,7 +523,7 @@ def outcomes_of(examined: dict[str, dict[str, Any]]) -> dict[str, Any]:
 
 
 ALTERED = {**RECORDED, "bits/R/t": Text("2")}
-FAILING = {**RECORDED, "special/R/t": Text("3 NaN")}
+FAILING = {**RECORDED, "special/R/t": Special((Contents("output", 3, 0, 1.0),))}
 
 
 @pytest.mark.parametrize(
@@ -665,17 +665,6 @@ def test_matrix_writes_all_forms_and_says_where(outcomes_of: dict[str, Any], cap
     assert [each["te"] for each in document["records"]] == ["2.19.0", "2.20.2"]
     assert document["not_judged"] == [{"te": "2.18.0", "error": "no network"}]
     assert re.search(r"^\d/3  TE 2\.19\.0, JAX 0\.5\.0: 2 broken  \(0 s\)$", printed.err, re.MULTILINE)
-
-
-def test_matrix_measures_what_its_page_shows_and_verify_measures_nothing(entries_of: dict[str, Any]) -> None:
-    entries_of.update(
-        {"2.18.0": {"behaviour/x": Text("1"), "bits/R/t": Text("1")}, "2.19.0": {"behaviour/x": Text("2")}}
-    )
-    exit_code(["matrix", "--te", "2.18.0,2.19.0", "--claim", "kernels", "--output", "out"])
-    assert "| behaviour/x | 2.18.0: 1 <br> 2.19.0: 2 |" in Path("out/matrix.md").read_text()
-    assert [list(each["entries"]) for each in strict_json(Path("out/matrix.json"))["records"]] == 2 * [["behaviour/x"]]
-    exit_code(["verify", "2.18.0", "--claim", "kernels", "--output", "out"])
-    assert [each["entries"] for each in strict_json(Path("out/verify.json"))["records"]] == [{}]
 
 
 def test_matrix_goes_to_a_new_folder_unless_one_is_named(outcomes_of: dict[str, Any]) -> None:

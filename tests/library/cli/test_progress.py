@@ -4,8 +4,7 @@ import io
 
 import pytest
 
-from mnist_fp8.cli import progress
-from mnist_fp8.cli.progress import watching
+from mnist_fp8.cli.progress import _TimeLeft, watching
 
 Captured = pytest.CaptureFixture[str]
 
@@ -22,7 +21,7 @@ class Terminal(io.StringIO):
 def clock(monkeypatch: pytest.MonkeyPatch) -> list[float]:
     """Seconds that a test can set."""
     now = [0.0]
-    monkeypatch.setattr(progress.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr("mnist_fp8.cli.progress.time.monotonic", lambda: now[0])
     return now
 
 
@@ -63,7 +62,7 @@ def test_estimate_runs_down(clock: list[float], left: float, passed: float, says
         watcher.started("it", left)
         clock[0] = passed
         (task,) = watcher._progress.tasks
-        assert progress._TimeLeft().render(task).plain == says
+        assert _TimeLeft().render(task).plain == says
 
 
 def test_bar_is_shown_only_on_a_terminal(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:

@@ -81,7 +81,13 @@ def start_differences(old: Record, new: Record) -> Iterator[Difference]:
 
 def rule_of_failure(change: EntryChange) -> Rule | None:
     """The rule for an entry that one side lacks or could not measure; ``None`` where both have one."""
-    failed, fails = (side is None or isinstance(side, Failure) for side in (change.old, change.new))
-    if fails:
-        return FAILS_AS_BEFORE if failed else FAILS_NOW
-    return WORKS_NOW if failed else None
+    match change.old, change.new:
+        case Failure(), Failure():
+            return FAILS_AS_BEFORE
+        case (Failure(), None):  # of a whole probe: its entries are there now
+            return WORKS_NOW
+        case _, (Failure() | None):
+            return FAILS_NOW
+        case ((Failure() | None), _):
+            return WORKS_NOW
+    return None

@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.patches import StepPatch
 
 from mnist_fp8.gate.reports.verdict import pictures
 from mnist_fp8.gate.reports.verdict.pictures import NEW_COLOUR, OLD_COLOUR, Panel
@@ -51,13 +52,13 @@ def test_picture_is_a_complete_png(epochs: list[EpochMetrics]) -> None:
 
 def test_curves_show_the_metrics(drawn: Figure) -> None:
     curves = {(axes.get_title(), line.get_label()): line for axes in drawn.axes for line in axes.lines}
-    assert {name: list(line.get_ydata()) for name, line in curves.items()} == {
+    assert {name: np.asarray(line.get_ydata()).tolist() for name, line in curves.items()} == {
         ("loss", "train"): [2.5, 1.5],
         ("loss", "test"): [1.75, 1.25],
         ("accuracy", "train"): [0.25, 0.625],
         ("accuracy", "test"): [0.5, 0.75],
     }
-    assert {tuple(line.get_xdata()) for line in curves.values()} == {(1, 2)}
+    assert {tuple(np.asarray(line.get_xdata())) for line in curves.values()} == {(1, 2)}
 
 
 def test_last_values_are_written_beside_the_curves(drawn: Figure) -> None:
@@ -269,7 +270,7 @@ def test_training_is_the_mean_of_the_seeds_in_their_band(figure: Callable[[Draw]
     (axes,) = figure(pictures.training_curves).axes
     assert lines(axes) == {(OLD_COLOUR, "-"): [2.5, 1.5], (NEW_COLOUR, "-"): [2.5, 2.0]}
     assert [line.get_linewidth() for line in axes.lines] == [4.5, 1.2], "the new one thin on the wide old one"
-    bands = [band.get_paths()[0].vertices for band in axes.collections]
+    bands = [np.asarray(band.get_paths()[0].vertices) for band in axes.collections]
     assert [(band[:, 1].min(), band[:, 1].max()) for band in bands] == [(1, 3), (1, 3)]
     assert axes.get_xlabel() == "step"
 
@@ -291,8 +292,8 @@ def test_trajectories_are_powers_of_two_and_zero_has_a_place(figure: Callable[[D
 def test_errors_stand_in_the_row_of_their_case(figure: Callable[[Draw], Figure]) -> None:
     (axes,) = figure(pictures.errors_by_case).axes
     old, new = axes.lines
-    assert (list(old.get_xdata()), list(old.get_ydata())) == ([-2, -3, -1], [0, 1, 2])
-    assert list(new.get_xdata()) == [-1, -3, -2]
+    assert (np.asarray(old.get_xdata()).tolist(), np.asarray(old.get_ydata()).tolist()) == ([-2, -3, -1], [0, 1, 2])
+    assert np.asarray(new.get_xdata()).tolist() == [-1, -3, -2]
     assert [text.get_text() for text in axes.get_yticklabels()] == ["16x16x16 normal", "16x16x16 wide", "8x8 wide"]
     assert [text.get_text() for text in axes.get_xticklabels()] == ["0", "2⁻²", "2⁻¹"]
 
@@ -300,8 +301,8 @@ def test_errors_stand_in_the_row_of_their_case(figure: Callable[[Draw], Figure])
 def test_distributions_are_steps_with_the_old_ones_filled(figure: Callable[[Draw], Figure]) -> None:
     output, gradient = figure(pictures.error_distributions).axes
     assert (output.get_title(loc="left"), gradient.get_title(loc="left")) == ("output errors", "gradient errors")
-    old, new = output.patches
-    assert [list(patch.get_data().values) for patch in (old, new)] == [[0.25, 0.75], [0.5, 0.5]]
+    old, new = (patch for patch in output.patches if isinstance(patch, StepPatch))
+    assert [list(patch.get_data()[0]) for patch in (old, new)] == [[0.25, 0.75], [0.5, 0.5]]
     assert (old.get_fill(), new.get_fill()) == (True, False)
     assert [text.get_text() for text in gradient.get_xticklabels()] == ["2⁻⁹", "2⁻⁸"]
 

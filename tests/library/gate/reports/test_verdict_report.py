@@ -77,8 +77,8 @@ def record(te: str, entries: Mapping[str, Value], *broken: str, run: str = "host
 
 
 def compared(new: Mapping[str, Value] = {}, *broken: str, run: str = "host", accepted: bool = True) -> Comparison:
-    old = record("2.2.0", SAFE, run=run)
-    return compare.compare(old, record("2.3.0", SAFE | new, *broken, run=run), [ACCEPTED] if accepted else [], TODAY)
+    sides = record("2.2.0", SAFE, run=run), record("2.3.0", {**SAFE, **new}, *broken, run=run)
+    return compare.compare(*sides, [ACCEPTED] if accepted else [], TODAY)
 
 
 EVERYTHING = compared({**CHANGED, **BROKEN, "api/te.jax.new_name": Signature("function")}, "parity")
@@ -606,6 +606,6 @@ def test_importing_it_imports_nothing_heavy() -> None:
 def test_upgrade_of_jax_is_called_that() -> None:
     old = record("2.20.2", SAFE)
     new = dataclasses.replace(old, environment={**old.environment, "jax": "0.11.2"})
-    headline = view.headline(compare.compare(old, new, (), TODAY))
+    headline = view.headline(view.View.of(compare.compare(old, new, (), TODAY)))
     assert headline == "JAX 0.10.2 → 0.11.2 with Transformer Engine 2.20.2"
-    assert view.headline(compare.compare(old, old, (), TODAY)) == "Transformer Engine 2.20.2 → 2.20.2"
+    assert view.headline(view.View.of(compare.compare(old, old, (), TODAY))) == "Transformer Engine 2.20.2 → 2.20.2"

@@ -25,6 +25,14 @@ from support.subprocesses import ROOT
 PASSED, FAILED, SKIPPED, KNOWN = Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.KNOWN
 
 
+OPTION = """\
+from pathlib import Path
+def pytest_addoption(parser):
+    parser.addoption("--mnist-fp8-json", type=Path)
+"""
+"""What a suite's plugin has to know, whatever its suite is."""
+
+
 def environment(python: str = sys.executable, digest: str = "d", **variables: str) -> Environment:
     """This interpreter, as if it were made for a release; plugins of it that the suite does not need stay out."""
     subject = Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
@@ -36,7 +44,7 @@ def write_suite(folder: Path, conftest: str = "", **claims: str) -> Path:
     """Write a suite of those claims."""
     (folder / "tests" / "claims").mkdir(parents=True)
     (folder / "pytest.ini").write_text("[pytest]\naddopts = -ra --strict-config\n")
-    (folder / "conftest.py").write_text(textwrap.dedent(conftest))
+    (folder / "conftest.py").write_text(OPTION + textwrap.dedent(conftest))
     for name, code in claims.items():
         (folder / "tests" / "claims" / f"test_{name}.py").write_text(textwrap.dedent(code))
     return folder
@@ -89,8 +97,11 @@ EVERYTHING = """
     def test_after(): assert os.environ["HYPOTHESIS_PROFILE"] == "ci"
 """
 HEADER = """
-    def pytest_report_header(config):
-        return ["run: host run: here", "jax: 0.5.1", "flax: 0.9", "python: 3.11.0"]
+    import json
+
+    def pytest_sessionstart(session):
+        header = {"run": "host run: here", "environment": {"jax": "0.5.1", "flax": "0.9", "python": "3.11.0"}}
+        session.config.option.mnist_fp8_json.write_text(json.dumps(header))
 """
 
 
@@ -158,7 +169,7 @@ def test_file_that_is_skipped_is_not_verified(everything: SuiteResult) -> None:
 def test_header_is_what_the_run_said(whole: Record) -> None:
     assert (whole.te, whole.version) == ("2.3.0", "2.3.0")
     assert result_of(whole).run == "host run: here"
-    assert whole.environment == {"jax": "0.5.1", "flax": "0.9", "python": "3.11.0"}
+    assert whole.environment == {"run": "host run: here", "jax": "0.5.1", "flax": "0.9", "python": "3.11.0"}
     assert whole.settings == "", "nothing was measured"
 
 

@@ -85,8 +85,8 @@ def test_host_and_kernel_runs_are_not_compared() -> None:
 
 @pytest.mark.parametrize("name", ["device", "processor"])
 def test_other_devices_are_compared_where_that_makes_sense(name: str) -> None:
-    old = {ERROR: numbers(1.0), "training/TE/loss": curves(1.0), "bits/R/t": Text("1")}
-    new = {ERROR: numbers(1.01), "training/TE/loss": curves(1.1), "bits/R/t": Text("2")}
+    old: dict[str, Value] = {ERROR: numbers(1.0), "training/TE/loss": curves(1.0), "bits/R/t": Text("1")}
+    new: dict[str, Value] = {ERROR: numbers(1.01), "training/TE/loss": curves(1.1), "bits/R/t": Text("2")}
     found = compare(record("1.0.0", old), record(entries=new, environment=HOST | {name: "other"}), (), TODAY)
     assert [difference.area for difference in found.differences] == ["bits"]
     assert any("measured on different devices" in limit for limit in found.limits)
@@ -94,17 +94,16 @@ def test_other_devices_are_compared_where_that_makes_sense(name: str) -> None:
 
 
 def test_other_data_leave_training_out() -> None:
-    old, new = ({"training/TE/loss": curves(value), "bits/R/t": Text("1")} for value in (1.0, 2.0))
+    old: dict[str, Value] = {"training/TE/loss": curves(1.0), "bits/R/t": Text("1")}
+    new = old | {"training/TE/loss": curves(2.0)}
     found = compare(record("1.0.0", old), record(entries=new, environment=HOST | {"data": "e"}), (), TODAY)
     assert found.differences == ()
     assert any("different data" in limit for limit in found.limits)
 
 
 def test_entries_of_another_measuring_code_are_left_out_where_they_are_ours() -> None:
-    old, new = (
-        {"bits/R/t": Text("1")},
-        {"bits/R/t": Text("1"), "bits/R/new": Text("1"), "api/transformer_engine.jax.f": F},
-    )
+    old: dict[str, Value] = {"bits/R/t": Text("1")}
+    new = old | {"bits/R/new": Text("1"), "api/transformer_engine.jax.f": F}
     found = compare(record("1.0.0", old), record(entries=new, settings="other"), (), TODAY)
     assert [difference.area for difference in found.differences] == ["api"], "names are TE's own"
     assert any("different versions of mnist-fp8" in limit for limit in found.limits)
@@ -154,8 +153,8 @@ def test_known_defect_that_is_new_changes_something() -> None:
 
 def test_claims_alone_are_enough_to_compare() -> None:
     """That is what ``--only claims/c`` asks for."""
-    sides = [record(te, suite=judged(a=PASSED)) for te in ("1.0.0", "2.0.0")]
-    assert compare(*sides, (), TODAY).verdict is UpgradeVerdict.SAFE
+    old, new = (record(te, suite=judged(a=PASSED)) for te in ("1.0.0", "2.0.0"))
+    assert compare(old, new, (), TODAY).verdict is UpgradeVerdict.SAFE
 
 
 def test_test_that_passed_and_is_skipped_now_is_told() -> None:

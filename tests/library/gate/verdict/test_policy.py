@@ -95,7 +95,11 @@ REFUSED_LINES: dict[str, tuple[str, str, str]] = {
         "expires = 2027-03-31T12:00:00",
         f"expires is the date and time 2027-03-31 12:00:00; {HOW}",
     ),
-    "misspelled key": ("expires", "expire = 2027-03-31", "unknown key 'expire'; expected difference, reason, expires"),
+    "misspelled key": (
+        "expires",
+        "expire = 2027-03-31",
+        "unknown key 'expire'; expected difference, rule, reason, expires",
+    ),
 }
 
 

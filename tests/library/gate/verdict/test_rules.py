@@ -8,7 +8,7 @@ from mnist_fp8.gate.reports.rules import page
 from mnist_fp8.gate.verdict.rules import api
 from mnist_fp8.gate.verdict.rules.apply import RULES
 from mnist_fp8.gate.verdict.rules.layers import _BEHAVIOUR
-from mnist_fp8.gate.verdict.rules.rule import Severity
+from mnist_fp8.gate.verdict.rules.rule import Rule, Severity
 from mnist_fp8.gate.verdict.signatures import ApiChange
 from mnist_fp8.measure import behaviour
 from mnist_fp8.record.entries import (
@@ -169,6 +169,8 @@ CASES: list[tuple[str, Value | None, Value | None, str]] = [
     ("special/R/zeros", special((0, 0)), Failure("ValueError", "x"), "fails-now"),
     ("special/R/zeros", Failure("ValueError", "x"), special((0, 0)), "works-now"),
     ("special/R/zeros", Failure("ValueError", "x"), Failure("TypeError", "x"), "fails-as-before"),
+    ("special/R", None, Failure("ValueError", "x"), "fails-now"),
+    ("special/R", Failure("ValueError", "x"), None, "works-now"),
     ("behaviour/layers/kernel of a BF16 layer", Text("float32"), Text("bfloat16"), "layer-kernel-dtype-changed"),
     ("behaviour/layers/anything else", Text("a"), Text("b"), "behaviour-changed"),
     ("behaviour/layers/anything else", Text("a"), Failure("ValueError", "b"), "fails-now"),
@@ -229,7 +231,7 @@ def test_ids_are_their_own_and_of_one_form() -> None:
 
 
 @pytest.mark.parametrize("rule", RULES, ids=lambda rule: rule.id)
-def test_rule_says_what_it_means_and_what_to_do(rule: api.Rule) -> None:
+def test_rule_says_what_it_means_and_what_to_do(rule: Rule) -> None:
     assert rule.title
     assert rule.meaning.endswith(".")
     assert rule.action.endswith(".")
@@ -287,7 +289,8 @@ def test_source_that_cannot_be_read_any_more_breaks() -> None:
 
 
 def test_curve_that_is_not_finite_any_more_is_the_worst() -> None:
-    old, new = {}, {}
+    old: dict[str, Value] = {}
+    new: dict[str, Value] = {}
     for name, ends in (("loss", (5.0, 5.1, 4.9)), ("test loss", (1.0, 1.1, math.nan))):
         old[f"training/TE/{name}"], new[f"training/TE/{name}"] = curves(1.0, 1.1, 0.9), curves(*ends)
     (difference,) = compared(old, new).differences
