@@ -386,8 +386,9 @@ def test_layer_that_a_step_leaves_out_is_right_in_the_next() -> None:
 
 def test_layer_bridged_into_nnx_returns_the_same_metadata() -> None:
     """There they are variables of a module, and arrive as a gradient where the state to differentiate includes them."""
-    layer, mode, name = dense_layer(features=FEATURES, use_bias=False), fp8(amax_history_len=4), "fp8_metas"
+    layer, mode = dense_layer(features=FEATURES, use_bias=False), fp8(amax_history_len=4)
     x, _ = batch_of({"x": 4.0, "grad": 1.0})
+    name = te.metadata_collection()
     wanted = nnx.DiffState(0, nnx.Not(nnx.RngState))
 
     def loss(model: Any) -> jax.Array:
