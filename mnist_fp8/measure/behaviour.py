@@ -14,7 +14,11 @@ from mnist_fp8.programs import jaxprs
 from mnist_fp8.record.entries import Text, Value
 from mnist_fp8.te.dense_step import BF16, dense_layer, dense_step, fp8, init
 
-_X = jnp.ones((16, 32), jnp.bfloat16)
+
+@functools.cache
+def _x() -> jax.Array:
+    """Return ones of shape ``(16, 32)`` in bfloat16: made when first asked for, as an import starts no device."""
+    return jnp.ones((16, 32), jnp.bfloat16)
 
 
 def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
@@ -33,7 +37,7 @@ def _observe(key: str, observation: Callable[[], object]) -> dict[str, Value]:
 def _boxed_variables() -> Any:  # noqa: ANN401
     """Variables as TE makes them, boxes included."""
     with fp8(amax_history_len=4)():
-        return te.dense_general(features=16).init(jax.random.key(0), _X)
+        return te.dense_general(features=16).init(jax.random.key(0), _x())
 
 
 def _raw_layer(**fields: Any) -> tuple[Any, Mapping[str, Any]]:  # noqa: ANN401
@@ -47,7 +51,9 @@ def _raw_layer(**fields: Any) -> tuple[Any, Mapping[str, Any]]:  # noqa: ANN401
 def _precision_of_products() -> str:
     """Whether a step's products ask for more than the default precision."""
     layer = dense_layer(features=16, use_bias=False)
-    jaxpr = jax.make_jaxpr(dense_step, static_argnums=(0, 1))(layer, fp8(), init(layer, fp8(), _X), _X, _X[:, :16])
+    jaxpr = jax.make_jaxpr(dense_step, static_argnums=(0, 1))(
+        layer, fp8(), init(layer, fp8(), _x()), _x(), _x()[:, :16]
+    )
     return "HIGHEST" if "HIGHEST" in str(jaxpr) else "default"
 
 
@@ -61,7 +67,7 @@ def _name_of_autocast() -> str:
 def _axes_without_mesh_resource() -> str:
     layer = te.engine().module.flax.DenseGeneral(features=16, kernel_axes=("a", "b"))
     with te.raw_autocast(_name_of_autocast(), enabled=False):
-        layer.init(jax.random.key(0), _X)
+        layer.init(jax.random.key(0), _x())
     return "works"
 
 
@@ -69,10 +75,10 @@ def _autocast_around_another() -> str:
     """Whether an autocast goes on after another one inside it has ended."""
     layer = te.dense_general(features=16)
     with fp8()():
-        variables = te.unbox(layer.init(jax.random.key(0), _X))
+        variables = te.unbox(layer.init(jax.random.key(0), _x()))
         with BF16():
             pass
-        jaxpr = jax.make_jaxpr(lambda x: layer.apply(variables, x))(_X)
+        jaxpr = jax.make_jaxpr(lambda x: layer.apply(variables, x))(_x())
     return "goes on" if jaxprs.quantized_dtypes(jaxpr) else "has ended"
 
 
@@ -84,7 +90,7 @@ def _second_recipe() -> str:
 
 def _scale_with_margin(margin: int) -> float:
     """Stored scale of a constant input after two steps, without what `te.autocast` does against stale recipes."""
-    layer, x = te.dense_general(features=16, use_bias=False), 2 * _X
+    layer, x = te.dense_general(features=16, use_bias=False), 2 * _x()
     recipe, collection = te.make_recipe(RecipeConfig(margin=margin)), te.metadata_collection()
     with contextlib.ExitStack() as stack:
         stack.enter_context(te.raw_autocast(_name_of_autocast(), True, recipe, te.mesh_resource()))  # noqa: FBT003

@@ -1,5 +1,6 @@
 """The network: its sizes, what it computes in, and when it drops out."""
 
+from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
@@ -108,20 +109,20 @@ def with_gradients(function: Any, *arguments: Any, of: Any = lambda x: x) -> lis
     return [result, *pull_back(of(normal(0, result.shape).astype(result.dtype)))]
 
 
-TIES = {
-    "random": normal(1, (3, 28, 28, 64)),
-    "many ties": jnp.round(normal(2, (3, 28, 28, 64))),
-    "all equal": jnp.ones((2, 4, 6, 3), jnp.bfloat16),
-    "zeros of both signs": jnp.where(normal(3, (2, 4, 6, 3)) > 0, 0.0, -0.0).astype(jnp.bfloat16),
-    "infinite": jnp.where(normal(4, (2, 4, 6, 3)) > 0, jnp.inf, -jnp.inf).astype(jnp.bfloat16),
+TIES: dict[str, Callable[[], jax.Array]] = {
+    "random": lambda: normal(1, (3, 28, 28, 64)),
+    "many ties": lambda: jnp.round(normal(2, (3, 28, 28, 64))),
+    "all equal": lambda: jnp.ones((2, 4, 6, 3), jnp.bfloat16),
+    "zeros of both signs": lambda: jnp.where(normal(3, (2, 4, 6, 3)) > 0, 0.0, -0.0).astype(jnp.bfloat16),
+    "infinite": lambda: jnp.where(normal(4, (2, 4, 6, 3)) > 0, jnp.inf, -jnp.inf).astype(jnp.bfloat16),
 }
 
 
 @pytest.mark.parametrize("numbers", TIES)
 def test_max_pool_is_that_of_flax_to_the_bit_and_so_is_its_gradient_where_numbers_are_equal(numbers: str) -> None:
     for found, expected in zip(
-        with_gradients(max_pool, TIES[numbers]),
-        with_gradients(lambda x: nn.max_pool(x, (2, 2), (2, 2)), TIES[numbers]),
+        with_gradients(max_pool, TIES[numbers]()),
+        with_gradients(lambda x: nn.max_pool(x, (2, 2), (2, 2)), TIES[numbers]()),
         strict=True,
     ):
         np.testing.assert_array_equal(found, expected)
@@ -129,7 +130,7 @@ def test_max_pool_is_that_of_flax_to_the_bit_and_so_is_its_gradient_where_number
 
 def test_relu_may_follow_the_pooling() -> None:
     """Also for gradients: there is none where the largest is below zero, and above it the first largest is the same."""
-    x = TIES["many ties"]
+    x = TIES["many ties"]()
     for found, expected in zip(
         with_gradients(lambda x: nn.relu(max_pool(x)), x),
         with_gradients(lambda x: nn.max_pool(nn.relu(x), (2, 2), (2, 2)), x),
@@ -147,7 +148,7 @@ def test_max_pool_of_an_odd_number_of_rows_or_columns_is_that_of_flax(shape: tup
 
 
 def test_max_pool_hands_on_what_is_no_number() -> None:
-    assert np.isnan(max_pool(TIES["random"].at[0, 1, 1, 0].set(jnp.nan))[0, 0, 0, 0])
+    assert np.isnan(max_pool(TIES["random"]().at[0, 1, 1, 0].set(jnp.nan))[0, 0, 0, 0])
 
 
 def convolution(images: jax.Array, kernel: jax.Array) -> jax.Array:

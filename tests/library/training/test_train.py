@@ -20,7 +20,6 @@ import pytest
 from mnist_fp8 import te
 from mnist_fp8.core.errors import ConfigError, Float8MissingError, TeUnavailableError
 from mnist_fp8.core.modes import Precision, RecipeConfig
-from mnist_fp8.te import loading
 from mnist_fp8.training import data, feasible, fp8_check, runs, train
 from mnist_fp8.training.config import TrainConfig
 from mnist_fp8.training.data import Dataset
@@ -134,7 +133,7 @@ def test_unavailable_transformer_engine_is_said_before_data_are_read(
     def unavailable() -> None:
         raise TeUnavailableError("not here")
 
-    monkeypatch.setattr(loading, "engine", unavailable)
+    monkeypatch.setattr(te, "engine", unavailable)
     monkeypatch.setattr(data, "get_datasets", lambda *_args: pytest.fail("the data were read"))
     with pytest.raises(TeUnavailableError, match="not here"):
         runs.train_and_evaluate(dataclasses.replace(FP8, precision=precision))
@@ -494,7 +493,7 @@ def test_fp8_state_passes_the_check_and_bf16_state_does_not(fp8_run: Run, test_i
 
 def test_run_without_fp8_where_it_should_be_ends_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(train, "_mode", lambda _config: te.Autocast())
-    monkeypatch.setattr(train, "train_epoch", lambda *_args: pytest.fail("it trained"))
+    monkeypatch.setattr(runs, "train_epoch", lambda *_args: pytest.fail("it trained"))
     with pytest.raises(Float8MissingError, match=r"^training should compute in FP8, but does not: "):
         runs.train_and_evaluate(FP8)
 
@@ -514,8 +513,8 @@ def instant(monkeypatch: pytest.MonkeyPatch) -> Callable[..., TrainResult]:
             args[-1](1, 1)
             return state + 1, {}, loss, 0.5
 
-        monkeypatch.setattr(train, "train_epoch", train_epoch)
-        monkeypatch.setattr(train, "eval_model", lambda *_args: (next(tested), 0.75))
+        monkeypatch.setattr(runs, "train_epoch", train_epoch)
+        monkeypatch.setattr(runs, "eval_model", lambda *_args: (next(tested), 0.75))
         monkeypatch.setattr(data, "get_datasets", lambda *_args: (numbered(40), numbered(40)))
         result = TrainResult([], "complete", 0, {})  # type: ignore[arg-type]
         try:

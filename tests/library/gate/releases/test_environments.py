@@ -394,7 +394,7 @@ def test_full_disk_of_ours_is_one_line(fake_uv: FakeUv, monkeypatch: pytest.Monk
 
 def test_two_processes_do_not_make_the_same(fake_uv: FakeUv, monkeypatch: pytest.MonkeyPatch) -> None:
     home = environments.prepare(RELEASE).python.parents[1]
-    monkeypatch.setattr(processes, "MAKING_TIMEOUT_S", 0)
+    monkeypatch.setattr(environments, "MAKING_TIMEOUT_S", 0)
     calls = len(fake_uv.calls)
     with filelock.FileLock(home.with_name(f".{home.name}.lock")), pytest.raises(EnvError, match="another process"):
         environments.prepare(RELEASE)

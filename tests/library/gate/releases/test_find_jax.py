@@ -8,7 +8,7 @@ import pytest
 from packaging.requirements import Requirement
 
 from mnist_fp8.core.errors import ConfigError, EnvError
-from mnist_fp8.gate.releases import catalogue, environments, find_jax, staging, subjects, uv
+from mnist_fp8.gate.releases import environments, find_jax, staging, subjects, uv
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.find_jax import Attempt
 from mnist_fp8.gate.releases.processes import Ended
@@ -93,7 +93,7 @@ def test_environment_that_cannot_be_made_is_an_answer(monkeypatch: pytest.Monkey
 
 
 def test_files_of_a_release_are_noted_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def uv(*arguments: str, what: str) -> str:
+    def downloaded(*arguments: str, what: str) -> str:
         assert "2.2.0" in what
         package = Path(arguments[arguments.index("--target") + 1]) / "transformer_engine"
         package.mkdir()
@@ -102,8 +102,8 @@ def test_files_of_a_release_are_noted_in_order(tmp_path: Path, monkeypatch: pyte
 
     file = tmp_path / "releases.json"
     file.write_text('{"2.10.0": {"a": "1"}, "1.9.0": {}}')
-    monkeypatch.setattr(catalogue, "RELEASES_FILE", file)
-    monkeypatch.setattr(uv, "run", uv)
+    monkeypatch.setattr(find_jax, "RELEASES_FILE", file)
+    monkeypatch.setattr(uv, "run", downloaded)
     find_jax.note_releases(["2.2.0"])
     found = json.loads(file.read_text())
     assert list(found) == ["1.9.0", "2.2.0", "2.10.0"]
