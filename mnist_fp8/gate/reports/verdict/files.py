@@ -2,13 +2,13 @@
 
 import dataclasses
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator
 from typing import Any
-from xml.etree import ElementTree as ET
 
 from mnist_fp8 import __version__
 from mnist_fp8.core.plain import plain
 from mnist_fp8.gate.reports import values
+from mnist_fp8.gate.reports.junit import Case, Mark, Suite, document
 from mnist_fp8.gate.reports.verdict.markdown import at_most
 from mnist_fp8.gate.reports.verdict.view import ENTRIES_SHOWN, Shown, View, entries, rows, scope, sentence
 from mnist_fp8.gate.verdict.changes import EntryChange
@@ -29,51 +29,17 @@ def junit(comparison: Comparison) -> str:
     accepted differences. What is only noted has passed, and says what it is. Too little known is an error.
     """
     view = View.of(comparison)
-    root = ET.Element("testsuites", name="mnist-fp8 upgrade")
-    _add_suite(root, "upgrade", _verdict_cases(view), _properties(view))
     compared = {each.area: each.compared for each in rows(view)}
+    suites = [Suite("upgrade", _verdict_cases(view), properties=_properties(view))]
     for area in AREAS:
         cases = [_difference_case(view, shown) for shown in view.in_area(area)]
         if area == "claims":
             cases += _claim_cases(view)
         elif area in compared and not cases:
-            cases.append(_case(area, f"{entries(compared[area])} without a difference"))
+            cases.append(Case(area, f"{entries(compared[area])} without a difference"))
         if cases:
-            _add_suite(root, area, cases)
-    ET.indent(root)
-    return ET.tostring(root, encoding="unicode", xml_declaration=True) + "\n"
-
-
-def _case(area: str, name: str, outcome: str = "", message: str = "", text: str = "") -> ET.Element:
-    """A test case, with an outcome (``failure``, ``error``, ``skipped``) or none: passed."""
-    case = ET.Element("testcase", classname=area, name=name)
-    if outcome:
-        ET.SubElement(case, outcome, message=message).text = text
-    elif text:
-        ET.SubElement(case, "system-out").text = text
-    return case
-
-
-def _add_suite(
-    root: ET.Element, name: str, cases: Sequence[ET.Element], properties: Mapping[str, str] | None = None
-) -> None:
-    def number(outcome: str) -> str:
-        return str(sum(case.find(outcome) is not None for case in cases))
-
-    suite = ET.SubElement(
-        root,
-        "testsuite",
-        name=name,
-        tests=str(len(cases)),
-        failures=number("failure"),
-        errors=number("error"),
-        skipped=number("skipped"),
-    )
-    if properties:
-        parent = ET.SubElement(suite, "properties")
-        for key, value in properties.items():
-            ET.SubElement(parent, "property", name=key, value=value)
-    suite.extend(cases)
+            suites.append(Suite(area, cases))
+    return document("mnist-fp8 upgrade", suites)
 
 
 def _properties(view: View) -> dict[str, str]:
@@ -87,31 +53,37 @@ def _properties(view: View) -> dict[str, str]:
     }
 
 
-def _verdict_cases(view: View) -> list[ET.Element]:
+def _verdict_cases(view: View) -> list[Case]:
     name = "enough is known for a verdict"
-    return [_case("upgrade", name, "error", each) for each in view.unverified] or [_case("upgrade", name)]
+    return [Case("upgrade", name, Mark.ERROR, each) for each in view.unverified] or [Case("upgrade", name)]
 
 
-def _difference_case(view: View, shown: Shown) -> ET.Element:
+_MARKS = {Severity.BREAKS: Mark.FAILURE, Severity.CHANGES: Mark.SKIPPED, Severity.NOTE: Mark.PASSED}
+
+
+def _difference_case(view: View, shown: Shown) -> Case:
     rule = shown.rule
-    outcome = {Severity.BREAKS: "failure", Severity.CHANGES: "skipped", Severity.NOTE: ""}[rule.severity]
+    mark = _MARKS[rule.severity]
     message = f"{rule.severity.value}: {rule.meaning} {rule.action}"
     if shown.accepted:
-        outcome, message = "skipped", f"accepted: {shown.accepted}; {message}"
+        mark, message = Mark.SKIPPED, f"accepted: {shown.accepted}; {message}"
     lines = [
         f"{entry.key}: {entry.old} → {entry.new}{f' ({entry.size})' if entry.size else ''}" for entry in shown.entries
     ]
     text = "\n".join([message, "", *at_most(lines, ENTRIES_SHOWN), "", view.command(shown.entries[0].key)])
-    return _case(shown.area, shown.title, outcome, message, text)
+    return Case(shown.area, shown.title, mark, message, text)
 
 
-def _claim_cases(view: View) -> Iterator[ET.Element]:
+def _claim_cases(view: View) -> Iterator[Case]:
     """The claims of the new record that no difference speaks of already."""
     differing = {shown.subject for shown in view.in_area("claims")}
     for claim in view.new.suite.claims if view.new.suite else ():
-        if claim.name not in differing:
-            holds = claim.status is ClaimStatus.HOLDS
-            yield _case("claims", claim.name, "" if holds else "skipped", "" if holds else claim.status.value)
+        if claim.name in differing:
+            continue
+        if claim.status is ClaimStatus.HOLDS:
+            yield Case("claims", claim.name)
+        else:
+            yield Case("claims", claim.name, Mark.SKIPPED, claim.status.value)
 
 
 def as_json(comparison: Comparison) -> str:
