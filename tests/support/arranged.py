@@ -1,0 +1,52 @@
+"""Installations whose measurement is arranged: what its process prints is, and no Transformer Engine runs."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mnist_fp8.gate.releases import staging
+from mnist_fp8.gate.releases.environments import Environment
+from mnist_fp8.gate.releases.processes import Ended
+from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
+from mnist_fp8.gate.runner import execution, public_api
+from mnist_fp8.record.entries import Signature
+
+RELEASE = Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
+MEASURED = {
+    "run": "host",
+    "environment": {"jax": "0.10.2"},
+    "entries": {"bits/R/t": {"kind": "text", "text": "1"}},
+    "seconds": 1.0,
+}
+
+
+def environment(subject: Subject = RELEASE, digest: str = "d") -> Environment:
+    return Environment(
+        subject, Path("/python"), "0.10.2", "0.12.8", digest, {"PYTHONPATH": str(staging.stage())}, Path("/te")
+    )
+
+
+def arrange_measurements(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, Any]:
+    """Arrange what a measurement ends with, and keep the arguments of each that is made.
+
+    Returns:
+        ``ended``: how the process of the next measurement ends, to be set by the test; ``made``: their arguments.
+    """
+    arranged: dict[str, Any] = {"ended": Ended(0, json.dumps(MEASURED), "", 1.0, timed_out=False), "made": []}
+
+    def run(_where: Environment, command: Sequence[str], *_: Any) -> tuple[Ended, str]:
+        arranged["made"].append(list(command[3:]))
+        ended = arranged["ended"]
+        return ended, f"{ended.out}\n{ended.err}"
+
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
+    monkeypatch.setattr(execution, "run", run)
+    monkeypatch.setattr(staging, "stage", lambda: Path("/stage"))
+    monkeypatch.setattr(staging, "measuring_digest", lambda: "m")
+    monkeypatch.setattr(
+        public_api, "public_api", lambda _package: {"te.f": Signature("function"), "te.g": Signature("class")}
+    )
+    return arranged
