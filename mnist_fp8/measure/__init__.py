@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mnist_fp8.measure import behaviour, costs, metadata, numerics, programs, training, variables
 from mnist_fp8.programs import cache
-from mnist_fp8.record.entries import Failure, Text, Value, covers
+from mnist_fp8.record.entries import Failure, Text, Value, covered
 
 Probe = Callable[[], Mapping[str, Value]]
 
@@ -35,7 +35,7 @@ def measure(only: Sequence[str] = ()) -> dict[str, Value]:
             for prefix, probe in module.probes().items():
                 entries |= _guarded(prefix, probe) if _may_hold(prefix, only) else {}
         entries |= _warnings(raised)
-    return {key: value for key, value in entries.items() if not only or any(covers(each, key) for each in only)}
+    return covered(entries, only) if only else entries
 
 
 def _guarded(prefix: str, probe: Probe) -> Mapping[str, Value]:

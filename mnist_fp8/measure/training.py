@@ -56,17 +56,17 @@ def describe_data() -> dict[str, str]:
 
 
 def _curves(name: str) -> dict[str, Value]:
-    runs = [_run(name, seed) for seed in SEEDS]
+    curves = [_run(name, seed) for seed in SEEDS]
     again = _run(name, SEEDS[0], REPEATED)
     # Runs that are alike for so long are alike to the end; runs that are not, drift apart further.
     factor = STEPS // REPEATED
-    noise = factor * max(abs(a - b) for a, b in zip(again.losses, runs[0].losses, strict=False))
+    noise = factor * max(abs(a - b) for a, b in zip(again.losses, curves[0].losses, strict=False))
     steps = tuple(range(EVERY, STEPS + 1, EVERY))
     return {
-        f"training/{name}/loss": Curves(steps, tuple(run.losses for run in runs), noise),
-        f"training/{name}/test loss": Curves((STEPS,), tuple((run.test_loss,) for run in runs), noise),
+        f"training/{name}/loss": Curves(steps, tuple(run.losses for run in curves), noise),
+        f"training/{name}/test loss": Curves((STEPS,), tuple((run.test_loss,) for run in curves), noise),
         f"training/{name}/test accuracy": Curves(
-            (STEPS,), tuple((run.test_accuracy,) for run in runs), noise, higher_is_better=True
+            (STEPS,), tuple((run.test_accuracy,) for run in curves), noise, higher_is_better=True
         ),
     }
 

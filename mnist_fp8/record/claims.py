@@ -94,6 +94,10 @@ class SuiteResult:
         """The claim of that name."""
         return next(claim for claim in self.claims if claim.name == name)
 
+    def find(self, name: str) -> ClaimResult | None:
+        """The claim of that name, if it was asked for."""
+        return next((claim for claim in self.claims if claim.name == name), None)
+
     def count(self, status: ClaimStatus) -> int:
         """How many claims have that status."""
         return sum(claim.status is status for claim in self.claims)

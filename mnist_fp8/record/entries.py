@@ -8,7 +8,7 @@ a report prints a value.
 import dataclasses
 import enum
 import types
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeAlias, get_args, get_origin, get_type_hints
 
 from mnist_fp8.core.patterns import matches
@@ -42,6 +42,11 @@ POSITIONAL = {"positional", "either", "*"}
 def covers(pattern: str, key: str) -> bool:
     """Whether a pattern names an entry: its key, the beginning of it up to a slash, or words with ``*``."""
     return matches(pattern, key) or key.startswith(pattern.rstrip("/") + "/")
+
+
+def covered(entries: Mapping[str, "Value"], patterns: Sequence[str]) -> dict[str, "Value"]:
+    """The entries that some patterns name, in their order."""
+    return {key: value for key, value in entries.items() if any(covers(each, key) for each in patterns)}
 
 
 # --- values --------------------------------------------------------------------------------------------------------

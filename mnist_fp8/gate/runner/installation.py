@@ -9,7 +9,7 @@ from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import measuring, suite
 from mnist_fp8.gate.runner.measuring import EVERYTHING
 from mnist_fp8.gate.runner.store import kept_part, unexamined
-from mnist_fp8.record.entries import covers
+from mnist_fp8.record.entries import covered
 from mnist_fp8.record.record import Record
 
 
@@ -74,8 +74,7 @@ def words(subject: Subject) -> tuple[str, ...]:
 
 def _measured(environment: Environment, keys: Sequence[str], *, rerun: bool) -> Record:
     def cut(whole: Record) -> Record:
-        covered = {key: value for key, value in whole.entries.items() if any(covers(each, key) for each in keys)}
-        return dataclasses.replace(whole, entries=covered)
+        return dataclasses.replace(whole, entries=covered(whole.entries, keys))
 
     return kept_part(
         environment,

@@ -14,7 +14,7 @@ from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.runner import execution, public_api
 from mnist_fp8.gate.runner.store import unexamined
-from mnist_fp8.record.entries import Failure, Value, covers, entries_from_json
+from mnist_fp8.record.entries import Failure, Value, covered, entries_from_json
 from mnist_fp8.record.record import Record
 
 TIMEOUT_S = 10 * 60.0
@@ -65,4 +65,4 @@ def _api(environment: Environment, keys: Sequence[str]) -> dict[str, Value]:
     except ConfigError as error:
         return {"api/source": Failure(type(error).__name__, str(error))}
     entries: dict[str, Value] = {f"api/{name}": signature for name, signature in names.items()}
-    return {key: value for key, value in entries.items() if any(covers(each, key) for each in keys)}
+    return covered(entries, keys)

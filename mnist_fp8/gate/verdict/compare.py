@@ -86,6 +86,6 @@ def _unverified(old: Record, new: Record) -> Iterator[str]:
     if new.suite and not any(claim.status is not ClaimStatus.NOT_VERIFIED for claim in new.suite.claims):
         yield "no claim could be verified"
     for claim in new.suite.claims if new.suite and old.suite else ():
-        before = next((each for each in old.suite.claims if each.name == claim.name), None) if old.suite else None
+        before = old.suite.find(claim.name) if old.suite else None
         if before and claim.status is ClaimStatus.NOT_VERIFIED is not before.status:
             yield f"claim {claim.name} was verified before and is not now"

@@ -34,7 +34,7 @@ from mnist_fp8.gate.runner.store import unexamined
 from mnist_fp8.record import record
 from mnist_fp8.record.claims import ClaimResult, SuiteResult, TestResult
 from mnist_fp8.record.claims import Outcome as Ending
-from mnist_fp8.record.entries import Contents, Special, Text, Value, covers
+from mnist_fp8.record.entries import Contents, Special, Text, Value, covered
 from mnist_fp8.record.record import Record
 from mnist_fp8.training import curves, data, feasible, runs
 from mnist_fp8.training.config import TrainConfig
@@ -489,7 +489,7 @@ def examined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, dict[
     def measure(where: Environment, keys: Any, _log: Path) -> Record:
         found = arranged["entries"].get(where.subject.version, RECORDED)
         facts = {"run": "host run: x", "jax": where.jax, "flax": where.flax}
-        asked = {key: value for key, value in found.items() if any(covers(each, key) for each in keys)}
+        asked = covered(found, keys)
         whole: dict[str, Any] = {"run": "host", "environment": facts, "settings": "s", "entries": asked, "seconds": 1.0}
         return dataclasses.replace(unexamined(where), problem="" if found else "no libfoo", **whole)
 

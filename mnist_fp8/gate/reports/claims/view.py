@@ -146,8 +146,8 @@ def evidence(columns: Sequence[Examined]) -> list[Evidence]:
 
 def _of_claim(name: str, columns: Sequence[Examined]) -> Iterator[Evidence]:
     def key(each: Examined) -> tuple[Reason, ...]:
-        found = [claim for claim in each.suite.claims if claim.name == name]
-        return reasons(found[0], each.record.version) if found else ()
+        claim = each.suite.find(name)
+        return reasons(claim, each.record.version) if claim else ()
 
     for found, group in itertools.groupby(columns, key):
         members = tuple(group)

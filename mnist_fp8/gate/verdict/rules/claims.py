@@ -52,7 +52,7 @@ RULES = (BROKEN, BROKEN_BEFORE, KNOWN_DEFECT, SKIPPED, DOES_NOT_START, FAILS_NOW
 def claim_differences(old: SuiteResult | None, new: SuiteResult | None) -> Iterator[Difference]:
     """Claims that end differently than before."""
     for claim in new.claims if new else ():
-        before = next((other for other in old.claims if other.name == claim.name), None) if old else None
+        before = old.find(claim.name) if old else None
         yield from _claim_difference(claim, before)
 
 

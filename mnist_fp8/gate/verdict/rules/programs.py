@@ -71,9 +71,7 @@ def _plain(products: Products) -> int:
 def _float8(value: Value | None) -> Counter[str]:
     """How often each quantized format is there."""
     match value:
-        case Formats(names):
-            return Counter(names)
-        case Compiled(formats=names):
+        case Formats(names) | Compiled(formats=names):
             return Counter(names)
         case Products(products):
             operands = [(product.lhs, product.rhs) for product in products if product.quantized]
