@@ -44,6 +44,13 @@ def pytest_configure_node(node: Any) -> None:  # noqa: ANN401 - pytest-xdist's, 
         node.workerinput["gpus"] = len(driver.find_driver().gpus)
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m gpu``, do not import files without a GPU test: they may need packages that a GPU machine lacks."""
+    if collection_path.suffix != ".py" or not selection.selects_gpu(config.option.markexpr):
+        return None
+    return not selection.has_gpu_test(collection_path, config.rootpath / "tests" / "claims") or None
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With ``-m gpu``, the claims are verified on kernels: they are GPU tests then. And what is known of a release."""

@@ -19,6 +19,11 @@ def selects_gpu(expression: str) -> bool:
     return any(selected(gpu=True, others=others) and not selected(gpu=False, others=others) for others in (False, True))
 
 
+def has_gpu_test(file: Path, claims: Path) -> bool:
+    """Whether a test file may hold one: all claims are GPU tests where these are asked for, and others are marked."""
+    return claims in file.parents or "mark.gpu" in file.read_text()
+
+
 def named_claims(items: Iterable[pytest.Item], folder: Path) -> dict[pytest.Item, str]:
     """The tests of claims among some tests, each with its name, such as ``test_file.py::test_name[parameter]``."""
     return {item: f"{item.path.name}::{item.name}" for item in items if folder in item.path.parents}

@@ -25,7 +25,7 @@ class TrainConfig:
         train_size: training images to use, from the first; ``None`` is all 60,000.
         test_size: test images to use, from the first; ``None`` is all 10,000.
         pooling: pixels of a block's side; images are the means of such blocks, 1 leaves them as they are.
-        data_dir: TFDS directory; ``None`` is the user's own, or a cache.
+        data_dir: TFDS directory that holds MNIST; ``None`` is the MNIST in this package.
     """
 
     precision: Precision = Precision.FLAX_BF16

@@ -1,7 +1,8 @@
-"""MNIST through TensorFlow Datasets, without a network and without TensorFlow.
+"""MNIST in the order of TensorFlow Datasets, without a network and without TensorFlow.
 
-A TFDS directory that already holds MNIST is read. Otherwise the dataset is prepared from the four original files,
-which this package carries and verifies against the checksums that TFDS registers for them.
+This package carries the four original files and reads them itself: TFDS needs a minute to write them as a dataset of
+its own, and these take a second. The order is TFDS's, so that both give the same images. A TFDS directory is read where
+one is named.
 """
 
 import contextlib
@@ -9,19 +10,15 @@ import gzip
 import hashlib
 import io
 import logging
-import os
-import zipfile
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
 from typing import Any
 
-import filelock
 import numpy as np
 import numpy.typing as npt
 
 from mnist_fp8.core.errors import ConfigError
-from mnist_fp8.core.files import cache_dir, replace_file
 
 Dataset = dict[str, npt.NDArray[Any]]
 """``image``: float32 in [0, 1] of shape (N, 28, 28, 1); ``label``: int32 of shape (N,)."""
@@ -34,11 +31,20 @@ SIDE = 28
 
 CLASSES = 10
 _VERSION = "3.0.1"
-_PREFIX = {"train": "train", "test": "t10k"}
+_FILES = {
+    "train": (
+        ("train-images-idx3-ubyte.gz", "440fcabf73cc546fa21475e81ea370265605f56be210a4024d2ca8f203523609"),
+        ("train-labels-idx1-ubyte.gz", "3552534a0a558bbed6aed32b30c495cca23d567ec52cac8be1a0730e8010255c"),
+    ),
+    "test": (
+        ("t10k-images-idx3-ubyte.gz", "8d422c7b0a1c1c79245a5bcf07fe86e33eeafee792b84584aec276f5a2dbc4e6"),
+        ("t10k-labels-idx1-ubyte.gz", "f7ae60f92e00ec6debd23a6088c31dbd2371eca3ffa0defaefb259924204aec6"),
+    ),
+}
+"""Images and labels of each split, with the SHA-256 that TFDS registers for them."""
+_HEADER = {"images": 16, "labels": 8}
+"""Bytes before the first number of a file."""
 _READ_AT_ONCE = 1000
-_WORTH_KEEPING = 5000
-"""Images from which on decoding takes long: all of MNIST 5 s, and 0.2 s where it is kept."""
-_PREPARE_TIMEOUT_S = 300
 
 
 class DataError(ConfigError):
@@ -53,8 +59,7 @@ def get_datasets(
     Args:
         train_size: images to take from the start of the training split; ``None`` takes all 60,000.
         test_size: images to take from the start of the test split; ``None`` takes all 10,000.
-        data_dir: existing TFDS directory; it is prepared there if it holds no MNIST. ``None`` reads the user's own
-            TFDS directory if that holds MNIST, and otherwise a cache.
+        data_dir: TFDS directory that holds MNIST; ``None`` reads the files in this package.
 
     Returns:
         The training and the test set.
@@ -62,11 +67,14 @@ def get_datasets(
     Raises:
         DataError: a directory or file is missing or damaged, or a size is larger than its split.
     """
-    for split, size in (("train", train_size), ("test", test_size)):
+    counts = {"train": train_size, "test": test_size}
+    for split, size in counts.items():
         if size is not None and size > SIZES[split]:
             raise DataError(f"{split} size is {size}; MNIST's {split} split has {SIZES[split]} images")
-    builder = _prepared_builder(_locate(data_dir))
-    return _read(builder, "train", train_size), _read(builder, "test", test_size)
+    check_data_dir(data_dir)
+    read = _read_bundled if data_dir is None else _tfds_reader(data_dir)
+    train, test = (_dataset(*read(split, size or SIZES[split])) for split, size in counts.items())
+    return train, test
 
 
 def pooled(dataset: Dataset, size: int) -> Dataset:
@@ -83,84 +91,56 @@ def check_data_dir(data_dir: Path | None) -> None:
     """Refuse a data directory that cannot be used, before any work.
 
     Raises:
-        DataError: it is not a directory.
+        DataError: it is not a directory, or holds no MNIST that can be read.
     """
     if data_dir is None:
         return
+    expected = "expected a TFDS directory, or none for the MNIST in this package"
     try:
-        if data_dir.is_dir():
-            return
-        problem = "is not a directory" if data_dir.exists() else "does not exist"
+        if not data_dir.is_dir():
+            problem = "is not a directory" if data_dir.exists() else "does not exist"
+            raise DataError(f"data directory {data_dir} {problem}; {expected}")
+        if not any(_home(data_dir).glob("*.array_record*")):
+            # Only ArrayRecord can be read without TensorFlow.
+            raise DataError(f"data directory {data_dir} has no mnist/{_VERSION} in ArrayRecord format; {expected}")
     except OSError as error:  # such as a name that is too long
-        problem = f"cannot be used ({error.strerror})"
-    raise DataError(f"data directory {data_dir} {problem}; expected an existing TFDS directory")
+        raise DataError(f"data directory {data_dir} cannot be used ({error.strerror}); {expected}") from error
 
 
-def _locate(data_dir: Path | None) -> Path:
-    check_data_dir(data_dir)
-    if data_dir is not None:
-        return data_dir
-    own = Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
-    # Only ArrayRecord can be read without TensorFlow.
-    return own if any((own / "mnist" / _VERSION).glob("*.array_record*")) else cache_dir() / "tfds"
+_Pixels = tuple[npt.NDArray[np.uint8], npt.NDArray[Any]]
+"""Images of shape (N, 28, 28, 1), and labels."""
 
 
-def _prepared_builder(data_dir: Path) -> Any:  # noqa: ANN401 - a TFDS builder, which is untyped
-    home = data_dir / "mnist" / _VERSION
-    if home.is_dir() and not any(home.glob("*.array_record*")):
-        raise DataError(f"{home} is not in ArrayRecord format, which is the one that needs no TensorFlow to be read")
-    try:
-        data_dir.mkdir(parents=True, exist_ok=True)
-        # One process prepares; the others wait for it and then read.
-        with filelock.FileLock(data_dir / ".mnist_fp8.lock", timeout=_PREPARE_TIMEOUT_S), _quiet_tfds():
-            builder = _make_builder(data_dir)
-            builder.download_and_prepare()
-            return builder
-    except DataError:
-        raise
-    except filelock.Timeout:
-        raise DataError(f"another process has been preparing {data_dir} for {_PREPARE_TIMEOUT_S} s") from None
-    except OSError as error:
-        raise DataError(f"cannot prepare MNIST in {data_dir}: {error}") from error
-    except Exception as error:
-        raise DataError(_damaged(home, error)) from error
+def _dataset(pixels: npt.NDArray[np.uint8], labels: npt.NDArray[Any]) -> Dataset:
+    return {"image": pixels.astype(np.float32) / np.float32(255), "label": labels.astype(np.int32)}
 
 
-def _make_builder(data_dir: Path) -> Any:  # noqa: ANN401
-    import tensorflow_datasets as tfds  # noqa: PLC0415 - half a second, and only where data are read
-    from tensorflow_datasets.image_classification import mnist  # noqa: PLC0415
-
-    with tfds.core.registered.skip_registration():
-
-        class OfflineMnist(mnist.MNIST):
-            """TFDS's MNIST, generated from the files in this package."""
-
-            name = "mnist"
-
-            def _split_generators(self, dl_manager: object) -> dict[str, Iterator[tuple[int, dict[str, object]]]]:
-                del dl_manager  # nothing is downloaded
-                checksums = {info.filename: info.checksum for info in mnist.MNIST.url_infos.values()}
-                return {split: _examples(split, checksums) for split in SIZES}
-
-    return OfflineMnist(data_dir=data_dir, file_format="array_record")
+# --- from this package ---------------------------------------------------------------------------------------------
 
 
-def _examples(split: str, checksums: dict[str, str]) -> Iterator[tuple[int, dict[str, object]]]:
-    from PIL import Image  # noqa: PLC0415 - needed only to prepare
-
-    prefix = _PREFIX[split]
-    images = _bundled_bytes(f"{prefix}-images-idx3-ubyte.gz", checksums)[16:]
-    labels = _bundled_bytes(f"{prefix}-labels-idx1-ubyte.gz", checksums)[8:]
-    pixels = np.frombuffer(images, np.uint8).reshape(SIZES[split], 28, 28)
-    for index, (image, label) in enumerate(zip(pixels, labels, strict=True)):
-        yield index, {"image": Image.fromarray(image), "label": label}
+def _read_bundled(split: str, count: int) -> _Pixels:
+    (images, labels), rows = _FILES[split], tfds_order(split)[:count]
+    pixels = np.frombuffer(_bundled_bytes(*images)[_HEADER["images"] :], np.uint8).reshape(-1, SIDE, SIDE, 1)
+    return pixels[rows], np.frombuffer(_bundled_bytes(*labels)[_HEADER["labels"] :], np.uint8)[rows]
 
 
-def _bundled_bytes(name: str, checksums: dict[str, str]) -> bytes:
+def tfds_order(split: str) -> list[int]:
+    """Indices of a split's original images in the order in which TFDS stores them: by the MD5 of split and index.
+
+    Source: ``Hasher`` and ``Shuffler`` in ``tensorflow_datasets.core``.
+    """
+
+    def digest(index: int) -> bytes:
+        return hashlib.md5(f"{split}{index}".encode(), usedforsecurity=False).digest()
+
+    return sorted(range(SIZES[split]), key=digest)
+
+
+def _bundled_bytes(name: str, checksum: str) -> bytes:
     """Unpack one of the original files after checking it.
 
     Raises:
-        DataError: the file is missing or is not the one that TFDS registers.
+        DataError: the file is missing or is not the original.
     """
     path = resources.files("mnist_fp8.training") / "mnist_files" / name
     try:
@@ -168,72 +148,51 @@ def _bundled_bytes(name: str, checksums: dict[str, str]) -> bytes:
     except OSError as error:
         raise DataError(f"bundled MNIST file {name} cannot be read ({error}); reinstall mnist-fp8") from error
     digest = hashlib.sha256(packed).hexdigest()
-    if digest != checksums[name]:
+    if digest != checksum:
         raise DataError(
-            f"bundled MNIST file {path} is damaged: SHA-256 {digest[:12]}…,"
-            f" expected {checksums[name][:12]}…; reinstall mnist-fp8"
+            f"bundled MNIST file {path} is damaged: SHA-256 {digest[:12]}…, expected {checksum[:12]}…;"
+            " reinstall mnist-fp8"
         )
     return gzip.decompress(packed)
 
 
-def _read(builder: Any, split: str, size: int | None) -> Dataset:  # noqa: ANN401
-    count = size or SIZES[split]
-    pixels, labels = (_decode if count < _WORTH_KEEPING else _decode_once)(builder, split, count)
-    return {"image": pixels.astype(np.float32) / np.float32(255), "label": labels}
+# --- from a TFDS directory -----------------------------------------------------------------------------------------
 
 
-_Pixels = tuple[npt.NDArray[np.uint8], npt.NDArray[np.int32]]
-"""Images of shape (N, 28, 28, 1), and labels."""
+def _home(data_dir: Path) -> Path:
+    return data_dir / "mnist" / _VERSION
 
 
-def _decode(builder: Any, split: str, count: int) -> _Pixels:  # noqa: ANN401
+def _tfds_reader(data_dir: Path) -> Any:  # noqa: ANN401
+    """A function that reads images and labels of a split from a TFDS directory."""
     try:
-        records: list[Any] = []
+        import tensorflow_datasets as tfds  # noqa: PLC0415 - half a second, and only where such a directory is read
+
         with _quiet_tfds():
-            source = builder.as_data_source(split)
-            for start in range(0, count, _READ_AT_ONCE):
-                records += source.__getitems__(range(start, min(start + _READ_AT_ONCE, count)))
-        images = np.stack([record["image"] for record in records])
-        labels = np.array([record["label"] for record in records], np.int32)
+            builder = tfds.builder_from_directory(_home(data_dir))
     except Exception as error:
-        raise DataError(_damaged(Path(builder.data_dir), error)) from error
-    return images, labels
+        raise DataError(_damaged(data_dir, error)) from error
+
+    def read(split: str, count: int) -> _Pixels:
+        try:
+            records: list[Any] = []
+            with _quiet_tfds():
+                source = builder.as_data_source(split)
+                for start in range(0, count, _READ_AT_ONCE):
+                    records += source.__getitems__(range(start, min(start + _READ_AT_ONCE, count)))
+            return np.stack([record["image"] for record in records]), np.array([record["label"] for record in records])
+        except Exception as error:
+            raise DataError(_damaged(data_dir, error)) from error
+
+    return read
 
 
-def _decode_once(builder: Any, split: str, count: int) -> _Pixels:  # noqa: ANN401
-    file = _kept_pixels(Path(builder.data_dir), split, count)
-    kept = _load_pixels(file)
-    if kept is None:
-        kept = _decode(builder, split, count)
-        _keep_pixels(file, *kept)
-    return kept
-
-
-def _kept_pixels(home: Path, split: str, count: int) -> Path:
-    """Where decoded images of a prepared dataset are kept: in another place as soon as one of its files changes."""
-    files = [(str(file), file.stat().st_size, file.stat().st_mtime_ns) for file in sorted(home.iterdir())]
-    return cache_dir() / "pixels" / f"{split}-{count}-{hashlib.sha256(repr(files).encode()).hexdigest()[:24]}.npz"
-
-
-def _load_pixels(file: Path) -> _Pixels | None:
-    try:
-        with file.open("rb") as opened, np.load(opened) as kept:
-            return kept["image"], kept["label"]
-    except (OSError, EOFError, ValueError, KeyError, zipfile.BadZipFile):
-        return None  # not there, or damaged
-
-
-def _keep_pixels(file: Path, pixels: npt.NDArray[np.uint8], labels: npt.NDArray[np.int32]) -> None:
-    """Keep decoded images; where that is not possible, they are decoded again next time."""
-    content = io.BytesIO()
-    np.savez(content, image=pixels, label=labels)
-    with contextlib.suppress(OSError):
-        replace_file(file, content.getvalue())
-
-
-def _damaged(home: Path, error: Exception) -> str:
+def _damaged(data_dir: Path, error: Exception) -> str:
     first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
-    return f"MNIST in {home} is damaged or incomplete ({first_line}); remove that folder, and it is prepared again"
+    return (
+        f"MNIST in {_home(data_dir)} is damaged or incomplete ({first_line});"
+        " name no data directory, and the MNIST in this package is read"
+    )
 
 
 @contextlib.contextmanager

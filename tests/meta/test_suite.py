@@ -203,6 +203,18 @@ def test_needs_say_what_was_found() -> None:
     assert (needs.NEEDS["gpu"]() is None) is not (needs.NEEDS["host"]() is None)
 
 
+def test_asking_for_a_gpu_leaves_files_without_a_gpu_test_unread(
+    suite: Suite, pytester: pytest.Pytester, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """They may import what a GPU machine lacks."""
+    become(monkeypatch, RunKind.KERNEL)
+    monkeypatch.setitem(needs.NEEDS, "gpu", lambda: None)
+    (pytester.path / "tests" / "test_judge.py").write_text("import no_such_package")
+    (pytester.path / "tests" / "test_trace.py").write_text("import pytest\n@pytest.mark.gpu\ndef test_b(): pass")
+    suite.run("def test_a(): pass", "-m", "gpu").assert_outcomes(passed=2)
+    suite.run("def test_a(): pass").assert_outcomes(errors=1)
+
+
 def test_needs_become_skips_with_what_was_found_and_the_rest_runs(
     suite: Suite, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -119,8 +119,8 @@ SECTIONS: dict[str, list[BadInput]] = {
         BadInput("mnist-fp8 train --seed 4294967296", "seed is 4294967296; expected 0 to 4294967295"),
     ],
     "Data": [
-        BadInput("mnist-fp8 train --data-dir missing", "data directory missing does not exist; expected an existing"),
-        BadInput("mnist-fp8 train --data-dir a-file", "data directory a-file is not a directory; expected an existing"),
+        BadInput("mnist-fp8 train --data-dir missing", "data directory missing does not exist; expected a"),
+        BadInput("mnist-fp8 train --data-dir a-file", "data directory a-file is not a directory; expected a"),
         BadInput("mnist-fp8 train --data-dir", "argument --data-dir: expected one argument"),
         BadInput("mnist-fp8 train --train-size 70000", "train size is 70000; MNIST's train split has 60000 images"),
         BadInput("mnist-fp8 train --train-size 0", "train size is 0; expected 1 or more"),

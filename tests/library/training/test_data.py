@@ -1,8 +1,4 @@
-"""MNIST: the right numbers, from the right place, and a clear answer where they are damaged.
-
-The real data come from the default cache, which the first run prepares (7 s). Preparing itself is tested on the first
-few images of each split.
-"""
+"""MNIST: the right numbers, from the right place, in TFDS's order, and a clear answer where they are damaged."""
 
 import gzip
 import hashlib
@@ -10,10 +6,13 @@ import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
-import filelock
 import numpy as np
 import pytest
+import tensorflow_datasets as tfds
+from PIL import Image
+from tensorflow_datasets.core import hashing
 from tensorflow_datasets.image_classification import mnist
 
 from mnist_fp8.training import data
@@ -37,26 +36,28 @@ def datasets() -> tuple[Dataset, Dataset]:
 
 
 @pytest.fixture(scope="module")
-def cache(datasets: object) -> Path:
-    """The prepared dataset in the default cache."""
-    del datasets  # it is prepared by now
-    return data._locate(None) / HOME
+def own(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A TFDS directory with the first few images of each split, written by TFDS itself."""
+    folder = tmp_path_factory.mktemp("own")
+    with tfds.core.registered.skip_registration():
+
+        class FewMnist(mnist.MNIST):
+            """MNIST from the files in this package."""
+
+            name = "mnist"
+
+            def _split_generators(self, _dl_manager: object) -> dict[str, Iterator[tuple[int, dict[str, Any]]]]:
+                return {"train": examples("train"), "test": examples("t10k")}
+
+    with data._quiet_tfds():
+        FewMnist(data_dir=folder, file_format="array_record").download_and_prepare()
+    return folder
 
 
-@pytest.fixture
-def only_a_few(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let preparing take the first few images only."""
-    complete = data._examples
-    monkeypatch.setattr(data, "_examples", lambda *args: (example for _, example in zip(range(FEW), complete(*args))))  # noqa: B905
-
-
-@pytest.fixture
-def nowhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A home folder and a cache that hold nothing, in that folder."""
-    monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
-    monkeypatch.setenv("HOME", str(tmp_path / "home"))
-    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
-    return tmp_path
+def examples(prefix: str) -> Iterator[tuple[int, dict[str, Any]]]:
+    for index, (image, label) in enumerate(originals(prefix, FEW)):
+        pixels = np.frombuffer(image, np.uint8).reshape(28, 28)
+        yield index, {"image": Image.fromarray(pixels), "label": label}
 
 
 def unpacked(name: str) -> bytes:
@@ -92,65 +93,35 @@ def test_digits_of_the_test_split_are_as_many_as_mnist_has(datasets: tuple[Datas
 
 
 def labelled(dataset: Dataset) -> list[tuple[bytes, int]]:
-    """Bytes of each image and its label, sorted: TFDS has an order of its own."""
+    """Bytes of each image, and its label."""
     pixels = np.round(dataset["image"] * 255).astype(np.uint8)
-    return sorted((image.tobytes(), int(label)) for image, label in zip(pixels, dataset["label"], strict=True))
+    return [(image.tobytes(), int(label)) for image, label in zip(pixels, dataset["label"], strict=True)]
 
 
 def originals(prefix: str, count: int) -> list[tuple[bytes, int]]:
     """The same of the first original images, read by hand."""
     pixels = unpacked(f"{prefix}-images-idx3-ubyte.gz")[16:]
     labels = unpacked(f"{prefix}-labels-idx1-ubyte.gz")[8:]
-    return sorted((pixels[784 * index : 784 * (index + 1)], labels[index]) for index in range(count))
+    return [(pixels[784 * index : 784 * (index + 1)], labels[index]) for index in range(count)]
 
 
 def test_every_test_image_keeps_its_label(datasets: tuple[Dataset, Dataset]) -> None:
-    assert labelled(datasets[1]) == originals("t10k", 10_000)
+    assert sorted(labelled(datasets[1])) == sorted(originals("t10k", 10_000))
 
 
-@pytest.fixture
-def keeping(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Keep decoded images however few there are."""
-    monkeypatch.setattr(data, "_WORTH_KEEPING", 1)
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_images_are_in_the_order_of_tfds(datasets: tuple[Dataset, Dataset], split: str) -> None:
+    """TFDS sorts by a hash of the index, with the split's name as salt."""
+    hasher = hashing.Hasher(split)
+    order = sorted(range(data.SIZES[split]), key=hasher.hash_key)
+    assert data.tfds_order(split) == order
+    images = originals("train" if split == "train" else "t10k", data.SIZES[split])
+    assert labelled(datasets[split == "test"])[:64] == [images[index] for index in order[:64]]
 
 
 def same(left: Dataset, right: Dataset) -> bool:
     """Whether two datasets hold the same arrays, of the same types."""
     return all(np.array_equal(left[part], right[part]) and left[part].dtype == right[part].dtype for part in left)
-
-
-@pytest.mark.usefixtures("only_a_few", "keeping")
-def test_images_are_decoded_once(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first = data.get_datasets(20, 10)
-    assert len(list((nowhere / "cache" / "mnist_fp8" / "pixels").iterdir())) == 2
-    monkeypatch.setattr(data, "_decode", lambda *_args: pytest.fail("they were decoded again"))
-    assert all(map(same, data.get_datasets(20, 10), first))
-    with pytest.raises(pytest.fail.Exception):  # Control: others are decoded
-        data.get_datasets(19, 10)
-
-
-@pytest.mark.usefixtures("only_a_few", "keeping")
-@pytest.mark.parametrize("change", ["the dataset", "what was kept"])
-def test_images_are_decoded_again_after_a_change(nowhere: Path, change: str) -> None:
-    first = data.get_datasets(20, 10)
-    cache = nowhere / "cache" / "mnist_fp8"
-    kept = sorted((cache / "pixels").iterdir())
-    if change == "the dataset":
-        (cache / "tfds" / HOME / "note.txt").write_text("another file")
-    else:
-        for file, left in zip(kept, (1000, 0), strict=True):
-            file.write_bytes(file.read_bytes()[:left])
-    assert all(map(same, data.get_datasets(20, 10), first))
-    found = sorted((cache / "pixels").iterdir())
-    assert len(found) == (4 if change == "the dataset" else 2)
-    assert all(file.stat().st_size > 1000 for file in found if change != "the dataset"), "it was made again"
-
-
-@pytest.mark.usefixtures("only_a_few", "keeping")
-def test_images_that_cannot_be_kept_are_read_all_the_same(nowhere: Path) -> None:
-    (nowhere / "cache" / "mnist_fp8").mkdir(parents=True)
-    (nowhere / "cache" / "mnist_fp8" / "pixels").write_text("a file in the way")
-    assert len(data.get_datasets(20, 10)[0]["label"]) == 20
 
 
 def test_size_takes_the_first_images(datasets: tuple[Dataset, Dataset]) -> None:
@@ -192,73 +163,52 @@ def test_package_bundles_the_four_files() -> None:
     assert len(registered) == 4
 
 
-def test_preparing_is_silent_and_imports_no_tensorflow_even_where_there_is_one(nowhere: Path) -> None:
-    broken = broken_package(nowhere, "tensorflow")
-    code = f"""
-        import os
-        os.dup2(1, 2)  # standard error goes where standard output goes
+def test_bundled_files_need_neither_tfds_nor_tensorflow(tmp_path: Path) -> None:
+    broken = broken_package(tmp_path, "tensorflow_datasets")
+    code = """
         from mnist_fp8.training import data
-        complete = data._examples
-        data._examples = lambda *args: (example for _, example in zip(range({FEW}), complete(*args)))
         print([len(dataset["label"]) for dataset in data.get_datasets(3, 4)])
     """
     assert run_code(code, first_on_path=broken).strip() == "[3, 4]"
-    assert not was_imported(nowhere, "tensorflow")
+    assert not was_imported(tmp_path, "tensorflow_datasets")
 
 
-# --- where they come from ------------------------------------------------------------------------------------------
+# --- a TFDS directory ----------------------------------------------------------------------------------------------
 
 
-def prepared(folder: Path) -> Path:
-    """Prepare a few images in a new folder."""
-    folder.mkdir(parents=True)
-    data.get_datasets(1, 1, folder)
-    return folder
+def test_tfds_directory_gives_the_images_that_tfds_wrote_in_its_order(own: Path) -> None:
+    for dataset, split, prefix in zip(data.get_datasets(FEW, FEW, own), data.SIZES, ("train", "t10k"), strict=True):
+        images = originals(prefix, FEW)
+        assert labelled(dataset) == [images[index] for index in data.tfds_order(split) if index < FEW]
 
 
-@pytest.mark.usefixtures("only_a_few")
-def test_prepared_images_keep_their_labels(nowhere: Path) -> None:
-    """Of both splits, whatever is in the cache of this machine."""
-    own = prepared(nowhere / "own")
-    for dataset, prefix in zip(data.get_datasets(FEW, FEW, own), ("train", "t10k"), strict=True):
-        assert labelled(dataset) == originals(prefix, FEW)
+def test_tfds_directory_is_read_in_silence_and_without_tensorflow(own: Path, tmp_path: Path) -> None:
+    broken = broken_package(tmp_path, "tensorflow")
+    code = f"""
+        import os
+        from pathlib import Path
+        os.dup2(1, 2)  # standard error goes where standard output goes
+        from mnist_fp8.training import data
+        print([len(dataset["label"]) for dataset in data.get_datasets(3, 4, Path({str(own)!r}))])
+    """
+    assert run_code(code, first_on_path=broken).strip() == "[3, 4]"
+    assert not was_imported(tmp_path, "tensorflow")
 
 
-@pytest.mark.usefixtures("only_a_few")
-def test_users_own_directory_is_read(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    own = prepared(nowhere / "own")
-    monkeypatch.setenv("TFDS_DATA_DIR", str(own))
-    monkeypatch.setattr(data, "_examples", lambda *_args: pytest.fail("it was prepared again"))
-    assert len(data.get_datasets(FEW, FEW)[0]["label"]) == FEW
-    assert not (nowhere / "cache").exists()
+def test_types_are_the_same_from_both_places(own: Path) -> None:
+    for left, right in zip(data.get_datasets(3, 4), data.get_datasets(3, 4, own), strict=True):
+        assert {part: (left[part].shape, left[part].dtype) for part in left} == {
+            part: (right[part].shape, right[part].dtype) for part in right
+        }
 
 
-@pytest.mark.usefixtures("only_a_few")
-def test_users_directory_at_its_usual_place_is_read(nowhere: Path) -> None:
-    own = prepared(nowhere / "home" / "tensorflow_datasets")
-    assert data._locate(None) == own
-
-
-def test_without_a_directory_of_the_user_the_cache_is_used(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    cache = nowhere / "cache" / "mnist_fp8" / "tfds"
-    assert data._locate(None) == cache
-    monkeypatch.setenv("TFDS_DATA_DIR", str(nowhere / "missing"))
-    assert data._locate(None) == cache
-
-
-def test_directory_in_a_format_that_needs_tensorflow_is_passed_over(
-    nowhere: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    own = nowhere / "own"
-    (own / HOME).mkdir(parents=True)
-    (own / HOME / "mnist-test.tfrecord-00000-of-00001").touch()
-    monkeypatch.setenv("TFDS_DATA_DIR", str(own))
-    assert data._locate(None) == nowhere / "cache" / "mnist_fp8" / "tfds"
-    # Asked for by name it is refused: nothing may be prepared over it.
+def test_directory_in_a_format_that_needs_tensorflow_is_refused(tmp_path: Path) -> None:
+    (tmp_path / HOME).mkdir(parents=True)
+    (tmp_path / HOME / "mnist-test.tfrecord-00000-of-00001").touch()
     with pytest.raises(DataError) as error:
-        data.get_datasets(1, 1, own)
-    assert_one_line(error, "is not in ArrayRecord format", str(own))
-    assert [path.name for path in (own / HOME).iterdir()] == ["mnist-test.tfrecord-00000-of-00001"]
+        data.get_datasets(1, 1, tmp_path)
+    assert_one_line(error, "has no mnist/3.0.1 in ArrayRecord format", str(tmp_path))
+    assert [path.name for path in (tmp_path / HOME).iterdir()] == ["mnist-test.tfrecord-00000-of-00001"]
 
 
 @pytest.mark.parametrize(
@@ -278,7 +228,9 @@ def test_data_directory_that_is_none_is_refused(
     for refuse in (data.check_data_dir, lambda path: data.get_datasets(1, 1, path)):
         with pytest.raises(DataError) as error:
             refuse(Path(name))
-        assert str(error.value) == f"data directory {name} {problem}; expected an existing TFDS directory"
+        assert str(error.value) == (
+            f"data directory {name} {problem}; expected a TFDS directory, or none for the MNIST in this package"
+        )
     assert [path.name for path in tmp_path.iterdir()] == ["a-file"]
 
 
@@ -311,43 +263,37 @@ def flip(path: Path, position: int) -> None:
     ids=["one byte", "cut off", "missing"],
 )
 @pytest.mark.parametrize("name", ["train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"])
-@pytest.mark.usefixtures("only_a_few")
-def test_damaged_bundled_file_is_named_and_nothing_is_prepared(
-    nowhere: Path, bundled: Path, name: str, damage: Callable[[Path], object], says: str
-) -> None:
+def test_damaged_bundled_file_is_named(bundled: Path, name: str, damage: Callable[[Path], object], says: str) -> None:
     damage(bundled / name)
     with pytest.raises(DataError) as error:
         data.get_datasets(1, 1)
     assert_one_line(error, "bundled MNIST file ", name, says, "; reinstall mnist-fp8")
-    assert not list(nowhere.rglob("*.array_record*"))
 
 
-@pytest.mark.usefixtures("only_a_few")
-def test_intact_copy_of_the_bundled_files_is_accepted(nowhere: Path, bundled: Path) -> None:
+@pytest.mark.usefixtures("bundled")
+def test_intact_copy_of_the_bundled_files_is_accepted() -> None:
     """Control of the test above."""
-    assert bundled.is_relative_to(nowhere)
     assert len(data.get_datasets(1, 1)[0]["label"]) == 1
 
 
 DAMAGES: dict[str, Callable[[Path], object]] = {
-    "one byte of an image": lambda home: flip(home / TEST_RECORDS, 100_000),
-    "records cut off": lambda home: (home / TEST_RECORDS).write_bytes((home / TEST_RECORDS).read_bytes()[:1_000_000]),
+    "one byte of an image": lambda home: flip(home / TEST_RECORDS, (home / TEST_RECORDS).stat().st_size // 20),
+    "records cut off": lambda home: (home / TEST_RECORDS).write_bytes((home / TEST_RECORDS).read_bytes()[:5000]),
     "records empty": lambda home: (home / TEST_RECORDS).write_bytes(b""),
     "records missing": lambda home: (home / TEST_RECORDS).unlink(),
     "description missing": lambda home: (home / "dataset_info.json").unlink(),
     "description cut off": lambda home: (home / "dataset_info.json").write_text("{"),
+    "fewer images than asked for": lambda _home: None,
 }
 
 
-@pytest.mark.parametrize("damage", DAMAGES.values(), ids=DAMAGES)
-def test_damaged_dataset_is_one_line_that_says_what_to_do(
-    cache: Path, tmp_path: Path, damage: Callable[[Path], object]
-) -> None:
-    home = shutil.copytree(cache, tmp_path / HOME)
-    damage(home)
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_damaged_dataset_is_one_line_that_says_what_to_do(own: Path, tmp_path: Path, damage: str) -> None:
+    shutil.copytree(own, tmp_path, dirs_exist_ok=True)
+    DAMAGES[damage](tmp_path / HOME)
     with pytest.raises(DataError) as error:
-        data.get_datasets(1, None, tmp_path)
-    assert_one_line(error, f"MNIST in {home} is damaged or incomplete (", "; remove that folder, and it is prepared")
+        data.get_datasets(1, FEW + 1 if "fewer" in damage else FEW, tmp_path)
+    assert_one_line(error, f"MNIST in {tmp_path / HOME} is damaged or incomplete (", "; name no data directory, and")
 
 
 @pytest.mark.parametrize(
@@ -356,75 +302,7 @@ def test_damaged_dataset_is_one_line_that_says_what_to_do(
     ids=["more lines", "no words"],
 )
 def test_reason_of_damage_is_one_line_and_never_empty(error: Exception, reason: str) -> None:
-    message = "MNIST in there is damaged or incomplete ({}); remove that folder, and it is prepared again"
-    assert data._damaged(Path("there"), error) == message.format(reason)
-
-
-def test_intact_copy_of_the_dataset_is_accepted(cache: Path, tmp_path: Path) -> None:
-    """Control of the test above."""
-    shutil.copytree(cache, tmp_path / HOME)
-    assert len(data.get_datasets(1, None, tmp_path)[1]["label"]) == 10_000
-
-
-# --- preparing -----------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("interruption", [KeyboardInterrupt, MemoryError, OSError], ids=lambda error: error.__name__)
-@pytest.mark.usefixtures("only_a_few")
-def test_interrupted_preparation_starts_over(
-    nowhere: Path, monkeypatch: pytest.MonkeyPatch, interruption: type[BaseException]
-) -> None:
-    complete = data._examples
-
-    def interrupted(split: str, checksums: dict[str, str]) -> Iterator[tuple[int, dict[str, object]]]:
-        if split == "test":
-            raise interruption
-        return complete(split, checksums)
-
-    with monkeypatch.context() as patch:
-        patch.setattr(data, "_examples", interrupted)
-        with pytest.raises((KeyboardInterrupt, DataError)):
-            data.get_datasets(1, 1)
-    assert not (data._locate(None) / HOME).exists()
-    assert len(data.get_datasets(FEW, FEW)[1]["label"]) == FEW
-    assert nowhere in data._locate(None).parents
-
-
-@pytest.mark.usefixtures("only_a_few")
-def test_killed_preparation_starts_over(nowhere: Path) -> None:
-    """Without a chance to clean up: the process ends in the middle of writing, holding the lock."""
-    code = f"""
-        import os
-        from mnist_fp8.training import data
-        complete = data._examples
-        def killed(split, checksums):
-            for index, example in complete(split, checksums):
-                if index == {FEW} // 2:
-                    os._exit(0)
-                yield index, example
-        data._examples = killed
-        data.get_datasets(1, 1)
-        print("it was not killed")
-    """
-    assert run_code(code) == ""
-    assert list((data._locate(None) / "mnist").iterdir()), "Control: it had begun to write"
-    assert not (data._locate(None) / HOME).exists()
-    assert len(data.get_datasets(FEW, FEW)[1]["label"]) == FEW
-    assert nowhere in data._locate(None).parents
-
-
-def test_waiting_for_another_process_ends(nowhere: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(data, "_PREPARE_TIMEOUT_S", 0.1)
-    with filelock.FileLock(nowhere / ".mnist_fp8.lock"), pytest.raises(DataError) as error:
-        data.get_datasets(1, 1, nowhere)
-    assert str(error.value) == f"another process has been preparing {nowhere} for 0.1 s"
-
-
-def test_folder_that_cannot_be_written_is_one_line(nowhere: Path) -> None:
-    (nowhere / "cache").touch()
-    with pytest.raises(DataError) as error:
-        data.get_datasets(1, 1)
-    assert_one_line(error, f"cannot prepare MNIST in {data._locate(None)}: ", "Not a directory")
+    assert f" is damaged or incomplete ({reason}); name no data directory" in data._damaged(Path("there"), error)
 
 
 def test_pooled_images_are_the_means_of_blocks() -> None:
