@@ -73,7 +73,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
 
     files = parser.add_argument_group("files and output")
     files.add_argument(
-        "--data-dir", type=parse_folder, metavar="DIR", help="TFDS directory that holds MNIST (default: the MNIST in this package)"
+        "--data-dir",
+        type=parse_folder,
+        metavar="DIR",
+        help="TFDS directory that holds MNIST (default: the MNIST in this package)",
     )
     files.add_argument(
         "--output", type=parse_folder, metavar="DIR", help="for metrics.json and curves.png (default: a new one)"

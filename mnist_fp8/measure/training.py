@@ -11,7 +11,7 @@ import numpy as np
 from mnist_fp8 import te
 from mnist_fp8.core.modes import Mode, RecipeConfig
 from mnist_fp8.record.entries import Curves, Value
-from mnist_fp8.training import runs, train
+from mnist_fp8.training import data, runs, train
 from mnist_fp8.training.config import TrainConfig
 from mnist_fp8.training.data import Dataset
 
@@ -48,11 +48,11 @@ def _data() -> tuple[Dataset, Dataset]:
 
 def describe_data() -> dict[str, str]:
     """What was trained on: the data's digest, for records that are to be compared."""
-    digest = hashlib.sha256()
+    digest, side = hashlib.sha256(), data.SIDE // POOLING
     for split in _data():
         for name in sorted(split):
             digest.update(np.ascontiguousarray(split[name]).tobytes())
-    return {"data": f"MNIST, {STEPS * BATCH} + {TEST_SIZE} images of 9x9, {digest.hexdigest()[:12]}"}
+    return {"data": f"MNIST, {STEPS * BATCH} + {TEST_SIZE} images of {side}x{side}, {digest.hexdigest()[:12]}"}
 
 
 def _curves(name: str) -> dict[str, Value]:

@@ -17,7 +17,7 @@ import jax
 from mnist_fp8.core import xla_flags
 from mnist_fp8.core.errors import TeUnavailableError
 from mnist_fp8.core.run_kind import RunKind, requested_run_kind
-from mnist_fp8.core.xla_flags import FLOAT32_SUMS
+from mnist_fp8.core.xla_flags import ON_A_CPU
 from mnist_fp8.machine import driver, libraries, packages
 from mnist_fp8.machine.packages import CUDA_MAJORS
 from mnist_fp8.te import host
@@ -62,12 +62,12 @@ def engine() -> Engine:
 
 
 def prepare_xla() -> None:
-    """Have XLA on a CPU sum BF16 products in float32, as on a GPU. It has to happen before JAX starts its backend.
+    """Have XLA on a CPU sum BF16 products in float32, as on a GPU, and compile fast. JAX must not have started yet.
 
     `engine` does it; what runs Flax alone asks for it, so that Flax and TE are computed by the same XLA.
     """
-    if why_no_gpu() and xla_flags.is_known(FLOAT32_SUMS):
-        xla_flags.put_first(FLOAT32_SUMS)
+    if why_no_gpu():
+        xla_flags.put_first(*filter(xla_flags.is_known, ON_A_CPU))
 
 
 def choose_run_kind(requested: RunKind | None, *, no_gpu: str, extension: Path | None) -> RunKind:

@@ -9,7 +9,7 @@ import pytest
 
 from mnist_fp8 import te
 from mnist_fp8.core import xla_flags
-from mnist_fp8.core.xla_flags import FLOAT32_SUMS
+from mnist_fp8.core.xla_flags import FLOAT32_SUMS, ON_A_CPU
 from mnist_fp8.te import loading
 from support.subprocesses import run_code
 
@@ -66,10 +66,10 @@ def test_a_name_in_a_description_is_no_flag(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("no_gpu", "known", "expected"),
-    [("none", True, SUMS), ("none", False, ""), ("", True, "")],
-    ids=["on a CPU", "by an XLA without the flag", "on a GPU"],
+    [("none", True, " ".join(ON_A_CPU)), ("none", False, ""), ("", True, "")],
+    ids=["on a CPU", "by an XLA without the flags", "on a GPU"],
 )
-def test_float32_sums_are_asked_for(
+def test_flags_for_a_cpu_are_set(
     monkeypatch: pytest.MonkeyPatch,
     no_gpu: str,
     known: bool,  # noqa: FBT001
@@ -86,7 +86,7 @@ def test_float32_sums_are_asked_for(
 @pytest.mark.parametrize(
     "prepared", ["te.engine()", "feasible.check_feasible(TrainConfig())"], ids=["TE", "Flax alone"]
 )
-def test_jax_starts_with_float32_sums(prepared: str) -> None:
+def test_jax_starts_with_the_flags_for_a_cpu(prepared: str) -> None:
     """In a process of its own, where JAX has not started: with an unknown flag it would end there."""
     code = f"""
         import jax
@@ -96,6 +96,6 @@ def test_jax_starts_with_float32_sums(prepared: str) -> None:
         from mnist_fp8.training.config import TrainConfig
         {prepared}
         jax.devices()
-        print(xla_flags.ours() == (xla_flags.FLOAT32_SUMS,) or not xla_flags.is_known(xla_flags.FLOAT32_SUMS))
+        print(xla_flags.ours() == tuple(filter(xla_flags.is_known, xla_flags.ON_A_CPU)))
     """
     assert run_code(code, variables={"XLA_FLAGS": "", "JAX_PLATFORMS": "cpu", "MNIST_FP8_TE": "host"}).strip() == "True"
