@@ -4,11 +4,13 @@ import functools
 from collections.abc import Sequence
 
 from mnist_fp8.gate.releases import stacks
+from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import suite
 from mnist_fp8.gate.runner.installation import Installation, examine
 from mnist_fp8.gate.runner.measuring import EVERYTHING
 from mnist_fp8.gate.runner.steps import Steps, Watcher
+from mnist_fp8.gate.runner.threads import run_all
 from mnist_fp8.record.entries import covers
 from mnist_fp8.record.record import Record
 
@@ -55,17 +57,27 @@ def measure_both(
     ]
     records = [examine(environment) for environment in made]
     again = rerun or bool(only)
-    for position, environment in enumerate(made) if measured else ():
-        # The same one on both sides is measured twice: what differs then is noise, and has to be seen as such.
-        anew = again or (position == 1 and made[0] == made[1])
-        measure = functools.partial(examine, environment, entries=only or EVERYTHING, rerun=anew)
-        records[position] = steps.run("measure", f"measuring {labels[position]}", measure)
+    if measured:
+        measure = functools.partial(_measured, made, only or EVERYTHING, rerun=again)
+        records = steps.run("measure", f"measuring {' and '.join(dict.fromkeys(labels))}", measure)
     for position, environment in enumerate(made) if claims else ():
         judge = functools.partial(
             examine, environment, records[position], claims=claims, workers=suite.default_jobs(), rerun=again
         )
         records[position] = steps.run("claims", f"claims on {labels[position]}", judge)
     return records[0], records[1]
+
+
+def _measured(made: Sequence[Environment], keys: Sequence[str], *, rerun: bool) -> list[Record]:
+    """Both at the same time, unless they share a device: measuring takes one core."""
+    one, other = made
+    shared = SubjectKind.INTERPRETER in {one.subject.kind, other.subject.kind}
+    # The same one on both sides is measured twice: what differs then is noise, and has to be seen as such.
+    works = [
+        functools.partial(examine, one, entries=keys, rerun=rerun),
+        functools.partial(examine, other, entries=keys, rerun=rerun or one == other),
+    ]
+    return run_all(works, 1 if shared or one == other else min(2, suite.default_jobs()))
 
 
 def _labels(pair: tuple[Installation, Installation]) -> list[str]:
