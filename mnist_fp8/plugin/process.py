@@ -8,8 +8,8 @@ from typing import Any
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.plugin import gpus
 
-CPU_DEVICES = 2
-"""Virtual devices on a CPU, so that data parallelism can be verified there."""
+CPU_DEVICES = 8
+"""Virtual devices on a CPU, so that parallelism can be verified there, along two axes as well."""
 
 
 def heed_interrupts() -> None:

@@ -40,22 +40,27 @@ RECIPES = {
 HALF = 16
 
 
-def mesh_of(axis: str) -> Mesh:
-    """A mesh of two devices along one axis."""
-    return Mesh(np.asarray(jax.devices()[:2]), (axis,))
+def mesh_of(axis: str, devices: int = 2) -> Mesh:
+    """A mesh of two devices, or more, along one axis."""
+    return Mesh(np.asarray(jax.devices()[:devices]), (axis,))
 
 
-def run_layer(recipe: str, mesh: Mesh | None) -> Step:
+def run_layer(recipe: str, mesh: Mesh | None, parts: int = 2) -> Step:
     """Forward and backward pass of one dense layer, over the devices of a mesh of one axis or on one device.
 
-    The second half of the batch alone holds the amax of input and gradient; with current scaling, both halves do.
+    The last part of the batch alone holds the amax of input and gradient; with current scaling, every part does.
+
+    Args:
+        recipe: one of `RECIPES`.
+        mesh: of as many devices as there are parts; ``None`` for one device.
+        parts: of the batch, of 16 rows each.
     """
     drawn = np.random.default_rng(0)
-    x, grad = drawn.normal(0, 1, (2 * HALF, 32)), drawn.normal(0, 1, (2 * HALF, 16))
-    x[HALF:] *= 8
-    grad[HALF:] *= 8
+    x, grad = drawn.normal(0, 1, (parts * HALF, 32)), drawn.normal(0, 1, (parts * HALF, 16))
+    x[-HALF:] *= 8
+    grad[-HALF:] *= 8
     if recipe == "current":
-        x[0, 0], grad[0, 0] = np.abs(x).max(), np.abs(grad).max()
+        x[::HALF, 0], grad[::HALF, 0] = np.abs(x).max(), np.abs(grad).max()
     metas = dict.fromkeys(TENSORS, meta_of(20))
     kernel, bias = drawn.normal(0, 1, (32, 16)), drawn.normal(0, 1, 16)
     variables = variables_of(kernel, metas if recipe == "delayed" else {}, bias)
@@ -69,26 +74,28 @@ def run_layer(recipe: str, mesh: Mesh | None) -> Step:
         divided = jax.device_put(batch, NamedSharding(mesh, PartitionSpec(*axes)))
         variables = jax.device_put(variables, NamedSharding(mesh, PartitionSpec()))
         step = dense_step(layer, te.Autocast(RECIPES[recipe], axes), variables, *divided)
-    assert len(step.y.sharding.device_set) == 2, "Control: the output should be divided over two devices"
+    assert len(step.y.sharding.device_set) == parts, f"Control: the output should be divided over {parts} devices"
     return step
 
 
 @pytest.mark.xla_sums_in_float32
-@pytest.mark.parametrize("axis", ["dp", "fsdp"])
+@pytest.mark.parametrize(
+    ("axis", "devices"), [("dp", 2), ("fsdp", 2), pytest.param("dp", 8, marks=pytest.mark.devices(8))]
+)
 @pytest.mark.parametrize("recipe", RECIPES)
-def test_layer_on_two_devices_equals_one(recipe: str, axis: str) -> None:
-    two, one = run_layer(recipe, mesh_of(axis)), run_layer(recipe, None)
-    where = f"{recipe} over {axis}=2"
-    outputs, expected = ({"y": step.y, "dx": step.dx} for step in (two, one))
+def test_layer_on_several_devices_equals_one(recipe: str, axis: str, devices: int) -> None:
+    many, one = run_layer(recipe, mesh_of(axis, devices), devices), run_layer(recipe, None, devices)
+    where = f"{recipe} over {axis}={devices}"
+    outputs, expected = ({"y": step.y, "dx": step.dx} for step in (many, one))
     if te.engine().kind is RunKind.HOST:
         assert_trees_equal(where=where, actual=outputs, expected=expected)
     else:  # cuBLAS may choose another kernel for half of the rows
         assert_trees_close_norm(where=where, actual=outputs, expected=expected, tolerance=PARTIAL_SUMS)
-    kernels = [step.grads["params"]["kernel"] for step in (two, one)]
+    kernels = [step.grads["params"]["kernel"] for step in (many, one)]
     assert_close_norm(where=f"{where}: kernel gradient", actual=kernels[0], expected=kernels[1], tolerance=PARTIAL_SUMS)
     if recipe == "delayed":
-        for device in range(2):
-            actual = jax.tree.map(lambda leaf, device=device: leaf.addressable_shards[device].data, two.metadata)
+        for device in range(devices):
+            actual = jax.tree.map(lambda leaf, device=device: leaf.addressable_shards[device].data, many.metadata)
             assert_trees_equal(where=f"{where}: metadata on device {device}", actual=actual, expected=one.metadata)
 
 

@@ -8,6 +8,7 @@ metadata.
 """
 
 import threading
+from collections.abc import Callable
 from typing import Any
 
 import flax.errors
@@ -186,6 +187,32 @@ def test_exception_inside_autocast_ends_it(layer: Any, variables: dict[str, Any]
             raise RuntimeError("on purpose")
         assert_trees_equal(where="around an exception", actual=passes(layer, variables), expected=before)
     assert_not_bf16(before, bf16, where="delayed scaling around an exception")
+
+
+def test_autocast_decorates_functions_as_a_context_of_python_does(
+    layer: Any, variables: dict[str, Any], bf16: Any
+) -> None:
+    """It begins and ends with each call of the function: of one inside another as well, and of one that fails."""
+    name = "autocast" if te.has_name("autocast") else "fp8_autocast"
+    recipe = te.make_recipe(RecipeConfig(amax_history_len=4))
+
+    decorator: Any = te.raw_autocast(name, True, recipe, te.mesh_resource())  # noqa: FBT003
+
+    @decorator
+    def decorated(first: Callable[[], Any]) -> Any:
+        first()
+        return passes(layer, variables)
+
+    with fp8(amax_history_len=4)():
+        expected = passes(layer, variables)
+    assert_not_bf16(expected, bf16, where="delayed scaling")
+    nothing: Callable[[], Any] = dict
+    for where, first in {"first call": nothing, "second": nothing, "nested": lambda: decorated(nothing)}.items():
+        assert_trees_equal(where=f"decorated, {where}", actual=decorated(first), expected=expected)
+        assert_bf16(passes(layer, variables), bf16, where=f"after a decorated function, {where}")
+    with pytest.raises(ZeroDivisionError):
+        decorated(lambda: 1 // 0)
+    assert_bf16(passes(layer, variables), bf16, where="after a decorated function that failed")
 
 
 def test_unsupported_recipe_leaves_no_trace(layer: Any, variables: dict[str, Any], bf16: Any) -> None:

@@ -8,6 +8,8 @@ What a failure means for an upgrade: FP8 training scales tensors wrongly. It sat
 visible error in the first steps.
 """
 
+import functools
+from collections.abc import Callable, Sequence
 from typing import Any, TypedDict
 
 import flax.errors
@@ -20,12 +22,18 @@ from flax import nnx
 from mnist_fp8 import te
 from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.core.run_kind import RunKind
-from mnist_fp8.oracle.dense import TENSORS, Meta, initial_meta
-from mnist_fp8.oracle.tolerances import fp8_error_band
+from mnist_fp8.oracle.dense import TENSORS, Array, Meta, initial_meta
+from mnist_fp8.oracle.tolerances import fp8_error_band, scale_tolerance
 from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, fp8, init, read_meta, variables_of, with_amax
 from mnist_fp8.training import train
 from mnist_fp8.training.config import TrainConfig
-from support.assertions import assert_close_norm, assert_equal, assert_same_structure, assert_trees_equal
+from support.assertions import (
+    assert_close,
+    assert_close_norm,
+    assert_equal,
+    assert_same_structure,
+    assert_trees_equal,
+)
 from support.metadata import assert_metas, newest, next_metas
 
 ROWS, CONTRACTED, FEATURES = 16, 32, 16
@@ -203,6 +211,39 @@ def test_largest_amax_counts_wherever_it_stands_in_the_history() -> None:
         assert_metas(metadata, metas, where=f"step {number}")
 
 
+@pytest.mark.parametrize("algo", ["max", "most_recent"])
+def test_scales_follow_the_oracle_beyond_the_default_length_of_the_history(algo: str) -> None:
+    """Amaxes that fall and rise, the largest of them at the very start: it decides until it leaves the history.
+
+    The steps are those of one scan that carries the metadata, so that a thousand cost little more than a few.
+    """
+    options, length, steps = {"amax_compute_algo": algo}, 1024, 1040
+    layer, mode, name = dense_layer(features=FEATURES, use_bias=False), fp8(**options), te.metadata_collection()
+    drawn = np.random.default_rng(3)
+    amaxes = np.exp2(drawn.normal(0, 2, (steps, len(TENSORS)))).astype(jnp.bfloat16).astype(np.float32)
+    amaxes[1], amaxes[length // 2] = 2**10, 2**9
+    ones = {tensor: with_amax(1.0, SHAPES[tensor], 0) for tensor in TENSORS}
+    fresh = variables_of(ones["kernel"], dict.fromkeys(TENSORS, initial_meta(length)))
+
+    def body(metadata: Any, sizes: jax.Array) -> tuple[Any, Any]:
+        x, kernel, grad = (jnp.asarray(ones[tensor]) * size for tensor, size in zip(TENSORS, sizes, strict=True))
+        step = dense_step(layer, mode, {"params": {"kernel": kernel}, name: metadata}, x, grad)
+        return step.metadata, {tensor: step.metadata[te.scale_leaf(tensor)] for tensor in TENSORS}
+
+    last, scales = jax.jit(lambda metadata: jax.lax.scan(body, metadata, jnp.asarray(amaxes)))(fresh[name])
+    metas, wanted = dict.fromkeys(TENSORS, initial_meta(length)), []
+    for sizes in amaxes.tolist():
+        metas = next_metas(metas, dict(zip(TENSORS, sizes, strict=True)), options)
+        wanted.append({tensor: [meta.scale] for tensor, meta in metas.items()})
+    for tensor in TENSORS:
+        expected = np.asarray([step[tensor] for step in wanted])
+        tolerance = [[scale_tolerance(float(scale), te.engine().kind)] for (scale,) in expected]
+        assert_close(
+            where=f"{tensor} scales, step by step", actual=scales[tensor], expected=expected, tolerance=tolerance
+        )
+    assert_metas(last, metas, where="metadata after the last step")
+
+
 @pytest.mark.parametrize("corner", [(0, 0), (0, -1), (-1, 0), (-1, -1)], ids=str)
 def test_amax_is_found_in_every_corner_of_a_tensor(corner: tuple[int, int]) -> None:
     """That of one micro-batch or of one device's part would miss some."""
@@ -359,29 +400,67 @@ def test_gradients_accumulated_over_micro_batches_add_metadata_up() -> None:
         assert_equal(where=f"{leaf} accumulated over two micro-batches", actual=value, expected=expected)
 
 
-def test_layer_that_a_step_leaves_out_is_right_in_the_next() -> None:
-    """Layer drop, or an expert without tokens: the branch that is not taken gives the metadata a gradient of zero."""
-    layer, mode, name = dense_layer(features=FEATURES, use_bias=False), fp8(amax_history_len=4), "fp8_metas"
-    x = jnp.asarray(with_amax(2.0, SHAPES["x"], 0))  # float32: the branches' gradients have to be of one dtype
-    kernel = with_amax(2.0, SHAPES["kernel"], 1)
+LayerOfStep = Callable[[bool, Callable[[], jax.Array]], jax.Array]
+"""A layer in a step that runs it or not."""
 
-    @jax.jit
-    def step(variables: Any, runs: jax.Array) -> tuple[jax.Array, Any]:
+LEFT_OUT: dict[str, LayerOfStep] = {
+    "cond": lambda runs, layer: jax.lax.cond(jnp.asarray(runs), layer, lambda: jnp.zeros((ROWS, FEATURES))),
+    "stop_gradient": lambda runs, layer: layer() if runs else jax.lax.stop_gradient(layer()),
+}
+"""A branch that is not taken, and an output that is not differentiated."""
+
+
+@pytest.mark.parametrize("how", LEFT_OUT)
+def test_layer_that_a_step_leaves_out_is_right_in_the_next(how: str) -> None:
+    """Layer drop, or an expert without tokens: nothing goes back to the layer, which gives its metadata zeros."""
+    outputs = outputs_of_steps(4, LEFT_OUT[how], (True, True, False, True))
+    assert_outputs_of_twos(outputs, (1, 3))  # before it is left out, and after
+
+
+def test_layer_whose_gradient_is_zero_is_right_in_the_next() -> None:
+    """A masked loss: the layer runs, backward as well. A scale that follows from an amax of zero would be infinite."""
+    outputs = outputs_of_steps(1, lambda runs, layer: layer() * float(runs), (True, True, False, True))
+    assert_outputs_of_twos(outputs, (1, 3))
+
+
+def outputs_of_steps(length: int, apply: LayerOfStep, runs: tuple[bool, ...]) -> list[jax.Array]:
+    """Outputs of a layer on twos over some steps that run it or not, and carry its histories of some length."""
+    layer, name, mode = (
+        dense_layer(features=FEATURES, use_bias=False),
+        te.metadata_collection(),
+        fp8(amax_history_len=length),
+    )
+    x, kernel = twos()
+
+    @functools.partial(jax.jit, static_argnums=1)
+    def step(variables: Any, runs: bool) -> tuple[jax.Array, Any]:  # noqa: FBT001
         def loss(variables: Any) -> tuple[jax.Array, jax.Array]:
-            y = jax.lax.cond(runs, lambda: layer.apply(variables, x), lambda: jnp.zeros((ROWS, FEATURES), x.dtype))
+            y = apply(runs, lambda: layer.apply(variables, x))
             return jnp.sum(y), y
 
         with mode():
             grads, y = jax.grad(loss, has_aux=True)(variables)
         return y, {**variables, name: grads[name]}
 
-    variables, outputs = variables_of(kernel, dict.fromkeys(TENSORS, initial_meta(4))), []
-    for runs in (True, True, False, True):
-        y, variables = step(variables, runs)
+    variables, outputs = variables_of(kernel, dict.fromkeys(TENSORS, initial_meta(length))), []
+    for given in runs:
+        y, variables = step(variables, given)
         outputs.append(y)
-    expected, (_, tolerance) = np.asarray(x, np.float64) @ kernel, fp8_error_band("float8_e4m3fn", "float8_e4m3fn")
-    for number in (1, 3):  # before it is left out, and after
-        assert_close_norm(where=f"step {number}", actual=outputs[number], expected=expected, tolerance=tolerance)
+    return outputs
+
+
+def twos() -> tuple[jax.Array, Array]:
+    """Input and kernel of an amax of 2, in float32: gradients of two branches have to be of one dtype."""
+    return jnp.asarray(with_amax(2.0, SHAPES["x"], 0)), with_amax(2.0, SHAPES["kernel"], 1)
+
+
+def assert_outputs_of_twos(outputs: Sequence[jax.Array], steps: Sequence[int]) -> None:
+    """The outputs of some steps are as exact as FP8."""
+    __tracebackhide__ = True
+    (x, kernel), (_, tolerance) = twos(), fp8_error_band("float8_e4m3fn", "float8_e4m3fn")
+    expected = np.asarray(x, np.float64) @ kernel
+    for step in steps:
+        assert_close_norm(where=f"step {step}", actual=outputs[step], expected=expected, tolerance=tolerance)
 
 
 def test_layer_bridged_into_nnx_returns_the_same_metadata() -> None:

@@ -9,13 +9,18 @@ micro-batches) computes something else in another, which no test of a single arr
 """
 
 import concurrent.futures
+import contextlib
 import functools
 import inspect
-from collections.abc import Callable, Mapping
+import math
+import pickle
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import flax
 import flax.linen as nn
+import flax.serialization
+import flax.traverse_util
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -35,9 +40,9 @@ from support.metadata import assert_metas, meta_of, next_metas
 ROWS, CONTRACTED, FEATURES = 32, 48, 16
 
 
-def shapes(features: int = FEATURES) -> dict[str, tuple[int, ...]]:
+def shapes(features: int = FEATURES, rows: int = ROWS, contracted: int = CONTRACTED) -> dict[str, tuple[int, ...]]:
     """Shapes of the tensors of a layer with a bias."""
-    return {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, features), "grad": (ROWS, features), "bias": (features,)}
+    return {"x": (rows, contracted), "kernel": (contracted, features), "grad": (rows, features), "bias": (features,)}
 
 
 FP8_MODES = {"delayed": fp8(amax_history_len=4), "current": fp8("Float8CurrentScaling")}
@@ -70,14 +75,18 @@ summed_dtypes = pytest.mark.parametrize(
 seeds = st.integers(0, 2**16)
 
 
-def integers(seed: int = 0, features: int = FEATURES) -> dict[str, Array]:
+def integers(seed: int = 0, **sizes: int) -> dict[str, Array]:
     """Integers, of which the first is -28 and no other is beyond 20.
 
     448/28 and 57344/28 are powers of two, so that sums are exact in whatever order and however XLA compiles them; with
     any other amax they are not. 17 and 19 are no E4M3 numbers: FP8 rounds them, BF16 does not.
+
+    Args:
+        seed: of the numbers.
+        sizes: those of `shapes`.
     """
     drawn = np.random.default_rng(seed)
-    values = {name: drawn.integers(-20, 21, shape).astype(np.float32) for name, shape in shapes(features).items()}
+    values = {name: drawn.integers(-20, 21, shape).astype(np.float32) for name, shape in shapes(**sizes).items()}
     for name in TENSORS:
         values[name].flat[0] = -28
     return values
@@ -144,21 +153,31 @@ def assert_follows_oracle(
     """Compare output and all gradients of a layer with bias, of any batch shape, with the oracle."""
     __tracebackhide__ = True
     expected = dense.fp8_dense(values["x"], values["kernel"], values["grad"], scales, fp8_format)
+    assert_follows_passes(step, values, expected, dtype, where=where)
+
+
+def assert_follows_passes(
+    step: Step, values: Mapping[str, Array], expected: dense.DensePasses, dtype: str, *, where: str
+) -> None:
+    """Compare output and all gradients of a layer, with bias if there is one, with the oracle's products."""
+    __tracebackhide__ = True
     # TE rounds the product of the codes, and once more where it is divided by the scales; in float32, the reciprocal
     # scales and their product round as well.
     kind, roundings = te.engine().kind, {"bfloat16": 2, "float32": 6}[dtype]
     tolerance_of = functools.partial(product_tolerance, dtype=dtype, kind=kind, roundings=roundings, fp8=True)
-    bias, grad = values["bias"].astype(np.float64), values["grad"]
+    bias, grad = values.get("bias", np.zeros(values["grad"].shape[-1])).astype(np.float64), values["grad"]
     # XLA may fuse the last multiplication and the addition of the bias, which then round once instead of twice.
     addition = rounding_tolerance(np.abs(expected.y.value) + np.abs(bias), dtype, roundings=2)
-    in_sums = sum_tolerance(grad, dtype, accumulator=dtype)
     params = step.grads["params"]
-    for name, actual, wanted, tolerance in (
+    results = [
         ("output", step.y, expected.y.value + bias, tolerance_of(expected.y) + addition),
         ("input gradient", step.dx, expected.dx.value, tolerance_of(expected.dx)),
         ("kernel gradient", params["kernel"], expected.dkernel.value, tolerance_of(expected.dkernel)),
-        ("bias gradient", params["bias"], grad.sum(axis=0, dtype=np.float64), in_sums),
-    ):
+    ]
+    if "bias" in values:
+        in_sums = sum_tolerance(grad, dtype, accumulator=dtype)
+        results.append(("bias gradient", params["bias"], grad.sum(axis=0, dtype=np.float64), in_sums))
+    for name, actual, wanted, tolerance in results:
         found = np.asarray(actual, np.float64).reshape(wanted.shape)
         assert_close(where=f"{where}: {name}", actual=found, expected=wanted, tolerance=tolerance)
 
@@ -284,6 +303,38 @@ def test_results_are_as_inexact_as_their_operands_formats(
         error = float(np.linalg.norm(difference) / np.linalg.norm(expected.value))
         low, high = fp8_error_band(*(formats[name] for name in operands))
         assert low < error < high, f"{where}: relative error={error:.4f}, but should be from {low:.4f} to {high:.4f}"
+
+
+# --- how many there are --------------------------------------------------------------------------------------------
+
+MANY: dict[str, tuple[tuple[int, ...], int, int]] = {
+    "of all": ((1040,), 1040, 1040),
+    "positions, not aligned": ((2, 1033), 47, 15),
+}
+"""Batch shape, contracted size and features: those of users, where most tests have what compiles fast."""
+
+
+@all_modes
+@pytest.mark.xla_sums_in_float32
+@pytest.mark.parametrize(
+    "many",
+    ["of all", pytest.param("positions, not aligned", marks=pytest.mark.host)],  # kernels take multiples of 16
+)
+def test_large_layers_are_computed_as_small_ones_are(many: str, mode: te.Autocast) -> None:
+    """In BF16, of integers with the amax in the very last place, so that a part of a tensor does not have it."""
+    batch, contracted, features = MANY[many]
+    values = without_bias(integers(rows=math.prod(batch), contracted=contracted, features=features))
+    for name in TENSORS:
+        values[name].flat[0], values[name].flat[-1] = 20, -28
+    step, metas = run(mode, values, "bfloat16", batch=batch), settled_metas()
+    scales = {name: meta.scale for name, meta in metas.items()}
+    if mode == FP8_MODES["current"]:
+        scales = dense.current_scales(values, "HYBRID")
+    expected = dense.dense(**values) if mode == BF16 else dense.fp8_dense(**values, scales=scales, fp8_format="HYBRID")
+    assert_follows_passes(step, values, expected, "bfloat16", where=f"many {many}")
+    if mode == FP8_MODES["delayed"]:
+        following = next_metas(metas, dict.fromkeys(TENSORS, 28.0), {})
+        assert_metas(step.metadata, following, where=f"many {many}: metadata")
 
 
 # --- how they are ordered ------------------------------------------------------------------------------------------
@@ -496,6 +547,98 @@ def test_shapes_are_known_without_computing(mode: te.Autocast, dtype: str) -> No
     )
     wanted = {path: (leaf.shape, str(leaf.dtype)) for path, leaf in expected.items()}
     assert_same_structure(where="eval_shape", actual=found, expected=wanted)
+
+
+@contextlib.contextmanager
+def all_at_once() -> Iterator[None]:
+    """Options of JAX that cost time and look for mistakes, or that change what is drawn or how precise it can be."""
+    with jax.enable_x64(True), jax.debug_nans(True), jax.checking_leaks(), jax.default_prng_impl("rbg"):  # noqa: FBT003
+        yield
+
+
+STRICT: dict[str, Callable[[], contextlib.AbstractContextManager[Any]]] = {
+    "numpy_rank_promotion": lambda: jax.numpy_rank_promotion("raise"),
+    "numpy_dtype_promotion": lambda: jax.numpy_dtype_promotion("strict"),
+    "disable_jit": jax.disable_jit,
+    "enable_x64, debug_nans, check_tracer_leaks and rbg": all_at_once,
+}
+"""Legal options of JAX, of which a program has some for reasons of its own."""
+
+
+@all_modes
+@pytest.mark.parametrize("options", STRICT)
+def test_options_of_jax_do_not_change_a_step(options: str, mode: te.Autocast) -> None:
+    """With a bias and a sequence, whose ranks differ; the parameters of an initialisation have the same dtypes."""
+    values, dtype = integers(), "bfloat16" if options == "numpy_dtype_promotion" else "float32"
+    layer, _, variables, x, grad = arguments(mode, values, dtype, batch=(4, 8))
+    initialised = functools.partial(init, layer, mode)
+    expected = dtypes_of(jax.eval_shape(initialised, x))
+    with STRICT[options]():
+        step = jax.jit(functools.partial(plain_step, layer, mode))(variables, x, grad)
+        found = dtypes_of(jax.eval_shape(initialised, x))
+    assert_trees_equal(where=f"with {options}", actual=step, expected=run(mode, values, dtype, batch=(4, 8)))
+    assert found == expected, f"with {options}: dtypes of the variables={found}, but should be {expected}"
+
+
+def dtypes_of(tree: Any) -> dict[str, str]:
+    """Dtypes of the leaves of a tree, by path."""
+    return {jax.tree_util.keystr(path): str(leaf.dtype) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def test_program_is_the_same_whenever_it_is_traced() -> None:
+    """Traced under each recipe in turn, again and again: nothing is left over from the recipe before."""
+    modes = {
+        **MODES,
+        "most recent": fp8(amax_history_len=4, amax_compute_algo="most_recent"),
+        "E4M3": fp8(fp8_format="E4M3"),
+    }
+    programs: dict[str, list[str]] = {name: [] for name in modes}
+    for _ in range(3):
+        for name, mode in modes.items():
+            layer, _, variables, x, grad = arguments(mode, integers(), "bfloat16")
+            programs[name].append(str(jax.make_jaxpr(functools.partial(plain_step, layer, mode))(variables, x, grad)))
+    for name, texts in programs.items():
+        assert len(set(texts)) == 1, f"{name}: {len(set(texts))} unlike programs of 3, but should be one"
+    assert len({texts[0] for texts in programs.values()}) == len(modes), "Control: the modes' programs should differ"
+
+
+RESTORED: dict[str, Callable[[Any], Any]] = {
+    "pickle": lambda variables: pickle.loads(pickle.dumps(variables)),  # noqa: S301 - our own
+    "flax.serialization": lambda variables: flax.serialization.msgpack_restore(
+        flax.serialization.msgpack_serialize(jax.device_get(variables))
+    ),
+    "FrozenDict": flax.core.freeze,
+}
+"""What a checkpoint gives back, in which all or some arrays are NumPy's."""
+
+
+@fp8_modes
+@pytest.mark.parametrize("how", RESTORED)
+def test_restored_variables_continue_a_run(how: str, mode: te.Autocast) -> None:
+    """After a step, as a run that was interrupted: the step after has the same bits, compiled."""
+    layer, variables, data = batches(mode)
+    step = jax.jit(functools.partial(train_step, layer, mode))
+    variables, _ = step(variables, *data[0])
+    restored, y = step(RESTORED[how](variables), *data[1])
+    expected = step(variables, *data[1])
+    if how == "FrozenDict":
+        restored = flax.core.unfreeze(restored)
+    assert_trees_equal(where=f"step after {how}", actual=(restored, y), expected=expected)
+
+
+@all_modes
+def test_boxed_variables_are_taken_as_plain_ones(mode: te.Autocast) -> None:
+    """As an initialisation makes them, with names of axes: gradients come in the same boxes."""
+    layer = dense_layer(features=FEATURES, kernel_axes=("in", "out"), bias_axes=("out",))
+    x, grad = (jnp.asarray(integers()[name]) for name in ("x", "grad"))
+    with nn.logical_axis_rules((("in", None),)):
+        with mode():
+            boxed = jax.jit(layer.init)(jax.random.key(0), x)
+        found, expected = (dense_step(layer, mode, variables, x, grad) for variables in (boxed, te.unbox(boxed)))
+        actual = found._replace(grads=te.unbox(found.grads))
+    names = found.grads["params"]["kernel"].names
+    assert names == ("in", "out"), f"names of the gradient's axes={names}, but should be those of the kernel"
+    assert_trees_equal(where="step with boxed variables", actual=actual, expected=expected)
 
 
 def test_numpy_metadata_are_taken_as_those_of_jax() -> None:
@@ -748,3 +891,140 @@ def test_model_of_two_layers_equals_its_layers_one_after_the_other(
     first_step = dense_step(layer, mode, layers[0], x, second_step.dx)
     expected = second_step.y, first_step.dx, [first_step.grads, second_step.grads]
     assert_trees_equal(where="two layers", actual=whole(layers, x, grad), expected=expected)
+
+
+class Cell(nn.Module):
+    """Two layers, one of them unnamed, some modules further down.
+
+    Attributes:
+        depth: how many modules lie around the layers, this one counted.
+    """
+
+    depth: int = 3
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Apply both."""
+        if self.depth > 1:
+            return Cell(self.depth - 1)(x)
+        for name in ("query", None):
+            x = te.dense_general(features=CONTRACTED, use_bias=False, name=name)(x)
+        return x
+
+
+class ScannedCell(nn.Module):
+    """A cell that is rematerialised, as `nn.scan` wants it."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+        """Apply it."""
+        return nn.remat(Cell)(name="cell")(x), None
+
+
+class Loop(nn.Module):
+    """Three cells: six layers, each of them four modules deep."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Apply all."""
+        for number in range(CELLS):
+            x = Cell(name=f"cell{number}")(x)
+        return x
+
+
+class Scan(nn.Module):
+    """The same as a scan."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Apply all."""
+        axes = dict.fromkeys(["params", te.metadata_collection()], 0)
+        unpartitioned = {nn.PARTITION_NAME: None}
+        scanned = nn.scan(ScannedCell, axes, split_rngs={"params": True}, length=CELLS, metadata_params=unpartitioned)
+        y, _ = scanned(name="cells")(x, None)
+        return y
+
+
+CELLS = 3
+Layers = Sequence[Mapping[str, Any]]
+
+
+def of_cell(layers: Layers) -> dict[str, Any]:
+    """Variables of a cell out of those of its two layers."""
+    names = ("query", "DenseGeneral_0")
+    return {
+        c: {"Cell_0": {"Cell_0": {name: layer[c] for name, layer in zip(names, layers, strict=True)}}}
+        for c in layers[0]
+    }
+
+
+def of_loop(layers: Layers) -> dict[str, Any]:
+    """Variables of `Loop`, in the order in which it applies its layers."""
+    cells = [of_cell(layers[2 * number : 2 * number + 2]) for number in range(CELLS)]
+    return {c: {f"cell{number}": cell[c] for number, cell in enumerate(cells)} for c in layers[0]}
+
+
+def of_scan(layers: Layers) -> dict[str, Any]:
+    """Variables of `Scan`."""
+    cells = stack([of_cell(layers[2 * number : 2 * number + 2]) for number in range(CELLS)])
+    return {c: {"cells": {"cell": cells[c]}} for c in cells}
+
+
+DEEP: dict[str, tuple[nn.Module, Callable[[Layers], dict[str, Any]]]] = {
+    "loop": (Loop(), of_loop),
+    "nn.scan of nn.remat": (Scan(), of_scan),
+}
+
+
+def sparse_kernel(seed: int) -> Array:
+    """Two numbers in each column and row: sums of two terms do not depend on their order, in however many layers."""
+    drawn = np.random.default_rng(seed)
+    order = drawn.permutation(CONTRACTED)
+    kernel = np.zeros((CONTRACTED, CONTRACTED), np.float32)
+    for shift in (0, 1):
+        kernel[np.arange(CONTRACTED), np.roll(order, shift)] = drawn.choice([-1, -0.5, 0.5, 1], CONTRACTED)
+    return kernel
+
+
+def one_after_the_other(
+    layer: Any, mode: te.Autocast, layers: Sequence[dict[str, Any]], x: jax.Array, grad: jax.Array
+) -> tuple[jax.Array, jax.Array, list[dict[str, Any]]]:
+    """Output, input gradient and the layers' gradients of a model, out of steps of its layers alone."""
+    inputs = [x]
+    for variables in layers:
+        inputs.append(dense_step(layer, mode, variables, inputs[-1], grad).y)
+    grads: list[dict[str, Any]] = []
+    for variables, hidden in zip(reversed(layers), reversed(inputs[:-1]), strict=True):
+        step = dense_step(layer, mode, variables, hidden, grad)
+        grads.insert(0, step.grads)
+        grad = step.dx
+    return inputs[-1], grad, grads
+
+
+@all_modes
+@pytest.mark.parametrize("name", DEEP)
+def test_deep_model_equals_its_layers_one_after_the_other(name: str, mode: te.Autocast) -> None:
+    """Six layers four modules deep, each with metadata of its own: the number and the depth of layers do not count."""
+    model, joined_variables = DEEP[name]
+    values = integers(features=CONTRACTED)
+    layers = []
+    for number in range(6):
+        tensors = {**without_bias(values), "kernel": sparse_kernel(number)}
+        layer, _, variables, x, grad = arguments(mode, tensors, metas=settled_metas(times=2.0**number))
+        layers.append(variables)
+
+    @jax.jit
+    def whole(variables: Any, x: jax.Array, grad: jax.Array) -> tuple[Any, ...]:
+        with mode():
+            y, pull_back = jax.vjp(model.apply, variables, x)
+            grads, dx = pull_back(grad)
+        return y, dx, grads
+
+    with mode():
+        made = te.unbox(jax.eval_shape(model.init, jax.random.key(0), x))
+    variables = joined_variables(layers)
+    made_paths, paths = (set(flax.traverse_util.flatten_dict(tree)) for tree in (made, variables))
+    assert made_paths == paths, f"initialised variables: {sorted(made_paths ^ paths)} are missing or should not be"
+    y, dx, grads = one_after_the_other(layer, mode, layers, x, grad)
+    expected = y, dx, joined_variables(grads)
+    assert_trees_equal(where=f"six layers, {name}", actual=whole(variables, x, grad), expected=expected)

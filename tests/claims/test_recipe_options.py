@@ -9,13 +9,17 @@ What a failure means for an upgrade: a program that leaves an option out gets an
 taken without a word; or a recipe is offered where it cannot run.
 """
 
+import contextlib
+import copy
 import functools
 import operator
+import pickle
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
 import flax.errors
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import pytest
@@ -242,6 +246,78 @@ def test_parameters_of_quantizers_show_their_options_and_cannot_be_changed() -> 
             setattr(parameters, option, False)
 
 
+COPIES: dict[str, Callable[[Any], Any]] = {
+    "copy": copy.copy,
+    "deepcopy": copy.deepcopy,
+    "pickle": lambda recipe: pickle.loads(pickle.dumps(recipe)),  # noqa: S301 - our own
+}
+TENSOR_SCALING: dict[str, dict[str, Any]] = {
+    "DelayedScaling": {"margin": 2, "fp8_format": "E4M3", "amax_history_len": 16, "amax_compute_algo": "most_recent"},
+    "Float8CurrentScaling": {"fp8_format": "E4M3"},
+}
+"""The recipes that a host run can compute with, and options that are not the defaults."""
+
+
+@pytest.mark.parametrize("how", COPIES)
+@pytest.mark.parametrize("name", TENSOR_SCALING)
+def test_copy_of_a_recipe_equals_it_and_means_the_same(name: str, how: str) -> None:
+    """As programs keep it in a configuration, hand it to a worker or compare it; it may be hashable or not."""
+    recipe, other = make(name, **TENSOR_SCALING[name]), make(name)
+    copied = COPIES[how](recipe)
+    assert copied == recipe, f"{how}={copied!r}, but should equal {recipe!r}"
+    assert repr(copied) == repr(recipe), f"{how} shows itself as {copied!r}, but should as {recipe!r}"
+    assert copied != other, f"{how}={copied!r} equals {other!r}, whose options are others"
+    assert other != make(next(iter(TENSOR_SCALING.keys() - {name}))), f"{name} equals another recipe"
+    assert program_of(copied) == program_of(recipe), f"the program of a {how} is not that of the recipe"
+    assert program_of(copied) != program_of(other), "Control: the options should change the program"
+    copied.fp8_format = te.engine().recipes.Format.HYBRID
+    assert recipe.fp8_format.name == "E4M3", f"format of the recipe={recipe.fp8_format}, but only the copy was changed"
+    if type(recipe).__hash__ is not None:
+        assert hash(COPIES[how](recipe)) == hash(recipe), "equal recipes have unlike hashes"
+
+
+# --- a recipe of a layer itself -----------------------------------------------------------------------------------
+
+
+def layer_of(recipe: object = None) -> Any:
+    """A user's own layer, of TE's parts: it asks for quantizers, with a recipe or without, and multiplies with them."""
+    module = te.engine().module
+
+    class Own(module.flax.module.TransformerEngineBase):  # type: ignore[name-defined]
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            kernel = self.param("kernel", nn.initializers.lecun_normal(), (x.shape[-1], 16))
+            quantizers = self.generate_quantizer_set(**({"fp8_recipe": recipe} if recipe else {}))
+            y: jax.Array = module.dense.dense(
+                x, kernel, contracting_dims=((x.ndim - 1,), (0,)), quantizer_set=quantizers
+            )
+            return y
+
+    return Own()
+
+
+AROUND: dict[str, Callable[[], contextlib.AbstractContextManager[None]]] = {
+    "none": contextlib.nullcontext,
+    "disabled": lambda: te.autocast(enabled=False),
+    "another recipe": lambda: te.autocast(enabled=True, recipe=make("DelayedScaling", amax_history_len=2)),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("name", TENSOR_SCALING)
+def test_recipe_given_to_a_layer_counts_whatever_autocast_is_around(name: str, around: str) -> None:
+    """As under an autocast of that recipe: the same program, and metadata of its own."""
+    recipe = make(name, **TENSOR_SCALING[name])
+    with te.autocast(enabled=True, recipe=recipe):
+        expected = str(passes_jaxpr(layer=layer_of()))
+    with AROUND[around]():
+        found = str(passes_jaxpr(layer=layer_of(recipe)))
+        assert str(passes_jaxpr(layer=layer_of())) != expected, (
+            "Control: without a recipe, that of the autocast should count"
+        )
+    assert found == expected, f"the program is not that of an autocast of {name}"
+
+
 # --- values that are refused ------------------------------------------------------------------------------------------
 
 NO_E5M2, NO_OVERRIDE = "Pure E5M2 training is not supported", "must be unset or one of: 'high_precision', 'dequantized'"
@@ -340,9 +416,14 @@ def test_history_without_a_place_is_refused_when_it_is_made(length: int) -> None
 # --- options that say nothing to a dense layer ------------------------------------------------------------------------
 
 
-def passes_jaxpr(rngs: dict[str, jax.Array] | None = None) -> Any:
-    """The jaxpr of a dense layer's initialisation, forward and backward pass, in the mode around the call."""
-    layer = dense_layer(features=64)
+def passes_jaxpr(rngs: dict[str, jax.Array] | None = None, layer: Any = None) -> Any:
+    """The jaxpr of a layer's initialisation, forward and backward pass, in the mode around the call.
+
+    Args:
+        rngs: keys beside that of the parameters.
+        layer: a Flax module; without it, a dense layer.
+    """
+    layer = layer or dense_layer(features=64)
 
     def passes(x: jax.Array) -> Any:
         variables = te.unbox(layer.init({"params": jax.random.key(0)} | (rngs or {}), x))

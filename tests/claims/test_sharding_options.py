@@ -13,8 +13,9 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import math
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -38,12 +39,12 @@ Rules = tuple[tuple[str, str | None], ...]
 RECIPES = {"bf16": None, "delayed": RecipeConfig(amax_history_len=4)}
 
 
-BATCH, ROWS, CONTRACTED, FEATURES = 2, 16, 64, 32
+BATCH, ROWS, CONTRACTED, FEATURES = 4, 16, 64, 32
 
 
 def mesh_of(**sizes: int) -> Mesh:
-    """A mesh of two devices with the given axes."""
-    devices = np.asarray(jax.devices()[:2]).reshape(tuple(sizes.values()))
+    """A mesh with the given axes, of as many devices as their sizes ask for."""
+    devices = np.asarray(jax.devices()[: math.prod(sizes.values())]).reshape(tuple(sizes.values()))
     return Mesh(devices, tuple(sizes))
 
 
@@ -115,28 +116,50 @@ def test_wrong_number_of_kernel_axes_is_refused(axes: tuple[str, ...]) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class Plan:
-    """A way to divide a layer over two devices of a mesh axis.
+    """A way to divide a layer over the devices of a mesh.
 
     Attributes:
-        axis: kind of parallelism, and name of the mesh axis.
-        rules: which logical axes are divided over it.
+        sizes: of the mesh axes, each by the name of its kind of parallelism.
+        rules: which logical axes are divided over which of them.
         y: how the output is divided in consequence.
         x: how the input and its gradient are.
         kernel: how the kernel and its gradient are.
     """
 
-    axis: str
-    rules: tuple[str, ...]
+    sizes: Mapping[str, int]
+    rules: Mapping[str, str]
     y: tuple[str | None, ...]
     x: tuple[str | None, ...]
     kernel: tuple[str | None, ...]
 
 
 PLANS = {
-    "column parallel": Plan("tp", ("kernel_out",), (None, None, "tp"), (None, None, None), (None, "tp")),
-    "row parallel": Plan("tp", ("kernel_in", "hidden"), (None, None, None), (None, None, "tp"), ("tp", None)),
-    "batch divided": Plan("dp", ("batch",), ("dp", None, None), ("dp", None, None), (None, None)),
-    "fully sharded": Plan("fsdp", ("batch", "kernel_in"), ("fsdp", None, None), ("fsdp", None, None), ("fsdp", None)),
+    "column parallel": Plan({"tp": 2}, {"kernel_out": "tp"}, (None, None, "tp"), (None, None, None), (None, "tp")),
+    "row parallel": Plan(
+        {"tp": 2}, {"kernel_in": "tp", "hidden": "tp"}, (None, None, None), (None, None, "tp"), ("tp", None)
+    ),
+    "batch divided": Plan({"dp": 2}, {"batch": "dp"}, ("dp", None, None), ("dp", None, None), (None, None)),
+    "fully sharded": Plan(
+        {"fsdp": 2},
+        {"batch": "fsdp", "kernel_in": "fsdp"},
+        ("fsdp", None, None),
+        ("fsdp", None, None),
+        ("fsdp", None),
+    ),
+    "batch and columns": Plan(
+        {"dp": 2, "tp": 2},
+        {"batch": "dp", "kernel_out": "tp"},
+        ("dp", None, "tp"),
+        ("dp", None, None),
+        (None, "tp"),
+    ),
+    "fully sharded, and columns": Plan(
+        {"fsdp": 4, "tp": 2},
+        {"batch": "fsdp", "kernel_in": "fsdp", "kernel_out": "tp"},
+        ("fsdp", None, "tp"),
+        ("fsdp", None, None),
+        ("fsdp", "tp"),
+    ),
 }
 LOGICAL = ("batch", "seq", "hidden", "kernel_in", "kernel_out")
 LAYER = {
@@ -157,9 +180,9 @@ def divided_by(**sizes: int) -> Iterator[Mesh]:
 
 @contextlib.contextmanager
 def divided(plan: Plan) -> Iterator[Mesh]:
-    """Two devices and the rules of a plan."""
-    rules = tuple((name, plan.axis if name in plan.rules else None) for name in LOGICAL)
-    with divided_by(**{plan.axis: 2}) as mesh, nn.logical_axis_rules(rules):
+    """The devices and the rules of a plan."""
+    rules = tuple((name, plan.rules.get(name)) for name in LOGICAL)
+    with divided_by(**plan.sizes) as mesh, nn.logical_axis_rules(rules):
         yield mesh
 
 
@@ -188,11 +211,13 @@ def metas_for(recipe: str) -> dict[str, Meta]:
     return {name: meta_of(scales[name], (0, 0.5, 0.5, 0.5)) for name in TENSORS} if recipe == "delayed" else {}
 
 
-@pytest.mark.devices(2)
 # TE's kernels take any left operand that is divided over tp for sequence parallelism, and warn.
 @pytest.mark.filterwarnings("ignore:Tensor sequence parallelism is detected:UserWarning")
 @pytest.mark.parametrize("recipe", RECIPES)
-@pytest.mark.parametrize("name", PLANS)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(name, marks=pytest.mark.devices(math.prod(plan.sizes.values()))) for name, plan in PLANS.items()],
+)
 def test_divided_layer_computes_the_whole_product(name: str, recipe: str) -> None:
     """All tensors come whole to every device: what divides them are TE's constraints alone.
 
@@ -203,7 +228,7 @@ def test_divided_layer_computes_the_whole_product(name: str, recipe: str) -> Non
     arguments = variables, jnp.asarray(given["x"]), jnp.asarray(given["grad"])
     with divided(plan) as mesh:
         whole = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
-        step = fresh_step(te.Autocast(RECIPES[recipe], (plan.axis,)))(dense_layer(**LAYER), *whole)
+        step = fresh_step(te.Autocast(RECIPES[recipe], tuple(plan.sizes)))(dense_layer(**LAYER), *whole)
     x, grad = given["x"].reshape(-1, CONTRACTED), given["grad"].reshape(-1, FEATURES)
     kernel_grad = step.grads["params"]["kernel"]
     results = {
@@ -300,6 +325,29 @@ def test_a_rule_may_name_several_mesh_axes() -> None:
     with te.mesh_context(mesh_of(dp=2, fsdp=1)), nn.logical_axis_rules(rules):
         found = constraints(dense_layer(**LAYER))
     assert_constraints(found, *2 * [("bfloat16", X, (("dp", "fsdp"), None, None))])
+
+
+RULES: dict[str, tuple[Rules, tuple[str | None, ...]]] = {
+    "second rule where the first's axis is taken": (
+        (("batch", "a"), ("hidden", "a"), ("hidden", "b")),
+        ("a", None, "b"),
+    ),
+    "no rule left": ((("batch", "a"), ("hidden", "a")), ("a", None, None)),
+    "first of two rules": ((("hidden", "b"), ("hidden", "a")), (None, None, "b")),
+    "rule of no axis before one of an axis": ((("batch", "a"), ("hidden", None), ("hidden", "b")), ("a", None, None)),
+    "rules of other names": ((("elsewhere", "b"), ("seq", "a")), (None, "a", None)),
+}
+"""Flax's rules, and how they divide the input over a mesh of the axes ``a`` and ``b``."""
+
+
+@pytest.mark.devices(2)
+@pytest.mark.parametrize("name", RULES)
+def test_rules_are_followed_as_flax_documents(name: str) -> None:
+    """In their order: a rule whose mesh axis is taken by another axis of the tensor is passed over."""
+    rules, spec = RULES[name]
+    with te.mesh_context(mesh_of(a=2, b=1)), nn.logical_axis_rules(rules):
+        found = constraints(dense_layer(features=FEATURES, input_axes=("batch", "seq", "hidden")))
+    assert_constraints(found, *2 * [("bfloat16", X, spec)])
 
 
 # --- TE's own table of logical axes ---------------------------------------------------------------------------------
