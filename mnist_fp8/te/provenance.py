@@ -3,18 +3,19 @@
 import os
 import platform
 import re
+import sys
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
 
 import jax
 
 from mnist_fp8 import __version__
-from mnist_fp8.core import xla_flags
+from mnist_fp8.core import variables, xla_flags
 from mnist_fp8.core.modes import Precision
 from mnist_fp8.te import loading, xla_products
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-_VARIABLES = ("NVTE_", "XLA_", "JAX_", "MNIST_FP8_")
 
 
 def describe(precision: Precision | None = None) -> dict[str, str]:
@@ -39,7 +40,20 @@ def describe(precision: Precision | None = None) -> dict[str, str]:
         "platform": platform.platform(),
         "mnist-fp8": __version__,
     }
-    return facts | {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
+    return facts | variables.that_change_results(os.environ)
+
+
+def origins() -> dict[str, str]:
+    """The file, or else the folder, of each package and each module of Transformer Engine that was imported here."""
+    names = (name for name in list(sys.modules) if "." not in name or name.startswith("transformer_engine."))
+    places = {name: _origin(sys.modules[name]) for name in names if name != "__main__"}
+    return {name: place for name, place in sorted(places.items()) if place}
+
+
+def _origin(module: object) -> str:
+    """Where a module comes from; empty for what has no file, such as a built-in one or a stand-in."""
+    known = vars(module) if isinstance(module, ModuleType) else {}
+    return str(known.get("__file__") or next(iter(known.get("__path__") or ()), ""))
 
 
 def _describe_cpu() -> dict[str, str]:

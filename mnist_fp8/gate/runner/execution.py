@@ -14,7 +14,7 @@ _OURS = re.compile(
     r"No space left on device|Disk quota exceeded|No module named '?(?:pytest|xdist|execnet|hypothesis|mnist_fp8)\b"
     r"|error: unrecognized arguments|ERROR: .*(?:file or directory not found|minversion|requires pytest-)"
 )
-_FINISHED = (0, 1, 5)
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _USAGE = 4
 
 
@@ -43,19 +43,26 @@ def run(
     return ended, printed
 
 
-def problem_of(ended: Ended, printed: str, timeout: float, *, started: bool) -> str:
+def problem_of(ended: Ended, printed: str, timeout: float, *, finished: bool) -> str:
     """Why the run ended before its end, in one line; empty if it did not.
+
+    Args:
+        ended: how it ended.
+        printed: all that it printed.
+        timeout: seconds that it had.
+        finished: whether its results and its exit code say that it came to its end.
 
     Raises:
         EnvError: the reason is not Transformer Engine.
     """
     if ended.timed_out:
         return f"it hung: not done after {timeout:.0f} s"
-    if ended.code == -signal.SIGKILL:
-        raise EnvError("the run was killed from outside; perhaps memory ran out: try fewer --jobs")
+    if -ended.code in _FROM_OUTSIDE:
+        name = signal.Signals(-ended.code).name
+        raise EnvError(f"the run was ended from outside ({name}); perhaps memory ran out: try fewer --jobs")
     if ended.code < 0:
         return f"it crashed: {' or '.join(fatal(printed)) or signal.Signals(-ended.code).name}"
-    if ended.code in _FINISHED and started:
+    if finished:
         return ""
     ours = _OURS.search(printed)
     if ours:

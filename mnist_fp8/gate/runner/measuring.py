@@ -3,6 +3,7 @@
 import contextlib
 import dataclasses
 import json
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -36,24 +37,29 @@ def measure(environment: Environment, keys: Sequence[str], log: Path) -> Record:
     """
     begin = time.monotonic()
     only = [] if tuple(keys) == EVERYTHING else keys
-    command = [str(environment.python), "-m", "mnist_fp8.measure", *only]
-    ended, printed = execution.run(environment, command, staging.stage(), TIMEOUT_S, log)
-    document: Mapping[str, Any] = {}
-    with contextlib.suppress(ValueError):
-        document = json.loads(ended.out)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "measured.json"
+        command = [str(environment.python), "-m", "mnist_fp8.measure", str(file), *only]
+        ended, printed = execution.run(environment, command, staging.stage(), TIMEOUT_S, log)
+        document: Mapping[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            document = json.loads(file.read_text())
     record = unexamined(environment)
     record = dataclasses.replace(record, settings=staging.measuring_digest(), seconds=time.monotonic() - begin)
-    if not document:
-        return dataclasses.replace(record, problem=_problem(ended, printed))
+    if problem := _problem(document, ended, printed):
+        return dataclasses.replace(record, problem=problem)
     entries = entries_from_json(document["entries"]) | _api(environment, keys)
     return dataclasses.replace(record, run=document["run"], environment=document["environment"], entries=entries)
 
 
-def _problem(ended: Ended, printed: str) -> str:
-    """Why nothing was measured: Transformer Engine's words, where it was its fault."""
-    said = execution.problem_of(ended, printed, TIMEOUT_S, started=False)
-    last, start = execution.last_line(ended.err), "nothing can be measured: "
-    return last.removeprefix(start) if ended.code == 1 and last.startswith(start) else said
+def _problem(document: Mapping[str, Any], ended: Ended, printed: str) -> str:
+    """Why nothing was measured, in Transformer Engine's words where it has some; empty if all was.
+
+    A process that fails after it has written its results would fail a user's program, too.
+    """
+    if "problem" in document:
+        return str(document["problem"])
+    return execution.problem_of(ended, printed, TIMEOUT_S, finished=bool(document) and not ended.code)
 
 
 def _api(environment: Environment, keys: Sequence[str]) -> dict[str, Value]:

@@ -24,6 +24,8 @@ TIMEOUT_S = 15 * 60.0
 """For all claims of one Transformer Engine. Two cores take two minutes."""
 TEST_TIMEOUT_S = 150
 """For one test. The slowest, a training run, takes half a minute."""
+_FINISHED = (0, 1, 5)
+"""Exit codes of pytest: all passed, some failed, none was verified."""
 COLLECT_TIMEOUT_S = 60.0
 MAX_RESTARTS = 50
 """Test processes that may die before the run gives up on a Transformer Engine."""
@@ -89,7 +91,8 @@ def judge(
         ended, printed = execution.run(
             environment, [*pytest, *_arguments(records, header, claims, workers)], stage, timeout, log
         )
-        problem = problem_of(ended, printed, timeout, started=records.exists())
+        finished = records.exists() and ended.code in _FINISHED
+        problem = problem_of(ended, printed, timeout, finished=finished)
         results = explain_crashes(read_results(records), printed)
         if problem:
             results = _with_missing(results, _collect(environment, stage, claims), problem)

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -34,7 +35,7 @@ def measured(where: Environment | None = None, *, rerun: bool = False) -> Record
 
 
 def fails(printed: dict[str, Any], code: int, err: str, *, timed_out: bool = False) -> Record:
-    printed["ended"] = Ended(code, "", err, 1.0, timed_out=timed_out)
+    printed |= {"ended": Ended(code, "", err, 1.0, timed_out=timed_out), "measured": None}
     return measured()
 
 
@@ -112,12 +113,11 @@ def test_part_is_measured_alone_and_kept_as_a_part(printed: dict[str, Any]) -> N
 @pytest.mark.parametrize(
     ("code", "err", "timed_out", "says"),
     [
-        (1, "x\nnothing can be measured: Transformer Engine does not import: no libfoo\n", False, "no libfoo"),
         (1, "Traceback\nKeyError: 'x'\n", False, "it did not come to its end (exit code 1): KeyError: 'x'"),
         (-11, "Fatal Python error: Segmentation fault\n", False, "it crashed: Segmentation fault"),
         (-15, "", True, "it hung: not done after 600 s"),
     ],
-    ids=["does not import", "raises", "crashes", "hangs"],
+    ids=["raises", "crashes", "hangs"],
 )
 def test_transformer_engine_that_cannot_be_measured_says_why(
     printed: dict[str, Any], code: int, err: str, *, timed_out: bool, says: str
@@ -127,6 +127,32 @@ def test_transformer_engine_that_cannot_be_measured_says_why(
     assert "\n" not in found.problem
     assert found.entries == {}
     assert found.environment == {"jax": "0.10.2", "flax": "0.12.8"}
+
+
+def test_transformer_engine_that_does_not_import_says_why_in_its_words(printed: dict[str, Any]) -> None:
+    printed |= {"ended": Ended(1, "", "x\ny", 1.0, timed_out=False), "measured": {"problem": "no libfoo"}}
+    assert (measured().problem, measured().entries) == ("no libfoo", {})
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [(1, "it did not come to its end (exit code 1): "), (-11, "it crashed: Segmentation fault")],
+    ids=["exit code", "crash"],
+)
+def test_process_that_fails_after_its_results_has_a_problem(printed: dict[str, Any], code: int, says: str) -> None:
+    printed["ended"] = Ended(code, "", "Fatal Python error: Segmentation fault\n", 1.0, timed_out=False)
+    found = measured()
+    assert found.problem.startswith(says)
+    assert found.entries == {}
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT"])
+def test_process_that_is_ended_from_outside_is_not_blamed_on_transformer_engine(
+    printed: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(EnvError, match=rf"ended from outside \({name}\); perhaps memory ran out: try fewer --jobs"):
+        fails(printed, -signal.Signals[name], "")
+    assert not list(tmp_path.rglob("*.json")), "nothing is kept"
 
 
 def test_environment_that_fails_is_not_blamed_on_transformer_engine(printed: dict[str, Any]) -> None:

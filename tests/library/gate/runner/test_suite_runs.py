@@ -257,13 +257,13 @@ def ended(code: int = 1, out: str = "", err: str = "", *, timed_out: bool = Fals
     return Ended(code, out, err, 1.0, timed_out=timed_out)
 
 
-def problem(how: Ended, *, started: bool = True) -> str:
-    return execution.problem_of(how, f"{how.out}\n{how.err}", 9.0, started=started)
+def problem(how: Ended, *, finished: bool = False) -> str:
+    return execution.problem_of(how, f"{how.out}\n{how.err}", 9.0, finished=finished)
 
 
 @pytest.mark.parametrize("code", [0, 1, 5])
 def test_run_that_came_to_its_end_has_no_problem(code: int) -> None:
-    assert problem(ended(code)) == ""
+    assert problem(ended(code), finished=True) == ""
 
 
 @pytest.mark.parametrize(
@@ -283,16 +283,18 @@ def test_run_that_broke_off_has_its_reason_in_one_line(how: Ended, says: str) ->
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        (ended(-signal.SIGKILL), "perhaps memory ran out"),
+        (ended(-signal.SIGKILL), "ended from outside (SIGKILL); perhaps memory ran out"),
+        (ended(-signal.SIGTERM), "ended from outside (SIGTERM)"),
+        (ended(-signal.SIGHUP), "ended from outside (SIGHUP)"),
         (ended(1, err="/x/bin/python: No module named pytest\n"), "/x/bin/python: No module named pytest"),
         (ended(4, err="__main__.py: error: unrecognized arguments: --report-log=x"), "unrecognized arguments"),
         (ended(3, err="a\nOSError: [Errno 28] No space left on device: 'y'\nb"), "OSError: [Errno 28] No space left"),
     ],
-    ids=["killed", "no pytest", "no plugin", "disk full"],
+    ids=["killed", "terminated", "hung up", "no pytest", "no plugin", "disk full"],
 )
 def test_failure_of_the_environment_is_not_blamed_on_te(how: Ended, says: str) -> None:
     with pytest.raises(EnvError, match=re.escape(says)):
-        problem(how, started=False)
+        problem(how)
 
 
 def test_environment_that_is_gone_is_one_line(tmp_path: Path) -> None:
