@@ -2,10 +2,8 @@
 
 import os
 import platform
-import re
 import sys
 from importlib import metadata
-from pathlib import Path
 from types import ModuleType
 
 import jax
@@ -13,6 +11,7 @@ import jax
 from mnist_fp8 import __version__
 from mnist_fp8.core import variables, xla_flags
 from mnist_fp8.core.modes import Precision
+from mnist_fp8.core.processor import describe_processor
 from mnist_fp8.te import loading, xla_products
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
@@ -66,10 +65,3 @@ def describe_devices() -> str:
     capability = getattr(devices[0], "compute_capability", None)
     shown = f"{len(devices)} x {devices[0].device_kind}"
     return f"{shown} (compute capability {capability})" if capability else shown
-
-
-def describe_processor() -> str:
-    """The processor and how many of its cores there are: on a CPU they decide in which order XLA adds up."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"

@@ -61,14 +61,17 @@ def parse_subject(text: str) -> Subject:
         ConfigError: it is none of these.
         EnvError: it is an interpreter that cannot be judged; see `interpreter_subject`.
     """
+    if not text:
+        raise ConfigError("the name of a Transformer Engine is empty; is a shell variable not set?")
     path = Path(text).absolute()
     if text.endswith(".whl"):
         return _wheel_subject(path)
-    if text and path.is_dir() and (Path(text).name != text or not is_version(text)):
+    is_name = Path(text).name == text and (text == "newest" or is_version(text))
+    if path.is_dir() and not is_name:
         return _folder_subject(path)
     if text.endswith(".txt"):
         text = _pinned(Path(text))
-    elif path.is_file():
+    elif path.is_file() and not is_name:
         return interpreter_subject(path)
     if text == "newest":
         text = newest_release()
@@ -126,6 +129,10 @@ def _wheel_subject(path: Path) -> Subject:
 
 def _folder_subject(path: Path) -> Subject:
     package = path / PACKAGE
+    if os.pathsep in str(path):
+        raise ConfigError(
+            f"folder {path} has {os.pathsep!r} in its name, which separates folders on Python's path: rename it"
+        )
     if not (package / "__init__.py").is_file():
         raise ConfigError(f"folder {path} holds no {PACKAGE}/__init__.py")
     beside = next(iter(sorted(path.glob(f"{PACKAGE}-*.dist-info"))), None)
@@ -141,9 +148,13 @@ def interpreter_subject(python: Path) -> Subject:
         EnvError: it does not answer, is too old for the suite, or has no Transformer Engine.
     """
     python = python.absolute()  # links stay: a virtual environment's interpreter is one
+    if os.pathsep in str(python):
+        raise ConfigError(
+            f"interpreter {python} has {os.pathsep!r} in its name, which separates folders on PATH: rename it"
+        )
     if not (python.is_file() and os.access(python, os.X_OK)):
         raise ConfigError(f"interpreter {python} cannot be run: expected a Python executable")
-    facts = probe(python)
+    facts = probe(python, pythonpath=os.environ.get("PYTHONPATH", ""))
     if facts.package is None:
         raise EnvError(f"python {python} has no {PACKAGE}: install it there, or name a release to verify")
     version = facts.distributions.get(DISTRIBUTION) or most_similar_release(facts.package)

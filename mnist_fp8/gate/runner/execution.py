@@ -2,18 +2,25 @@
 
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mnist_fp8.core.errors import EnvError
+from mnist_fp8.gate.releases.catalogue import PACKAGE
 from mnist_fp8.gate.releases.environments import Environment
+from mnist_fp8.gate.releases.interpreters import IMPORTED
 from mnist_fp8.gate.releases.processes import Ended
 
 # What the suite's environment lacks, as opposed to what Transformer Engine does.
 _OURS = re.compile(
-    r"No space left on device|Disk quota exceeded|No module named '?(?:pytest|xdist|execnet|hypothesis|mnist_fp8)\b"
+    r"No space left on device|Disk quota exceeded|Read-only file system"
+    r"|No module named '?(?:pytest|xdist|execnet|hypothesis|mnist_fp8)\b"
     r"|error: unrecognized arguments|ERROR: .*(?:file or directory not found|minversion|requires pytest-)"
 )
+_NO_ROOM = re.compile(
+    r"No space left on device|Disk quota exceeded|Cannot allocate memory|MemoryError|bad_alloc|RESOURCE_EXHAUSTED"
+)
+_OF_THE_SUITE = ("mnist_fp8", "conftest", "test_")
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _USAGE = 4
 
@@ -85,3 +92,49 @@ def last_line(text: str) -> str:
 def fatal(printed: str) -> list[str]:
     """What Python's fault handler said of each process that it saw crash."""
     return re.findall(r"^Fatal Python error: (.+)$", printed, re.MULTILINE)
+
+
+def refuse_for_want_of_room(reasons: Iterable[str]) -> None:
+    """Blame nothing on Transformer Engine where disk or memory ran out.
+
+    Raises:
+        EnvError: one of the reasons for a failure says that they did.
+    """
+    for reason in reasons:
+        if found := _NO_ROOM.search(reason):
+            line = _line_of(reason, found.start())
+            raise EnvError(f"disk or memory ran out: {line}; make room or try fewer --jobs, and run the same again")
+
+
+def check_imports(environment: Environment, stage: Path, imported: Mapping[str, str]) -> None:
+    """See that what a process imported is what was to be judged, by the suite that judges.
+
+    Args:
+        environment: where it ran.
+        stage: folder with the suite.
+        imported: files by module, as the process says.
+
+    Raises:
+        EnvError: it is not, or the process does not say.
+    """
+    for name in ("transformer_engine", "mnist_fp8"):
+        if name not in imported:
+            raise EnvError(f"the run of {environment.subject.label} does not say where its {name} was; run it again")
+    for name, place in imported.items():
+        first = name.partition(".")[0]
+        if first == PACKAGE:
+            expected = [environment.package]
+        elif first.startswith(_OF_THE_SUITE):
+            expected = [stage]
+        else:
+            expected = list(environment.folders) if first in IMPORTED else []
+        if expected and not any(_lies_in(Path(place), folder) for folder in expected):
+            raise EnvError(
+                f"{environment.subject.label} was not judged: its run imported {name} from {place}, and not from"
+                f" {expected[0]}; look for what puts the former on the path of every Python"
+            )
+
+
+def _lies_in(place: Path, folder: Path) -> bool:
+    """Whether a file is a folder's, or that very file; links count as what they lead to, too."""
+    return place.is_relative_to(folder) or place.resolve().is_relative_to(folder.resolve())

@@ -113,9 +113,3 @@ def test_compute_capability_is_said_where_there_is_one(
 ) -> None:
     monkeypatch.setattr(provenance, "jax", SimpleNamespace(devices=lambda: [device, device]))
     assert provenance.describe_devices() == described
-
-
-def test_processor_is_told_with_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 77)
-    assert provenance.describe_processor().endswith(", 77 cores")
-    assert len(provenance.describe_processor()) > len(", 77 cores")
