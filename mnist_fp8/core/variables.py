@@ -19,6 +19,7 @@ CHANGE_RESULTS: Mapping[str, str] = {
     "CUBLAS": "switches of cuBLAS and cuBLASLt, such as the size of its workspace",
     "NCCL_": "how devices talk to each other",
     "NVIDIA_TF32_OVERRIDE": "whether TF32 replaces FP32",
+    "TRITON_": "where Triton's compiler and its cache are",
     "OMP_": "threads, which decide in which order numbers are added",
     "OPENBLAS_": "threads of NumPy's products",
     "MKL_": "threads of NumPy's products",

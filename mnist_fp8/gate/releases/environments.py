@@ -90,8 +90,8 @@ class Environment:
         """All environment variables of a run of ours."""
         # What Python compiles lies apart from what it compiles: each content has its own, and nothing is written
         # into the folders of others.
-        bytecode = str(cache_dir() / "bytecode" / self.digest[:16])
-        return self._first_on_path(closed({"PYTHONPYCACHEPREFIX": bytecode, **self.variables}))
+        bytecode = _bytecode() / self.digest[:16]
+        return self._first_on_path(closed({"PYTHONPYCACHEPREFIX": str(bytecode), **self.variables}))
 
     @property
     def program_environ(self) -> dict[str, str]:
@@ -122,6 +122,7 @@ def prepare(subject: Subject, *, jax: str | None = None, flax: str | None = None
         ConfigError: what is asked for contradicts itself, or no JAX is known to work.
         EnvError: it cannot be made; the same can be tried again.
     """
+    staging.forget_unused(_bytecode())
     if subject.kind is SubjectKind.INTERPRETER:
         if jax is not None or flax is not None:
             raise ConfigError(
@@ -145,6 +146,11 @@ def prepare(subject: Subject, *, jax: str | None = None, flax: str | None = None
     return Environment(
         subject, python, made.facts["jax"], made.facts["flax"], digest, variables, package, (_site(home),)
     )
+
+
+def _bytecode() -> Path:
+    """The folder for what Python compiles."""
+    return cache_dir() / "bytecode"
 
 
 def _adopt(subject: Subject) -> Environment:

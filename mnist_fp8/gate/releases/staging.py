@@ -116,6 +116,6 @@ def _write_stage(files: Mapping[str, bytes], home: Path) -> None:
 
 def forget_unused(folder: Path) -> None:
     """Remove what has not been used for long."""
-    for old in folder.iterdir():
+    for old in folder.iterdir() if folder.is_dir() else ():
         if time.time() - old.stat().st_mtime > _KEPT_S:
             shutil.rmtree(old, ignore_errors=True)

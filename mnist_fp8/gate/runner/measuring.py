@@ -71,6 +71,8 @@ def _problem(document: Mapping[str, Any], ended: Ended, printed: str) -> str:
     """
     if "problem" in document:
         return str(document["problem"])
+    if document and ended.code > 0:
+        return f"its process ends with exit code {ended.code} after its last result"
     return execution.problem_of(ended, printed, TIMEOUT_S, finished=bool(document) and not ended.code)
 
 

@@ -1,6 +1,7 @@
 """Subjects, environments, runs and the stage. Offline: a program that writes down what it is asked stands in for uv."""
 
 import base64
+import dataclasses
 import errno
 import hashlib
 import json
@@ -157,6 +158,17 @@ def test_folder_named_like_a_version_needs_its_path(tmp_path: Path, monkeypatch:
     monkeypatch.chdir(tmp_path)
     assert subjects.parse_subject("2.19.0").kind is SubjectKind.RELEASE
     assert subjects.parse_subject("./2.19.0").kind is SubjectKind.FOLDER
+
+
+@pytest.mark.parametrize("name", ["2.20.2", "newest"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_name_of_a_release_is_a_release_whatever_lies_here(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, kind: str
+) -> None:
+    monkeypatch.setattr(uv, "run", lambda *_arguments, **_what: "transformer-engine==2.20.2\n")
+    monkeypatch.chdir(tmp_path)
+    te_folder(tmp_path / name) if kind == "folder" else (tmp_path / name).touch()
+    assert subjects.parse_subject(name) == Subject(SubjectKind.RELEASE, "2.20.2", "2.20.2")
 
 
 def test_folder_without_a_version_is_the_release_that_it_resembles(
@@ -638,6 +650,43 @@ def test_run_has_the_environments_programs_first_and_no_other_python(
     assert others == ""
 
 
+def test_program_of_a_user_has_the_users_variables_and_a_prepared_transformer_engine(
+    fake_uv: FakeUv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PYTHONPATH", "PYTHONOPTIMIZE", "PYTEST_ADDOPTS", "VIRTUAL_ENV"):
+        monkeypatch.setenv(name, "/other")
+    monkeypatch.setenv("OF_THE_USER", "1")
+    made = environments.prepare(RELEASE)
+    found, stage = made.program_environ, str(staging.stage())
+    assert found["PYTHONPATH"] == f"{stage}/mnist_fp8/te/program{os.pathsep}{stage}"
+    assert (Path(stage) / "mnist_fp8" / "te" / "program" / "sitecustomize.py").is_file()
+    assert (found["OF_THE_USER"], found["MNIST_FP8_TE"]) == ("1", "host")
+    assert not {"PYTHONOPTIMIZE", "PYTEST_ADDOPTS", "VIRTUAL_ENV", "PYTHONSAFEPATH"} & set(found)
+    assert made.environ["PYTHONPATH"] == stage, "what is judged does without"
+    assert fake_uv.calls
+
+
+def test_program_of_a_user_in_an_interpreter_finds_what_it_has(
+    tmp_path: Path, fake_uv: FakeUv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/its/own")
+    made = environments.prepare(subjects.interpreter_subject(interpreter(tmp_path)))
+    assert made.program_environ["PYTHONPATH"] == f"{staging.stage()}{os.pathsep}/its/own"
+    assert fake_uv.calls == []
+
+
+def test_bytecode_lies_apart_and_apart_for_each_content(fake_uv: FakeUv) -> None:
+    made = environments.prepare(RELEASE)
+    folder = Path(made.environ["PYTHONPYCACHEPREFIX"])
+    assert folder.parent == cache_dir() / "bytecode"
+    assert dataclasses.replace(made, digest="other").environ["PYTHONPYCACHEPREFIX"] != str(folder)
+    folder.mkdir(parents=True)
+    os.utime(folder, (0, 0))
+    environments.prepare(RELEASE)
+    assert not folder.exists(), "long unused"
+    assert fake_uv.calls
+
+
 def test_run_has_no_flags_that_were_set_for_the_xla_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """XLA ends at a flag that it does not know, as that of an old JAX would."""
     monkeypatch.setenv("XLA_FLAGS", f"{FLOAT32_SUMS} --mine")
@@ -712,6 +761,24 @@ def test_stop_reaches_runs_of_other_threads(tmp_path: Path, monkeypatch: pytest.
     assert len(caught) == 1
     run()
     assert len(caught) == 2, "and new runs"
+
+
+def test_run_that_is_alone_waits_for_the_others_and_they_for_it(tmp_path: Path) -> None:
+    def run() -> None:
+        here().run(["sh", "-c", f"echo begun >> {note}; sleep 0.3; echo ended >> {note}"], cwd=tmp_path, timeout=20)
+
+    note = tmp_path / "note"
+    first, second = threading.Thread(target=run), threading.Thread(target=run)
+    first.start()
+    while not note.exists():
+        time.sleep(0.01)
+    with processes.alone():
+        second.start()
+        run()
+        note.write_text(f"{note.read_text()}alone\n")
+    first.join()
+    second.join()
+    assert note.read_text().split() == ["begun", "ended", "begun", "ended", "alone", "begun", "ended"]
 
 
 # --- the stage -----------------------------------------------------------------------------------------------------

@@ -214,7 +214,7 @@ def test_transformer_engine_that_does_not_import_says_why_in_its_words(printed: 
 
 @pytest.mark.parametrize(
     ("code", "says"),
-    [(1, "it did not come to its end (exit code 1): "), (-11, "it crashed: Segmentation fault")],
+    [(1, "its process ends with exit code 1 after its last result"), (-11, "it crashed: Segmentation fault")],
     ids=["exit code", "crash"],
 )
 def test_process_that_fails_after_its_results_has_a_problem(printed: dict[str, Any], code: int, says: str) -> None:
