@@ -61,17 +61,14 @@ def parse_subject(text: str) -> Subject:
         ConfigError: it is none of these.
         EnvError: it is an interpreter that cannot be judged; see `interpreter_subject`.
     """
-    if not text:
-        raise ConfigError("the name of a Transformer Engine is empty; is a shell variable not set?")
     path = Path(text).absolute()
     if text.endswith(".whl"):
         return _wheel_subject(path)
-    is_name = Path(text).name == text and (text == "newest" or is_version(text))
-    if path.is_dir() and not is_name:
+    if text and path.is_dir() and (Path(text).name != text or not is_version(text)):
         return _folder_subject(path)
     if text.endswith(".txt"):
         text = _pinned(Path(text))
-    elif path.is_file() and not is_name:
+    elif path.is_file():
         return interpreter_subject(path)
     if text == "newest":
         text = newest_release()
