@@ -20,7 +20,7 @@ from mnist_fp8.core.files import cache_dir, digest_of
 from mnist_fp8.core.run_kind import RunKind, requested_run_kind
 from mnist_fp8.gate.releases import contents, identity, stacks, staging, uv
 from mnist_fp8.gate.releases.catalogue import DISTRIBUTION, PACKAGE
-from mnist_fp8.gate.releases.interpreters import Facts, probe
+from mnist_fp8.gate.releases.interpreters import Facts, probe, users_path
 from mnist_fp8.gate.releases.processes import MAKING_TIMEOUT_S, Ended, closed, execute, explained, inherited
 from mnist_fp8.gate.releases.stacks import Stack, satisfies, stack_for, stacks_for
 from mnist_fp8.gate.releases.staging import distribution_metadata, write_tree
@@ -137,15 +137,14 @@ def prepare(subject: Subject, *, jax: str | None = None, flax: str | None = None
     stack = stack_for(subject.version, jax, flax)
     with _locked(_name(subject, stack), f"the environment of {subject.label}") as home:
         made = _kept(home, _requirements(stack)) or _build(home, subject, _requirements(stack))
-    on_path, package, elsewhere = [str(staging.stage())], _site(home) / PACKAGE, None
+    on_path, first = [str(staging.stage())], _site(home)
     if subject.kind is SubjectKind.FOLDER:
         on_path.append(subject.where)
-        package = elsewhere = Path(subject.where) / PACKAGE
+        first = Path(subject.where)
     variables = {"PYTHONPATH": os.pathsep.join(on_path), "MNIST_FP8_TE": "host", "JAX_PLATFORMS": "cpu"}
-    python, digest = home / "bin" / "python", identity.of_made(made.files, elsewhere)
-    return Environment(
-        subject, python, made.facts["jax"], made.facts["flax"], digest, variables, package, (_site(home),)
-    )
+    python, facts, site = home / "bin" / "python", made.facts, _site(home)
+    digest = identity.of_made(made.files, None if first == site else first)
+    return Environment(subject, python, facts["jax"], facts["flax"], digest, variables, first / PACKAGE, (site,))
 
 
 def _bytecode() -> Path:
@@ -155,7 +154,7 @@ def _bytecode() -> Path:
 
 def _adopt(subject: Subject) -> Environment:
     """An interpreter as it is; where packages of the suite are missing, they are put beside it, not into it."""
-    python, pythonpath = Path(subject.where), os.environ.get("PYTHONPATH", "")
+    python, pythonpath = Path(subject.where), users_path()
     facts = probe(python, pythonpath=pythonpath)
     absent = [name for name in _AS_FOUND if name not in facts.distributions]
     if absent:

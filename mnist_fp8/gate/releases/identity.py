@@ -23,20 +23,21 @@ _AT_START = Path(sysconfig.get_path("stdlib"), "sitecustomize.py")
 _LOADER_CACHE, _DRIVER = Path("/etc/ld.so.cache"), Path("/proc/driver/nvidia/version")
 
 
-def of_made(files: Mapping[str, str], package: Path | None) -> str:
+def of_made(files: Mapping[str, str], first: Path | None) -> str:
     """Identity of an environment that was made here.
 
     Args:
         files: digests of its files.
-        package: folder of ``transformer_engine`` if it lies elsewhere.
+        first: folder with ``transformer_engine`` that comes first on the path, if there is one.
     """
     loaded = {
         name: digest
         for name, digest in files.items()
         if name == "bin/python" or ("/site-packages/" in name and not name.endswith(_NOTES))
     }
-    te = digests(package) if package else {}
-    return digest_of([loaded, te, _content(_AT_START), sys.version, describe_processor()])
+    importable = [*first.glob("*.py"), *first.glob("*.so"), *first.glob("*/__init__.py")] if first else []
+    before = [_content(place) for place in sorted(importable)]
+    return digest_of([loaded, before, _content(_AT_START), sys.version, describe_processor()])
 
 
 def of_adopted(facts: Facts, sites: Collection[str], package: Path) -> str:

@@ -1,6 +1,7 @@
 """What a Python interpreter has installed, asked in a process of its own."""
 
 import json
+import os
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -79,6 +80,12 @@ print(json.dumps({
     "version": list(sys.version_info[:2]),
 }))
 """
+
+
+def users_path() -> str:
+    """The folders of ``PYTHONPATH`` from anywhere: an interpreter of the user may need them."""
+    folders = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return os.pathsep.join(str(Path(folder).absolute()) for folder in folders)
 
 
 def probe(python: Path, *, pythonpath: str = "", stage: Path | None = None) -> Facts:

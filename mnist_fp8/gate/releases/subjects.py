@@ -14,7 +14,7 @@ from packaging.version import Version
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases import uv
 from mnist_fp8.gate.releases.catalogue import DISTRIBUTION, PACKAGE, is_version, most_similar_release, releases
-from mnist_fp8.gate.releases.interpreters import probe
+from mnist_fp8.gate.releases.interpreters import probe, users_path
 
 
 class SubjectKind(enum.Enum):
@@ -151,7 +151,7 @@ def interpreter_subject(python: Path) -> Subject:
         )
     if not (python.is_file() and os.access(python, os.X_OK)):
         raise ConfigError(f"interpreter {python} cannot be run: expected a Python executable")
-    facts = probe(python, pythonpath=os.environ.get("PYTHONPATH", ""))
+    facts = probe(python, pythonpath=users_path())
     if facts.package is None:
         raise EnvError(f"python {python} has no {PACKAGE}: install it there, or name a release to verify")
     version = facts.distributions.get(DISTRIBUTION) or most_similar_release(facts.package)

@@ -66,7 +66,8 @@ def problem_of(ended: Ended, printed: str, timeout: float, *, finished: bool) ->
         return f"it hung: not done after {timeout:.0f} s"
     if -ended.code in _FROM_OUTSIDE:
         name = signal.Signals(-ended.code).name
-        raise EnvError(f"the run was ended from outside ({name}); perhaps memory ran out: try fewer --jobs")
+        hint = "; perhaps memory ran out: try fewer --jobs" if name == "SIGKILL" else ": run it again"
+        raise EnvError(f"the run was ended from outside ({name}){hint}")
     if ended.code < 0:
         return f"it crashed: {' or '.join(fatal(printed)) or signal.Signals(-ended.code).name}"
     if finished:

@@ -545,6 +545,17 @@ def test_interpreter_that_has_everything_is_used_as_it_is(
     assert fake_uv.calls == []
 
 
+def test_path_of_the_user_is_the_same_from_everywhere(
+    tmp_path: Path, fake_uv: FakeUv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run has a working folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"te{os.pathsep}{os.pathsep}/its/own{os.pathsep}")
+    made = environments.prepare(subjects.interpreter_subject(interpreter(tmp_path)))
+    assert made.variables["PYTHONPATH"].split(os.pathsep)[1:] == [str(tmp_path / "te"), "/its/own"]
+    assert fake_uv.calls == []
+
+
 def test_what_an_interpreter_lacks_is_put_beside_it(tmp_path: Path, fake_uv: FakeUv) -> None:
     have = json.loads((interpreter(tmp_path).parent / "answer.json").read_text())["distributions"]
     have = {name: version for name, version in have.items() if name != "hypothesis"} | {"pytest": "7.0"}

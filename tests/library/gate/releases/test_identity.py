@@ -44,13 +44,27 @@ def _write(name: str) -> Callable[[Path], object]:
     return lambda home: (home / name).write_text("changed")
 
 
-@pytest.mark.parametrize("name", ["te/a.py", "te/lib/native.so", "te/data.json", "te/pytorch/x.py"])
-def test_folder_is_all_of_its_files(tmp_path: Path, name: str) -> None:
-    (tmp_path / name).parent.mkdir(parents=True)
-    (tmp_path / name).touch()
-    first = identity.of_made(FILES, tmp_path / "te")
-    _write(name)(tmp_path)
-    assert identity.of_made(FILES, tmp_path / "te") != first
+@pytest.mark.parametrize(
+    ("name", "counts"),
+    [
+        ("te/a.py", True),
+        ("te/lib/native.so", True),
+        ("te/data.json", True),
+        ("te/pytorch/x.py", True),
+        ("sitecustomize.py", True),
+        ("te_jax.so", True),
+        ("jax/__init__.py", True),
+        ("README.md", False),
+        ("examples/mine.py", False),
+    ],
+)
+def test_folder_is_all_that_can_be_imported_from_it(tmp_path: Path, name: str, *, counts: bool) -> None:
+    for file in ("te/__init__.py", name):
+        (tmp_path / "first" / file).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "first" / file).touch()
+    first = identity.of_made(FILES, tmp_path / "first")
+    _write(name)(tmp_path / "first")
+    assert (identity.of_made(FILES, tmp_path / "first") != first) is counts
 
 
 @pytest.fixture
