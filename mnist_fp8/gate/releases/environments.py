@@ -88,10 +88,7 @@ class Environment:
     @property
     def environ(self) -> dict[str, str]:
         """All environment variables of a run of ours."""
-        # What Python compiles lies apart from what it compiles: each content has its own, and nothing is written
-        # into the folders of others.
-        bytecode = _bytecode() / self.digest[:16]
-        return self._first_on_path(closed({"PYTHONPYCACHEPREFIX": str(bytecode), **self.variables}))
+        return self._first_on_path(closed(self._own))
 
     @property
     def program_environ(self) -> dict[str, str]:
@@ -99,11 +96,17 @@ class Environment:
 
         In an environment that was made for a release it imports Transformer Engine as it would anywhere.
         """
-        own = dict(self.variables)
+        own = self._own
         if self.subject.kind is not SubjectKind.INTERPRETER:
             hook = staging.stage() / staging.PACKAGE_FOLDER.name / "te" / "program"
             own["PYTHONPATH"] = os.pathsep.join([str(hook), own.get("PYTHONPATH", "")])
         return self._first_on_path(inherited() | own)
+
+    @property
+    def _own(self) -> dict[str, str]:
+        # What Python compiles lies apart from what it compiles: each content has its own, and nothing is written
+        # into the folders of others.
+        return {"PYTHONPYCACHEPREFIX": str(_bytecode() / self.digest[:16]), **self.variables}
 
     def _first_on_path(self, environ: Mapping[str, str]) -> dict[str, str]:
         path = os.pathsep.join([str(self.python.parent), environ.get("PATH", os.defpath)])

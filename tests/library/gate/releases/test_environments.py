@@ -663,6 +663,7 @@ def test_program_of_a_user_has_the_users_variables_and_a_prepared_transformer_en
     assert (found["OF_THE_USER"], found["MNIST_FP8_TE"]) == ("1", "host")
     assert not {"PYTHONOPTIMIZE", "PYTEST_ADDOPTS", "VIRTUAL_ENV", "PYTHONSAFEPATH"} & set(found)
     assert made.environ["PYTHONPATH"] == stage, "what is judged does without"
+    assert found["PYTHONPYCACHEPREFIX"] == made.environ["PYTHONPYCACHEPREFIX"], "nothing is written into the stage"
     assert fake_uv.calls
 
 
