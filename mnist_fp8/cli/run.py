@@ -12,8 +12,8 @@ def add(commands: Commands) -> None:
     parser = commands.add_parser(
         "run",
         help="run a command of your own with a release of Transformer Engine",
-        description="Run a command in the environment of a Transformer Engine, with its python first on PATH and "
-        "mnist_fp8 importable, such as: mnist-fp8 run 2.9.0 -- python reproduce.py",
+        description="Run a command in the environment of a Transformer Engine, with its python first on PATH, and "
+        "transformer_engine and mnist_fp8 importable, such as: mnist-fp8 run 2.9.0 -- python reproduce.py",
     )
     parser.add_argument("te", metavar="TE", help="a release (2.19.0), a wheel, a folder with it, or an interpreter")
     parser.add_argument("--jax", metavar="V", help="version of JAX (default: the newest that the release works with)")
@@ -31,6 +31,6 @@ def run(args: argparse.Namespace) -> int:
     environment = environments.prepare(subjects.parse_subject(args.te), jax=args.jax)
     program, *arguments = environment.command(words)
     try:
-        return subprocess.run([program, *arguments], env=environment.environ, check=False).returncode  # noqa: S603
+        return subprocess.run([program, *arguments], env=environment.program_environ, check=False).returncode  # noqa: S603
     except OSError as error:
         raise ConfigError(f"the command cannot be run: {words[0]}: {error.strerror}") from error

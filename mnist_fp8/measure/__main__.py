@@ -1,12 +1,19 @@
-"""Print what was measured, and of what, as one JSON object: ``python -m mnist_fp8.measure [KEY ...]``."""
+"""Write what was measured, and of what, as one JSON object: ``python -m mnist_fp8.measure FILE [KEY ...]``.
+
+Not to standard output: whatever is imported may print there.
+"""
 
 import json
 import sys
 import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
 
 from mnist_fp8 import te
 from mnist_fp8.core import xla_flags
 from mnist_fp8.core.errors import TeUnavailableError
+from mnist_fp8.core.files import replace_file
 from mnist_fp8.core.xla_flags import REPEATABLE
 from mnist_fp8.measure import measure, training
 from mnist_fp8.record.entries import entries_to_json
@@ -14,22 +21,28 @@ from mnist_fp8.te import provenance
 
 
 def main() -> None:
-    """Measure what the arguments name, all if there is none."""
+    """Measure what the arguments name, all if there is none, and write it to the file that comes first."""
+    file, *keys = sys.argv[1:]
     begin = time.monotonic()
     if not te.why_no_gpu():
         xla_flags.put_first(*REPEATABLE)
     try:
-        entries = measure(sys.argv[1:])
+        entries = measure(keys)
     except TeUnavailableError as error:
+        _write(file, {"problem": str(error)})
         sys.exit(f"nothing can be measured: {error}")
     document = {
         "run": te.engine().kind.value,
         "environment": provenance.describe() | training.describe_data(),
+        "imported": provenance.origins(),
         "entries": entries_to_json(entries),
         "seconds": time.monotonic() - begin,
     }
-    json.dump(document, sys.stdout, indent=1, allow_nan=False)
-    sys.stdout.write("\n")
+    _write(file, document)
+
+
+def _write(file: str, document: Mapping[str, Any]) -> None:
+    replace_file(Path(file), json.dumps(document, indent=1, allow_nan=False).encode())
 
 
 if __name__ == "__main__":

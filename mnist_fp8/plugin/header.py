@@ -1,9 +1,13 @@
 """The header of a run: what runs, in which kind of run, with which versions, on which device."""
 
 import json
+from collections.abc import Iterable
 from pathlib import Path
 
+import pytest
+
 from mnist_fp8 import te
+from mnist_fp8.core.files import replace_file
 from mnist_fp8.te import provenance
 
 
@@ -16,7 +20,14 @@ def write(file: Path) -> None:
     """Write the header as a program reads it: ``{"run": "host run: ...", "environment": {"jax": "0.10.2", ...}}``."""
     environment = facts()
     run = environment.pop("run")
-    file.write_text(json.dumps({"run": run, "environment": environment}, indent=2))
+    document = {"run": run, "environment": environment, "imported": provenance.origins()}
+    file.write_text(json.dumps(document, indent=2))
+
+
+def write_of_worker(file: Path, worker: str, items: Iterable[pytest.Item]) -> None:
+    """Write what a worker imported and the names of the tests that it collected, beside the file of the header."""
+    document = {"imported": provenance.origins(), "tests": [item.nodeid for item in items]}
+    replace_file(file.with_name(f"{file.stem}-{worker}.json"), json.dumps(document).encode())
 
 
 def facts() -> dict[str, str]:

@@ -17,7 +17,8 @@ from mnist_fp8.plugin import expectations, process, refusal, selection
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the suite."""
-    text = "write what runs as JSON: the kind of run in words, versions, device and recipes"
+    text = "write what runs as JSON: the kind of run in words, versions, device and recipes; with -n also what of it "
+    text += "each worker imported and collected, in files beside it"
     group = parser.getgroup("mnist-fp8")
     group.addoption("--mnist-fp8-json", type=Path, metavar="FILE", help=text)
 
@@ -26,6 +27,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 def pytest_configure(config: pytest.Config) -> None:
     """Prepare JAX, and refuse to verify kernels where there are none."""
     process.heed_interrupts()
+    refusal.demand_assertions()
     if config.option.collectonly:
         return  # collecting touches no device and loads no Transformer Engine
     process.prepare_jax(getattr(config, "workerinput", None))
@@ -53,8 +55,12 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """With ``-m gpu``, the claims are verified on kernels: they are GPU tests then. And what is known of a release."""
+    """With ``-m gpu``, the claims are verified on kernels: they are GPU tests then. And what is known of a release.
+
+    A worker writes which tests there are, first of all: whatever leaves some out comes later.
+    """
     from mnist_fp8 import te  # noqa: PLC0415
+    from mnist_fp8.plugin import header  # noqa: PLC0415
 
     tests = config.rootpath / "tests"
     claims = selection.named_claims(items, tests / "claims")
@@ -63,6 +69,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     run = "" if config.option.collectonly else te.engine().kind.value
     whole = selection.are_all(claims, tests / "claims")
     expectations.apply(tests / expectations.FILE_NAME, claims, te.version(), run, whole=whole)
+    if config.option.mnist_fp8_json and hasattr(config, "workerinput"):
+        header.write_of_worker(config.option.mnist_fp8_json, config.workerinput["workerid"], items)
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

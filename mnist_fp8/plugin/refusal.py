@@ -1,12 +1,26 @@
 """When a run is refused: Transformer Engine cannot run, or kernels are asked for where there are none."""
 
 import importlib.util
+import sys
 
 import pytest
 
 from mnist_fp8.core.errors import ConfigError, TeUnavailableError
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.plugin.selection import selects_gpu
+
+
+def demand_assertions() -> None:
+    """Refuse a Python that leaves out assertions.
+
+    Raises:
+        UsageError: it does.
+    """
+    if sys.flags.optimize:
+        raise pytest.UsageError(
+            "nothing can be verified: Python leaves out the assertions of the suite (-O or PYTHONOPTIMIZE);"
+            " run it without"
+        )
 
 
 def kind_of_run(expression: str) -> RunKind:

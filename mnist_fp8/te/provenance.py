@@ -2,19 +2,19 @@
 
 import os
 import platform
-import re
+import sys
 from importlib import metadata
-from pathlib import Path
+from types import ModuleType
 
 import jax
 
 from mnist_fp8 import __version__
-from mnist_fp8.core import xla_flags
+from mnist_fp8.core import variables, xla_flags
 from mnist_fp8.core.modes import Precision
+from mnist_fp8.core.processor import describe_processor
 from mnist_fp8.te import loading, xla_products
 
 _PACKAGES = ("jax", "jaxlib", "flax", "optax", "numpy")
-_VARIABLES = ("NVTE_", "XLA_", "JAX_", "MNIST_FP8_")
 
 
 def describe(precision: Precision | None = None) -> dict[str, str]:
@@ -39,7 +39,20 @@ def describe(precision: Precision | None = None) -> dict[str, str]:
         "platform": platform.platform(),
         "mnist-fp8": __version__,
     }
-    return facts | {name: value for name, value in sorted(os.environ.items()) if name.startswith(_VARIABLES)}
+    return facts | variables.that_change_results(os.environ)
+
+
+def origins() -> dict[str, str]:
+    """The file, or else the folder, of each package and each module of Transformer Engine that was imported here."""
+    names = (name for name in list(sys.modules) if "." not in name or name.startswith("transformer_engine."))
+    places = {name: _origin(sys.modules[name]) for name in names if name != "__main__"}
+    return {name: place for name, place in sorted(places.items()) if place}
+
+
+def _origin(module: object) -> str:
+    """Where a module comes from; empty for what has no file, such as a built-in one or a stand-in."""
+    known = vars(module) if isinstance(module, ModuleType) else {}
+    return str(known.get("__file__") or next(iter(known.get("__path__") or ()), ""))
 
 
 def _describe_cpu() -> dict[str, str]:
@@ -52,10 +65,3 @@ def describe_devices() -> str:
     capability = getattr(devices[0], "compute_capability", None)
     shown = f"{len(devices)} x {devices[0].device_kind}"
     return f"{shown} (compute capability {capability})" if capability else shown
-
-
-def describe_processor() -> str:
-    """The processor and how many of its cores there are: on a CPU they decide in which order XLA adds up."""
-    cpuinfo = Path("/proc/cpuinfo")
-    names = re.findall(r"^model name\s*: (.+)$", cpuinfo.read_text(), re.MULTILINE) if cpuinfo.exists() else []
-    return f"{names[0] if names else platform.processor() or platform.machine()}, {os.cpu_count()} cores"

@@ -40,6 +40,25 @@ def test_numbers_that_are_not_finite_are_kept_as_such(monkeypatch: pytest.Monkey
     assert second.test_accuracy != second.test_accuracy, "NaN stays NaN, which passes no threshold"
 
 
+@pytest.mark.parametrize("content", ["{}", "[]", "{", '{"digest": "x", "numbers": {}}', None], ids=str)
+def test_result_that_was_edited_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, content: str | None
+) -> None:
+    monkeypatch.setattr(short_run, "_key", lambda _config: "key")
+    monkeypatch.setattr(short_run, "_train", lambda _config: Trained("complete", 0.5, 0.25))
+    trained(TINY)
+    (file,) = tmp_path.rglob("key.json")
+    file.write_text(file.read_text().replace("0.25", "0.99") if content is None else content)
+    assert trained(TINY) == Trained("complete", 0.5, 0.25)
+
+
+@pytest.mark.parametrize("name", ["XLA_FLAGS", "JAX_ENABLE_X64", "NVTE_X"])
+def test_other_variables_are_another_run(monkeypatch: pytest.MonkeyPatch, name: str) -> None:
+    before = short_run._key(TINY)
+    monkeypatch.setenv(name, "1")
+    assert short_run._key(TINY) != before
+
+
 CHANGES: dict[str, Any] = {
     "another recipe": dataclasses.replace(TINY, recipe=RecipeConfig(margin=1)),
     "another learning rate": dataclasses.replace(TINY, learning_rate=0.02),

@@ -165,6 +165,15 @@ def test_refusal_does_without_the_doctor_where_it_is_not_staged(tmp_path: Path) 
     assert run_code(code, cwd=tmp_path).strip() == "it is broken"
 
 
+@pytest.mark.host
+def test_python_without_assertions_is_refused_with_one_line() -> None:
+    run = run_pytest("tests/claims/test_kernels.py", PYTHONOPTIMIZE="1")
+    (line,) = [line for line in (run.stdout + run.stderr).splitlines() if line.startswith("ERROR")]
+    assert run.returncode == pytest.ExitCode.USAGE_ERROR
+    assert " tests" not in run.stdout, "none ran"
+    assert "Python leaves out the assertions of the suite (-O or PYTHONOPTIMIZE); run it without" in line
+
+
 # --- needs ---------------------------------------------------------------------------------------------------------
 
 
@@ -340,6 +349,21 @@ def test_only_the_process_that_runs_the_suite_writes_json(
         config.workerinput = {"workerid": "gw0"}
     hooks.pytest_sessionstart(cast("pytest.Session", SimpleNamespace(config=config)))
     assert file.exists() is written
+
+
+@pytest.mark.host
+def test_worker_says_what_it_imported_and_collected_before_anything_is_left_out(tmp_path: Path) -> None:
+    file = "tests/claims/test_kernels.py"
+    run = run_pytest(file, "-n1", "-k", "trace", f"--mnist-fp8-json={tmp_path / 'run.json'}")
+    assert run.returncode == pytest.ExitCode.NO_TESTS_COLLECTED, run.stdout
+    of_worker = json.loads((tmp_path / "run-gw0.json").read_text())
+    imported = json.loads((tmp_path / "run.json").read_text())["imported"]
+    names = run_pytest(file, "--collect-only", "-q").stdout.splitlines()
+    assert len(of_worker["tests"]) > 5
+    assert sorted(of_worker["tests"]) == sorted(name for name in names if "::" in name), run.stdout
+    assert of_worker["imported"]["test_kernels"] == str(ROOT / file)
+    for name in ("transformer_engine", "transformer_engine.jax", "jax", "flax"):
+        assert imported[name] == of_worker["imported"][name] == sys.modules[name].__file__
 
 
 def test_collecting_says_nothing_of_the_run(suite: Suite, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""Installations whose measurement is arranged: what its process prints is, and no Transformer Engine runs."""
+"""Installations whose measurement is arranged: what its process writes is, and no Transformer Engine runs."""
 
 import json
 from collections.abc import Sequence
@@ -18,6 +18,7 @@ RELEASE = Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
 MEASURED = {
     "run": "host",
     "environment": {"jax": "0.10.2"},
+    "imported": {"transformer_engine": "/te/__init__.py", "mnist_fp8": "/stage/mnist_fp8/__init__.py"},
     "entries": {"bits/R/t": {"kind": "text", "text": "1"}},
     "seconds": 1.0,
 }
@@ -33,13 +34,18 @@ def arrange_measurements(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dic
     """Arrange what a measurement ends with, and keep the arguments of each that is made.
 
     Returns:
-        ``ended``: how the process of the next measurement ends, to be set by the test; ``made``: their arguments.
+        ``ended``: how the process of the next measurement ends; ``measured``: what it writes, if anything; both to be
+        set by the test. ``made``: the keys of each.
     """
-    arranged: dict[str, Any] = {"ended": Ended(0, json.dumps(MEASURED), "", 1.0, timed_out=False), "made": []}
+    ended = Ended(0, "a banner", "", 1.0, timed_out=False)
+    arranged: dict[str, Any] = {"ended": ended, "measured": MEASURED, "made": []}
 
     def run(_where: Environment, command: Sequence[str], *_: Any) -> tuple[Ended, str]:
-        arranged["made"].append(list(command[3:]))
+        file, *keys = command[3:]
+        arranged["made"].append(keys)
         ended = arranged["ended"]
+        if arranged["measured"]:
+            Path(file).write_text(json.dumps(arranged["measured"]))
         return ended, f"{ended.out}\n{ended.err}"
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))

@@ -8,6 +8,7 @@ the mean counted in).
 """
 
 import argparse
+import contextlib
 import dataclasses
 import hashlib
 import json
@@ -20,8 +21,10 @@ from importlib import metadata
 from pathlib import Path
 
 from mnist_fp8 import te
-from mnist_fp8.core.files import cache_dir, replace_file
+from mnist_fp8.core import variables
+from mnist_fp8.core.files import cache_dir, digest_of, replace_file
 from mnist_fp8.core.modes import Precision, RecipeConfig
+from mnist_fp8.core.processor import describe_processor
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.programs import cache
 from mnist_fp8.training import data, runs, train
@@ -99,11 +102,21 @@ def trained(config: TrainConfig) -> Trained:
     if te.engine().kind is RunKind.KERNEL:
         return _train(config)
     file = cache_dir() / "short_runs" / f"{_key(config)}.json"
-    if file.exists():
-        return Trained(**json.loads(file.read_text()))
-    result = _train(config)
-    replace_file(file, json.dumps(dataclasses.asdict(result)).encode())
+    result = _kept(file)
+    if result is None:
+        result = _train(config)
+        numbers = dataclasses.asdict(result)
+        replace_file(file, json.dumps({"digest": digest_of([file.name, numbers]), "numbers": numbers}).encode())
     return result
+
+
+def _kept(file: Path) -> Trained | None:
+    """The result in a file, unless there is none or it was edited."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        document = json.loads(file.read_text())
+        if document["digest"] == digest_of([file.name, document["numbers"]]):
+            return Trained(**document["numbers"])
+    return None
 
 
 def assert_trained(result: Trained, mode: str, thresholds: Mapping[str, float]) -> None:
@@ -139,7 +152,8 @@ def _key(config: TrainConfig) -> str:
     """Digest of all that the numbers of a host run depend on."""
     versions = [metadata.version(package) for package in ("jax", "jaxlib", "numpy")]
     sources = [Path(str(module.__file__)).read_text() for module in (train, runs, data)]
-    parts = [repr(config), str(os.cpu_count()), *versions, *sources, *train.programs(config)]
+    here = [describe_processor(), repr(variables.that_change_results(os.environ))]
+    parts = [repr(config), *here, *versions, *sources, *train.programs(config)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 

@@ -10,7 +10,6 @@ import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import filelock
 from packaging.requirements import Requirement
@@ -19,10 +18,10 @@ from packaging.utils import canonicalize_name
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.core.files import cache_dir, digest_of
 from mnist_fp8.core.run_kind import RunKind, requested_run_kind
-from mnist_fp8.gate.releases import stacks, staging, uv
-from mnist_fp8.gate.releases.catalogue import DISTRIBUTION, PACKAGE, file_digests
-from mnist_fp8.gate.releases.interpreters import Facts, probe
-from mnist_fp8.gate.releases.processes import MAKING_TIMEOUT_S, Ended, execute, explained, inherited
+from mnist_fp8.gate.releases import contents, identity, stacks, staging, uv
+from mnist_fp8.gate.releases.catalogue import DISTRIBUTION, PACKAGE
+from mnist_fp8.gate.releases.interpreters import Facts, probe, users_path
+from mnist_fp8.gate.releases.processes import MAKING_TIMEOUT_S, Ended, closed, execute, explained, inherited
 from mnist_fp8.gate.releases.stacks import Stack, satisfies, stack_for, stacks_for
 from mnist_fp8.gate.releases.staging import distribution_metadata, write_tree
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
@@ -42,9 +41,10 @@ class Environment:
         python: the interpreter.
         jax: version of JAX there.
         flax: version of Flax there.
-        digest: of Transformer Engine's own Python and the versions of all packages.
+        digest: its identity: of all that is imported and loaded there, see `identity`.
         variables: environment variables that a run needs; ``PYTHONPATH`` has the stage.
         package: folder of ``transformer_engine``.
+        folders: where the packages lie that a run imports.
     """
 
     subject: Subject
@@ -54,8 +54,17 @@ class Environment:
     digest: str
     variables: Mapping[str, str]
     package: Path
+    folders: tuple[Path, ...] = ()
 
-    def run(self, command: Sequence[str], *, cwd: Path, timeout: float, output: Path | None = None) -> Ended:
+    def run(
+        self,
+        command: Sequence[str],
+        *,
+        cwd: Path,
+        timeout: float,
+        output: Path | None = None,
+        environ: Mapping[str, str] | None = None,
+    ) -> Ended:
         """Run a command with this environment's programs first on ``PATH``.
 
         Args:
@@ -63,12 +72,14 @@ class Environment:
             cwd: working directory.
             timeout: seconds after which it is ended.
             output: file for everything printed; ``None`` returns it.
+            environ: its environment variables; ``None`` is those of a run of ours.
 
         Raises:
             OSError: there is no such program.
             KeyboardInterrupt: interrupted, or `stop_all` was called; the command and its children are gone.
         """
-        return execute(self.command(command), cwd=cwd, timeout=timeout, environ=self.environ, output=output)
+        environ = self.environ if environ is None else environ
+        return execute(self.command(command), cwd=cwd, timeout=timeout, environ=environ, output=output)
 
     def command(self, words: Sequence[str]) -> list[str]:
         """A command with its program found here: a new process would look it up on our own ``PATH``."""
@@ -76,10 +87,30 @@ class Environment:
 
     @property
     def environ(self) -> dict[str, str]:
-        """All environment variables of a run: ours, and what this environment needs."""
-        passed_on = inherited()
-        path = os.pathsep.join([str(self.python.parent), passed_on.get("PATH", os.defpath)])
-        return passed_on | {"PATH": path, **self.variables}
+        """All environment variables of a run of ours."""
+        return self._first_on_path(closed(self._own))
+
+    @property
+    def program_environ(self) -> dict[str, str]:
+        """All environment variables of a program of the user: the user's own, but for those of another Python.
+
+        In an environment that was made for a release it imports Transformer Engine as it would anywhere.
+        """
+        own = self._own
+        if self.subject.kind is not SubjectKind.INTERPRETER:
+            hook = staging.stage() / staging.PACKAGE_FOLDER.name / "te" / "program"
+            own["PYTHONPATH"] = os.pathsep.join([str(hook), own.get("PYTHONPATH", "")])
+        return self._first_on_path(inherited() | own)
+
+    @property
+    def _own(self) -> dict[str, str]:
+        # What Python compiles lies apart from what it compiles: each content has its own, and nothing is written
+        # into the folders of others.
+        return {"PYTHONPYCACHEPREFIX": str(_bytecode() / self.digest[:16]), **self.variables}
+
+    def _first_on_path(self, environ: Mapping[str, str]) -> dict[str, str]:
+        path = os.pathsep.join([str(self.python.parent), environ.get("PATH", os.defpath)])
+        return {**environ, "PATH": path}
 
 
 def prepare(subject: Subject, *, jax: str | None = None, flax: str | None = None) -> Environment:
@@ -94,6 +125,7 @@ def prepare(subject: Subject, *, jax: str | None = None, flax: str | None = None
         ConfigError: what is asked for contradicts itself, or no JAX is known to work.
         EnvError: it cannot be made; the same can be tried again.
     """
+    staging.forget_unused(_bytecode())
     if subject.kind is SubjectKind.INTERPRETER:
         if jax is not None or flax is not None:
             raise ConfigError(
@@ -107,21 +139,26 @@ def prepare(subject: Subject, *, jax: str | None = None, flax: str | None = None
         )
     stack = stack_for(subject.version, jax, flax)
     with _locked(_name(subject, stack), f"the environment of {subject.label}") as home:
-        requirements = _requirements(stack)
-        made = _read_marker(home, requirements) or _build(home, subject, requirements)
-    on_path, digest, package = [str(staging.stage())], made["digest"], _site(home) / PACKAGE
+        made = _kept(home, _requirements(stack)) or _build(home, subject, _requirements(stack))
+    on_path, first = [str(staging.stage())], _site(home)
     if subject.kind is SubjectKind.FOLDER:
         on_path.append(subject.where)
-        package = Path(subject.where) / PACKAGE
-        digest = digest_of([digest, file_digests(package)])
+        first = Path(subject.where)
     variables = {"PYTHONPATH": os.pathsep.join(on_path), "MNIST_FP8_TE": "host", "JAX_PLATFORMS": "cpu"}
-    return Environment(subject, home / "bin" / "python", made["jax"], made["flax"], digest, variables, package)
+    python, facts, site = home / "bin" / "python", made.facts, _site(home)
+    digest = identity.of_made(made.files, None if first == site else first)
+    return Environment(subject, python, facts["jax"], facts["flax"], digest, variables, first / PACKAGE, (site,))
+
+
+def _bytecode() -> Path:
+    """The folder for what Python compiles."""
+    return cache_dir() / "bytecode"
 
 
 def _adopt(subject: Subject) -> Environment:
     """An interpreter as it is; where packages of the suite are missing, they are put beside it, not into it."""
-    python = Path(subject.where)
-    facts = probe(python)
+    python, pythonpath = Path(subject.where), users_path()
+    facts = probe(python, pythonpath=pythonpath)
     absent = [name for name in _AS_FOUND if name not in facts.distributions]
     if absent:
         raise EnvError(f"{subject.label} has no {' and no '.join(absent)}: install what Transformer Engine needs there")
@@ -133,11 +170,13 @@ def _adopt(subject: Subject) -> Environment:
     ]
     if missing:
         python = _overlay(subject, facts, missing)
-        facts = probe(python)
-    on_path = [str(staging.stage()), os.environ.get("PYTHONPATH", "")]
-    variables = {"PYTHONPATH": os.pathsep.join(filter(None, on_path))}
+    beside, facts = facts, probe(python, pythonpath=pythonpath, stage=staging.stage())
+    variables = {"PYTHONPATH": os.pathsep.join(filter(None, [str(staging.stage()), pythonpath]))}
     installed = facts.distributions
-    return Environment(subject, python, installed["jax"], installed["flax"], facts.digest, variables, package)
+    sites = {*beside.sites, *facts.sites}
+    digest = identity.of_adopted(facts, sites, package)
+    folders = tuple(Path(place) for place in facts.path) + tuple(Path(place).parent for place in facts.places)
+    return Environment(subject, python, installed["jax"], installed["flax"], digest, variables, package, folders)
 
 
 def _is_met(requirement: str, installed: Mapping[str, str]) -> bool:
@@ -178,19 +217,53 @@ def _requirements(stack: Stack) -> list[str]:
     return [f"jax=={stack.jax}", flax, *stacks.read_stacks()["suite"]]
 
 
-def _read_marker(home: Path, requirements: Sequence[str]) -> dict[str, Any] | None:
-    """What was noted when an environment was complete; ``None`` if it never was, or was made from something else."""
-    try:
-        found: dict[str, Any] = json.loads((home / _MARKER).read_text())
-    except (OSError, ValueError):
-        return None
-    return found if found["requirements"] == list(requirements) else None
+@dataclass(frozen=True)
+class _Made:
+    """A complete environment: what was noted of it, and the digests of its files."""
+
+    facts: Mapping[str, str]
+    files: Mapping[str, str]
 
 
-def _build(home: Path, subject: Subject, requirements: Sequence[str]) -> dict[str, Any]:
+def _kept(home: Path, requirements: Sequence[str]) -> _Made | None:
+    """An environment as it was made; ``None`` if it never was, was made from something else, or has changed since."""
+    with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
+        noted = json.loads((home / _MARKER).read_text())
+        files = _files(home)
+        if (noted["requirements"], noted["contents"]) == (list(requirements), digest_of(files)):
+            return _Made(noted["facts"], files)
+    return None
+
+
+def _files(home: Path) -> dict[str, str]:
+    """Digests of all files of an environment, but for what is noted of it."""
+    return {name: digest for name, digest in contents.digests(home).items() if name not in (_MARKER, ".lock")}
+
+
+def _note(home: Path, requirements: Sequence[str], **facts: str) -> _Made:
+    """Note that an environment is complete."""
+    files = _files(home)
+    noted = {"requirements": list(requirements), "contents": digest_of(files), "facts": facts}
+    (home / _MARKER).write_text(json.dumps(noted))
+    return _Made(facts, files)
+
+
+def _build(home: Path, subject: Subject, requirements: Sequence[str]) -> _Made:
     """Make an environment; what is noted of it is written last."""
     what = f"the environment of {subject.label}"
-    into = _create(home, sys.executable, what)
+    _install(home, subject, requirements, what)
+    if identity.damaged(home, _files(home)):  # an edit of an environment reaches uv's cache, where files are linked
+        _install(home, subject, requirements, what, "--no-cache")
+    if wrong := identity.damaged(home, _files(home)):
+        raise EnvError(f"{what} cannot be made: {wrong[0]} is not what its package says; run the same again")
+    facts = probe(home / "bin" / "python")
+    if subject.kind is not SubjectKind.FOLDER and facts.package != _site(home) / PACKAGE:
+        raise EnvError(f"{what} cannot be made: {PACKAGE} is {facts.package or 'not there'}, not in {_site(home)}")
+    return _note(home, requirements, jax=facts.distributions["jax"], flax=facts.distributions["flax"])
+
+
+def _install(home: Path, subject: Subject, requirements: Sequence[str], what: str, *options: str) -> None:
+    into = [*_create(home, sys.executable, what), *options]
     if subject.kind is SubjectKind.FOLDER:
         # Transformer Engine asks for its own version, also where it only lies on the path.
         write_tree(distribution_metadata(PACKAGE, subject.version), _site(home))
@@ -199,11 +272,6 @@ def _build(home: Path, subject: Subject, requirements: Sequence[str]) -> dict[st
         te = subject.where if subject.kind is SubjectKind.WHEEL else f"{DISTRIBUTION}=={subject.where}"
         uv.run("pip", "install", *into, "--no-deps", "--no-build", te, what=what)
     uv.run("pip", "install", *into, *requirements, what=what)
-    facts = probe(home / "bin" / "python")
-    versions = {name: facts.distributions[name] for name in ("jax", "flax")}
-    marker = {"requirements": list(requirements), "digest": facts.digest, **versions}
-    (home / _MARKER).write_text(json.dumps(marker))
-    return marker
 
 
 def _create(home: Path, base: str, what: str) -> list[str]:
@@ -224,7 +292,7 @@ def _overlay(subject: Subject, facts: Facts, missing: Sequence[str]) -> Path:
     installed = facts.distributions
     digest = digest_of([subject.where, installed, list(missing)])
     with _locked(f"python-{digest[:12]}", what) as home:
-        if _read_marker(home, missing) is None:
+        if _kept(home, missing) is None:
             into = _create(home, facts.base, what)
             lines = [f"import site; site.addsitedir({folder!r})\n" for folder in facts.sites]
             (_site(home) / "_judged.pth").write_text("".join(lines))
@@ -236,7 +304,7 @@ def _overlay(subject: Subject, facts: Facts, missing: Sequence[str]) -> Path:
             )
             if outdated:
                 _install_beside(into, facts, [*missing, *outdated], what)
-            (home / _MARKER).write_text(json.dumps({"requirements": list(missing)}))
+            _note(home, missing)
     return home / "bin" / "python"
 
 

@@ -10,9 +10,7 @@ from pathlib import Path
 from packaging.utils import canonicalize_name
 
 from mnist_fp8.core.errors import EnvError
-from mnist_fp8.core.files import digest_of
-from mnist_fp8.gate.releases.catalogue import file_digests
-from mnist_fp8.gate.releases.processes import execute, explained
+from mnist_fp8.gate.releases.processes import closed, execute, explained
 
 _LEAST_PYTHON = (3, 11)
 _PROBE_TIMEOUT_S = 60
@@ -28,6 +26,10 @@ class Facts:
         requires: what each of them needs.
         base: the interpreter that virtual environments are made from.
         sites: its folders of installed packages.
+        path: where it looks for what is imported, without Python's own library.
+        places: files of packages that a run imports, wherever they are.
+        python: version of Python and its compiler, in Python's words.
+        device: the GPUs and the newest CUDA of their driver, in words; empty without one.
     """
 
     package: Path | None
@@ -35,39 +37,73 @@ class Facts:
     requires: Mapping[str, Sequence[str]]
     base: str
     sites: tuple[str, ...]
+    path: tuple[str, ...] = ()
+    places: tuple[str, ...] = ()
+    python: str = ""
+    device: str = ""
 
-    @property
-    def digest(self) -> str:
-        """Of Transformer Engine's Python and the versions of all packages."""
-        return digest_of({"te": file_digests(self.package) if self.package else {}, "packages": self.distributions})
 
+IMPORTED = ("jax", "jaxlib", "flax", "optax", "numpy", "ml_dtypes", "pytest", "xdist", "hypothesis")
+"""Packages on which a result rests, beside Transformer Engine."""
+_AT_START = ("sitecustomize", "usercustomize")
 
 _PROBE = """
-import importlib.util, json, site, sys
+import importlib.util, json, os, site, sys, sysconfig
 from importlib import metadata
+def place(name):
+    spec = importlib.util.find_spec(name)
+    return spec and (spec.origin or list(spec.submodule_search_locations or [None])[0])
 spec = importlib.util.find_spec("transformer_engine")
 found, requires = {}, {}
 for one in metadata.distributions():
     name = one.metadata["Name"] or ""
     found.setdefault(name, one.version)
     requires.setdefault(name, one.requires or [])
+own = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
+own += [os.path.join(folder, "lib-dynload") for folder in own]
+path = [folder for folder in sys.path if os.path.isdir(folder) and folder not in own]
+places = [file for file in map(place, sys.argv[2:]) if file]
+driver = None
+if sys.argv[1] and sys.version_info >= (3, 11):
+    sys.path.insert(0, sys.argv[1])
+    from mnist_fp8.machine import driver
 print(json.dumps({
     "package": list(spec.submodule_search_locations or [None])[0] if spec else None,
     "distributions": found,
     "requires": requires,
     "base": getattr(sys, "_base_executable", sys.executable),
     "sites": site.getsitepackages() + ([site.getusersitepackages()] if site.ENABLE_USER_SITE else []),
+    "path": path,
+    "places": places,
+    "python": sys.version,
+    "device": str(driver.find_driver()) if driver else "",
     "version": list(sys.version_info[:2]),
 }))
 """
 
 
-def probe(python: Path) -> Facts:
-    """Ask an interpreter, without importing Transformer Engine or JAX."""
+def users_path() -> str:
+    """The folders of ``PYTHONPATH`` from anywhere: an interpreter of the user may need them."""
+    folders = filter(None, os.environ.get("PYTHONPATH", "").split(os.pathsep))
+    return os.pathsep.join(str(Path(folder).absolute()) for folder in folders)
+
+
+def probe(python: Path, *, pythonpath: str = "", stage: Path | None = None) -> Facts:
+    """Ask an interpreter, without importing Transformer Engine or JAX.
+
+    Args:
+        python: the interpreter.
+        pythonpath: folders that are first on its path.
+        stage: where the code is that asks for GPUs; ``None`` does not ask.
+
+    Raises:
+        EnvError: it does not answer, or is too old.
+    """
     with explained(f"python {python}"), tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "probe.py").write_text(_PROBE)
-        command = [str(python), "probe.py"]
-        ended = execute(command, cwd=Path(folder), timeout=_PROBE_TIMEOUT_S, environ=os.environ)
+        command = [str(python), "probe.py", str(stage or ""), *IMPORTED, *_AT_START]
+        environ = closed({"PYTHONPATH": pythonpath} if pythonpath else {})
+        ended = execute(command, cwd=Path(folder), timeout=_PROBE_TIMEOUT_S, environ=environ)
     try:
         found = json.loads(ended.out)
         version = tuple(found["version"])
@@ -80,5 +116,14 @@ def probe(python: Path) -> Facts:
         {str(canonicalize_name(name)): value for name, value in found[what].items()}
         for what in ("distributions", "requires")
     )
-    package = Path(found["package"]) if found["package"] else None
-    return Facts(package, distributions, requires, found["base"], tuple(found["sites"]))
+    return Facts(
+        package=Path(found["package"]) if found["package"] else None,
+        distributions=distributions,
+        requires=requires,
+        base=found["base"],
+        sites=tuple(found["sites"]),
+        path=tuple(found["path"]),
+        places=tuple(found["places"]),
+        python=found["python"],
+        device=found["device"],
+    )

@@ -10,14 +10,22 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import IO
 
 import filelock
 
-from mnist_fp8.core import xla_flags
+from mnist_fp8.core import variables, xla_flags
 from mnist_fp8.core.errors import EnvError
 
-_OF_ANOTHER_PYTHON = ("PYTHONPATH", "PYTHONHOME", "VIRTUAL_ENV")
+_OF_ANOTHER_PYTHON = ("PYTHON", "PYTEST_", "VIRTUAL_ENV")
+OF_EVERY_RUN: Mapping[str, str] = MappingProxyType(
+    {
+        "PYTHONSAFEPATH": "1",  # the working folder is not on the path
+        "PYTHONUTF8": "1",  # whatever the locale
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",  # what the suite does not name changes nothing
+    }
+)
 MAKING_TIMEOUT_S = 1800
 _POLL_S = 0.5
 _GRACE_S = 5
@@ -44,6 +52,19 @@ class Ended:
 
 _STOPPED = threading.Event()
 
+_RUNNING: list[str] = []
+"""Programs that run now, in all threads."""
+_ALONE = threading.RLock()
+
+
+@contextlib.contextmanager
+def alone() -> Iterator[None]:
+    """Have no other thread run anything meanwhile."""
+    with _ALONE:
+        while _RUNNING and not _STOPPED.is_set():
+            time.sleep(_POLL_S)
+        yield
+
 
 def stop_all() -> None:
     """End the runs of all threads, now and from now on: in each of them `KeyboardInterrupt` is raised.
@@ -58,6 +79,9 @@ def execute(
 ) -> Ended:
     """Run a command in a process group of its own, of which nothing is left afterwards, however it ends."""
     with contextlib.ExitStack() as files:
+        with _ALONE:
+            _RUNNING.append(command[0])
+        files.callback(_RUNNING.remove, command[0])
         out: IO[bytes] = files.enter_context(output.open("wb")) if output else _temporary(files)
         err = out if output else _temporary(files)
         begin = time.monotonic()
@@ -95,9 +119,14 @@ def _end(process: subprocess.Popen[bytes]) -> None:
 
 
 def inherited() -> dict[str, str]:
-    """Our own environment variables, without what is meant for the Python and the JAX that run here."""
+    """Our own environment variables, for programs that are not ours: without what is meant for this Python and JAX."""
     inherited = xla_flags.without_ours(os.environ)
-    return {name: value for name, value in inherited.items() if name not in _OF_ANOTHER_PYTHON}
+    return {name: value for name, value in inherited.items() if not name.startswith(_OF_ANOTHER_PYTHON)}
+
+
+def closed(own: Mapping[str, str]) -> dict[str, str]:
+    """The environment variables of a run of ours: those of a known list, and what is set for it."""
+    return variables.passed_on(xla_flags.without_ours(os.environ)) | dict(OF_EVERY_RUN) | dict(own)
 
 
 def _temporary(files: contextlib.ExitStack) -> IO[bytes]:

@@ -6,7 +6,7 @@ import os
 import shutil
 import tempfile
 import time
-from collections.abc import Collection, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from mnist_fp8 import __version__
@@ -21,14 +21,14 @@ STAGED = (
 )
 """What of the package runs in environments of other releases. Nothing that judges does: results stay valid when it
 changes."""
-_STAGE_KEPT_S = 14 * 86400
+_KEPT_S = 14 * 86400
 
 
 @functools.cache
 def stage() -> Path:
     """A folder with copies of the package and its tests, to be the working directory of runs.
 
-    It is made once for each content; its name is the content's digest.
+    It is made once for each content; its name is the content's digest. One that was edited is made anew.
 
     Raises:
         EnvError: the tests are missing, or it cannot be written.
@@ -37,11 +37,19 @@ def stage() -> Path:
         files = _suite_files()
         digest = digest_of({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
         home = cache_dir() / "suite" / digest[:16]
-        if home.exists():
+        if os.pathsep in str(home):
+            raise EnvError(
+                f"the cache folder {cache_dir()} has {os.pathsep!r} in its name: set XDG_CACHE_HOME to another"
+            )
+        if home.exists() and _written(home) == files:
             os.utime(home)
         else:
             _write_stage(files, home)
     return home
+
+
+def _written(home: Path) -> dict[str, bytes]:
+    return {str(name): content for name, content in _contents(home, with_bytecode=True).items()}
 
 
 @functools.cache
@@ -70,14 +78,10 @@ def _suite_files() -> dict[str, bytes]:
     return code | tests | settings | distribution_metadata(package.name, __version__)
 
 
-def _contents(folder: Path, without: Collection[str] = ()) -> dict[Path, bytes]:
-    """What is in a folder, but for some of its files and folders."""
+def _contents(folder: Path, *, with_bytecode: bool = False) -> dict[Path, bytes]:
+    """What is in a folder."""
     files = (file.relative_to(folder) for file in sorted(folder.rglob("*")) if file.is_file())
-    return {
-        file: (folder / file).read_bytes()
-        for file in files
-        if "__pycache__" not in file.parts and file.parts[0] not in without
-    }
+    return {file: (folder / file).read_bytes() for file in files if with_bytecode or "__pycache__" not in file.parts}
 
 
 def distribution_metadata(package: str, version: str) -> dict[str, bytes]:
@@ -94,16 +98,24 @@ def write_tree(files: Mapping[str, bytes], folder: Path) -> None:
 
 
 def _write_stage(files: Mapping[str, bytes], home: Path) -> None:
-    """Write files so that the folder is never seen half-made; forget stages that have not been used for long."""
+    """Write files so that the folder is never seen half-made, in place of one that was edited."""
     home.parent.mkdir(parents=True, exist_ok=True)
-    for old in home.parent.iterdir():
-        if time.time() - old.stat().st_mtime > _STAGE_KEPT_S:
-            shutil.rmtree(old, ignore_errors=True)
+    forget_unused(home.parent)
     partial = Path(tempfile.mkdtemp(dir=home.parent, prefix=".partial-"))
     write_tree(files, partial)
+    if home.exists():
+        home.rename(partial.with_name(f"{partial.name}-edited"))
+        shutil.rmtree(partial.with_name(f"{partial.name}-edited"), ignore_errors=True)
     try:
         partial.rename(home)
     except OSError:
         shutil.rmtree(partial)
         if not home.exists():  # another process was not faster
             raise
+
+
+def forget_unused(folder: Path) -> None:
+    """Remove what has not been used for long."""
+    for old in folder.iterdir() if folder.is_dir() else ():
+        if time.time() - old.stat().st_mtime > _KEPT_S:
+            shutil.rmtree(old, ignore_errors=True)

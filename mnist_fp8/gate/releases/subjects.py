@@ -14,7 +14,7 @@ from packaging.version import Version
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases import uv
 from mnist_fp8.gate.releases.catalogue import DISTRIBUTION, PACKAGE, is_version, most_similar_release, releases
-from mnist_fp8.gate.releases.interpreters import probe
+from mnist_fp8.gate.releases.interpreters import probe, users_path
 
 
 class SubjectKind(enum.Enum):
@@ -126,6 +126,10 @@ def _wheel_subject(path: Path) -> Subject:
 
 def _folder_subject(path: Path) -> Subject:
     package = path / PACKAGE
+    if os.pathsep in str(path):
+        raise ConfigError(
+            f"folder {path} has {os.pathsep!r} in its name, which separates folders on Python's path: rename it"
+        )
     if not (package / "__init__.py").is_file():
         raise ConfigError(f"folder {path} holds no {PACKAGE}/__init__.py")
     beside = next(iter(sorted(path.glob(f"{PACKAGE}-*.dist-info"))), None)
@@ -141,9 +145,13 @@ def interpreter_subject(python: Path) -> Subject:
         EnvError: it does not answer, is too old for the suite, or has no Transformer Engine.
     """
     python = python.absolute()  # links stay: a virtual environment's interpreter is one
+    if os.pathsep in str(python):
+        raise ConfigError(
+            f"interpreter {python} has {os.pathsep!r} in its name, which separates folders on PATH: rename it"
+        )
     if not (python.is_file() and os.access(python, os.X_OK)):
         raise ConfigError(f"interpreter {python} cannot be run: expected a Python executable")
-    facts = probe(python)
+    facts = probe(python, pythonpath=users_path())
     if facts.package is None:
         raise EnvError(f"python {python} has no {PACKAGE}: install it there, or name a release to verify")
     version = facts.distributions.get(DISTRIBUTION) or most_similar_release(facts.package)

@@ -9,6 +9,7 @@ from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases import environments
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import parse_subject
+from mnist_fp8.gate.runner.execution import last_line
 from mnist_fp8.gate.runner.installation import examine
 from mnist_fp8.gate.runner.suite import TIMEOUT_S
 from mnist_fp8.record.claims import Outcome, SuiteResult
@@ -204,12 +205,12 @@ def command_probe(words: Sequence[str], folder: Path) -> Probe:
 
     def probe(environment: Environment) -> State:
         try:
-            ended = environment.run(words, cwd=folder, timeout=TIMEOUT_S)
+            ended = environment.run(words, cwd=folder, timeout=TIMEOUT_S, environ=environment.program_environ)
         except OSError as error:
             raise ConfigError(f"the command {words[0]} cannot be run: {error.strerror}") from error
         if ended.timed_out:
             return State(f"not done after {TIMEOUT_S:.0f} s", None)
-        text = f"exit code {ended.code}"
+        text = f"exit code {ended.code}: {last_line(ended.err or ended.out)}"
         if ended.code == CANNOT_JUDGE:
             return State(text, None)
         return State(text, {"command": "bad" if ended.code else "good"})

@@ -2,19 +2,26 @@
 
 import re
 import signal
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mnist_fp8.core.errors import EnvError
+from mnist_fp8.gate.releases.catalogue import PACKAGE
 from mnist_fp8.gate.releases.environments import Environment
+from mnist_fp8.gate.releases.interpreters import IMPORTED
 from mnist_fp8.gate.releases.processes import Ended
 
 # What the suite's environment lacks, as opposed to what Transformer Engine does.
 _OURS = re.compile(
-    r"No space left on device|Disk quota exceeded|No module named '?(?:pytest|xdist|execnet|hypothesis|mnist_fp8)\b"
+    r"No space left on device|Disk quota exceeded|Read-only file system"
+    r"|No module named '?(?:pytest|xdist|execnet|hypothesis|mnist_fp8)\b"
     r"|error: unrecognized arguments|ERROR: .*(?:file or directory not found|minversion|requires pytest-)"
 )
-_FINISHED = (0, 1, 5)
+_NO_ROOM = re.compile(
+    r"No space left on device|Disk quota exceeded|Cannot allocate memory|MemoryError|bad_alloc|RESOURCE_EXHAUSTED"
+)
+_OF_THE_SUITE = ("mnist_fp8", "conftest", "test_")
+_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _USAGE = 4
 
 
@@ -34,7 +41,7 @@ def run(
         printed = f"{ended.out}\n{ended.err}"
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(printed)
+            log.write_text(printed, encoding="utf-8")
     except OSError as error:
         where = environment.subject.label
         raise EnvError(
@@ -43,19 +50,27 @@ def run(
     return ended, printed
 
 
-def problem_of(ended: Ended, printed: str, timeout: float, *, started: bool) -> str:
+def problem_of(ended: Ended, printed: str, timeout: float, *, finished: bool) -> str:
     """Why the run ended before its end, in one line; empty if it did not.
+
+    Args:
+        ended: how it ended.
+        printed: all that it printed.
+        timeout: seconds that it had.
+        finished: whether its results and its exit code say that it came to its end.
 
     Raises:
         EnvError: the reason is not Transformer Engine.
     """
     if ended.timed_out:
         return f"it hung: not done after {timeout:.0f} s"
-    if ended.code == -signal.SIGKILL:
-        raise EnvError("the run was killed from outside; perhaps memory ran out: try fewer --jobs")
+    if -ended.code in _FROM_OUTSIDE:
+        name = signal.Signals(-ended.code).name
+        hint = "; perhaps memory ran out: try fewer --jobs" if name == "SIGKILL" else ": run it again"
+        raise EnvError(f"the run was ended from outside ({name}){hint}")
     if ended.code < 0:
         return f"it crashed: {' or '.join(fatal(printed)) or signal.Signals(-ended.code).name}"
-    if ended.code in _FINISHED and started:
+    if finished:
         return ""
     ours = _OURS.search(printed)
     if ours:
@@ -78,3 +93,49 @@ def last_line(text: str) -> str:
 def fatal(printed: str) -> list[str]:
     """What Python's fault handler said of each process that it saw crash."""
     return re.findall(r"^Fatal Python error: (.+)$", printed, re.MULTILINE)
+
+
+def refuse_for_want_of_room(reasons: Iterable[str]) -> None:
+    """Blame nothing on Transformer Engine where disk or memory ran out.
+
+    Raises:
+        EnvError: one of the reasons for a failure says that they did.
+    """
+    for reason in reasons:
+        if found := _NO_ROOM.search(reason):
+            line = _line_of(reason, found.start())
+            raise EnvError(f"disk or memory ran out: {line}; make room or try fewer --jobs, and run the same again")
+
+
+def check_imports(environment: Environment, stage: Path, imported: Mapping[str, str]) -> None:
+    """See that what a process imported is what was to be judged, by the suite that judges.
+
+    Args:
+        environment: where it ran.
+        stage: folder with the suite.
+        imported: files by module, as the process says.
+
+    Raises:
+        EnvError: it is not, or the process does not say.
+    """
+    for name in ("transformer_engine", "mnist_fp8"):
+        if name not in imported:
+            raise EnvError(f"the run of {environment.subject.label} does not say where its {name} was; run it again")
+    for name, place in imported.items():
+        first = name.partition(".")[0]
+        if first == PACKAGE:
+            expected = [environment.package]
+        elif first.startswith(_OF_THE_SUITE):
+            expected = [stage]
+        else:
+            expected = list(environment.folders) if first in IMPORTED else []
+        if expected and not any(_lies_in(Path(place), folder) for folder in expected):
+            raise EnvError(
+                f"{environment.subject.label} was not judged: its run imported {name} from {place}, and not from"
+                f" {expected[0]}; look for what puts the former on the path of every Python"
+            )
+
+
+def _lies_in(place: Path, folder: Path) -> bool:
+    """Whether a file is a folder's, or that very file; links count as what they lead to, too."""
+    return place.is_relative_to(folder) or place.resolve().is_relative_to(folder.resolve())

@@ -3,19 +3,19 @@
 import contextlib
 import dataclasses
 import json
+import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from mnist_fp8.core.errors import ConfigError
-from mnist_fp8.gate.releases import staging
+from mnist_fp8.gate.releases import processes, staging
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.runner import execution, public_api
-from mnist_fp8.gate.runner.store import unexamined
+from mnist_fp8.gate.runner.store import Attempt, unexamined
 from mnist_fp8.record.entries import Failure, Value, covered, entries_from_json
-from mnist_fp8.record.record import Record
 
 TIMEOUT_S = 10 * 60.0
 """For one measurement. Two cores take a minute and a half."""
@@ -23,8 +23,8 @@ EVERYTHING = ("*",)
 """The keys of all entries."""
 
 
-def measure(environment: Environment, keys: Sequence[str], log: Path) -> Record:
-    """Measure a Transformer Engine.
+def measure(environment: Environment, keys: Sequence[str], log: Path) -> Attempt:
+    """Measure a Transformer Engine. If that takes too long, it is measured once more alone.
 
     Args:
         environment: where it is installed.
@@ -34,26 +34,46 @@ def measure(environment: Environment, keys: Sequence[str], log: Path) -> Record:
     Raises:
         EnvError: the environment failed, not Transformer Engine.
     """
+    attempt = _measure(environment, keys, log)
+    if attempt.lasting:
+        return attempt
+    with processes.alone():
+        return _measure(environment, keys, log)
+
+
+def _measure(environment: Environment, keys: Sequence[str], log: Path) -> Attempt:
     begin = time.monotonic()
     only = [] if tuple(keys) == EVERYTHING else keys
-    command = [str(environment.python), "-m", "mnist_fp8.measure", *only]
-    ended, printed = execution.run(environment, command, staging.stage(), TIMEOUT_S, log)
-    document: Mapping[str, Any] = {}
-    with contextlib.suppress(ValueError):
-        document = json.loads(ended.out)
+    with tempfile.TemporaryDirectory() as scratch:
+        file = Path(scratch) / "measured.json"
+        command = [str(environment.python), "-m", "mnist_fp8.measure", str(file), *only]
+        ended, printed = execution.run(environment, command, staging.stage(), TIMEOUT_S, log)
+        document: Mapping[str, Any] = {}
+        with contextlib.suppress(OSError, ValueError):
+            document = json.loads(file.read_text())
     record = unexamined(environment)
     record = dataclasses.replace(record, settings=staging.measuring_digest(), seconds=time.monotonic() - begin)
-    if not document:
-        return dataclasses.replace(record, problem=_problem(ended, printed))
-    entries = entries_from_json(document["entries"]) | _api(environment, keys)
-    return dataclasses.replace(record, run=document["run"], environment=document["environment"], entries=entries)
+    if problem := _problem(document, ended, printed):
+        execution.refuse_for_want_of_room([problem])
+        return Attempt(dataclasses.replace(record, problem=problem), lasting=not ended.timed_out)
+    execution.check_imports(environment, staging.stage(), document["imported"])
+    entries = entries_from_json(document["entries"])
+    execution.refuse_for_want_of_room(str(value) for value in entries.values() if isinstance(value, Failure))
+    entries |= _api(environment, keys)
+    measured = dataclasses.replace(record, run=document["run"], environment=document["environment"], entries=entries)
+    return Attempt(measured)
 
 
-def _problem(ended: Ended, printed: str) -> str:
-    """Why nothing was measured: Transformer Engine's words, where it was its fault."""
-    said = execution.problem_of(ended, printed, TIMEOUT_S, started=False)
-    last, start = execution.last_line(ended.err), "nothing can be measured: "
-    return last.removeprefix(start) if ended.code == 1 and last.startswith(start) else said
+def _problem(document: Mapping[str, Any], ended: Ended, printed: str) -> str:
+    """Why nothing was measured, in Transformer Engine's words where it has some; empty if all was.
+
+    A process that fails after it has written its results would fail a user's program, too.
+    """
+    if "problem" in document:
+        return str(document["problem"])
+    if document and ended.code > 0:
+        return f"its process ends with exit code {ended.code} after its last result"
+    return execution.problem_of(ended, printed, TIMEOUT_S, finished=bool(document) and not ended.code)
 
 
 def _api(environment: Environment, keys: Sequence[str]) -> dict[str, Value]:

@@ -1,36 +1,52 @@
 """Where records are kept, under which name, and what a record is before anything is asked of an installation."""
 
 import contextlib
-import hashlib
-import os
+import dataclasses
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from mnist_fp8.core import variables
 from mnist_fp8.core.errors import RecordError
-from mnist_fp8.core.files import cache_dir, keep
+from mnist_fp8.core.files import cache_dir, digest_of, keep
 from mnist_fp8.gate.releases import staging
 from mnist_fp8.gate.releases.environments import Environment
-from mnist_fp8.record.record import Record, read_record
+from mnist_fp8.record.record import DAMAGE, Record
 
-PREFIXES = ("NVTE_", "XLA_", "JAX_", "MNIST_FP8_", "CUDA_VISIBLE_DEVICES")
-"""Environment variables that change what a run sees."""
+
+@dataclasses.dataclass(frozen=True)
+class Attempt:
+    """What some work came to.
+
+    Attributes:
+        record: the result.
+        lasting: whether the same work would come to the same; what a time-out cut short may not.
+    """
+
+    record: Record
+    lasting: bool = True
 
 
 def record_file(environment: Environment, *parts: str) -> Path:
     """The file of a kept record: its name is a digest of the environment, what changes a run, and some words."""
-    variables = {name: value for name, value in os.environ.items() if name.startswith(PREFIXES)}
     # What lies in the stage is named by the parts, as far as the result depends on it.
-    own = {name: value.replace(str(staging.stage()), "") for name, value in environment.variables.items()}
-    whole = (environment.digest, parts, sorted((variables | own).items()))
-    name = hashlib.sha256(repr(whole).encode()).hexdigest()[:16]
-    return cache_dir() / "records" / f"{name}.json"
+    found = variables.that_change_results(environment.environ).items()
+    own = {name: value.replace(str(staging.stage()), "") for name, value in found}
+    return cache_dir() / "records" / f"{digest_of([environment.digest, parts, own])[:16]}.json"
 
 
 def kept(file: Path) -> Record | None:
-    """The record in a file; nothing if there is none, it is of another version, or was damaged."""
-    with contextlib.suppress(RecordError):
-        return read_record(file)
+    """The record in a file; nothing if there is none, it is of another version, or was damaged or edited."""
+    with contextlib.suppress(RecordError, OSError, *DAMAGE):
+        document = json.loads(file.read_text())
+        if document["digest"] == digest_of([file.name, document["record"]]):
+            return Record.from_json(document["record"])
     return None
+
+
+def _keep(file: Path, record: Record) -> None:
+    document = json.loads(json.dumps(record.to_json()))  # as it is read: without tuples
+    keep(file, {"digest": digest_of([file.name, document]), "record": document})
 
 
 def kept_part(
@@ -40,10 +56,10 @@ def kept_part(
     everything: Sequence[str],
     *,
     cut: Callable[[Record], Record | None],
-    work: Callable[[Path], Record],
+    work: Callable[[Path], Attempt],
     rerun: bool,
 ) -> Record:
-    """What is kept, be it as a part of the whole; else what some work comes to, which is kept.
+    """What is kept, be it as a part of the whole; else what some work comes to, which is kept if it lasts.
 
     Args:
         environment: where the installation is.
@@ -62,10 +78,12 @@ def kept_part(
     if not rerun:
         whole = kept(record_file(environment, digest, *sorted(everything)))
         found = (whole and cut(whole)) or kept(file)
-    if found is None:
-        found = work(file.with_suffix(".txt"))
-        keep(file, found.to_json())
-    return found
+    if found is not None:
+        return found
+    attempt = work(file.with_suffix(".txt"))
+    if attempt.lasting:
+        _keep(file, attempt.record)
+    return attempt.record
 
 
 def unexamined(environment: Environment) -> Record:

@@ -8,15 +8,16 @@ import shlex
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
-from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.core.errors import ConfigError, EnvError
+from mnist_fp8.gate.releases import processes
 from mnist_fp8.gate.releases.environments import Environment
-from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.releases.staging import suite_source
 from mnist_fp8.gate.runner import execution
 from mnist_fp8.gate.runner.execution import problem_of
-from mnist_fp8.gate.runner.pytest_log import explain_crashes, read_results
-from mnist_fp8.gate.runner.store import unexamined
+from mnist_fp8.gate.runner.pytest_log import complete, contradiction, explain_crashes, read_results
+from mnist_fp8.gate.runner.store import Attempt, unexamined
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.record import Record
 
@@ -24,7 +25,14 @@ TIMEOUT_S = 15 * 60.0
 """For all claims of one Transformer Engine. Two cores take two minutes."""
 TEST_TIMEOUT_S = 150
 """For one test. The slowest, a training run, takes half a minute."""
+_FINISHED = (0, 1, 5)
+"""Exit codes of pytest: all passed, some failed, none was verified."""
 COLLECT_TIMEOUT_S = 60.0
+_PYTEST = (
+    *("-p", "no:cacheprovider", "-p", "xdist.plugin", "-p", "pytest_timeout", "-p", "pytest_reportlog.plugin"),
+    *("-p", "_hypothesis_pytestplugin"),
+)
+"""Of pytest: the plugins that the suite needs, since no others are loaded."""
 MAX_RESTARTS = 50
 """Test processes that may die before the run gives up on a Transformer Engine."""
 WORKER_BYTES = 3 * 10**9
@@ -60,6 +68,25 @@ def _file(claim: str) -> str:
     return f"tests/claims/test_{claim}.py"
 
 
+@dataclasses.dataclass(frozen=True)
+class _Run:
+    """What one run of pytest came to.
+
+    Attributes:
+        results: how each test ended, by its name.
+        header: what the suite's plugin says that it ran with; empty where it did not come that far.
+        seconds: how long it took.
+        problem: why it ended before its end, or contradicts itself, in one line; empty if it does neither.
+        cut_short: names of what its time limit or somebody else may have ended; it can end otherwise the next time.
+    """
+
+    results: Mapping[str, TestResult]
+    header: Mapping[str, str]
+    seconds: float
+    problem: str
+    cut_short: Sequence[str]
+
+
 def judge(
     environment: Environment,
     stage: Path,
@@ -68,8 +95,10 @@ def judge(
     workers: int = 1,
     timeout: float = TIMEOUT_S,
     log: Path | None = None,
-) -> Record:
+) -> Attempt:
     """Run the claims in an environment.
+
+    What took too long, or died without a word, is run once more alone.
 
     Args:
         environment: where Transformer Engine is installed.
@@ -83,73 +112,90 @@ def judge(
         EnvError: the environment failed, not Transformer Engine.
     """
     environment = dataclasses.replace(environment, variables={**environment.variables, "HYPOTHESIS_PROFILE": "ci"})
-    pytest = [str(environment.python), "-m", "pytest"]
+    run = _run(environment, stage, [_file(claim) for claim in claims], workers, timeout, log)
+    if run.cut_short:
+        with processes.alone():
+            again = _run(environment, stage, run.cut_short, 1, timeout, log and log.with_suffix(".again.txt"))
+        run = dataclasses.replace(again, results={**run.results, **again.results}, header=run.header or again.header)
+    return Attempt(_record(environment, stage, claims, run), lasting=not run.cut_short)
+
+
+def _run(
+    environment: Environment, stage: Path, tests: Sequence[str], workers: int, timeout: float, log: Path | None
+) -> _Run:
+    """Run tests, and see that each that was collected came to an end."""
+    python = [str(environment.python), "-m", "pytest", *_PYTEST]
     with tempfile.TemporaryDirectory() as scratch:
         records, header = Path(scratch) / "records.jsonl", Path(scratch) / "header.json"
-        ended, printed = execution.run(
-            environment, [*pytest, *_arguments(records, header, claims, workers)], stage, timeout, log
-        )
-        problem = problem_of(ended, printed, timeout, started=records.exists())
-        results = explain_crashes(read_results(records), printed)
-        if problem:
-            results = _with_missing(results, _collect(environment, stage, claims), problem)
-        ran = _read_header(header)
-    return _record(environment, stage, _by_claim(results, claims, problem), ran, ended, problem)
+        command = [*python, *_arguments(records, header, workers), *tests]
+        ended, printed = execution.run(environment, command, stage, timeout, log)
+        finished = records.exists() and ended.code in _FINISHED
+        problem = problem_of(ended, printed, timeout, finished=finished)
+        results, cut_short = explain_crashes(read_results(records), printed)
+        accounts = [_read(file) for file in sorted(Path(scratch).glob(f"{header.stem}-*.json"))]
+        ran = _read(header)
+    execution.refuse_for_want_of_room([problem, *(test.reason for test in results.values())])
+    collected = {name for account in accounts for name in account["tests"]}
+    if finished:
+        for account in (ran, *accounts):
+            execution.check_imports(environment, stage, account.get("imported", {}))
+        if not collected and any("::" in name for name in results):
+            raise EnvError(
+                f"the suite does not say which tests there are for {environment.subject.label}: run it again"
+            )
+        problem = contradiction(ended.code, results)
+    elif not collected:
+        collected = _collect(environment, stage, tests)
+    results = complete(results, collected, problem)
+    said = {"run": ran["run"], **ran["environment"]} if ran else {}
+    return _Run(results, said, ended.seconds, problem, tests if ended.timed_out else cut_short)
 
 
-def _read_header(file: Path) -> dict[str, str]:
-    """What the suite's plugin says that it ran with; nothing where it did not come that far."""
+def _read(file: Path) -> Mapping[str, Any]:
+    """What the suite's plugin writes; nothing where it did not come that far."""
     try:
-        header = json.loads(file.read_text())
+        document: Mapping[str, Any] = json.loads(file.read_text())
     except (OSError, ValueError):
         return {}
-    return {"run": header["run"], **header["environment"]}
+    return document
 
 
-def _arguments(records: Path, header: Path, claims: Sequence[str], workers: int) -> list[str]:
+def _arguments(records: Path, header: Path, workers: int) -> list[str]:
     """Of pytest. A test's process that dies is one failed test; a test that hangs in native code is made to die."""
     return [
-        *("-p", "no:cacheprovider", "--tb=short", f"--report-log={records}", f"--mnist-fp8-json={header}"),
+        *("--tb=short", f"--report-log={records}", f"--mnist-fp8-json={header}"),
         *("-n", str(max(1, workers)), f"--max-worker-restart={MAX_RESTARTS}", "--timeout-method=thread"),
         f"--timeout={TEST_TIMEOUT_S}",
-        *(_file(claim) for claim in claims),
     ]
 
 
-def _collect(environment: Environment, stage: Path, claims: Sequence[str]) -> set[str]:
+def _collect(environment: Environment, stage: Path, tests: Sequence[str]) -> set[str]:
     """The names of all tests; as far as they can be collected."""
-    options = ["-p", "no:cacheprovider", "--collect-only", "-q"]
-    command = [str(environment.python), "-m", "pytest", *options, *map(_file, claims)]
+    command = [str(environment.python), "-m", "pytest", *_PYTEST, "--collect-only", "-q", *tests]
     ended = environment.run(command, cwd=stage, timeout=COLLECT_TIMEOUT_S)
     return set(re.findall(r"^tests/claims/\w+\.py::.+$", ended.out, re.MULTILINE))
 
 
-def _with_missing(results: Mapping[str, TestResult], names: set[str], problem: str) -> dict[str, TestResult]:
-    """A run that broke off has not verified what it left: that broke, too."""
-    missing = sorted(names - set(results))
-    return dict(results) | {name: TestResult(name, Outcome.FAILED, problem) for name in missing}
-
-
 def _by_claim(results: Mapping[str, TestResult], claims: Sequence[str], problem: str) -> tuple[ClaimResult, ...]:
+    """The tests of each claim. If no test explains the problem of a run, it is that of each claim."""
+    unexplained = problem and not any(test.outcome is Outcome.FAILED for test in results.values())
+
     def tests(claim: str) -> tuple[TestResult, ...]:
         file = _file(claim)
-        found = [results[name] for name in results if name.partition("::")[0] == file]
-        return tuple(found) or ((TestResult(file, Outcome.FAILED, problem),) if problem else ())
+        found = [test for name, test in results.items() if name.partition("::")[0] == file]
+        if unexplained or not found:
+            found.append(TestResult(file, Outcome.FAILED, problem or "none of its tests was collected"))
+        return tuple(found)
 
     return tuple(ClaimResult(claim, tests(claim)) for claim in claims)
 
 
-def _record(
-    environment: Environment,
-    stage: Path,
-    claims: tuple[ClaimResult, ...],
-    header: Mapping[str, str],
-    ended: Ended,
-    problem: str,
-) -> Record:
-    set_ = [f"{name}={value}" for name, value in environment.variables.items() if name != "PATH"]
-    python = ["env", *set_, str(environment.python), "-m", "pytest", "-p", "no:cacheprovider"]
+def _record(environment: Environment, stage: Path, claims: Sequence[str], run: _Run) -> Record:
+    own = dict.fromkeys((*processes.OF_EVERY_RUN, "PYTHONPYCACHEPREFIX", *environment.variables))
+    set_ = [f"{name}={environment.environ[name]}" for name in own if name != "PATH"]
+    python = ["env", *set_, str(environment.python), "-m", "pytest", *_PYTEST]
     command = f"cd {shlex.quote(str(stage))} && {shlex.join(python)}"
-    result = SuiteResult(claims, header.get("run", ""), ended.seconds, problem, command)
+    by_claim = _by_claim(run.results, claims, run.problem)
+    result = SuiteResult(by_claim, run.header.get("run", ""), run.seconds, run.problem, command)
     record = unexamined(environment)
-    return dataclasses.replace(record, environment={**record.environment, **header}, suite=result)
+    return dataclasses.replace(record, environment={**record.environment, **run.header}, suite=result)

@@ -30,12 +30,11 @@ from mnist_fp8.gate.releases import environments, processes
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import Subject
 from mnist_fp8.gate.runner import measuring, suite
-from mnist_fp8.gate.runner.store import unexamined
+from mnist_fp8.gate.runner.store import Attempt, unexamined
 from mnist_fp8.record import record
 from mnist_fp8.record.claims import ClaimResult, SuiteResult, TestResult
 from mnist_fp8.record.claims import Outcome as Ending
 from mnist_fp8.record.entries import Contents, Special, Text, Value, covered
-from mnist_fp8.record.record import Record
 from mnist_fp8.training import curves, data, feasible, runs
 from mnist_fp8.training.config import TrainConfig
 from support import bad_input
@@ -486,19 +485,19 @@ def examined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, dict[
     """
     arranged: dict[str, dict[str, Any]] = {"entries": {}, "outcomes": {}}
 
-    def measure(where: Environment, keys: Any, _log: Path) -> Record:
+    def measure(where: Environment, keys: Any, _log: Path) -> Attempt:
         found = arranged["entries"].get(where.subject.version, RECORDED)
         facts = {"run": "host run: x", "jax": where.jax, "flax": where.flax}
         asked = covered(found, keys)
         whole: dict[str, Any] = {"run": "host", "environment": facts, "settings": "s", "entries": asked, "seconds": 1.0}
-        return dataclasses.replace(unexamined(where), problem="" if found else "no libfoo", **whole)
+        return Attempt(dataclasses.replace(unexamined(where), problem="" if found else "no libfoo", **whole))
 
-    def judge(where: Environment, _stage: Path, claims: Any, **_options: Any) -> Record:
+    def judge(where: Environment, _stage: Path, claims: Any, **_options: Any) -> Attempt:
         outcome = arranged["outcomes"].get(where.subject.version, PASSED)
         if not isinstance(outcome, Ending):
             raise outcome
         tests = (ClaimResult(name, (TestResult(f"{name}::t", outcome, "the reason"),)) for name in claims)
-        return dataclasses.replace(unexamined(where), suite=SuiteResult(tuple(tests), "host run: x"))
+        return Attempt(dataclasses.replace(unexamined(where), suite=SuiteResult(tuple(tests), "host run: x")))
 
     def prepare(subject: Subject, *, jax: str | None = None, flax: str | None = None) -> Environment:
         versions = jax or "0.5.0", flax or "0.10"

@@ -4,8 +4,10 @@ import functools
 import json
 import warnings
 from collections.abc import Callable, Mapping
+from pathlib import Path
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -100,32 +102,61 @@ def test_everything_is_measured_and_what_fails_says_why(asked: list[str]) -> Non
     assert isinstance(found["costs/process/import"], Cost)
 
 
+def measured_by_command(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
+    """What the command writes into its file."""
+    monkeypatch.setattr("sys.argv", ["measure", str(folder / "measured.json")])
+    try:
+        command.main()
+    finally:
+        document: dict[str, Any] = json.loads((folder / "measured.json").read_text())
+    return document
+
+
 @pytest.mark.parametrize(
     ("no_gpu", "flags"),
     [("none", MINE), ("", f"{' '.join(REPEATABLE)} {MINE}")],
     ids=["without a GPU", "with a GPU"],
 )
 def test_xla_is_repeatable_on_a_gpu_unless_the_user_has_it_otherwise(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], no_gpu: str, flags: str
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, no_gpu: str, flags: str
 ) -> None:
     monkeypatch.setenv("XLA_FLAGS", MINE)
     monkeypatch.setattr(te, "why_no_gpu", lambda: no_gpu)
     monkeypatch.setattr(command, "measure", lambda _only: {"bits/x": Text("1")})
-    monkeypatch.setattr("sys.argv", ["measure"])
-    command.main()
-    document = json.loads(capsys.readouterr().out)
+    document = measured_by_command(monkeypatch, tmp_path)
     assert document["environment"]["XLA_FLAGS"] == flags
     assert document["entries"] == {"bits/x": {"kind": "text", "text": "1"}}
     assert document["run"] == te.engine().kind.value
 
 
-def test_transformer_engine_that_does_not_load_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_result_is_in_a_file_whatever_is_printed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def measure(_only: object) -> dict[str, Text]:
+        print("Transformer Engine")  # noqa: T201 - as a release may when it is imported
+        return {"bits/x": Text("1")}
+
+    monkeypatch.setattr(command, "measure", measure)
+    assert measured_by_command(monkeypatch, tmp_path)["entries"]
+    assert capsys.readouterr().out == "Transformer Engine\n"
+
+
+def test_measuring_process_says_what_it_imported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(command, "measure", lambda _only: {"bits/x": Text("1")})
+    imported = measured_by_command(monkeypatch, tmp_path)["imported"]
+    assert imported["transformer_engine.jax"] == te.engine().module.__file__
+    assert imported["jax"] == jax.__file__
+    assert "pytest" in imported, "all packages"
+
+
+def test_transformer_engine_that_does_not_load_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     def fail(_only: object) -> None:
         raise TeUnavailableError("no libfoo")
 
     monkeypatch.setattr(command, "measure", fail)
     with pytest.raises(SystemExit, match=r"^nothing can be measured: no libfoo$"):
-        command.main()
+        measured_by_command(monkeypatch, tmp_path)
+    assert json.loads((tmp_path / "measured.json").read_text()) == {"problem": "no libfoo"}
 
 
 @pytest.mark.parametrize(

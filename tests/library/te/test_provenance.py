@@ -2,8 +2,10 @@
 
 import os
 import platform
+import sys
 from importlib import metadata
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
+from typing import Any
 
 import jax
 import pytest
@@ -55,11 +57,11 @@ def test_run_of_flax_alone_does_not_load_transformer_engine(monkeypatch: pytest.
 
 
 def test_variables_that_change_a_result_are_facts(monkeypatch: pytest.MonkeyPatch) -> None:
-    ours = {"NVTE_FOO": "1", "XLA_FLAGS": "--a=[b]", "JAX_PLATFORMS": "cpu", "MNIST_FP8_TE": "host"}
+    ours = {"NVTE_FOO": "1", "XLA_FLAGS": "--a=[b]", "JAX_PLATFORMS": "cpu", "FLAX_PROFILE": "0", "CUDA_HOME": "/x"}
     monkeypatch.setattr(os, "environ", {"HOME": "/", "TOKEN": "secret", **ours})
     facts = provenance.describe()
     assert {name: facts[name] for name in ours} == ours
-    assert list(facts)[-4:] == sorted(ours)
+    assert list(facts)[-5:] == sorted(ours)
     assert not {"HOME", "TOKEN"} & set(facts)
 
 
@@ -75,6 +77,19 @@ def test_how_xla_sums_is_a_fact(monkeypatch: pytest.MonkeyPatch) -> None:
     wrong = Sums("x @ kernel", 2.6e-2, 2.5e-3)
     monkeypatch.setattr(xla_products, "sums", lambda: wrong)
     assert provenance.describe(Precision.FLAX_BF16)["XLA products"] == str(wrong)
+
+
+def test_origins_are_files_or_folders(monkeypatch: pytest.MonkeyPatch) -> None:
+    folder, without = ModuleType("of_a_folder"), ModuleType("without")
+    folder.__path__ = ["/x/of_a_folder"]
+    odd: Any = SimpleNamespace(__file__="/odd.py")
+    for name, module in {"of_a_folder": folder, "without": without, "odd": odd, "gone": None}.items():
+        monkeypatch.setitem(sys.modules, name, module)
+    found = provenance.origins()
+    assert found["of_a_folder"] == "/x/of_a_folder"
+    assert found["transformer_engine.jax"] == te.engine().module.__file__
+    assert found["jax"] == jax.__file__
+    assert not {"without", "odd", "gone", "sys", "__main__", "jax.numpy"} & set(found)
 
 
 def test_devices_are_counted_and_named() -> None:
@@ -98,9 +113,3 @@ def test_compute_capability_is_said_where_there_is_one(
 ) -> None:
     monkeypatch.setattr(provenance, "jax", SimpleNamespace(devices=lambda: [device, device]))
     assert provenance.describe_devices() == described
-
-
-def test_processor_is_told_with_its_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(os, "cpu_count", lambda: 77)
-    assert provenance.describe_processor().endswith(", 77 cores")
-    assert len(provenance.describe_processor()) > len(", 77 cores")

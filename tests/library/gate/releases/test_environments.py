@@ -1,15 +1,20 @@
 """Subjects, environments, runs and the stage. Offline: a program that writes down what it is asked stands in for uv."""
 
+import base64
+import dataclasses
 import errno
+import hashlib
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import filelock
@@ -39,12 +44,22 @@ if sys.argv[1] == "venv":
     home = Path(sys.argv[-2])
     (home / "bin").mkdir(parents=True)
     (home / "lib" / "python3.11" / "site-packages").mkdir(parents=True)
-    python = home / "bin" / "python"
-    python.write_text("#!/bin/sh\\necho '" + {{facts!r}} + "'\\n")
+    python, facts = home / "bin" / "python", json.loads({{facts!r}})
+    site = home / "lib" / "python3.11" / "site-packages"
+    facts["package"] = facts["package"] or str(site / "transformer_engine")
+    python.write_text("#!/bin/sh\\necho '" + json.dumps(facts) + "'\\n")
     python.chmod(0o755)
+else:
+    site = next(Path(sys.argv[sys.argv.index("--python") + 1]).parents[1].glob("lib/*/site-packages"))
+    for name, text in {{files}}.items():
+        (site / name).parent.mkdir(parents=True, exist_ok=True)
+        (site / name).write_text(text.replace("edited", "published") if "--no-cache" in sys.argv else text)
 if {{fails!r}} and {{fails!r}} in sys.argv:
     sys.exit({{message!r}})
 """
+
+
+OTHER_FACTS = {"sites": [], "path": [], "places": [], "python": "3.11.9 (GCC)", "device": ""}
 
 
 class FakeUv:
@@ -55,19 +70,26 @@ class FakeUv:
         self.behave()
         monkeypatch.setattr("uv.find_uv_bin", lambda: str(self._program))
 
-    def behave(self, fails: str = "", message: str = "", **distributions: str) -> None:
-        """Fail when asked with an argument, or make environments that have other packages."""
+    def behave(
+        self,
+        fails: str = "",
+        message: str = "",
+        package: str | None = None,
+        files: Mapping[str, str] = MappingProxyType({}),
+        **distributions: str,
+    ) -> None:
+        """Fail when asked with an argument, or make environments that have other packages or files."""
         packages = {"jax": "0.10.2", "flax": "0.12.8"} | distributions
         facts: dict[str, Any] = {
-            "package": None,
+            "package": package,
             "distributions": packages,
             "base": "",
-            "sites": [],
             "version": [3, 11],
+            **OTHER_FACTS,
         }
         facts["requires"] = {name: [] for name in packages}
         self._program.write_text(
-            FAKE_UV.format(log=str(self._log), facts=json.dumps(facts), fails=fails, message=message)
+            FAKE_UV.format(log=str(self._log), facts=json.dumps(facts), fails=fails, message=message, files=dict(files))
         )
         self._program.chmod(0o755)
 
@@ -200,6 +222,7 @@ def test_flax_that_is_asked_for_has_an_environment_of_its_own() -> None:
         ("two.txt", "pins transformer-engine 2 times"),
         ("no/such/folder", "is no Transformer Engine"),
         ("", "'' is no Transformer Engine"),
+        ("te:new", "te:new has ':' in its name, which separates folders on Python's path: rename it"),
         ("gone-1.0-py3-none-any.whl", "does not exist"),
         ("bad.whl", "does not say its version"),
         ("other-1.0-py3-none-any.whl", "holds other; expected transformer-engine"),
@@ -209,6 +232,7 @@ def test_flax_that_is_asked_for_has_an_environment_of_its_own() -> None:
 def test_what_is_no_subject_is_refused(text: str, says: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
+    te_folder(tmp_path / "te:new")
     (tmp_path / "bad.txt").write_text("transformer-engine>=2.3\n# transformer-engine==2.3\n")
     (tmp_path / "two.txt").write_text("transformer-engine==2.3.0\ntransformer_engine == 2.4.0\n")
     for name in ("bad.whl", "other-1.0-py3-none-any.whl"):
@@ -307,6 +331,84 @@ def test_half_made_environment_is_thrown_away(fake_uv: FakeUv) -> None:
     environments.prepare(RELEASE)
     assert len(fake_uv.calls) == 6
     assert not (home / "half").exists()
+
+
+JAX_FILE = "jax/__init__.py"
+
+
+def _write(name: str, text: str) -> Callable[[Path], object]:
+    return lambda home: (home / name).write_text(text)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        _write("lib/python3.11/site-packages/jax/__init__.py", "edited"),
+        _write("lib/python3.11/site-packages/sitecustomize.py", "import os"),
+        _write("lib/python3.11/site-packages/more.pth", "/elsewhere"),
+        lambda home: (home / "lib/python3.11/site-packages/jax/__init__.py").unlink(),
+        lambda home: shutil.rmtree(home / "lib/python3.11/site-packages"),
+        lambda home: (home / "bin/python").unlink(),
+        _write(_MARKER, "{}"),
+        _write(_MARKER, "[]"),
+        _write(_MARKER, '{"requirements": 1, "contents": null}'),
+        _write(_MARKER, "\0\0"),
+    ],
+    ids=["edited", "sitecustomize", "pth", "file", "packages", "interpreter", "{}", "[]", "types", "zeros"],
+)
+def test_environment_that_is_not_what_was_made_is_made_anew(fake_uv: FakeUv, damage: Callable[[Path], object]) -> None:
+    fake_uv.behave(files={JAX_FILE: "as published"})
+    made = environments.prepare(RELEASE)
+    home, calls = made.python.parents[1], len(fake_uv.calls)
+    damage(home)
+    assert environments.prepare(RELEASE) == made
+    assert len(fake_uv.calls) == 2 * calls
+    assert (environments._site(home) / JAX_FILE).read_text() == "as published"
+    assert not (environments._site(home) / "more.pth").exists()
+
+
+def record_of(content: str) -> str:
+    """The ``RECORD`` of a package of one file with that content."""
+    digest = base64.urlsafe_b64encode(hashlib.sha256(content.encode()).digest()).decode().rstrip("=")
+    return f"a.py,sha256={digest},9\n../../../bin/python,,\na-1.dist-info/RECORD,,\n"
+
+
+def test_package_that_was_edited_in_the_cache_of_uv_is_fetched_again(fake_uv: FakeUv) -> None:
+    fake_uv.behave(files={"a.py": "edited", "a-1.dist-info/RECORD": record_of("published")})
+    home = environments.prepare(RELEASE).python.parents[1]
+    assert (environments._site(home) / "a.py").read_text() == "published"
+    assert ["--no-cache" in call for call in fake_uv.calls if call[0] == "pip"] == [False, False, True, True]
+
+
+def test_package_that_is_not_what_it_says_is_no_environment(fake_uv: FakeUv) -> None:
+    fake_uv.behave(files={"a.py": "edited", "a-1.dist-info/RECORD": record_of("another")})
+    with pytest.raises(EnvError, match=r"cannot be made: lib/python3\.11/site-packages/a\.py is not what its package"):
+        environments.prepare(RELEASE)
+
+
+def test_package_found_outside_of_an_environment_is_no_environment(fake_uv: FakeUv) -> None:
+    fake_uv.behave(package="/elsewhere/transformer_engine")
+    with pytest.raises(EnvError, match="transformer_engine is /elsewhere/transformer_engine, not in"):
+        environments.prepare(RELEASE)
+
+
+def test_made_environment_is_looked_at_without_the_callers_path(
+    fake_uv: FakeUv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[Mapping[str, str]] = []
+    real = processes.execute
+
+    def execute(*arguments: Any, **options: Any) -> Any:
+        seen.append(options["environ"])
+        return real(*arguments, **options)
+
+    monkeypatch.setenv("PYTHONPATH", "/te")
+    monkeypatch.setattr(interpreters, "execute", execute)
+    environments.prepare(RELEASE)
+    (environ,) = seen
+    assert "PYTHONPATH" not in environ
+    assert environ["PYTHONSAFEPATH"] == "1"
+    assert fake_uv.calls
 
 
 def test_environment_made_from_other_requirements_is_made_again(
@@ -416,7 +518,8 @@ def interpreter(tmp_path: Path, **changes: object) -> Path:
     """A program that answers the probe as an interpreter with a ``transformer_engine`` would."""
     installed = {Requirement(text).name: _least(text) for text in stacks.read_stacks()["suite"]} | SUBJECT_ITSELF
     package = str(te_folder(tmp_path / "site") / "transformer_engine")
-    facts = {"package": package, "distributions": installed, "requires": {}, "base": "/base", "sites": ["/its/site"]}
+    facts = {"package": package, "distributions": installed, "requires": {}, "base": "/base"}
+    facts |= OTHER_FACTS | {"sites": ["/its/site"]}
     answer = tmp_path / "answer.json"
     answer.write_text(json.dumps(facts | {"version": [3, 12]} | changes))
     python = tmp_path / "python"
@@ -439,6 +542,17 @@ def test_interpreter_that_has_everything_is_used_as_it_is(
     made = environments.prepare(subject)
     assert (made.python, made.jax, made.flax) == (python, "99.0", "99.0")
     assert made.variables == {"PYTHONPATH": f"{staging.stage()}{os.pathsep}/its/own"}, "its kind of run is left to it"
+    assert fake_uv.calls == []
+
+
+def test_path_of_the_user_is_the_same_from_everywhere(
+    tmp_path: Path, fake_uv: FakeUv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A run has a working folder of its own."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PYTHONPATH", f"te{os.pathsep}{os.pathsep}/its/own{os.pathsep}")
+    made = environments.prepare(subjects.interpreter_subject(interpreter(tmp_path)))
+    assert made.variables["PYTHONPATH"].split(os.pathsep)[1:] == [str(tmp_path / "te"), "/its/own"]
     assert fake_uv.calls == []
 
 
@@ -536,6 +650,44 @@ def test_run_has_the_environments_programs_first_and_no_other_python(
     assert others == ""
 
 
+def test_program_of_a_user_has_the_users_variables_and_a_prepared_transformer_engine(
+    fake_uv: FakeUv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("PYTHONPATH", "PYTHONOPTIMIZE", "PYTEST_ADDOPTS", "VIRTUAL_ENV"):
+        monkeypatch.setenv(name, "/other")
+    monkeypatch.setenv("OF_THE_USER", "1")
+    made = environments.prepare(RELEASE)
+    found, stage = made.program_environ, str(staging.stage())
+    assert found["PYTHONPATH"] == f"{stage}/mnist_fp8/te/program{os.pathsep}{stage}"
+    assert (Path(stage) / "mnist_fp8" / "te" / "program" / "sitecustomize.py").is_file()
+    assert (found["OF_THE_USER"], found["MNIST_FP8_TE"]) == ("1", "host")
+    assert not {"PYTHONOPTIMIZE", "PYTEST_ADDOPTS", "VIRTUAL_ENV", "PYTHONSAFEPATH"} & set(found)
+    assert made.environ["PYTHONPATH"] == stage, "what is judged does without"
+    assert found["PYTHONPYCACHEPREFIX"] == made.environ["PYTHONPYCACHEPREFIX"], "nothing is written into the stage"
+    assert fake_uv.calls
+
+
+def test_program_of_a_user_in_an_interpreter_finds_what_it_has(
+    tmp_path: Path, fake_uv: FakeUv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", "/its/own")
+    made = environments.prepare(subjects.interpreter_subject(interpreter(tmp_path)))
+    assert made.program_environ["PYTHONPATH"] == f"{staging.stage()}{os.pathsep}/its/own"
+    assert fake_uv.calls == []
+
+
+def test_bytecode_lies_apart_and_apart_for_each_content(fake_uv: FakeUv) -> None:
+    made = environments.prepare(RELEASE)
+    folder = Path(made.environ["PYTHONPYCACHEPREFIX"])
+    assert folder.parent == cache_dir() / "bytecode"
+    assert dataclasses.replace(made, digest="other").environ["PYTHONPYCACHEPREFIX"] != str(folder)
+    folder.mkdir(parents=True)
+    os.utime(folder, (0, 0))
+    environments.prepare(RELEASE)
+    assert not folder.exists(), "long unused"
+    assert fake_uv.calls
+
+
 def test_run_has_no_flags_that_were_set_for_the_xla_here(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     """XLA ends at a flag that it does not know, as that of an old JAX would."""
     monkeypatch.setenv("XLA_FLAGS", f"{FLOAT32_SUMS} --mine")
@@ -612,6 +764,24 @@ def test_stop_reaches_runs_of_other_threads(tmp_path: Path, monkeypatch: pytest.
     assert len(caught) == 2, "and new runs"
 
 
+def test_run_that_is_alone_waits_for_the_others_and_they_for_it(tmp_path: Path) -> None:
+    def run() -> None:
+        here().run(["sh", "-c", f"echo begun >> {note}; sleep 0.3; echo ended >> {note}"], cwd=tmp_path, timeout=20)
+
+    note = tmp_path / "note"
+    first, second = threading.Thread(target=run), threading.Thread(target=run)
+    first.start()
+    while not note.exists():
+        time.sleep(0.01)
+    with processes.alone():
+        second.start()
+        run()
+        note.write_text(f"{note.read_text()}alone\n")
+    first.join()
+    second.join()
+    assert note.read_text().split() == ["begun", "ended", "begun", "ended", "alone", "begun", "ended"]
+
+
 # --- the stage -----------------------------------------------------------------------------------------------------
 
 
@@ -629,14 +799,41 @@ def test_stage_is_made_once_for_a_content(monkeypatch: pytest.MonkeyPatch) -> No
     files = {"tests/a.py": b"1"}
     monkeypatch.setattr(staging, "_suite_files", lambda: files)
     first = staging.stage()
-    (first / "mark").touch()
+    made = first.stat().st_ino
     staging.stage.cache_clear()
-    assert staging.stage() == first
-    assert (first / "mark").exists()
+    assert (staging.stage(), first.stat().st_ino) == (first, made)
     files["tests/a.py"] = b"2"
     staging.stage.cache_clear()
     assert staging.stage() != first
     assert [path.name for path in first.parent.iterdir() if path.name.startswith(".")] == []
+
+
+@pytest.mark.parametrize(
+    "edit",
+    [
+        lambda home: (home / "tests/claims/test_a.py").write_text("def test_a(): pass"),
+        lambda home: (home / "tests/claims/test_a.py").unlink(),
+        lambda home: (home / "tests/claims/conftest.py").write_text("collect_ignore_glob = ['*']"),
+        lambda home: (home / "tests/claims/__pycache__").mkdir() or (home / "tests/claims/__pycache__/a.pyc").touch(),
+        lambda home: shutil.rmtree(home / "tests"),
+    ],
+    ids=["edited", "removed", "added", "bytecode", "folder"],
+)
+def test_stage_that_was_edited_is_made_anew(monkeypatch: pytest.MonkeyPatch, edit: Callable[[Path], object]) -> None:
+    files = {"tests/claims/test_a.py": b"def test_a(): assert 0", "pytest.ini": b"[pytest]"}
+    monkeypatch.setattr(staging, "_suite_files", lambda: files)
+    home = staging.stage()
+    edit(home)
+    staging.stage.cache_clear()
+    assert staging.stage() == home
+    assert {str(file.relative_to(home)): file.read_bytes() for file in home.rglob("*") if file.is_file()} == files
+    assert list(home.parent.iterdir()) == [home]
+
+
+def test_cache_folder_that_python_would_split_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "a:b"))
+    with pytest.raises(EnvError, match="has ':' in its name: set XDG_CACHE_HOME to another"):
+        staging.stage()
 
 
 def test_stage_that_is_long_unused_is_forgotten(monkeypatch: pytest.MonkeyPatch) -> None:

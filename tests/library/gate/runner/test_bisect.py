@@ -180,12 +180,14 @@ def test_command_is_judged_by_its_exit_code_as_git_does(
     asked: list[Any] = []
 
     def run(_self: Environment, words: Any, **options: Any) -> Ended:
-        asked.append((words, options["cwd"]))
-        return Ended(code, "", "", 1.0, timed_out=False)
+        asked.append((words, options["cwd"], options["environ"]["OF_THE_USER"]))
+        return Ended(code, "printed", "x\nNo module named y\n", 1.0, timed_out=False)
 
     monkeypatch.setattr(Environment, "run", run)
-    assert bisect.command_probe(["my", "test"], tmp_path)(ENVIRONMENT) == State(f"exit code {code}", details)  # type: ignore[arg-type]
-    assert asked == [(["my", "test"], tmp_path)]
+    monkeypatch.setenv("OF_THE_USER", "passed on")
+    found = bisect.command_probe(["my", "test"], tmp_path)(ENVIRONMENT)
+    assert found == State(f"exit code {code}: No module named y", details)  # type: ignore[arg-type]
+    assert asked == [(["my", "test"], tmp_path, "passed on")]
 
 
 def test_command_that_takes_too_long_cannot_be_judged(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import signal
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import public_api, suite
 from mnist_fp8.gate.runner.installation import examine
 from mnist_fp8.gate.runner.measuring import EVERYTHING
-from mnist_fp8.gate.runner.store import unexamined
+from mnist_fp8.gate.runner.store import Attempt, record_file, unexamined
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import Failure, Signature, Text
 from mnist_fp8.record.record import Record
@@ -34,7 +35,7 @@ def measured(where: Environment | None = None, *, rerun: bool = False) -> Record
 
 
 def fails(printed: dict[str, Any], code: int, err: str, *, timed_out: bool = False) -> Record:
-    printed["ended"] = Ended(code, "", err, 1.0, timed_out=timed_out)
+    printed |= {"ended": Ended(code, "", err, 1.0, timed_out=timed_out), "measured": None}
     return measured()
 
 
@@ -85,7 +86,85 @@ def test_damaged_record_is_made_again(printed: dict[str, Any], tmp_path: Path) -
     file.write_text("{")
     measured()
     assert len(printed["made"]) == 2
-    assert json.loads(file.read_text())["te"] == "2.3.0"
+    assert json.loads(file.read_text())["record"]["te"] == "2.3.0"
+
+
+@pytest.mark.parametrize(("former", "new"), [("2.3.0", "2.9.9"), ('"text": "1"', '"text": "2"'), ('"d', '"e')])
+def test_kept_record_that_was_edited_is_made_again(
+    printed: dict[str, Any], tmp_path: Path, former: str, new: str
+) -> None:
+    measured()
+    (file,) = (tmp_path / "mnist_fp8" / "records").glob("*.json")
+    assert former in file.read_text()
+    file.write_text(file.read_text().replace(former, new))
+    assert measured().entries["bits/R/t"] == Text("1")
+    assert len(printed["made"]) == 2
+
+
+def test_kept_record_of_another_is_not_taken(printed: dict[str, Any], tmp_path: Path) -> None:
+    measured()
+    (file,) = (tmp_path / "mnist_fp8" / "records").glob("*.json")
+    measured(environment(digest="other"))
+    (other,) = set(file.parent.glob("*.json")) - {file}
+    other.write_bytes(file.read_bytes())
+    measured(environment(digest="other"))
+    assert len(printed["made"]) == 3
+
+
+def test_what_took_too_long_is_measured_once_more_and_not_kept(printed: dict[str, Any], tmp_path: Path) -> None:
+    hung = Ended(-15, "", "", 1.0, timed_out=True)
+    printed |= {"ended": hung, "measured": None}
+    assert measured().problem == "it hung: not done after 600 s"
+    assert len(printed["made"]) == 2
+    assert not list(tmp_path.rglob("records/*.json"))
+
+
+def test_measuring_that_imported_another_transformer_engine_is_no_result(
+    printed: dict[str, Any], tmp_path: Path
+) -> None:
+    imported = printed["measured"]["imported"] | {"transformer_engine": "/clone/transformer_engine/__init__.py"}
+    printed["measured"] = printed["measured"] | {"imported": imported}
+    with pytest.raises(EnvError, match=r"2\.3\.0 was not judged: its run imported transformer_engine from /clone"):
+        measured()
+    assert not list(tmp_path.rglob("records/*.json"))
+
+
+def test_measuring_for_which_there_was_no_room_is_no_result(printed: dict[str, Any], tmp_path: Path) -> None:
+    failure = {"kind": "failure", "type": "OSError", "message": "[Errno 28] No space left on device: 'x'"}
+    printed["measured"] = printed["measured"] | {"entries": {"bits/R": failure}}
+    with pytest.raises(EnvError, match=r"disk or memory ran out: .*No space left on device"):
+        measured()
+    assert not list(tmp_path.rglob("records/*.json"))
+
+
+VARIABLES = {
+    "NVTE_X": True,
+    "XLA_FLAGS": True,
+    "JAX_ENABLE_X64": True,
+    "FLAX_PROFILE": True,
+    "CUDA_VISIBLE_DEVICES": True,
+    "NVIDIA_TF32_OVERRIDE": True,
+    "LD_LIBRARY_PATH": True,
+    "OMP_NUM_THREADS": True,
+    "XLA_PYTHON_CLIENT_MEM_FRACTION": True,
+    "PYTHONOPTIMIZE": False,
+    "PYTEST_ADDOPTS": False,
+    "HYPOTHESIS_PROFILE": False,
+    "LD_PRELOAD": False,
+    "TERM": False,
+    "TFDS_DATA_DIR": False,
+}
+
+
+@pytest.mark.parametrize(("name", "reaches"), VARIABLES.items())
+def test_variable_is_part_of_the_key_or_does_not_reach_the_run(
+    monkeypatch: pytest.MonkeyPatch, name: str, *, reaches: bool
+) -> None:
+    before = record_file(environment(), "x")
+    monkeypatch.setenv(name, "changed")
+    assert (record_file(environment(), "x") != before) is reaches
+    assert (environment().environ.get(name) == "changed") is reaches
+    assert environment().program_environ.get(name) == ("changed" if not name.startswith(("PYTHON", "PYTEST")) else None)
 
 
 PART = ["bits/R/t", "api/te.g*"]
@@ -112,12 +191,11 @@ def test_part_is_measured_alone_and_kept_as_a_part(printed: dict[str, Any]) -> N
 @pytest.mark.parametrize(
     ("code", "err", "timed_out", "says"),
     [
-        (1, "x\nnothing can be measured: Transformer Engine does not import: no libfoo\n", False, "no libfoo"),
         (1, "Traceback\nKeyError: 'x'\n", False, "it did not come to its end (exit code 1): KeyError: 'x'"),
         (-11, "Fatal Python error: Segmentation fault\n", False, "it crashed: Segmentation fault"),
         (-15, "", True, "it hung: not done after 600 s"),
     ],
-    ids=["does not import", "raises", "crashes", "hangs"],
+    ids=["raises", "crashes", "hangs"],
 )
 def test_transformer_engine_that_cannot_be_measured_says_why(
     printed: dict[str, Any], code: int, err: str, *, timed_out: bool, says: str
@@ -127,6 +205,32 @@ def test_transformer_engine_that_cannot_be_measured_says_why(
     assert "\n" not in found.problem
     assert found.entries == {}
     assert found.environment == {"jax": "0.10.2", "flax": "0.12.8"}
+
+
+def test_transformer_engine_that_does_not_import_says_why_in_its_words(printed: dict[str, Any]) -> None:
+    printed |= {"ended": Ended(1, "", "x\ny", 1.0, timed_out=False), "measured": {"problem": "no libfoo"}}
+    assert (measured().problem, measured().entries) == ("no libfoo", {})
+
+
+@pytest.mark.parametrize(
+    ("code", "says"),
+    [(1, "its process ends with exit code 1 after its last result"), (-11, "it crashed: Segmentation fault")],
+    ids=["exit code", "crash"],
+)
+def test_process_that_fails_after_its_results_has_a_problem(printed: dict[str, Any], code: int, says: str) -> None:
+    printed["ended"] = Ended(code, "", "Fatal Python error: Segmentation fault\n", 1.0, timed_out=False)
+    found = measured()
+    assert found.problem.startswith(says)
+    assert found.entries == {}
+
+
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT"])
+def test_process_that_is_ended_from_outside_is_not_blamed_on_transformer_engine(
+    printed: dict[str, Any], tmp_path: Path, name: str
+) -> None:
+    with pytest.raises(EnvError, match=rf"^the run was ended from outside \({name}\)"):
+        fails(printed, -signal.Signals[name], "")
+    assert not list(tmp_path.rglob("*.json")), "nothing is kept"
 
 
 def test_environment_that_fails_is_not_blamed_on_transformer_engine(printed: dict[str, Any]) -> None:
@@ -151,10 +255,11 @@ def runs(printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[tuple
     """The claims of each run of the suite; the runs themselves are replaced, and know of a and b."""
     made: list[tuple[str, ...]] = []
 
-    def judge(where: Environment, _stage: Path, claims: Sequence[str], **_options: Any) -> Record:
+    def judge(where: Environment, _stage: Path, claims: Sequence[str], **_options: Any) -> Attempt:
         made.append(tuple(claims))
         results = tuple(ClaimResult(name, (TestResult("t", Outcome.PASSED),)) for name in claims)
-        return dataclasses.replace(unexamined(where), suite=SuiteResult(results, problem=printed.get("problem", "")))
+        found = SuiteResult(results, problem=printed.get("problem", ""))
+        return Attempt(dataclasses.replace(unexamined(where), suite=found), lasting=printed.get("lasting", True))
 
     monkeypatch.setattr(suite, "judge", judge)
     monkeypatch.setattr(suite, "known_claims", lambda: ("a", "b"))
@@ -244,6 +349,14 @@ def test_result_that_cannot_be_kept_is_one_line(runs: list[Any], tmp_path: Path)
     with pytest.raises(EnvError, match=r"^the result cannot be kept in .*: Not a directory; make room"):
         examine(environment(), claims=["a"])
     assert len(runs) == 1
+
+
+def test_result_that_would_not_last_is_not_kept(runs: list[Any], printed: dict[str, Any], tmp_path: Path) -> None:
+    printed["lasting"] = False
+    for _ in range(2):
+        examine(environment(), claims=["a"])
+    assert len(runs) == 2
+    assert not list(tmp_path.rglob("records/*.json"))
 
 
 def test_nothing_asked_is_nothing_done(runs: list[Any], printed: dict[str, Any]) -> None:

@@ -25,18 +25,34 @@ from support.subprocesses import ROOT
 PASSED, FAILED, SKIPPED, KNOWN = Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.KNOWN
 
 
-OPTION = """\
+PLUGIN = """\
+import json
 from pathlib import Path
+
+HERE = Path(__file__).parent
+IMPORTED = {"transformer_engine": "/te/__init__.py", "mnist_fp8": str(HERE / "mnist_fp8" / "__init__.py")}
+HEADER = {"run": "host run: here", "environment": {"jax": "0.5.1", "flax": "0.9", "python": "3.11.0"}}
+
 def pytest_addoption(parser):
     parser.addoption("--mnist-fp8-json", type=Path)
+
+def pytest_sessionstart(session):
+    if not hasattr(session.config, "workerinput") and session.config.option.mnist_fp8_json:
+        session.config.option.mnist_fp8_json.write_text(json.dumps(HEADER | {"imported": IMPORTED}))
+
+def pytest_collection_modifyitems(config, items):
+    if hasattr(config, "workerinput"):
+        file = config.option.mnist_fp8_json
+        account = {"imported": IMPORTED, "tests": [item.nodeid for item in items]}
+        file.with_name(f"{file.stem}-{config.workerinput['workerid']}.json").write_text(json.dumps(account))
 """
-"""What a suite's plugin has to know, whatever its suite is."""
+"""What a suite's plugin does, whatever its suite is."""
 
 
 def environment(python: str = sys.executable, digest: str = "d", **variables: str) -> Environment:
-    """This interpreter, as if it were made for a release; plugins of it that the suite does not need stay out."""
+    """This interpreter, as if it were made for a release."""
     subject = Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
-    variables = {"PYTEST_ADDOPTS": "-p no:randomly", "OMP_NUM_THREADS": "1"} | variables
+    variables = {"OMP_NUM_THREADS": "1"} | variables
     return Environment(subject, Path(python), "0.5.0", "0.10.4", digest, variables, Path("/te"))
 
 
@@ -44,14 +60,14 @@ def write_suite(folder: Path, conftest: str = "", **claims: str) -> Path:
     """Write a suite of those claims."""
     (folder / "tests" / "claims").mkdir(parents=True)
     (folder / "pytest.ini").write_text("[pytest]\naddopts = -ra --strict-config\n")
-    (folder / "conftest.py").write_text(OPTION + textwrap.dedent(conftest))
+    (folder / "conftest.py").write_text(PLUGIN + textwrap.dedent(conftest))
     for name, code in claims.items():
         (folder / "tests" / "claims" / f"test_{name}.py").write_text(textwrap.dedent(code))
     return folder
 
 
 def judged(folder: Path, *claims: str, timeout: float = 60.0) -> SuiteResult:
-    return result_of(suite.judge(environment(), folder, claims, timeout=timeout))
+    return result_of(suite.judge(environment(), folder, claims, timeout=timeout).record)
 
 
 def result_of(record: Record) -> SuiteResult:
@@ -96,26 +112,18 @@ EVERYTHING = """
     def test_skipped(): pass
     def test_after(): assert os.environ["HYPOTHESIS_PROFILE"] == "ci"
 """
-HEADER = """
-    import json
-
-    def pytest_sessionstart(session):
-        header = {"run": "host run: here", "environment": {"jax": "0.5.1", "flax": "0.9", "python": "3.11.0"}}
-        session.config.option.mnist_fp8_json.write_text(json.dumps(header))
-"""
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Record:
     folder = write_suite(
         tmp_path_factory.mktemp("everything"),
-        HEADER,
         all=EVERYTHING,
         unreadable="import nonsense",
         skipped="import pytest\npytest.skip('needs Z; found none', allow_module_level=True)",
         good="def test_good(): pass",
     )
-    return suite.judge(environment(), folder, ["all", "unreadable", "skipped", "good"])
+    return suite.judge(environment(), folder, ["all", "unreadable", "skipped", "good"]).record
 
 
 @pytest.fixture(scope="module")
@@ -178,7 +186,197 @@ def test_command_runs_one_test_in_the_same_environment(everything: SuiteResult) 
     assert folder
     assert (Path(folder[1]) / "tests" / "claims" / "test_all.py").exists()
     assert "HYPOTHESIS_PROFILE=ci" in everything.command
-    assert everything.command.endswith(f"{sys.executable} -m pytest -p no:cacheprovider")
+    assert f"{sys.executable} -m pytest -p no:cacheprovider -p xdist.plugin" in everything.command
+    assert "PYTEST_DISABLE_PLUGIN_AUTOLOAD=1" in everything.command
+
+
+# --- what ran is what should have run ------------------------------------------------------------------------------
+
+TWO = "def test_a(): pass\ndef test_b(): pass"
+
+
+@pytest.mark.parametrize(
+    ("conftest", "options"),
+    [
+        ("", "--deselect=tests/claims/test_a.py::test_b"),
+        ("def pytest_runtest_protocol(item): return item.name == 'test_b' or None", ""),
+    ],
+    ids=["deselected", "not run"],
+)
+def test_test_that_was_left_out_has_not_been_verified(tmp_path: Path, conftest: str, options: str) -> None:
+    folder = write_suite(tmp_path, conftest, a=TWO)
+    claim = result_of(suite.judge(environment(PYTEST_ADDOPTS=options), folder, ["a"]).record).claim("a")
+    assert outcomes(claim) == {"test_a": PASSED, "test_b": FAILED}
+    assert reason(claim, "test_b") == "it was collected, but did not run"
+
+
+def test_claim_without_tests_does_not_hold(tmp_path: Path) -> None:
+    found = judged(write_suite(tmp_path, a=TWO, b="def helper(): pass"), "a", "b")
+    assert found.claim("a").status is ClaimStatus.HOLDS
+    (only,) = found.claim("b").tests
+    assert (only.outcome, only.reason) == (FAILED, "none of its tests was collected")
+
+
+def test_results_of_a_run_that_lists_no_tests_are_no_results(tmp_path: Path) -> None:
+    folder = write_suite(tmp_path, "del pytest_collection_modifyitems", a=TWO)
+    with pytest.raises(EnvError, match=r"the suite does not say which tests there are for 2\.3\.0"):
+        judged(folder, "a")
+
+
+def log_of(tmp_path: Path, *reports: tuple[str, str, str]) -> Path:
+    lines = [json.dumps({"nodeid": name, "when": when, "outcome": outcome}) for name, when, outcome in reports]
+    (tmp_path / "log").write_text("\n".join(lines))
+    return tmp_path / "log"
+
+
+def test_test_that_ran_twice_has_failed(tmp_path: Path) -> None:
+    once = [("f::t", "setup", "passed"), ("f::t", "call", "passed"), ("f::t", "teardown", "passed")]
+    assert pytest_log.read_results(log_of(tmp_path, *once))["f::t"].outcome is PASSED, "Control"
+    found = pytest_log.read_results(log_of(tmp_path, *once, *once))
+    assert found == {"f::t": TestResult("f::t", FAILED, "it ran twice")}
+
+
+def test_test_that_nobody_collected_has_failed() -> None:
+    results = {name: TestResult(name, PASSED) for name in ("f::t", "f::stranger")}
+    found = pytest_log.complete(results, ["f::t", "f::gone"], "")
+    assert {name: test.reason for name, test in found.items()} == {
+        "f::t": "",
+        "f::stranger": "it ran, but was not collected",
+        "f::gone": "it was collected, but did not run",
+    }
+    assert pytest_log.complete({"f": TestResult("f", SKIPPED)}, [], "") == {"f": TestResult("f", SKIPPED)}
+
+
+@pytest.mark.parametrize(
+    ("code", "outcomes", "agrees"),
+    [
+        (0, [PASSED, SKIPPED, KNOWN], True),
+        (0, [KNOWN], True),
+        (0, [PASSED, FAILED], False),
+        (1, [PASSED, FAILED], True),
+        (1, [PASSED], False),
+        (1, [], False),
+        (5, [SKIPPED], True),
+        (5, [PASSED], False),
+        (5, [FAILED], False),
+    ],
+)
+def test_exit_code_and_outcomes_agree(code: int, outcomes: list[Outcome], *, agrees: bool) -> None:
+    results = {str(number): TestResult(str(number), outcome) for number, outcome in enumerate(outcomes)}
+    assert (pytest_log.contradiction(code, results) == "") is agrees
+
+
+EXITS = """
+    import atexit, os
+    atexit.register(lambda: os._exit(1))
+"""
+CRASHES_LATE = """
+    import atexit, os
+    def pytest_configure(config):
+        if not hasattr(config, "workerinput"):
+            atexit.register(lambda: os.kill(os.getpid(), 11))
+"""
+HIDES = """
+    import pytest
+    @pytest.hookimpl(trylast=True)
+    def pytest_sessionfinish(session):
+        session.exitstatus = 0
+"""
+
+
+@pytest.mark.parametrize(
+    ("conftest", "test", "says"),
+    [
+        (EXITS, "pass", "its processes end with exit code 1, but 1 tests passed and 0 failed"),
+        (CRASHES_LATE, "pass", "it crashed: "),
+        (HIDES, "assert 0", "its processes end with exit code 0, but 0 tests passed and 1 failed"),
+    ],
+    ids=["exit code", "crash", "hidden failure"],
+)
+def test_run_whose_end_contradicts_its_results_has_a_problem(
+    tmp_path: Path, conftest: str, test: str, says: str
+) -> None:
+    found = judged(write_suite(tmp_path, conftest, a=f"def test_a(): {test}"), "a")
+    assert found.problem.startswith(says)
+    assert found.claim("a").status is ClaimStatus.BROKEN
+
+
+def test_nothing_from_outside_thins_out_a_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "else").mkdir()
+    (tmp_path / "else" / "sitecustomize.py").write_text("raise SystemExit('it was imported')")
+    others = {
+        "PYTEST_ADDOPTS": "-k nothing",
+        "PYTEST_PLUGINS": "no_such_plugin",
+        "PYTHONOPTIMIZE": "1",
+        "PYTHONPATH": str(tmp_path / "else"),
+        "PYTHONWARNINGS": "error",
+        "HYPOTHESIS_PROFILE": "nonsense",
+        "COVERAGE_PROCESS_START": "x",
+        "LD_PRELOAD": "/no/such/library.so",
+        "OF_NOBODY": "1",
+    }
+    for name, value in others.items():
+        monkeypatch.setenv(name, value)
+    code = f"""
+        import os, sys
+        def test_a(): assert not {set(others) - {"HYPOTHESIS_PROFILE"}!r} & set(os.environ)
+        def test_b(): assert __debug__ and sys.flags.safe_path and not sys.warnoptions
+        def test_c(): assert 0
+    """
+    found = judged(write_suite(tmp_path / "suite", a=code), "a")
+    assert outcomes(found.claim("a")) == {"test_a": PASSED, "test_b": PASSED, "test_c": FAILED}
+
+
+@pytest.mark.parametrize(
+    ("imported", "says"),
+    [
+        ({"transformer_engine": "/clone/transformer_engine/__init__.py"}, "imported transformer_engine from /clone/"),
+        (
+            {"transformer_engine.jax": "/clone/jax.py"},
+            "imported transformer_engine.jax from /clone/jax.py, and not from",
+        ),
+        ({"mnist_fp8": "/else/mnist_fp8/__init__.py"}, "imported mnist_fp8 from /else/"),
+        ({"test_a": "/else/test_a.py"}, "imported test_a from /else/test_a.py"),
+        ({"jax": "/clone/jax/__init__.py"}, "imported jax from /clone/jax/__init__.py, and not from /site"),
+        ({"transformer_engine": None}, "does not say where its transformer_engine was"),
+    ],
+)
+def test_run_that_imported_something_else_is_no_verdict(imported: dict[str, str | None], says: str) -> None:
+    stage = Path("/stage")
+    right = {
+        "transformer_engine": "/te/__init__.py",
+        "mnist_fp8": "/stage/mnist_fp8/__init__.py",
+        "jax": "/site/jax.py",
+    }
+    where = dataclasses.replace(environment(), folders=(Path("/site"),))
+    execution.check_imports(where, stage, right | {"test_a": "/stage/tests/test_a.py", "other": "/anywhere.py"})
+    wrong = {name: place for name, place in (right | imported).items() if place is not None}
+    with pytest.raises(EnvError) as caught:
+        execution.check_imports(where, stage, wrong)
+    assert says in str(caught.value)
+
+
+@pytest.mark.parametrize("of", ["HEADER", "account"])
+def test_every_process_of_a_run_is_asked(tmp_path: Path, of: str) -> None:
+    other = 'IMPORTED | {"transformer_engine": "/clone/transformer_engine/__init__.py"}'
+    edit = {
+        "HEADER": ('HEADER | {"imported": IMPORTED}', f'HEADER | {{"imported": {other}}}'),
+        "account": ('account = {"imported": IMPORTED', f'account = {{"imported": {other}'),
+    }[of]
+    folder = write_suite(tmp_path, a=TWO)
+    assert edit[0] in PLUGIN
+    (folder / "conftest.py").write_text(PLUGIN.replace(*edit))
+    with pytest.raises(EnvError, match="imported transformer_engine from /clone/"):
+        judged(folder, "a")
+
+
+@pytest.mark.parametrize(
+    "error", ["OSError: [Errno 28] No space left on device", "MemoryError", "RESOURCE_EXHAUSTED: Out of memory"]
+)
+def test_want_of_room_is_not_blamed_on_te(tmp_path: Path, error: str) -> None:
+    folder = write_suite(tmp_path, a=f"def test_a(): raise RuntimeError({error!r})")
+    with pytest.raises(EnvError, match="disk or memory ran out: "):
+        judged(folder, "a")
 
 
 # --- runs that break off -------------------------------------------------------------------------------------------
@@ -196,10 +394,31 @@ def test_run_that_hangs_is_ended_and_what_it_left_is_broken(tmp_path: Path) -> N
     assert reason(found.claim("second"), "test_never") == found.problem
 
 
+def test_what_took_too_long_is_tried_once_more_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a machine that was busy."""
+    monkeypatch.setattr(suite, "TEST_TIMEOUT_S", 1)
+    code = f"""
+        import pathlib, time
+        def test_hangs_once():
+            note = pathlib.Path({str(tmp_path / "note")!r})
+            if not note.exists():
+                note.touch()
+                time.sleep(60)
+        def test_other(): assert 0
+    """
+    attempt = suite.judge(environment(), write_suite(tmp_path / "suite", a=code), ["a"], timeout=60)
+    assert attempt.lasting
+    found = result_of(attempt.record)
+    assert found.problem == ""
+    assert outcomes(found.claim("a")) == {"test_hangs_once": PASSED, "test_other": FAILED}
+
+
 def test_test_that_hangs_is_one_broken_test(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(suite, "TEST_TIMEOUT_S", 1)
     folder = write_suite(tmp_path, a="import time\ndef test_hangs(): time.sleep(60)\ndef test_later(): pass")
-    found = judged(folder, "a")
+    attempt = suite.judge(environment(), folder, ["a"], timeout=60)
+    assert not attempt.lasting
+    found = result_of(attempt.record)
     assert outcomes(found.claim("a")) == {"test_hangs": FAILED, "test_later": PASSED}
     assert (
         reason(found.claim("a"), "test_hangs") == "its process died: no word why; its time was over, or it was killed"
@@ -257,13 +476,13 @@ def ended(code: int = 1, out: str = "", err: str = "", *, timed_out: bool = Fals
     return Ended(code, out, err, 1.0, timed_out=timed_out)
 
 
-def problem(how: Ended, *, started: bool = True) -> str:
-    return execution.problem_of(how, f"{how.out}\n{how.err}", 9.0, started=started)
+def problem(how: Ended, *, finished: bool = False) -> str:
+    return execution.problem_of(how, f"{how.out}\n{how.err}", 9.0, finished=finished)
 
 
 @pytest.mark.parametrize("code", [0, 1, 5])
 def test_run_that_came_to_its_end_has_no_problem(code: int) -> None:
-    assert problem(ended(code)) == ""
+    assert problem(ended(code), finished=True) == ""
 
 
 @pytest.mark.parametrize(
@@ -283,16 +502,18 @@ def test_run_that_broke_off_has_its_reason_in_one_line(how: Ended, says: str) ->
 @pytest.mark.parametrize(
     ("how", "says"),
     [
-        (ended(-signal.SIGKILL), "perhaps memory ran out"),
+        (ended(-signal.SIGKILL), "ended from outside (SIGKILL); perhaps memory ran out"),
+        (ended(-signal.SIGTERM), "ended from outside (SIGTERM)"),
+        (ended(-signal.SIGHUP), "ended from outside (SIGHUP)"),
         (ended(1, err="/x/bin/python: No module named pytest\n"), "/x/bin/python: No module named pytest"),
         (ended(4, err="__main__.py: error: unrecognized arguments: --report-log=x"), "unrecognized arguments"),
         (ended(3, err="a\nOSError: [Errno 28] No space left on device: 'y'\nb"), "OSError: [Errno 28] No space left"),
     ],
-    ids=["killed", "no pytest", "no plugin", "disk full"],
+    ids=["killed", "terminated", "hung up", "no pytest", "no plugin", "disk full"],
 )
 def test_failure_of_the_environment_is_not_blamed_on_te(how: Ended, says: str) -> None:
     with pytest.raises(EnvError, match=re.escape(says)):
-        problem(how, started=False)
+        problem(how)
 
 
 def test_environment_that_is_gone_is_one_line(tmp_path: Path) -> None:

@@ -14,7 +14,7 @@ from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import suite, upgrade
 from mnist_fp8.gate.runner.installation import Installation
 from mnist_fp8.gate.runner.steps import _SEEN_S
-from mnist_fp8.gate.runner.store import unexamined
+from mnist_fp8.gate.runner.store import Attempt, unexamined
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.record import Record
 from support.arranged import RELEASE, arrange_measurements, environment
@@ -59,12 +59,11 @@ def judged(printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[tup
     """The claims of each run of the suite."""
     made: list[tuple[str, tuple[str, ...]]] = []
 
-    def judge(where: Environment, _stage: Path, claims: Sequence[str], **_options: Any) -> Record:
+    def judge(where: Environment, _stage: Path, claims: Sequence[str], **_options: Any) -> Attempt:
         made.append((where.subject.version, tuple(claims)))
         tests = (TestResult("t", Outcome.PASSED),)
-        return dataclasses.replace(
-            unexamined(where), suite=SuiteResult(tuple(ClaimResult(name, tests) for name in claims))
-        )
+        found = SuiteResult(tuple(ClaimResult(name, tests) for name in claims))
+        return Attempt(dataclasses.replace(unexamined(where), suite=found))
 
     def prepare(subject: Subject, **_options: Any) -> Environment:
         return environment(subject, digest=subject.version)

@@ -1,0 +1,55 @@
+"""The environment variables that reach a run. All others stay outside: they could thin out the suite or replace code.
+
+One table for both sides: what judges passes these on and keys results by them; what is judged says which were set.
+"""
+
+from collections.abc import Mapping
+
+CHANGE_RESULTS: Mapping[str, str] = {
+    "NVTE_": "switches of Transformer Engine",
+    "XLA_": "flags of XLA, and its share of the memory",
+    "JAX_": "options of JAX",
+    "FLAX_": "options of Flax",
+    "TF_CPP_": "what XLA logs",
+    "TF_CUDNN_": "whether cuDNN's algorithms are deterministic",
+    "TF_GPU_": "how XLA uses the memory of a GPU",
+    "MNIST_FP8_": "the kind of run",
+    "CUDA_": "which GPUs are seen, and how kernels are loaded",
+    "CUDNN_": "switches of cuDNN",
+    "CUBLAS": "switches of cuBLAS and cuBLASLt, such as the size of its workspace",
+    "NCCL_": "how devices talk to each other",
+    "NVIDIA_TF32_OVERRIDE": "whether TF32 replaces FP32",
+    "TRITON_": "where Triton's compiler and its cache are",
+    "OMP_": "threads, which decide in which order numbers are added",
+    "OPENBLAS_": "threads of NumPy's products",
+    "MKL_": "threads of NumPy's products",
+    "LD_LIBRARY_PATH": "where CUDA and cuDNN are found",
+}
+"""Beginnings of the names of what can change a result, with the reason to pass it on. It is part of a result's key."""
+
+CHANGE_NOTHING: Mapping[str, str] = {
+    "PATH": "programs such as ptxas",
+    "HOME": "the folder of caches, if nothing else names it",
+    "USER": "a name for temporary folders",
+    "LOGNAME": "a name for temporary folders",
+    "LANG": "the encoding of names of files",
+    "LC_": "the encoding of names of files",
+    "TMPDIR": "where temporary files lie",
+    "XDG_CACHE_HOME": "the folder of caches",
+}
+"""The same of what a program needs, and no result depends on."""
+
+
+def that_change_results(environ: Mapping[str, str]) -> dict[str, str]:
+    """Those that can change a result, in the order of their names."""
+    return {name: environ[name] for name in sorted(environ) if name.startswith(tuple(CHANGE_RESULTS))}
+
+
+def passed_on(environ: Mapping[str, str]) -> dict[str, str]:
+    """All that reach a run."""
+    neutral = {name: value for name, value in environ.items() if _is_neutral(name)}
+    return neutral | that_change_results(environ)
+
+
+def _is_neutral(name: str) -> bool:
+    return any(name == known or (known.endswith("_") and name.startswith(known)) for known in CHANGE_NOTHING)

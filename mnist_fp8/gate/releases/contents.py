@@ -1,0 +1,81 @@
+"""What files contain, by digests. A file that has not changed since it was read is not read again."""
+
+import contextlib
+import hashlib
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from mnist_fp8.core.files import cache_dir, digest_of, replace_file
+
+_FRESH_NS = 2 * 10**9
+"""A file that changed so short ago may change again within one tick of the clock: it is read the next time, too."""
+_MODULES = (".py", ".so", ".pth", ".pyc")
+
+
+def digests(folder: Path, *, modules_only: bool = False) -> dict[str, str]:
+    """Digest of each file in a folder, by its name in it. Bytecode beside sources is left out: no run reads it.
+
+    Args:
+        folder: with all folders in it, and what links lead to.
+        modules_only: leave out all but what Python could import, and hidden folders.
+    """
+    cache = cache_dir() / "contents" / f"{digest_of([str(folder), modules_only])[:16]}.json"
+    known = _known(cache)
+    files = dict(_files(f"{folder}{os.sep}", "", set(), modules_only=modules_only))
+    unknown = [name for name, seen in files.items() if known.get(name, [])[:-1] != seen]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        read = dict(zip(unknown, pool.map(lambda name: _digest(folder / name), unknown), strict=True))
+    found = {name: read[name] if name in read else str(known[name][-1]) for name in sorted(files)}
+    if unknown or len(known) > len(files):
+        before = time.time_ns() - _FRESH_NS
+        lasting = {name: [*seen, found[name]] for name, seen in files.items() if seen[-1] < before}
+        with contextlib.suppress(OSError):  # then they are read again
+            replace_file(cache, json.dumps(lasting).encode())
+    return found
+
+
+def _known(cache: Path) -> Mapping[str, list[Any]]:
+    try:
+        known = json.loads(cache.read_text())
+        return {name: seen for name, seen in known.items() if isinstance(seen, list)}
+    except (OSError, ValueError, AttributeError):
+        return {}
+
+
+def _files(
+    root: str, below: str, visited: set[tuple[int, int]], *, modules_only: bool
+) -> Iterator[tuple[str, list[int]]]:
+    """All files with what tells each from what it was; each folder once, however many links lead to it."""
+    status = os.stat(root + below)  # noqa: PTH116 - a tenth of a second for all of an environment
+    if (status.st_dev, status.st_ino) in visited:
+        return
+    visited.add((status.st_dev, status.st_ino))
+    with os.scandir(root + below) as entries:
+        for entry in sorted(entries, key=lambda entry: entry.name):
+            name = below + entry.name
+            if entry.is_dir():
+                hidden = modules_only and entry.name.startswith(".")
+                if not hidden and entry.name != "__pycache__":
+                    yield from _files(root, f"{name}{os.sep}", visited, modules_only=modules_only)
+            elif not modules_only or entry.name.endswith(_MODULES):
+                yield name, _seen(entry)
+
+
+def _seen(entry: os.DirEntry[str]) -> list[int]:
+    try:
+        status = entry.stat()
+    except OSError:  # the end of a dangling link
+        return [0]
+    return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
+
+
+def _digest(file: Path) -> str:
+    if not file.is_file():  # else opening it could wait for ever
+        return "no file"
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()

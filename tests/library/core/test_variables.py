@@ -1,0 +1,35 @@
+"""Which environment variables reach a run."""
+
+from mnist_fp8.core import variables
+
+SHELL = {
+    "NVTE_FUSED_ATTN": "0",
+    "XLA_FLAGS": "--a",
+    "CUBLASLT_LOG_LEVEL": "1",
+    "LD_LIBRARY_PATH": "/cuda",
+    "PATH": "/bin",
+    "LC_ALL": "C",
+    "HOME": "/root",
+    "TF_VAR_password": "secret",
+    "NVIDIA_PRODUCT_NAME": "JAX",
+    "HOMEBREW_PREFIX": "/opt",
+    "PYTHONPATH": "/mine",
+    "PYTEST_ADDOPTS": "-x",
+    "LD_PRELOAD": "/x.so",
+}
+
+
+def test_known_variables_reach_a_run_and_no_others() -> None:
+    assert list(variables.that_change_results(SHELL)) == [
+        "CUBLASLT_LOG_LEVEL",
+        "LD_LIBRARY_PATH",
+        "NVTE_FUSED_ATTN",
+        "XLA_FLAGS",
+    ]
+    assert set(variables.passed_on(SHELL)) == {*variables.that_change_results(SHELL), "PATH", "LC_ALL", "HOME"}
+
+
+def test_every_variable_has_one_reason() -> None:
+    both = dict(variables.CHANGE_RESULTS) | dict(variables.CHANGE_NOTHING)
+    assert all(both.values())
+    assert len(both) == len(variables.CHANGE_RESULTS) + len(variables.CHANGE_NOTHING)
