@@ -7,6 +7,7 @@ a report prints a value.
 
 import dataclasses
 import enum
+import functools
 import types
 from collections.abc import Mapping, Sequence
 from typing import Any, Self, TypeAlias, get_args, get_origin, get_type_hints
@@ -349,6 +350,7 @@ def _value(fields: Mapping[str, Any]) -> Value:
     return value
 
 
+_hints = functools.cache(get_type_hints)
 _NO_JSON_NUMBERS = ("nan", "inf", "-inf")
 
 
@@ -363,7 +365,7 @@ def _read(annotation: Any, value: Any) -> Any:  # noqa: ANN401 - a type, and any
     if isinstance(annotation, types.UnionType):  # a type, or None
         return None if value is None else _read(get_args(annotation)[0], value)
     if dataclasses.is_dataclass(annotation):
-        hints = get_type_hints(annotation)
+        hints = _hints(annotation)  # type: ignore[arg-type]
         fields = {name: _read(hints[name], item) for name, item in _checked(dict, value).items()}
         return annotation(**fields)  # type: ignore[operator]
     if issubclass(annotation, enum.Enum):

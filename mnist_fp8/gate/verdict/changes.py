@@ -11,7 +11,8 @@ from mnist_fp8.record.entries import Curves, Numbers, Quantity, Value
 NOISES = 4
 """A number differs if it does so by more than this many times the noise that was measured."""
 MOST_NOISE = 0.2
-"""Relative difference that no noise explains: that of an error which grew by a quarter, which breaks."""
+"""Relative difference that no noise explains: that of an error which grew by a quarter, which breaks. Noise that is
+larger, negative or not finite is none, and explains nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,18 +137,14 @@ def differ(key: str, old: Value | None, new: Value | None) -> bool:
 
 def _noise_change(key: str, old: Numbers | Curves, new: Numbers | Curves) -> Iterator[EntryChange]:
     """That repetitions agree less than they did: by more than the noise of noise, or at all where they were exact."""
-    grew = _plausible(old.noise) and (not _plausible(new.noise) or new.noise > NOISES * old.noise)
-    if grew:
+    before = old.noise if old.noise >= 0 else 0.0
+    if _absolute(old.noise, new.noise) and not 0 <= new.noise <= NOISES * before:
         yield EntryChange(key, old, new, apart=NoiseApart(old.noise, new.noise))
 
 
-def _plausible(noise: float) -> bool:
-    return 0 <= noise < math.inf
-
-
-def noise_of(old: Numbers | Curves, new: Numbers | Curves) -> float:
-    """The larger noise of two entries, as far as it is one: what is negative or not finite bounds nothing."""
-    return max((side.noise for side in (old, new) if _plausible(side.noise)), default=0.0)
+def noise_of(old: Numbers | Curves, new: Numbers | Curves, most: float = MOST_NOISE) -> float:
+    """The larger noise of two entries, as far as it is plausible."""
+    return max((side.noise for side in (old, new) if 0 <= side.noise <= most), default=0.0)
 
 
 def _number_change(key: str, old: Numbers, new: Numbers, floor: float) -> Iterator[EntryChange]:
@@ -209,7 +206,8 @@ def _curve_change(key: str, old: Curves, new: Curves, floor: float) -> Iterator[
     before, after = map(mean, ends)
     pairs = zip(itertools.chain(*old.seeds), itertools.chain(*new.seeds), strict=True)
     distance = max(_absolute(a, b) for a, b in pairs)
-    if distance <= max(min(NOISES * noise_of(old, new), MOST_NOISE * abs(before)), floor * abs(before)):
+    most = MOST_NOISE * abs(before)
+    if distance <= max(min(NOISES * noise_of(old, new, most), most), floor * abs(before)):
         return
     errors = (after - before) / _standard_error(ends)
     yield EntryChange(key, old, new, apart=CurvesApart(before, after, errors, len(old.seeds)), weight=errors)

@@ -21,12 +21,14 @@ from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.patterns import matches
 from mnist_fp8.core.reading import read_text
 from mnist_fp8.gate.verdict.rules.apply import RULES
-from mnist_fp8.gate.verdict.rules.claims import DOES_NOT_START
+from mnist_fp8.gate.verdict.rules.claims import BROKEN, BROKEN_BEFORE, DOES_NOT_START, FAILS_NOW
 from mnist_fp8.record.entries import AREAS
 
 _KEYS = ("difference", "rule", "reason", "expires")
 _NEVER = (DOES_NOT_START.id,)
 """Rules whose differences nobody can accept: what does not start was not looked at."""
+_OF_ANYTHING = (BROKEN.id, BROKEN_BEFORE.id, FAILS_NOW.id)
+"""Rules that any entry or claim can come under: accepted alone, they would accept a release in which nothing works."""
 MOST_DAYS = 180
 """For which a difference can be accepted: half a year, in which several releases come that it may hide something of."""
 
@@ -114,6 +116,8 @@ def _acceptance(
     if unknown:
         raise ConfigError(f"unknown key {unknown[0]!r}; expected {', '.join(_KEYS)}")
     rule = _rule(entry.get("rule"))
+    if rule in _OF_ANYTHING and "difference" not in entry:
+        raise ConfigError(f"rule {rule!r} alone accepts whatever does not work; name a difference as well")
     pattern = "" if rule and "difference" not in entry else _pattern(entry.get("difference"))
     acceptance = Acceptance(pattern, _reason(entry.get("reason")), _expires(entry.get("expires"), latest), rule)
     if acceptance.label in earlier:

@@ -140,6 +140,15 @@ def test_entries_that_accept_every_area_together_are_refused(tmp_path: Path) -> 
     assert len(load(policy(tmp_path, "".join(entries.values())))) == len(entries), "Control: all but one"
 
 
+@pytest.mark.parametrize("rule", ["fails-now", "claim-broken", "claim-broken-before"])
+def test_rule_of_whatever_does_not_work_is_no_acceptance_alone(rule: str, tmp_path: Path) -> None:
+    alone = f'[[accept]]\nrule = "{rule}"\nreason = "why"\nexpires = 2027-03-31\n'
+    with pytest.raises(ConfigError, match=f"rule '{rule}' alone accepts whatever does not work; name a difference"):
+        load(policy(tmp_path, alone))
+    (one,) = load(policy(tmp_path, alone + 'difference = "special/R/x"\n'))
+    assert one.rule == rule
+
+
 def test_nothing_is_accepted_for_longer_than_half_a_year(tmp_path: Path) -> None:
     path = policy(tmp_path, ENTRY)
     first = LAST_DAY - dt.timedelta(180)
