@@ -345,6 +345,8 @@ def _value(fields: Mapping[str, Any]) -> Value:
             raise ValueError(f"{len(values)} values, but {len(set(labels))} different labels")
         case Curves(steps, seeds) if not (steps and seeds) or any(len(seed) != len(steps) for seed in seeds):
             raise ValueError("curves do not have a value for each step and seed")
+        case Signature(parameters=found) if {each.kind for each in found} - {"keyword"} - POSITIONAL - VARIADIC:
+            raise ValueError("a parameter is of no kind that there is")
         case Cost(values=()):
             raise ValueError("a cost was never measured")
     return value

@@ -112,8 +112,7 @@ def coverage(
     gaps = [
         *_of_entries(old, new, scope),
         *_of_claims(old.suite, new.suite, tests),
-        *_of_request(old, new, only),
-        *_of_areas(measured, missing, scope),
+        *(_of_request([*only, *old.only, *new.only]) or _of_whole(old, new, measured, missing, scope)),
         *_never_seen(old, new),
     ]
     return Coverage(_layers(old, new), tuple(mode for mode in runs if not missing[mode]), tuple(gaps))
@@ -204,7 +203,6 @@ def _of_claims(old: SuiteResult | None, new: SuiteResult | None, tests: Mapping[
         lost = () if old is None else tuple(claim.name for claim in old.claims)
         if lost:
             yield Gap(GapKind.CLAIMS_LOST, Effect.UNVERIFIED, lost)
-        yield Gap(GapKind.NO_CLAIMS, Effect.PARTIAL)
         return
     for suite in (old, new):
         if suite.problem:
@@ -263,16 +261,23 @@ def _skipped(old: SuiteResult, new: SuiteResult) -> Iterator[Gap]:
         yield Gap(GapKind.SKIPPED_TESTS, Effect.NOTED, tuple(names), reason)
 
 
-def _of_request(old: Record, new: Record, only: Sequence[str]) -> Iterator[Gap]:
-    if asked := dict.fromkeys([*only, *old.only, *new.only]):
-        yield Gap(GapKind.ONLY, Effect.PARTIAL, tuple(asked))
+def _of_request(keys: Sequence[str]) -> list[Gap]:
+    """That a part was asked for; what else is missing follows from that."""
+    return [Gap(GapKind.ONLY, Effect.PARTIAL, tuple(dict.fromkeys(keys)))] if keys else []
+
+
+def _of_whole(
+    old: Record,
+    new: Record,
+    measured: Collection[tuple[str, str]],
+    missing: Mapping[str, Sequence[str]],
+    scope: Scope,
+) -> Iterator[Gap]:
+    """What two records do not hold of all that they should."""
+    if not (old.suite and new.suite):
+        yield Gap(GapKind.NO_CLAIMS, Effect.PARTIAL)
     if not (old.run and new.run):
         yield Gap(GapKind.RUN, Effect.PARTIAL)
-
-
-def _of_areas(
-    measured: Collection[tuple[str, str]], missing: Mapping[str, Sequence[str]], scope: Scope
-) -> Iterator[Gap]:
     there = {area for area, _ in measured}
     needed = [area for area, recipe in _WHOLE_AREAS.items() if recipe is None or recipe in missing]
     needed += [area for areas in missing.values() for area in areas]
@@ -300,7 +305,7 @@ def _never_seen(old: Record, new: Record) -> Iterator[Gap]:
         if key.startswith(_CLASSES) and isinstance(value, Signature) and value.what == "class"
     }
     called = {name for name in layers if f"{_CLASSES}{name}.__call__" in {**old.entries, **new.entries}}
-    if others := tuple(sorted(called - set(_layers(old, new)))):
+    if others := tuple(sorted(called - set(LAYERS.values()))):
         yield Gap(GapKind.LAYERS, Effect.NOTED, others)
 
 

@@ -192,7 +192,7 @@ def shown(old: Record, new: Record, *, accepted: tuple[policy.Acceptance, ...] =
 def test_nothing_else_decides_the_verdict(tmp_path: Path, fault: str) -> None:
     """Control: without damage, each fault is seen, and no fault is none."""
     sides = [read_record(written(tmp_path / "r.json", each, [], [])) for each in ("", fault)]
-    assert (shown(*sides, page=True) == "SAFE") == (not fault)
+    assert (shown(*sides, page=not fault) == "SAFE") == (not fault)
 
 
 @examples

@@ -89,6 +89,7 @@ def test_numbers_that_json_does_not_know_survive() -> None:
         {"kind": "curves", "steps": [1], "seeds": [], "noise": 0.0},
         {"kind": "curves", "steps": [1, 2], "seeds": [[1.0]], "noise": 0.0},
         {"kind": "cost", "values": [], "unit": "s"},
+        {"kind": "signature", "what": "class", "parameters": [{"name": "x", "kind": "odd", "default": None}]},
         {"kind": "codes", "digest": "a", "size": 1.5, "wrong": None},
         {"kind": "support", "ok": 1, "reason": ""},
         {"kind": "products", "products": [["a"]]},
