@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from mnist_fp8.cli.options import Commands, add_rerun
 from mnist_fp8.cli.output import OK
 from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.core.plain import clean
 
 if TYPE_CHECKING:
     from mnist_fp8.gate.runner.bisect import Change, Probe
@@ -44,11 +45,13 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search the releases between the two that the arguments name; returns the exit code."""
     from mnist_fp8.gate.runner import bisect  # noqa: PLC0415 - `--help` needs none of it
+    from mnist_fp8.gate.verdict.changes import differ  # noqa: PLC0415
 
     probe = _probe(args)
     releases = _between(args.good, args.bad)
     print(f"{len(releases)} releases, at most {len(releases).bit_length() + 2} to look at unless some cannot be judged")
-    change = bisect.find_change(releases, bisect.in_environment(probe), lambda line: print(f"  {line}", flush=True))
+    look = bisect.in_environment(probe)
+    change = bisect.find_change(releases, look, lambda line: print(f"  {line}", flush=True), differ)
     _print(change)
     return OK
 
@@ -86,6 +89,8 @@ def _between(good: str, bad: str) -> list[str]:
 
 
 def _print(change: "Change") -> None:
+    from mnist_fp8.gate.reports import values  # noqa: PLC0415
+
     releases, answer = change.releases, change.answer
     print()
     if len(change.suspects) > 1:
@@ -95,5 +100,5 @@ def _print(change: "Change") -> None:
     print(f"last without:          {releases[answer.last_same]}")
     print(f"\n{releases[answer.last_same]}: {change.before.text}")
     print(f"{releases[answer.first_changed]}: {change.after.text}")
-    for line in change.differences:
-        print(f"  {line}")
+    for name, old, new in change.differences:
+        print(f"  {clean(name)}: {' -> '.join(map(clean, values.texts(old, new)))}")

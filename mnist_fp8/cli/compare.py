@@ -28,12 +28,13 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Compare what the arguments name; returns the exit code."""
-    from mnist_fp8.gate.verdict import compare, policy  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.runner.suite_tests import suite_tests  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.verdict import compare, policy  # noqa: PLC0415
     from mnist_fp8.record.record import read_record  # noqa: PLC0415
 
     accepted = policy.load(args.policy) if args.policy else ()
     if args.output:
         check_output(args.output)
-    comparison = compare.compare(read_record(args.old), read_record(args.new), accepted)
+    comparison = compare.compare(read_record(args.old), read_record(args.new), accepted, tests=suite_tests())
     show_verdict(comparison, args.output)
     return conclude(comparison, github=args.github)

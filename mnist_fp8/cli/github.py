@@ -18,6 +18,7 @@ _ANNOTATIONS = {
     "CHANGED": ("warning", "it works, but not as before. Read the report before you merge"),
     "BROKEN": ("error", "the new Transformer Engine does not do what it has to"),
     "UNVERIFIED": ("error", "too little could be verified. This is no pass"),
+    "PARTIAL": ("error", "only a part was looked at. This is no pass"),
 }
 
 
@@ -43,7 +44,8 @@ def add_github(parser: argparse.ArgumentParser) -> None:
         action=_InGithub,
         nargs=0,
         default=False,
-        help="for a GitHub job: write its summary, an annotation and the output verdict; CHANGED passes, as SAFE does;"
+        help="for a GitHub job: write its summary, an annotation and the output verdict; CHANGED passes as SAFE"
+        f" does, unless only a part was looked at;"
         f" {POLICY} is the policy, if it is there",
     )
 
@@ -60,7 +62,7 @@ def conclude(comparison: "Comparison", *, github: bool) -> int:
     _append("GITHUB_OUTPUT", f"verdict={verdict}\n")
     level, meaning = _ANNOTATIONS[verdict]
     annotate(level, f"{verdict}: {meaning}")
-    return OK if code == CHANGED else code
+    return OK if code == CHANGED and not comparison.is_partial else code
 
 
 def annotate(level: str, message: str) -> None:

@@ -8,10 +8,11 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_fp8.cli.options import Commands, add_only, add_rerun
-from mnist_fp8.cli.output import COULD_NOT_RUN, DID_NOT_HOLD, OK, check_output
+from mnist_fp8.cli.options import Commands, add_only, add_rerun, check_keys
+from mnist_fp8.cli.output import DID_NOT_HOLD, OK, check_output
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.files import replace_file
+from mnist_fp8.core.plain import clean
 
 if TYPE_CHECKING:
     from mnist_fp8.gate.runner.installation import Installation
@@ -52,6 +53,7 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("both a Transformer Engine and --python are given; expected one of them")
     if args.claims and args.only:
         raise ConfigError("--claims judges everything; with --only, measure without it")
+    check_keys(args.only)
     if args.output:
         check_output(args.output.parent)
         if args.output.is_dir():
@@ -64,15 +66,13 @@ def run(args: argparse.Namespace) -> int:
         else subjects.interpreter_subject(args.python or Path(sys.executable))
     )
     record = _examine(Installation(subject, args.jax, args.flax), args)
+    check_keys(args.only, [record])
     _print(record, whole=not args.only)
     if args.output:
         _write(args.output, record)
     if record.problem:
-        print(f"mnist-fp8: error: {record.problem}", file=sys.stderr)
+        print(f"mnist-fp8: error: {clean(record.problem)}", file=sys.stderr)
         return DID_NOT_HOLD
-    if not record.entries:
-        print(f"mnist-fp8: error: nothing is measured under {', '.join(args.only)}", file=sys.stderr)
-        return COULD_NOT_RUN
     return OK
 
 
@@ -114,10 +114,10 @@ def _print(record: "Record", *, whole: bool) -> None:
     from mnist_fp8.record.entries import AREAS, Failure  # noqa: PLC0415
 
     console = Console(highlight=False, markup=False, emoji=False)
-    console.print(record.title, record.environment.get("run", ""), sep="\n", soft_wrap=True)
+    console.print(clean(record.title), clean(record.environment.get("run", "")), sep="\n", soft_wrap=True)
     if not whole:
         for key, value in record.entries.items():
-            console.print(f"{key}: {text(value)}", soft_wrap=True)
+            console.print(clean(f"{key}: {text(value)}"), soft_wrap=True)
         return
     table = Table("area", "what", "entries", "failed")
     for area, what in AREAS.items():

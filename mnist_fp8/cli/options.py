@@ -1,8 +1,14 @@
 """Options that the commands share."""
 
 import argparse
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
+
+from mnist_fp8.core.errors import ConfigError
+
+if TYPE_CHECKING:
+    from mnist_fp8.record.record import Record
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no public name
 
@@ -61,6 +67,27 @@ def add_only(parser: argparse.ArgumentParser) -> None:
         metavar="KEY",
         help="only what these keys name, measured anew, such as numerics, variables/BF16 or 'api/*autocast' (all)",
     )
+
+
+def check_keys(only: Sequence[str], records: "Sequence[Record]" = ()) -> None:
+    """Refuse a key that names no area, or, once it is known what there is, that fits nothing.
+
+    Raises:
+        ConfigError: one of them does.
+    """
+    from mnist_fp8.record.entries import AREAS, covers  # noqa: PLC0415 - `--help` needs none of it
+
+    for key in only:
+        area = key.partition("/")[0]
+        if "*" not in area and area not in AREAS:
+            raise ConfigError(f"nothing is measured under {key!r}; a key begins with one of {', '.join(AREAS)}")
+    if not records or any(record.problem for record in records):
+        return
+    there = {key for record in records for key in record.entries}
+    there |= {f"claims/{claim.name}" for record in records if record.suite for claim in record.suite.claims}
+    for key in only:
+        if not any(covers(key, name) for name in there):
+            raise ConfigError(f"nothing is measured under {key!r}; mnist-fp8 measure -o FILE writes all keys")
 
 
 def add_policy(parser: argparse.ArgumentParser) -> None:

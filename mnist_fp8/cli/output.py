@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from mnist_fp8.gate.runner.matrix import MatrixCell
     from mnist_fp8.gate.verdict.comparison import Comparison
 
-OK, DID_NOT_HOLD, COULD_NOT_RUN, NOTHING_VERIFIED, CHANGED, INTERRUPTED = 0, 1, 2, 3, 4, 130
+OK, DID_NOT_HOLD, COULD_NOT_RUN, NOTHING_VERIFIED, CHANGED, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
 
 
 def check_output(output: Path) -> None:
@@ -84,12 +84,12 @@ def write_files(folder: Path, files: "Mapping[str, str | bytes]") -> None:
         print(f"written  {folder / file}")
 
 
-VERDICT_CODES = "exit codes: 0 SAFE, 1 BROKEN, 2 it could not be done, 3 UNVERIFIED, 4 CHANGED"
+VERDICT_CODES = "exit codes: 0 SAFE, 1 BROKEN, 2 it could not be done, 3 UNVERIFIED, 4 CHANGED, 5 PARTIAL"
 
 
 def verdict_code(comparison: "Comparison") -> int:
     """The exit code of a verdict."""
-    codes = {"SAFE": OK, "BROKEN": DID_NOT_HOLD, "UNVERIFIED": NOTHING_VERIFIED, "CHANGED": CHANGED}
+    codes = {"SAFE": OK, "BROKEN": DID_NOT_HOLD, "UNVERIFIED": NOTHING_VERIFIED, "CHANGED": CHANGED, "PARTIAL": PARTIAL}
     return codes[comparison.verdict.value]
 
 

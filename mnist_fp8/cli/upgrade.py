@@ -5,7 +5,7 @@ import time
 from pathlib import Path
 
 from mnist_fp8.cli.github import add_github, conclude
-from mnist_fp8.cli.options import Commands, add_only, add_output, add_policy, add_rerun
+from mnist_fp8.cli.options import Commands, add_only, add_output, add_policy, add_rerun, check_keys
 from mnist_fp8.cli.output import VERDICT_CODES, check_output, show_verdict
 from mnist_fp8.core.errors import ConfigError
 
@@ -16,7 +16,7 @@ def add(commands: Commands) -> None:
         "upgrade",
         help="say whether an upgrade of Transformer Engine, JAX or Flax is safe, and what changes",
         description="Measure two installations, hold both to the claims, compare, and give a verdict: SAFE, CHANGED, "
-        "BROKEN or UNVERIFIED. What was measured before is taken from the cache, so that an interrupted run goes on.",
+        "BROKEN, UNVERIFIED or PARTIAL. What was measured before is taken from the cache: an interrupted run goes on.",
         epilog=VERDICT_CODES,
     )
     parser.add_argument(
@@ -54,10 +54,12 @@ def run(args: argparse.Namespace) -> int:
     from mnist_fp8.cli.progress import watching  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.releases import subjects  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner import upgrade  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.runner.suite_tests import suite_tests  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.verdict import compare, policy  # noqa: PLC0415 - `--help` needs none of these
 
     if args.new is None and args.jax[0] == args.jax[1] and args.flax[0] == args.flax[1]:
         raise ConfigError("nothing changes: expected a second Transformer Engine, --jax OLD:NEW or --flax OLD:NEW")
+    check_keys(args.only)
     accepted = policy.load(args.policy) if args.policy else ()
     output = args.output
     if output is None and not args.only:
@@ -69,10 +71,8 @@ def run(args: argparse.Namespace) -> int:
     with watching() as watcher:
         pair = upgrade.sides(old, new, args.jax, args.flax)
         records = upgrade.measure_both(pair, only=args.only, rerun=args.rerun, watcher=watcher)
-    comparison = compare.compare(*records, accepted)
-    if args.only and not any(comparison.compared.values()) and not comparison.differences:
-        raise ConfigError(
-            f"nothing is measured under {', '.join(args.only)}; mnist-fp8 measure -o FILE writes all keys"
-        )
+    check_keys(args.only, records)
+    tests = {} if args.only else suite_tests()
+    comparison = compare.compare(*records, accepted, only=args.only, tests=tests)
     show_verdict(comparison, output)
     return conclude(comparison, github=args.github)

@@ -1,4 +1,4 @@
-"""Values as JSON can hold them."""
+"""Values as JSON can hold them, and text as a terminal can show it."""
 
 import enum
 import math
@@ -17,3 +17,8 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - whatever a record or a report ho
         case float() if not math.isfinite(value):
             return str(value)
     return value
+
+
+def clean(text: str) -> str:
+    """One line without characters that do something to a terminal, or that XML has no way to write."""
+    return "".join(each if each.isprintable() else "�" for each in " ".join(text.split()))

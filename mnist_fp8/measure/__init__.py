@@ -42,7 +42,7 @@ def _guarded(prefix: str, probe: Probe) -> Mapping[str, Value]:
     try:
         return probe()
     except Exception as error:  # noqa: BLE001 - what a release raises is what it does
-        return {prefix: Failure.of(error)}
+        return {prefix if "/" in prefix else f"{prefix}/all": Failure.of(error)}
 
 
 def _may_hold(prefix: str, only: Sequence[str]) -> bool:

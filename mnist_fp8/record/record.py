@@ -15,6 +15,9 @@ from typing import Any, Self
 import msgspec
 
 from mnist_fp8.core.errors import RecordError
+from mnist_fp8.core.plain import clean
+from mnist_fp8.core.reading import parse_json, read_text
+from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.record.claims import SuiteResult
 from mnist_fp8.record.entries import Value, entries_from_json, entries_to_json
 
@@ -39,6 +42,7 @@ class Record:
         seconds: how long measuring took.
         problem: why nothing could be measured, in Transformer Engine's words and one line; empty if it could.
         suite: what the suite said of the same installation; ``None`` if it was not asked.
+        only: keys of what was asked for; empty if everything was.
     """
 
     te: str
@@ -51,6 +55,7 @@ class Record:
     seconds: float
     problem: str = ""
     suite: SuiteResult | None = None
+    only: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
@@ -80,21 +85,17 @@ class Record:
         version = msgspec.convert(document["schema_version"], int)
         if version != SCHEMA_VERSION or "entries" not in document:
             raise RecordError(f"schema version {version}, but this mnist-fp8 reads {SCHEMA_VERSION}: measure it again")
-        fields = {name: msgspec.convert(document[name], wanted) for name, wanted in _types().items()}
-        return cls(**fields, entries=_entries(document["entries"]))
+        whole = {"only": (), **document}  # which older records do not have
+        fields = {name: msgspec.convert(whole[name], wanted) for name, wanted in _types().items()}
+        if fields["run"] not in ("", *(kind.value for kind in RunKind)):
+            raise ValueError(f"{fields['run']!r} is no kind of run")
+        return cls(**fields, entries=entries_from_json(document["entries"]))
 
 
 @functools.cache
 def _types() -> dict[str, Any]:
     """Types of the fields, but for entries, which have a form of their own."""
     return {name: hint for name, hint in typing.get_type_hints(Record).items() if name != "entries"}
-
-
-def _entries(document: Mapping[str, Any]) -> dict[str, Value]:
-    strangers = [key for key in document if "/" not in key]
-    if strangers:
-        raise ValueError(f"{strangers[0]} is no key")
-    return entries_from_json(document)
 
 
 def read_record(path: Path) -> Record:
@@ -104,10 +105,11 @@ def read_record(path: Path) -> Record:
         RecordError: there is none, or it is something else; one line that says what to do.
     """
     try:
-        return Record.from_json(msgspec.json.decode(path.read_bytes()))
+        return Record.from_json(parse_json(read_text(path)))
     except OSError as error:
         raise RecordError(f"record {path} cannot be read: {error.strerror}") from error
     except RecordError as error:
         raise RecordError(f"record {path} has {error}") from error
     except DAMAGE as error:
-        raise RecordError(f"{path} is no record: expected what mnist-fp8 measure -o writes") from error
+        why = clean(str(error))[:200]
+        raise RecordError(f"{path} is no record: expected what mnist-fp8 measure -o writes ({why})") from error

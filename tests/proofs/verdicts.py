@@ -37,7 +37,7 @@ also those that do not affect the verdict. Host runs with Python {{python}} on {
 
 | upgrade | old | new | verdict | differences | named | seconds |
 |---|---|---|---|---|---|---|"""
-CODES = {0: "SAFE", 1: "BROKEN", 2: "(could not be done)", 3: "UNVERIFIED", 4: "CHANGED"}
+CODES = {0: "SAFE", 1: "BROKEN", 2: "(could not be done)", 3: "UNVERIFIED", 4: "CHANGED", 5: "PARTIAL"}
 ALTERED = {"CHANGED", "BROKEN"}
 FAULTY = "2.20.2"
 """The release that the faults are written for."""

@@ -9,11 +9,30 @@ from typing import Any
 from mnist_fp8.gate.verdict.compare import compare
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.rules.rule import Difference
-from mnist_fp8.record.entries import Cost, Curves, Failure, Numbers, Parameter, Signature, Support, Value
+from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
+from mnist_fp8.record.entries import (
+    Codes,
+    Contents,
+    Cost,
+    Curves,
+    Failure,
+    Formats,
+    Numbers,
+    Parameter,
+    Quantity,
+    Signature,
+    Special,
+    Support,
+    Text,
+    Value,
+)
 from mnist_fp8.record.record import Record
 
 TODAY = dt.date(2026, 11, 25)
 HOST = {"device": "1 x cpu", "processor": "one", "jax": "0.10.2", "flax": "0.12.8", "data": "d"}
+
+
+SUITE = SuiteResult((ClaimResult("a", (TestResult("tests/claims/test_a.py::test_a", Outcome.PASSED),)),), "host run")
 
 
 def record(te: str = "2.0.0", entries: Mapping[str, Value] | None = None, **fields: Any) -> Record:
@@ -23,6 +42,7 @@ def record(te: str = "2.0.0", entries: Mapping[str, Value] | None = None, **fiel
         "settings": "s",
         "arguments": (te,),
         "seconds": 1.0,
+        "suite": SUITE,
     } | fields
     return Record(te=te, version=te, entries=entries or {}, **whole)
 
@@ -46,7 +66,19 @@ def curves(*ends: float, noise: float = 0.0) -> Curves:
     return Curves((1, 2), tuple((3.0, end) for end in ends), noise)
 
 
-EVERY_KIND: dict[str, Value] = {
+WHOLE: dict[str, Value] = {
+    "api/transformer_engine.jax.flax.DenseGeneral": Signature("class"),
+    "recipes/R/support": Support(ok=True),
+    "behaviour/layers/kernel after init": Text("Array"),
+    "training/TE BF16/loss": Curves((1,), ((1.0,),)),
+    "bits/R/tensor 1": Codes("a", 1, 0),
+    **{f"variables/{mode}/params/dense/kernel": Text("float32[1]") for mode in ("BF16", "R")},
+    **{f"float8/{mode}/types": Formats(()) for mode in ("outside autocast", "R")},
+    **{f"numerics/{mode}/distribution": Numbers((0.5,), ("2^0",), 0.0, Quantity.SHARE) for mode in ("BF16", "R")},
+    **{f"special/{mode}/ones": Special((Contents("output", 0, 0, 1.0),)) for mode in ("BF16", "R")},
+}
+"""As few entries as a record of everything has: those of one recipe, and of BF16."""
+EVERY_KIND: dict[str, Value] = WHOLE | {
     "api/transformer_engine.jax.f": Signature("function", (Parameter("x", "either", None),)),
     "recipes/R/support": Support(ok=True),
     "numerics/R/output against float64": numbers(0.1, math.nan, math.inf),

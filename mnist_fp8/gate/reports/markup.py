@@ -1,6 +1,7 @@
 """Pieces of Markdown, HTML and XML that all reports share."""
 
 import re
+import unicodedata
 from collections.abc import Sequence
 
 import jinja2
@@ -35,13 +36,8 @@ def template(name: str) -> jinja2.Template:
 
 
 def xml(text: str) -> str:
-    """Without the control characters that XML has no way to write."""
-    return re.sub(r"[^\t\n\r\x20-\uD7FF\uE000-\uFFFD\U00010000-\U0010FFFF]", "�", text)
-
-
-def clean(text: str) -> str:
-    """One line without characters that do something to a terminal, or that XML has no way to write."""
-    return "".join(each if each.isprintable() else "�" for each in " ".join(text.split()))
+    """Without characters that XML has no way to write, or that do something to a viewer; lines stay."""
+    return "".join("�" if unicodedata.category(each)[0] == "C" and each not in "\t\n\r" else each for each in text)
 
 
 def cut(text: str, room: int) -> str:

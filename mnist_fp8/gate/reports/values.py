@@ -2,8 +2,9 @@
 
 import math
 import statistics
+from collections.abc import Callable
 
-from mnist_fp8.gate.verdict.changes import CurvesApart, EntryChange, NumbersApart
+from mnist_fp8.gate.verdict.changes import CurvesApart, EntryChange, NoiseApart, NumbersApart
 from mnist_fp8.gate.verdict.signatures import shown
 from mnist_fp8.record.entries import (
     Agreement,
@@ -25,10 +26,20 @@ from mnist_fp8.record.entries import (
 )
 
 MISSING = "not there"
+_DIGITS = (5, 9, 17)
 
 
-def text(value: Value | None) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each kind
-    """A value in one line."""
+def texts(old: Value | None, new: Value | None) -> tuple[str, str]:
+    """Two values in one line each, with as many digits as it takes to tell them apart."""
+    return _apart(lambda digits: (text(old, digits), text(new, digits)))
+
+
+def _apart(pair: Callable[[int], tuple[str, str]]) -> tuple[str, str]:
+    return next((each for each in map(pair, _DIGITS) if each[0] != each[1]), pair(_DIGITS[0]))
+
+
+def text(value: Value | None, digits: int = 5) -> str:  # noqa: C901, PLR0911, PLR0912 - one line for each kind
+    """A value in one line, numbers to that many digits."""
     match value:
         case None:
             return MISSING
@@ -42,9 +53,9 @@ def text(value: Value | None) -> str:  # noqa: C901, PLR0911, PLR0912 - one line
             return shown(signature) or signature.what
         case Numbers(values, labels):
             pairs = zip(labels, values, strict=True)
-            return ", ".join(f"{label}: {number(item)}".removeprefix(": ") for label, item in pairs)
+            return ", ".join(f"{label}: {number(item, digits)}".removeprefix(": ") for label, item in pairs)
         case Curves(seeds=seeds):
-            return ", ".join(f"seed {index}: {number(seed[-1])}" for index, seed in enumerate(seeds))
+            return ", ".join(f"seed {index}: {number(seed[-1], digits)}" for index, seed in enumerate(seeds))
         case Cost(values, unit):
             return f"{number(statistics.median(values))} {unit}"
         case Products(products):
@@ -57,9 +68,16 @@ def text(value: Value | None) -> str:  # noqa: C901, PLR0911, PLR0912 - one line
         case Codes() as codes:
             return f"{codes.digest}{_against_oracle(codes)}"
         case Agreement(step, found, expected):
-            return "as the oracle" if step is None else f"step {step}: {number(found)}, expected {number(expected)}"
+            return (
+                "as the oracle"
+                if step is None
+                else f"step {step}: {number(found, digits)}, expected {number(expected, digits)}"
+            )
         case Special(contents, scales):
-            parts = [*map(_contents, contents), *(f"scale of {scale.name} {number(scale.value)}" for scale in scales)]
+            parts = [
+                *(_contents(each, digits) for each in contents),
+                *(f"scale of {scale.name} {number(scale.value, digits)}" for scale in scales),
+            ]
             return "; ".join(parts)
 
 
@@ -74,35 +92,38 @@ def _against_oracle(codes: Codes) -> str:
     return f", {codes.wrong} of {codes.size} codes differ from the oracle's" if codes.wrong else ", as the oracle"
 
 
-def _contents(contents: Contents) -> str:
+def _contents(contents: Contents, digits: int) -> str:
     counts = [f"{count} {word}" for count, word in ((contents.nan, "NaN"), (contents.infinite, "infinite")) if count]
-    amax = "nothing finite" if contents.amax is None else f"up to {contents.amax:.3g}"
+    amax = "nothing finite" if contents.amax is None else f"up to {number(contents.amax, digits)}"
     return f"{contents.tensor} {', '.join([*counts, amax])}"
 
 
-def number(value: float) -> str:
-    """A number to five digits."""
-    return f"{value:.5g}"
+def number(value: float, digits: int = 5) -> str:
+    """A number to so many digits."""
+    return f"{value:.{digits}g}"
 
 
 # --- changes -------------------------------------------------------------------------------------------------------
 
 
 def sides(change: EntryChange) -> tuple[str, str]:
-    """What an entry was and is: of many numbers, the one that differs most."""
-    match change.apart:
-        case NumbersApart(label, old, new):
-            return tuple(f"{label}: {number(value)}".removeprefix(": ") for value in (old, new))  # type: ignore[return-value]
-        case CurvesApart(old, new):
-            return f"ends at {number(old)}", f"ends at {number(new)}"
-    return _side(change, change.old), _side(change, change.new)
+    """What an entry was and is, told apart: of many numbers, the one that differs most."""
+    return _apart(lambda digits: (_side(change, 0, digits), _side(change, 1, digits)))
 
 
-def _side(change: EntryChange, value: Value | None) -> str:
+def _side(change: EntryChange, side: int, digits: int) -> str:
     """A value; what is there on one side only with its name, which says more than that it is there."""
+    value = (change.old, change.new)[side]
+    match change.apart:
+        case NumbersApart(label) as apart:
+            return f"{label}: {number((apart.old, apart.new)[side], digits)}".removeprefix(": ")
+        case CurvesApart(old, new):
+            return f"ends at {number((old, new)[side], digits)}"
+        case NoiseApart(old, new):
+            return f"noise {number((old, new)[side], digits)}"
     if value is None or None not in (change.old, change.new) or change.part:
-        return text(value)
-    return f"{change.key.rpartition('/')[2]}: {text(value)}"
+        return text(value, digits)
+    return f"{change.key.rpartition('/')[2]}: {text(value, digits)}"
 
 
 def size(change: EntryChange) -> str:
@@ -118,7 +139,7 @@ def size(change: EntryChange) -> str:
         case CurvesApart(errors=errors, seeds=seeds):
             words = f"{errors:+.1f} standard errors of the {seeds} seeds"
             return words if math.isfinite(errors) else "not finite any more"
-    if isinstance(change.old, Curves) and isinstance(change.new, Curves):
+    if change.apart is None and isinstance(change.old, Curves) and isinstance(change.new, Curves):
         return "not the same steps or seeds"
     return change.part
 

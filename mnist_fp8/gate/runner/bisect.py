@@ -13,7 +13,7 @@ from mnist_fp8.gate.runner.execution import last_line
 from mnist_fp8.gate.runner.installation import examine
 from mnist_fp8.gate.runner.suite import TIMEOUT_S
 from mnist_fp8.record.claims import Outcome, SuiteResult
-from mnist_fp8.record.entries import Value
+from mnist_fp8.record.entries import Text, Value
 
 CANNOT_JUDGE = 125
 """Exit code of a command that cannot tell, as git bisect has it."""
@@ -88,20 +88,23 @@ class State:
     """
 
     text: str
-    details: Mapping[str, str] | None
+    details: Mapping[str, Value] | None
 
 
 Probe = Callable[[Environment], State]
+Differ = Callable[[str, Value | None, Value | None], bool]
+"""Whether two values of a name differ, beyond their noise."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Change:
-    """Where a change came, and the states around it."""
+    """Where a change came, the states around it, and the names of what differs between them."""
 
     releases: tuple[str, ...]
     answer: Answer
     before: State
     after: State
+    names: tuple[str, ...]
 
     @property
     def suspects(self) -> tuple[str, ...]:
@@ -109,20 +112,27 @@ class Change:
         return tuple(self.releases[index] for index in self.answer.suspects)
 
     @property
-    def differences(self) -> list[str]:
-        """What differs between the two states, a line each."""
-        before, after = dict(self.before.details or {}), dict(self.after.details or {})
-        names = [name for name in before | after if before.get(name) != after.get(name)]
-        return [f"{name}: {before.get(name, 'not there')} -> {after.get(name, 'not there')}" for name in names]
+    def differences(self) -> list[tuple[str, Value | None, Value | None]]:
+        """Name, old and new value of what differs."""
+        before, after = self.before.details or {}, self.after.details or {}
+        return [(name, before.get(name), after.get(name)) for name in self.names]
 
 
-def find_change(releases: Sequence[str], probe: Callable[[str], State], tell: Callable[[str], None]) -> Change:
+def _differing(before: State, after: State, differ: Differ) -> tuple[str, ...]:
+    one, other = dict(before.details or {}), dict(after.details or {})
+    return tuple(name for name in one | other if differ(name, one.get(name), other.get(name)))
+
+
+def find_change(
+    releases: Sequence[str], probe: Callable[[str], State], tell: Callable[[str], None], differ: Differ
+) -> Change:
     """Search the releases, the first of which is the good one.
 
     Args:
         releases: in the order to search, at least two.
         probe: looks at one.
         tell: is told each step in one line.
+        differ: compares values.
 
     Raises:
         ConfigError: an end cannot be judged, or the ends do not differ.
@@ -139,17 +149,18 @@ def find_change(releases: Sequence[str], probe: Callable[[str], State], tell: Ca
         if look(index).details is None:
             raise ConfigError(f"{releases[index]} cannot be judged: {states[index].text}")
     good = states[0]
-    if good.details == states[last].details:
+    if not _differing(good, states[last], differ):
         raise ConfigError(f"{releases[0]} and {releases[last]} do not differ: {good.text}")
 
     def finding(index: int) -> Finding:
         state = look(index)
         if state.details is None:
             return Finding.UNKNOWN
-        return Finding.SAME if state.details == good.details else Finding.CHANGED
+        return Finding.CHANGED if _differing(good, state, differ) else Finding.SAME
 
     answer = search(len(releases), finding)
-    return Change(tuple(releases), answer, states[answer.last_same], states[answer.first_changed])
+    before, after = states[answer.last_same], states[answer.first_changed]
+    return Change(tuple(releases), answer, before, after, _differing(before, after, differ))
 
 
 def in_environment(probe: Probe) -> Callable[[str], State]:
@@ -176,7 +187,7 @@ def claim_probe(name: str, *, rerun: bool) -> Probe:
         claim = result.claim(name)
         counts = [(outcome.value, len(claim.of(outcome))) for outcome in Outcome]
         text = ", ".join(f"{count} {word}" for word, count in counts if count)
-        return State(f"{claim.status.value} ({text})", {test.name: test.outcome.value for test in claim.tests})
+        return State(f"{claim.status.value} ({text})", {test.name: Text(test.outcome.value) for test in claim.tests})
 
     return probe
 
@@ -192,10 +203,10 @@ def entry_probe(key: str, text: Callable[[Value], str], *, rerun: bool) -> Probe
 
     def probe(environment: Environment) -> State:
         found = examine(environment, entries=(key,), rerun=rerun)
-        details = {name: text(value) for name, value in found.entries.items()}
-        if found.problem or not details:
+        if found.problem or not found.entries:
             return State(found.problem or f"nothing is measured under {key}", None)
-        return State(details.get(key, f"{len(details)} entries"), details)
+        alone = found.entries.get(key)
+        return State(text(alone) if alone else f"{len(found.entries)} entries", found.entries)
 
     return probe
 
@@ -213,6 +224,6 @@ def command_probe(words: Sequence[str], folder: Path) -> Probe:
         text = f"exit code {ended.code}: {last_line(ended.err or ended.out)}"
         if ended.code == CANNOT_JUDGE:
             return State(text, None)
-        return State(text, {"command": "bad" if ended.code else "good"})
+        return State(text, {"command": Text("bad" if ended.code else "good")})
 
     return probe

@@ -76,7 +76,7 @@ def _measured(environment: Environment, keys: Sequence[str], *, rerun: bool) -> 
     def cut(whole: Record) -> Record:
         return dataclasses.replace(whole, entries=covered(whole.entries, keys))
 
-    return kept_part(
+    record = kept_part(
         environment,
         staging.measuring_digest(),
         keys,
@@ -85,6 +85,7 @@ def _measured(environment: Environment, keys: Sequence[str], *, rerun: bool) -> 
         work=lambda log: measuring.measure(environment, keys, log),
         rerun=rerun,
     )
+    return dataclasses.replace(record, only=() if tuple(keys) == EVERYTHING else tuple(keys))
 
 
 def _judged(environment: Environment, claims: Sequence[str], workers: int, *, rerun: bool) -> Record:

@@ -3,14 +3,16 @@
 import dataclasses
 import itertools
 import math
-import statistics
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from mnist_fp8.record.entries import Cost, Curves, Numbers, Quantity, Value
+from mnist_fp8.record.entries import Curves, Numbers, Quantity, Value
 
 NOISES = 4
 """A number differs if it does so by more than this many times the noise that was measured."""
+MOST_NOISE = 0.2
+"""Relative difference that no noise explains: that of an error which grew by a quarter, which breaks. Noise that is
+larger, negative or not finite is none, and explains nothing."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,7 +60,15 @@ class CurvesApart:
     seeds: int
 
 
-Apart: TypeAlias = NumbersApart | CurvesApart
+@dataclasses.dataclass(frozen=True)
+class NoiseApart:
+    """How far the noise of two entries is apart: repetitions agree less than they did."""
+
+    old: float
+    new: float
+
+
+Apart: TypeAlias = NumbersApart | CurvesApart | NoiseApart
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,7 +80,8 @@ class EntryChange:
         old: its old value; ``None`` where it is not there.
         new: its new value.
         part: the parameter or test that it is about; empty for the entry as a whole.
-        apart: how far apart numbers or curves are; ``None`` for other values, and for curves that do not fit together.
+        apart: how far apart numbers, curves or their noise are; ``None`` for other values, and for curves that do not
+            fit together.
         weight: a number to sort by, the largest first.
     """
 
@@ -98,7 +109,7 @@ class EntryChange:
 
 
 def changes_of(key: str, old: Value | None, new: Value | None, floor: float) -> Iterator[EntryChange]:
-    """How an entry differs: once, or not at all beyond noise. Costs never do.
+    """How an entry differs: in its value, as far as that is beyond noise, and in its noise. Costs never do.
 
     Args:
         key: of the entry.
@@ -107,25 +118,45 @@ def changes_of(key: str, old: Value | None, new: Value | None, floor: float) -> 
         floor: relative tolerance: smaller differences count as equal, whatever the noise is.
     """
     match old, new:
-        case (Cost(), _) | (_, Cost()):
+        case _ if key.startswith("costs/"):
             return
         case Numbers(), Numbers():
             yield from _number_change(key, old, new, floor)
+            yield from _noise_change(key, old, new)
         case Curves(), Curves():
             yield from _curve_change(key, old, new, floor)
+            yield from _noise_change(key, old, new)
         case _:
             yield EntryChange(key, old, new)
 
 
+def differ(key: str, old: Value | None, new: Value | None) -> bool:
+    """Whether two values of an entry differ beyond noise. Costs never do."""
+    return old != new and any(changes_of(key, old, new, 0.0))
+
+
+def _noise_change(key: str, old: Numbers | Curves, new: Numbers | Curves) -> Iterator[EntryChange]:
+    """That repetitions agree less than they did: by more than the noise of noise, or at all where they were exact."""
+    before = old.noise if old.noise >= 0 else 0.0
+    if _absolute(old.noise, new.noise) and not 0 <= new.noise <= NOISES * before:
+        yield EntryChange(key, old, new, apart=NoiseApart(old.noise, new.noise))
+
+
+def noise_of(old: Numbers | Curves, new: Numbers | Curves, most: float = MOST_NOISE) -> float:
+    """The larger noise of two entries, as far as it is plausible."""
+    return max((side.noise for side in (old, new) if 0 <= side.noise <= most), default=0.0)
+
+
 def _number_change(key: str, old: Numbers, new: Numbers, floor: float) -> Iterator[EntryChange]:
     """The number that differs most, if one does so by more than noise."""
-    noise = max(old.noise, new.noise)
+    noise = noise_of(old, new)
+    bound = max(floor, min(NOISES * noise, MOST_NOISE))
     before, after = (dict(zip(side.labels, side.values, strict=True)) for side in (old, new))
     sizes = {
         label: relative(before.get(label, math.nan), after.get(label, math.nan))
         for label in dict.fromkeys([*before, *after])
     }
-    beyond = {label: size for label, size in sizes.items() if size > max(floor, NOISES * noise)}
+    beyond = {label: size for label, size in sizes.items() if size > bound}
     if not beyond:
         return
     worst = max(beyond, key=lambda label: beyond[label])
@@ -172,10 +203,11 @@ def _curve_change(key: str, old: Curves, new: Curves, floor: float) -> Iterator[
         yield EntryChange(key, old, new, weight=math.inf)
         return
     ends = [[seed[-1] for seed in curves.seeds] for curves in (old, new)]
-    before, after = (statistics.fmean(values) for values in ends)
+    before, after = map(mean, ends)
     pairs = zip(itertools.chain(*old.seeds), itertools.chain(*new.seeds), strict=True)
     distance = max(_absolute(a, b) for a, b in pairs)
-    if distance <= max(NOISES * max(old.noise, new.noise), floor * abs(before)):
+    most = MOST_NOISE * abs(before)
+    if distance <= max(min(NOISES * noise_of(old, new, most), most), floor * abs(before)):
         return
     errors = (after - before) / _standard_error(ends)
     yield EntryChange(key, old, new, apart=CurvesApart(before, after, errors, len(old.seeds)), weight=errors)
@@ -184,6 +216,16 @@ def _curve_change(key: str, old: Curves, new: Curves, floor: float) -> Iterator[
 def _standard_error(ends: Sequence[Sequence[float]]) -> float:
     """Of the difference of two means over the same number of seeds."""
     finite = [[value for value in values if math.isfinite(value)] for values in ends]
-    variances = [statistics.variance(values) for values in finite if len(values) > 1]
-    pooled = statistics.fmean(variances) if variances else 0.0
+    variances = [_variance(values) for values in finite if len(values) > 1]
+    pooled = mean(variances) if variances else 0.0
     return max(math.sqrt(2 * pooled / len(ends[0])), 1e-6)
+
+
+def mean(values: Sequence[float]) -> float:
+    """Mean, which of huge numbers is infinite; `statistics.fmean` raises an error."""
+    return sum(values) / len(values)
+
+
+def _variance(values: Sequence[float]) -> float:
+    center = mean(values)
+    return sum((value - center) * (value - center) for value in values) / (len(values) - 1)

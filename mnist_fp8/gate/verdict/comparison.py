@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Mapping
 
 from mnist_fp8.gate.verdict.costs import CostChange
+from mnist_fp8.gate.verdict.coverage import Coverage, Effect
 from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
 from mnist_fp8.record.record import Record
 
@@ -17,6 +18,7 @@ class UpgradeVerdict(enum.Enum):
     CHANGED = "CHANGED"
     BROKEN = "BROKEN"
     UNVERIFIED = "UNVERIFIED"
+    PARTIAL = "PARTIAL"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,7 +31,7 @@ class Comparison:
         differences: all of them, those that break first.
         compared: how many entries were compared, by area.
         limits: what was compared only in part, or not at all, and why.
-        unverified: why too little is known for a verdict; empty if enough is.
+        coverage: what was looked at, and what was not.
         costs: times and memory, on which no verdict rests.
         stale: accepted differences that are no differences, or whose time is over.
     """
@@ -39,19 +41,26 @@ class Comparison:
     differences: tuple[Difference, ...]
     compared: Mapping[str, int]
     limits: tuple[str, ...]
-    unverified: tuple[str, ...]
+    coverage: Coverage
     costs: tuple[CostChange, ...]
     stale: tuple[str, ...] = ()
 
     @property
     def verdict(self) -> UpgradeVerdict:
-        """What breaks goes before what is not known, and that before what changes."""
+        """What breaks goes before what is not known, that before what changes, and that before what is partial."""
         counting = {difference.rule.severity for difference in self.differences if difference.counts}
         if Severity.BREAKS in counting:
             return UpgradeVerdict.BROKEN
-        if self.unverified:
+        if self.coverage.of(Effect.UNVERIFIED):
             return UpgradeVerdict.UNVERIFIED
-        return UpgradeVerdict.CHANGED if counting else UpgradeVerdict.SAFE
+        if counting:
+            return UpgradeVerdict.CHANGED
+        return UpgradeVerdict.PARTIAL if self.is_partial else UpgradeVerdict.SAFE
+
+    @property
+    def is_partial(self) -> bool:
+        """Whether it says nothing of the whole, whatever the verdict is."""
+        return bool(self.coverage.of(Effect.PARTIAL))
 
     def of(self, area: str) -> tuple[Difference, ...]:
         """The differences of an area."""

@@ -3,7 +3,7 @@
 A policy is a TOML file::
 
     [[accept]]
-    difference = "api/transformer_engine.jax.get_delayed_scaling"  # key of an entry, or a pattern with *
+    difference = "api/transformer_engine.jax.get_delayed_scaling"  # key of an entry, or an area and a pattern with *
     rule = "api-name-removed"                                      # id of a rule; one of the two is enough
     reason = "we build recipes ourselves"
     expires = 2027-03-31
@@ -12,7 +12,6 @@ A policy is a TOML file::
 import dataclasses
 import datetime as dt
 import difflib
-import re
 import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
@@ -20,12 +19,18 @@ from typing import Any
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.patterns import matches
+from mnist_fp8.core.reading import read_text
 from mnist_fp8.gate.verdict.rules.apply import RULES
-from mnist_fp8.gate.verdict.rules.claims import DOES_NOT_START
+from mnist_fp8.gate.verdict.rules.claims import BROKEN, BROKEN_BEFORE, DOES_NOT_START, FAILS_NOW
+from mnist_fp8.record.entries import AREAS
 
 _KEYS = ("difference", "rule", "reason", "expires")
 _NEVER = (DOES_NOT_START.id,)
 """Rules whose differences nobody can accept: what does not start was not looked at."""
+_OF_ANYTHING = (BROKEN.id, BROKEN_BEFORE.id, FAILS_NOW.id)
+"""Rules that any entry or claim can come under: accepted alone, they would accept a release in which nothing works."""
+MOST_DAYS = 180
+"""For which a difference can be accepted: half a year, in which several releases come that it may hide something of."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,28 +65,37 @@ class Acceptance:
         return today > self.expires
 
 
-def load(path: Path) -> tuple[Acceptance, ...]:
+def load(path: Path, today: dt.date | None = None) -> tuple[Acceptance, ...]:
     """Read a policy.
+
+    Args:
+        path: of the file.
+        today: the day from which an entry may last for `MOST_DAYS`.
 
     Raises:
         ConfigError: the file cannot be read, or says something else; one line that names the entry.
     """
+    latest = (today or dt.datetime.now(tz=dt.UTC).date()) + dt.timedelta(MOST_DAYS)
     found: dict[str, Acceptance] = {}
     for number, entry in enumerate(_entries(path), 1):
         try:
-            acceptance = _acceptance(entry, found)
+            acceptance = _acceptance(entry, found, latest)
         except ConfigError as error:
             raise ConfigError(f"policy {path}, entry {number}: {error}") from None
         found[acceptance.label] = acceptance
+    if all(f"{area}/*" in found for area in AREAS if area != "costs"):
+        raise ConfigError(f"policy {path} accepts every area, and so every difference; name what you accept")
     return tuple(found.values())
 
 
 def _entries(path: Path) -> list[Any]:
     try:
-        document = tomllib.loads(path.read_text(encoding="utf-8"))
+        document = tomllib.loads(read_text(path))
     except OSError as error:
         raise ConfigError(f"policy {path} cannot be read: {error.strerror}") from error
-    except ValueError as error:  # no TOML, or no UTF-8
+    except RecursionError as error:
+        raise ConfigError(f"policy {path} is no TOML file: it is nested too deeply") from error
+    except ValueError as error:  # no TOML, or no text
         raise ConfigError(f"policy {path} is no TOML file: {error}") from error
     entries = document.pop("accept", [])
     if document:
@@ -91,15 +105,21 @@ def _entries(path: Path) -> list[Any]:
     return entries
 
 
-def _acceptance(entry: Any, earlier: Collection[str]) -> Acceptance:  # noqa: ANN401 - whatever TOML can hold
+def _acceptance(
+    entry: Any,  # noqa: ANN401 - whatever TOML can hold
+    earlier: Collection[str],
+    latest: dt.date,
+) -> Acceptance:
     if not isinstance(entry, Mapping):
         raise ConfigError(f"it is {entry!r}; expected a table that starts with [[accept]]")
     unknown = [key for key in entry if key not in _KEYS]
     if unknown:
         raise ConfigError(f"unknown key {unknown[0]!r}; expected {', '.join(_KEYS)}")
     rule = _rule(entry.get("rule"))
+    if rule in _OF_ANYTHING and "difference" not in entry:
+        raise ConfigError(f"rule {rule!r} alone accepts whatever does not work; name a difference as well")
     pattern = "" if rule and "difference" not in entry else _pattern(entry.get("difference"))
-    acceptance = Acceptance(pattern, _reason(entry.get("reason")), _expires(entry.get("expires")), rule)
+    acceptance = Acceptance(pattern, _reason(entry.get("reason")), _expires(entry.get("expires"), latest), rule)
     if acceptance.label in earlier:
         raise ConfigError(f"an earlier entry accepts {acceptance.label!r}, too; keep one of them")
     return acceptance
@@ -121,8 +141,11 @@ def _rule(value: object) -> str:
 def _pattern(value: object) -> str:
     if not isinstance(value, str) or not value.strip():
         raise ConfigError("no difference is named; expected difference = KEY, the key that a comparison shows")
-    if not re.search(r"\w", value):
-        raise ConfigError(f"{value!r} accepts every difference; name one, or what its key starts with, such as 'api/*'")
+    if value.partition("/")[0] not in AREAS:
+        raise ConfigError(
+            f"{value!r} names no area, and may accept differences of all; expected a key, or a pattern such as 'api/*':"
+            f" it begins with one of {', '.join(AREAS)}"
+        )
     return value
 
 
@@ -132,12 +155,17 @@ def _reason(value: object) -> str:
     return value
 
 
-def _expires(value: object) -> dt.date:
+def _expires(value: object, latest: dt.date) -> dt.date:
     how = "write the last day on which it counts, without quotes: expires = 2027-03-31"
     if value is None:
         raise ConfigError(f"it has no end, and nothing is accepted for ever; {how}")
     if not isinstance(value, dt.date) or isinstance(value, dt.datetime):
         raise ConfigError(f"expires is {_quoted(value)}; {how}")
+    if value > latest:
+        raise ConfigError(
+            f"expires is {value}, and nothing is accepted for more than {MOST_DAYS} days; expected {latest}"
+            " or earlier, and to look at it again then"
+        )
     return value
 
 

@@ -5,7 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from mnist_fp8.core.errors import RecordError
-from mnist_fp8.record.claims import ClaimStatus, SuiteResult
+from mnist_fp8.core.plain import clean
 from mnist_fp8.record.entries import AREAS
 from mnist_fp8.record.record import Record
 
@@ -19,7 +19,7 @@ def refuse_other_run(old: Record, new: Record) -> None:
     """Refuse records of different kinds of run."""
     if old.run and new.run and old.run != new.run:
         raise RecordError(
-            f"{old.te} was measured in a {old.run} run and {new.te} in a {new.run} run:"
+            f"{clean(old.te)} was measured in a {old.run} run and {clean(new.te)} in a {new.run} run:"
             " measure both in the same kind of run"
         )
 
@@ -30,12 +30,14 @@ class Scope:
 
     Attributes:
         same_keys: both were measured by the same code, so that an entry that one lacks is a difference.
+        same_stack: nothing but Transformer Engine differs.
         floor: relative difference of numbers that is taken for none.
         left_out: areas that are not compared.
         limits: all of that in words.
     """
 
     same_keys: bool
+    same_stack: bool
     floor: float
     left_out: tuple[str, ...]
     limits: tuple[str, ...]
@@ -58,27 +60,10 @@ class Scope:
         same_keys = old.settings == new.settings
         if not same_keys:
             limits.append("measured by different versions of mnist-fp8: what only one of them measures is not compared")
-        limits += _other_versions(old, new)
-        if not (old.suite and new.suite):
-            limits.append(
-                "the claims are not part of both records: mnist-fp8 upgrade, or measure --claims, judges them"
-            )
-        limits += _verified_by_neither(old.suite, new.suite)
-        return cls(same_keys, floor, tuple(dict.fromkeys(left_out)), tuple(limits))
-
-
-def _verified_by_neither(old: SuiteResult | None, new: SuiteResult | None) -> Iterator[str]:
-    """The claims about which nothing is known on either side, by what it would take."""
-    if not (old and new):
-        return
-    known = {claim.name for claim in old.claims if claim.status is not ClaimStatus.NOT_VERIFIED}
-    claims: dict[str, list[str]] = {}
-    for claim in new.claims:
-        if claim.status is ClaimStatus.NOT_VERIFIED and claim.name not in known:
-            reasons = dict.fromkeys(test.reason for test in claim.tests if test.reason)
-            claims.setdefault("; ".join(reasons) or "it has no test", []).append(claim.name)
-    for reason, names in claims.items():
-        yield f"verified on neither side: {', '.join(names)} ({reason})"
+        others = list(_other_versions(old, new))
+        if others:
+            limits.append(f"not only Transformer Engine differs ({', '.join(others)}): a difference may come from that")
+        return cls(same_keys, not others, floor, tuple(dict.fromkeys(left_out)), tuple(limits))
 
 
 def _device(record: Record) -> str:
@@ -91,9 +76,7 @@ _STACK = ("jax", "jaxlib", "flax", "optax", "numpy", "ml-dtypes", "python")
 def _other_versions(old: Record, new: Record) -> Iterator[str]:
     names = [name for name in old.environment if name in _STACK or name.isupper()]
     pairs = {name: (old.environment[name], new.environment.get(name, "")) for name in names}
-    found = [f"{name} {a} → {b}" for name, (a, b) in pairs.items() if a != b and b]
-    if found:
-        yield f"not only Transformer Engine differs ({', '.join(found)}): a difference may come from that"
+    yield from (f"{name} {a} → {b}" for name, (a, b) in pairs.items() if a != b and b)
 
 
 def is_compared(key: str, old: Record, new: Record, scope: Scope) -> bool:

@@ -13,8 +13,8 @@ from mnist_fp8.gate.verdict import policy
 from support.subprocesses import ROOT
 
 
-def comparison(verdict: str) -> Any:
-    return types.SimpleNamespace(verdict=types.SimpleNamespace(value=verdict))
+def comparison(verdict: str, *, is_partial: bool = False) -> Any:
+    return types.SimpleNamespace(verdict=types.SimpleNamespace(value=verdict), is_partial=is_partial)
 
 
 @pytest.fixture
@@ -34,6 +34,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         ("BROKEN", 1, 1, "::error::BROKEN: "),
         ("UNVERIFIED", 3, 3, "::error::UNVERIFIED: "),
         ("CHANGED", 4, 0, "::warning::CHANGED: "),
+        ("PARTIAL", 5, 5, "::error::PARTIAL: "),
     ],
 )
 def test_verdict_passes_or_fails_the_job_as_documented(
@@ -48,6 +49,11 @@ def test_verdict_passes_or_fails_the_job_as_documented(
         rf"^\| {code} \|[^|]+\| (\w+)", (ROOT / "docs" / "guide" / "ci.md").read_text(), re.MULTILINE
     )
     assert documented == ("fails" if passes else "passes")
+
+
+def test_part_that_changed_passes_no_job(files: Path) -> None:
+    assert github.conclude(comparison("CHANGED", is_partial=True), github=True) == 4
+    assert (files / "output").read_text() == "verdict=CHANGED\n"
 
 
 def test_outside_of_a_job_the_exit_code_is_the_verdict(files: Path, capsys: pytest.CaptureFixture[str]) -> None:

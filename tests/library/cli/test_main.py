@@ -3,6 +3,7 @@
 import argparse
 import contextlib
 import dataclasses
+import datetime as dt
 import io
 import json
 import math
@@ -29,7 +30,7 @@ from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.gate.releases import environments, processes
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import Subject
-from mnist_fp8.gate.runner import measuring, suite
+from mnist_fp8.gate.runner import measuring, suite, suite_tests
 from mnist_fp8.gate.runner.store import Attempt, unexamined
 from mnist_fp8.record import record
 from mnist_fp8.record.claims import ClaimResult, SuiteResult, TestResult
@@ -39,6 +40,7 @@ from mnist_fp8.training import curves, data, feasible, runs
 from mnist_fp8.training.config import TrainConfig
 from support import bad_input
 from support.bad_input import ROWS, BadInput, Outcome, exit_code
+from support.comparing import WHOLE
 from support.subprocesses import TIMEOUT_S, run_python
 
 SMALL = ["--batch-size", "16", "--test-batch-size", "16", "--train-size", "32", "--test-size", "32"]
@@ -471,7 +473,7 @@ def test_installed_command_is_the_same_function() -> None:
 # --- measure, compare and upgrade, with environments and runs replaced ----------------------------------------------
 
 PASSED, FAILED, SKIPPED, KNOWN = Ending
-RECORDED: dict[str, Value] = {
+RECORDED: dict[str, Value] = WHOLE | {
     "bits/R/t": Text("1"),
     "special/R/t": Special((Contents("output", 0, 0, 1.0),)),
 }
@@ -506,6 +508,7 @@ def examined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, dict[
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(measuring, "measure", measure)
     monkeypatch.setattr(suite, "judge", judge)
+    monkeypatch.setattr(suite_tests, "suite_tests", lambda: dict.fromkeys(suite.known_claims(), ("t",)))
     monkeypatch.setattr(environments, "prepare", prepare)
     monkeypatch.setattr(processes, "stop_all", lambda: None)
     return arranged
@@ -565,7 +568,8 @@ def test_upgrade_goes_to_a_new_folder_unless_one_is_named(entries_of: dict[str, 
 
 def test_accepted_difference_does_not_fail_the_upgrade(entries_of: dict[str, Any], capsys: Captured) -> None:
     entries_of["2.19.0"] = FAILING
-    Path("policy.toml").write_text('[[accept]]\ndifference = "special/R/t"\nreason = "none"\nexpires = 2999-01-01\n')
+    until = dt.datetime.now(tz=dt.UTC).date()
+    Path("policy.toml").write_text(f'[[accept]]\ndifference = "special/R/t"\nreason = "none"\nexpires = {until}\n')
     assert exit_code(["upgrade", "2.18.0", "2.19.0", "--policy", "policy.toml", "-o", "out"]) == 0
     assert exit_code(["compare", "out/old.json", "out/new.json"]) == 1, "Control: not accepted"
     assert "accepted" in capsys.readouterr().out
@@ -581,10 +585,63 @@ def test_upgrade_of_jax_alone_takes_the_same_transformer_engine(entries_of: dict
 
 def test_key_of_nothing_is_one_line(entries_of: dict[str, Any], capsys: Captured) -> None:
     assert entries_of == {}
-    assert exit_code(["upgrade", "2.18.0", "2.19.0", "--only", "nothing"]) == 2
-    assert "mnist-fp8: error: nothing is measured under nothing;" in capsys.readouterr().err
-    assert exit_code(["measure", "2.19.0", "--only", "nothing"]) == 2
-    assert "mnist-fp8: error: nothing is measured under nothing" in capsys.readouterr().err
+    for key, hint in (
+        ("numerixx/R", "a key begins with one of claims, api,"),
+        ("numerics/none", "mnist-fp8 measure -o"),
+    ):
+        for command in (["upgrade", "2.18.0", "2.19.0"], ["measure", "2.19.0"]):
+            assert exit_code([*command, "--only", "api", key]) == 2
+            err = capsys.readouterr().err
+            assert f"mnist-fp8: error: nothing is measured under '{key}'; {hint}" in err
+
+
+@pytest.mark.parametrize("keys", [["bits/R/t"], ["api", "claims/kernels"], ["claims"], ["numerics", "*R*"]])
+def test_part_of_an_upgrade_is_never_safe(entries_of: dict[str, Any], capsys: Captured, keys: list[str]) -> None:
+    assert entries_of == {}
+    assert exit_code(["upgrade", "2.18.0", "2.19.0", "-o", "out", "--only", *keys]) == 5
+    assert "only this was asked for: " in capsys.readouterr().out
+    assert strict_json(Path("out/upgrade.json"))["verdict"] == "PARTIAL"
+    assert exit_code(["compare", "out/old.json", "out/new.json"]) == 5, "the records that it left are parts, too"
+    assert exit_code(["upgrade", "2.18.0", "2.19.0", "-o", "out"]) == 0, "Control: all of it"
+
+
+def cut(document: dict[str, Any], how: str) -> dict[str, Any]:
+    """A record cut down."""
+    claims = document["suite"]["claims"]
+    match how:
+        case "one test a claim":
+            claims = [claim | {"tests": claim["tests"][:1]} for claim in claims]
+        case "one claim":
+            claims = claims[:1]
+        case "only api":
+            document["entries"] = {key: each for key, each in document["entries"].items() if key.startswith("api/")}
+        case "failures":
+            failure = {"kind": "failure", "type": "ValueError", "message": "no"}
+            document["entries"] = {key: each if key.startswith("recipes/") else failure
+                                   for key, each in document["entries"].items()}  # fmt: skip
+    if how == "no claims":
+        return document | {"suite": None}
+    return document | {"suite": document["suite"] | {"claims": claims}}
+
+
+@pytest.mark.parametrize("sides", [("new.json",), ("old.json", "new.json")], ids=["the new one", "both"])
+@pytest.mark.parametrize("how", ["one test a claim", "one claim", "only api", "failures", "no claims"])
+def test_records_that_were_cut_down_are_never_safe(
+    entries_of: dict[str, Any], monkeypatch: pytest.MonkeyPatch, how: str, sides: tuple[str, ...]
+) -> None:
+    """Entries, claims and tests that are not there were not verified, on one side or on both."""
+    assert entries_of == {}
+    monkeypatch.setattr(suite_tests, "suite_tests", lambda: dict.fromkeys(suite.known_claims(), ("t", "u")))
+    assert exit_code(["upgrade", "2.18.0", "2.19.0", "-o", "out"]) == 5, "Control: one test of two"
+    for name in ("old.json", "new.json"):
+        whole = strict_json(Path("out", name))
+        for claim in whole["suite"]["claims"]:
+            claim["tests"].append(claim["tests"][0] | {"name": f"{claim['name']}::u"})
+        Path("out", name).write_text(json.dumps(whole))
+    assert exit_code(["compare", "out/old.json", "out/new.json"]) == 0, "Control: all of it"
+    for name in sides:
+        Path("out", name).write_text(json.dumps(cut(strict_json(Path("out", name)), how)))
+    assert exit_code(["compare", "out/old.json", "out/new.json"]) in (1, 3, 5)
 
 
 def test_records_of_other_runs_are_one_line(entries_of: dict[str, Any], capsys: Captured) -> None:

@@ -83,6 +83,13 @@ def test_numbers_that_json_does_not_know_survive() -> None:
         {"kind": "numbers", "values": [1.0], "labels": ["a"], "noise": 0.0, "quantity": "odd"},
         {"kind": "numbers", "values": ["one"], "labels": ["a"], "noise": 0.0, "quantity": "value"},
         {"kind": "numbers", "values": 1.0, "labels": ["a"], "noise": 0.0, "quantity": "value"},
+        {"kind": "numbers", "values": ["1.5"], "labels": ["a"], "noise": 0.0, "quantity": "value"},
+        {"kind": "numbers", "values": [1.0, 2.0], "labels": ["a", "a"], "noise": 0.0, "quantity": "value"},
+        {"kind": "curves", "steps": [], "seeds": [[]], "noise": 0.0},
+        {"kind": "curves", "steps": [1], "seeds": [], "noise": 0.0},
+        {"kind": "curves", "steps": [1, 2], "seeds": [[1.0]], "noise": 0.0},
+        {"kind": "cost", "values": [], "unit": "s"},
+        {"kind": "signature", "what": "class", "parameters": [{"name": "x", "kind": "odd", "default": None}]},
         {"kind": "codes", "digest": "a", "size": 1.5, "wrong": None},
         {"kind": "support", "ok": 1, "reason": ""},
         {"kind": "products", "products": [["a"]]},
@@ -91,7 +98,7 @@ def test_numbers_that_json_does_not_know_survive() -> None:
 )
 def test_entry_of_wrong_types_is_none(fields: Any) -> None:
     with pytest.raises((KeyError, TypeError, ValueError)):
-        entries_from_json({"a/b": fields})
+        entries_from_json({"bits/b": fields})
 
 
 def test_every_area_of_an_entry_is_known() -> None:

@@ -5,6 +5,7 @@ import dataclasses
 import functools
 import json
 import math
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -71,8 +72,12 @@ DEEP = b'{"schema_version": 2, "entries": ' + b'{"a/b": ' * 5000 + b"1" + b"}" *
         (b"", NO_RECORD),
         (b"\xff", NO_RECORD),
         ("\ufeff{}".encode(), NO_RECORD),
+        (b'{"schema_version": 2, "schema_version": 2}', "('schema_version' comes twice)"),
+        (b'{"schema_version": NaN}', "(NaN is no finite number)"),
+        (b'{"schema_version": 1e999}', "(1e999 is no finite number)"),
+        (b"{" + b" " * (64 << 20) + b"}", "(it is larger than 64 MiB)"),
         ("{}".encode("utf-16"), NO_RECORD),
-        (b"[" * 100_000, NO_RECORD),
+        (b"[" * 100_000, "(it is nested too deeply)"),
         (DEEP, NO_RECORD),
         (b'{"schema_version": [1], "entries": {}}', NO_RECORD),
         (b'{"schema_version": 2, "entries": {}}', NO_RECORD),
@@ -89,11 +94,36 @@ def test_what_is_no_record_is_one_line(tmp_path: Path, content: bytes, says: str
     assert str(file) in line
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"])
+def test_record_may_have_any_encoding_that_its_mark_names(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "record.json"
+    mark = "\ufeff" if encoding == "utf-16-be" else ""
+    file.write_text(mark + json.dumps(RECORD.to_json()), encoding=encoding)
+    assert read_record(file) == RECORD
+
+
+def test_what_is_no_regular_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "record.json")
+    assert "(it is no regular file)" in refusal(tmp_path / "record.json")
+    assert "cannot be read: Is a directory" in refusal(tmp_path)
+
+
+def test_record_of_before_parts_were_noted_is_one_of_everything(tmp_path: Path) -> None:
+    document = RECORD.to_json()
+    del document["only"]
+    (tmp_path / "record.json").write_text(json.dumps(document))
+    assert read_record(tmp_path / "record.json").only == ()
+
+
 def refusal(file: Path) -> str:
     with pytest.raises(RecordError) as raised:
         read_record(file)
     assert "\n" not in str(raised.value)
     return str(raised.value)
+
+
+def test_kind_of_run_that_there_is_not_is_one_line(tmp_path: Path) -> None:
+    assert "('x' is no kind of run)" in refusal(written(tmp_path, RECORD, run="x"))
 
 
 WHOLE = json.loads(json.dumps(dataclasses.replace(RECORD, suite=SUITE).to_json()))
@@ -122,7 +152,7 @@ def test_value_of_a_wrong_type_anywhere_is_one_line(tmp_path: Path, place: tuple
             assert NO_RECORD in refusal(file) or place == ("schema_version",)
 
 
-@pytest.mark.parametrize("key", ["a", ""])
+@pytest.mark.parametrize("key", ["a", "", "api", "unknown/x", "claims/x", "/x"])
 def test_entry_without_an_area_is_no_entry(tmp_path: Path, key: str) -> None:
     entry = {"kind": "text", "text": "x"}
     assert NO_RECORD in refusal(written(tmp_path, RECORD, entries={key: entry}))
@@ -130,7 +160,7 @@ def test_entry_without_an_area_is_no_entry(tmp_path: Path, key: str) -> None:
 
 @pytest.mark.parametrize("entry", [{"kind": "odd"}, {"kind": []}, {}, [], None, "x", {"kind": "cost", "values": 1}])
 def test_entry_of_no_known_kind_is_one_line(tmp_path: Path, entry: object) -> None:
-    assert NO_RECORD in refusal(written(tmp_path, RECORD, entries={"a/b": entry}))
+    assert NO_RECORD in refusal(written(tmp_path, RECORD, entries={"bits/b": entry}))
 
 
 def test_record_that_is_not_there_is_one_line(tmp_path: Path) -> None:

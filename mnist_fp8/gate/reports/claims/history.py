@@ -1,11 +1,11 @@
 """How chosen entries change from release to release."""
 
 import dataclasses
-import itertools
 from collections.abc import Sequence
 
 from mnist_fp8.gate.reports.claims.view import Examined, of_any_release, span
-from mnist_fp8.gate.reports.values import text
+from mnist_fp8.gate.reports.values import text, texts
+from mnist_fp8.gate.verdict.changes import differ
 from mnist_fp8.record.entries import covers
 
 CHOSEN = (
@@ -53,7 +53,28 @@ def histories(examined: Sequence[Examined], patterns: Sequence[str] = CHOSEN) ->
 
 
 def _values(key: str, measured: Sequence[Examined]) -> tuple[tuple[str, str], ...]:
-    def value(each: Examined) -> str:
-        return of_any_release(text(each.record.entries.get(key)), f"Transformer Engine {each.record.version}")
+    """Neighbours whose values do not differ together, each in digits enough to differ from the one before."""
+    groups: list[list[Examined]] = []
+    for each in measured:
+        if groups and not _differs(key, groups[-1][0], each):
+            groups[-1].append(each)
+        else:
+            groups.append([each])
+    firsts = [group[0].record.entries.get(key) for group in groups]
+    shown = [texts(firsts[max(0, index - 1)], value)[1] for index, value in enumerate(firsts)]
+    names = [_release(group[0]) for group in groups]
+    labels = [span([each.label for each in group]) for group in groups]
+    return tuple((of_any_release(*pair), label) for *pair, label in zip(shown, names, labels, strict=True))
 
-    return tuple((shown, span([each.label for each in group])) for shown, group in itertools.groupby(measured, value))
+
+def _differs(key: str, one: Examined, other: Examined) -> bool:
+    old, new = (each.record.entries.get(key) for each in (one, other))
+    if not differ(key, old, new):
+        return False
+    # A message may name the release that it comes from.
+    sides = [of_any_release(text(value, 17), _release(each)) for value, each in ((old, one), (new, other))]
+    return sides[0] != sides[1]
+
+
+def _release(each: Examined) -> str:
+    return f"Transformer Engine {each.record.version}"

@@ -8,6 +8,7 @@ from rich.console import Console, ConsoleOptions, RenderResult
 from rich.table import Table
 from rich.text import Text
 
+from mnist_fp8.core.plain import clean
 from mnist_fp8.gate.reports.claims.view import WORDS, Examined, Reason, names_of, reasons
 from mnist_fp8.gate.reports.markup import counted
 from mnist_fp8.record.claims import ClaimResult, ClaimStatus, Outcome
@@ -108,10 +109,10 @@ def _mark(claim: ClaimResult, *, counted: bool) -> Text:
 def explain(each: Examined) -> Iterator[Text]:
     """Lines for the terminal: why claims do not plainly hold, and the command that shows a failure."""
     suite = each.suite
-    yield Text(each.record.title, "bold")
-    yield Text(f"  {suite.run or 'the kind of run is not known: it did not start'}")
+    yield Text(clean(each.record.title), "bold")
+    yield Text(f"  {clean(suite.run) or 'the kind of run is not known: it did not start'}")
     if suite.problem:
-        yield Text(f"  {suite.problem}", "bold red")
+        yield Text(f"  {clean(suite.problem)}", "bold red")
     for claim in suite.claims:
         if not claim.is_plain:
             yield Text.assemble(f"\n  {claim.name}: ", (cell(claim), STYLES[claim.status]))
@@ -135,5 +136,5 @@ def summary(each: Examined) -> str:
     """One line for an installation that was examined."""
     counts = [(status.value, each.suite.count(status)) for status in ClaimStatus]
     said = ", ".join(f"{count} {word}" for word, count in counts if count)
-    problem = each.record.problem and f"; not measured: {each.record.problem}"
+    problem = each.record.problem and f"; not measured: {clean(each.record.problem)}"
     return f"TE {each.label}, JAX {each.jax}: {said or 'no claims'}{problem}"

@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 
+from mnist_fp8.core.plain import clean
 from mnist_fp8.gate.runner.matrix import MatrixCell
 from mnist_fp8.record.claims import ClaimResult, ClaimStatus, Outcome, SuiteResult, claim_names
 from mnist_fp8.record.record import Record
@@ -122,8 +123,8 @@ def reasons(claim: ClaimResult, version: str = "") -> tuple[Reason, ...]:
     grouped: dict[tuple[Outcome, str], list[str]] = {}
     for outcome in WORDS:
         for test in claim.of(outcome):
-            text = of_any_release(test.headline, version)
-            grouped.setdefault((outcome, text), []).append(test.name)
+            text = clean(of_any_release(test.headline, version))
+            grouped.setdefault((outcome, text), []).append(clean(test.name))
     return tuple(Reason(outcome, text, tuple(names)) for (outcome, text), names in grouped.items())
 
 

@@ -10,7 +10,7 @@ from mnist_fp8.core.plain import plain
 from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.reports.junit import Case, Mark, Suite, document
 from mnist_fp8.gate.reports.verdict.markdown import at_most
-from mnist_fp8.gate.reports.verdict.view import ENTRIES_SHOWN, Shown, View, entries, rows, scope, sentence
+from mnist_fp8.gate.reports.verdict.view import ENTRIES_SHOWN, Shown, View, entries, not_seen, rows, scope, sentence
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
@@ -26,7 +26,8 @@ def junit(comparison: Comparison) -> str:
     """JUnit XML: a suite for each area, a case for each difference, and one for what does not differ.
 
     What breaks is a failure. What changes is skipped, since a viewer shows neither a failure nor a silent pass: so are
-    accepted differences. What is only noted has passed, and says what it is. Too little known is an error.
+    accepted differences, and what a partial look leaves out. What is only noted has passed, and says what it is. Too
+    little known is an error.
     """
     view = View.of(comparison)
     compared = {each.area: each.compared for each in rows(view)}
@@ -50,12 +51,17 @@ def _properties(view: View) -> dict[str, str]:
         "new": view.new.title,
         "run": scope(view),
         **{f"limit {number}": each for number, each in enumerate(view.limits, 1)},
+        **{f"not looked at {number}": each for number, each in enumerate(not_seen(view), 1)},
     }
 
 
 def _verdict_cases(view: View) -> list[Case]:
     name = "enough is known for a verdict"
-    return [Case("upgrade", name, Mark.ERROR, each) for each in view.unverified] or [Case("upgrade", name)]
+    whole = "everything that can be was looked at"
+    return [
+        *([Case("upgrade", name, Mark.ERROR, each) for each in view.unverified] or [Case("upgrade", name)]),
+        *([Case("upgrade", whole, Mark.SKIPPED, each) for each in view.partial] or [Case("upgrade", whole)]),
+    ]
 
 
 _MARKS = {Severity.BREAKS: Mark.FAILURE, Severity.CHANGES: Mark.SKIPPED, Severity.NOTE: Mark.PASSED}
@@ -101,7 +107,9 @@ def as_json(comparison: Comparison) -> str:
         "differences": [_plain_difference(comparison, difference) for difference in comparison.differences],
         "compared": dict(comparison.compared),
         "limits": comparison.limits,
-        "unverified": comparison.unverified,
+        "unverified": view.unverified,
+        "partial": view.partial,
+        "coverage": plain(dataclasses.asdict(comparison.coverage)),
         "stale": comparison.stale,
         "costs": [plain(dataclasses.asdict(cost) | {"ratio": cost.ratio}) for cost in comparison.costs],
     }

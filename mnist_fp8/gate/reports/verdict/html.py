@@ -1,7 +1,5 @@
 """The verdict on an upgrade as a page, with plots."""
 
-import statistics
-
 from mnist_fp8 import __version__
 from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.reports.markup import counted, template
@@ -20,6 +18,7 @@ from mnist_fp8.gate.reports.verdict.view import (
     entries,
     environment,
     headline,
+    not_seen,
     noted,
     number,
     rows,
@@ -28,6 +27,7 @@ from mnist_fp8.gate.reports.verdict.view import (
     stack,
     word,
 )
+from mnist_fp8.gate.verdict.changes import mean
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.record.entries import Curves, Value
 from mnist_fp8.record.record import Record
@@ -53,6 +53,7 @@ def html(comparison: Comparison) -> str:
         scope=scope(view),
         stack=stack(view),
         limits=view.limits,
+        not_seen=not_seen(view),
         columns=list(COLUMNS),
         rows=rows(view),
         counting=counting(view),
@@ -89,5 +90,5 @@ def _end_of(value: Value | None) -> str:
     if not isinstance(value, Curves):
         return values.text(value)
     ends = [seed[-1] for seed in value.seeds]
-    mean, lowest, highest = map(values.number, (statistics.fmean(ends), min(ends), max(ends)))
-    return f"{mean} ({lowest} to {highest})"
+    middle, lowest, highest = map(values.number, (mean(ends), min(ends), max(ends)))
+    return f"{middle} ({lowest} to {highest})"

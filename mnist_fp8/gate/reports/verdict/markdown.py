@@ -25,6 +25,7 @@ from mnist_fp8.gate.reports.verdict.view import (
     entries,
     environment,
     headline,
+    not_seen,
     noted,
     number,
     rows,
@@ -45,6 +46,7 @@ _EMOJI = {
     UpgradeVerdict.CHANGED: "⚠️",
     UpgradeVerdict.BROKEN: "❌",
     UpgradeVerdict.UNVERIFIED: "❔",
+    UpgradeVerdict.PARTIAL: "◑",
     Severity.BREAKS: "❌",
     Severity.CHANGES: "⚠️",
 }
@@ -59,7 +61,7 @@ def markdown(comparison: Comparison) -> str:
         MARKER,
         f"## {_EMOJI[verdict]} {verdict.value}: {_words(headline(view))}",
         f"{_words(sentence(view))} **{kind}**{colon}{_words(seen)}.",
-        _bullets(f"**Not verified:** {_words(cut(each, 500))}" for each in view.unverified),
+        _bullets(f"**Not verified:** {_words(cut(each, 500))}" for each in at_most(view.unverified, 12)),
         f"<sub>{_words(stack(view))}</sub>",
         _markdown_areas(rows(view)),
     ]
@@ -163,6 +165,8 @@ def _markdown_end(view: View) -> Iterator[str]:
     if said:
         yield "### Limits"
         yield _bullets(_words(cut(each, 500)) for each in at_most(said, 12))
+    yield "### What was not looked at"
+    yield _bullets(_words(cut(each, 300)) for each in at_most(not_seen(view), 20))
     yield from filter(None, _markdown_folded(view))
 
 

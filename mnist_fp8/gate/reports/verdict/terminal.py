@@ -40,6 +40,7 @@ _STYLES = {
     UpgradeVerdict.CHANGED: "bold black on yellow",
     UpgradeVerdict.BROKEN: "bold white on red",
     UpgradeVerdict.UNVERIFIED: "bold black on white",
+    UpgradeVerdict.PARTIAL: "bold black on cyan",
     Severity.BREAKS: "bold red",
     Severity.CHANGES: "yellow",
     Severity.NOTE: "dim",
@@ -92,6 +93,7 @@ def _head(view: View, width: int) -> Iterator[RenderableType]:
     yield Text.assemble((f" {verdict.value} ", _STYLES[verdict]), " ", (headline(view), "bold"))
     yield Text(sentence(view))
     yield from (_indented(each, width, "bold", "not verified: ") for each in at_most(view.unverified, 5))
+    yield from (_indented(each, width, "bold", "in part: ") for each in at_most(view.partial, 5))
     kind, colon, seen = scope(view).partition(":")
     yield Text.assemble((kind, "bold"), f"{colon}{seen}.")
     yield Text(stack(view), "dim")
@@ -164,6 +166,7 @@ def _end(view: View, width: int) -> Iterator[Text]:
     """What was not compared, which accepted differences are of no use, and costs."""
     yield Text()
     yield from (_indented(each, width, "dim", "limit: ") for each in at_most(view.limits, 5))
+    yield from (_one_line((f"not seen: {each}", "dim")) for each in at_most(view.unseen, 5))
     yield from (_indented(each, width, "yellow", "policy: ") for each in at_most(view.stale, 5))
     if view.costs:
         yield _indented(_cost_line(view.costs), width, "dim", "costs ")

@@ -6,12 +6,16 @@ import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from mnist_fp8.core.plain import clean
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.gate.reports import values
-from mnist_fp8.gate.reports.markup import clean, counted, cut
+from mnist_fp8.gate.reports.markup import counted, cut
+from mnist_fp8.gate.reports.verdict import gaps
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
 from mnist_fp8.gate.verdict.costs import CostChange
+from mnist_fp8.gate.verdict.coverage import Effect
+from mnist_fp8.gate.verdict.rules.numbers import FLAX_ALONE
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, Severity
 from mnist_fp8.record.entries import AREAS
 from mnist_fp8.record.record import Record
@@ -85,6 +89,8 @@ class View:
     differences: tuple[Shown, ...]
     limits: tuple[str, ...]
     unverified: tuple[str, ...]
+    partial: tuple[str, ...]
+    unseen: tuple[str, ...]
     stale: tuple[str, ...]
 
     @classmethod
@@ -96,7 +102,9 @@ class View:
             _clean_record(comparison.new),
             tuple(map(Shown.of, comparison.differences)),
             tuple(map(clean, comparison.limits)),
-            tuple(map(clean, comparison.unverified)),
+            gaps.texts(comparison.coverage, Effect.UNVERIFIED),
+            gaps.texts(comparison.coverage, Effect.PARTIAL),
+            gaps.texts(comparison.coverage, Effect.NOTED),
             tuple(map(clean, comparison.stale)),
         )
 
@@ -121,12 +129,12 @@ class View:
 
     def command(self, key: str) -> str:
         """The command that shows an entry again, measured anew on both sides."""
-        return self.comparison.command(key)
+        return clean(self.comparison.command(key))
 
 
 def _clean_record(record: Record) -> Record:
     environment = {clean(name): clean(value) for name, value in record.environment.items()}
-    return dataclasses.replace(record, te=clean(record.te), environment=environment)
+    return dataclasses.replace(record, te=clean(record.te), version=clean(record.version), environment=environment)
 
 
 def headline(view: View) -> str:
@@ -136,6 +144,8 @@ def headline(view: View) -> str:
     others = ", ".join(f"{title} {before} → {after}" for title, before, after in pairs if before != after)
     if old.name == new.name and others:  # another JAX or Flax for the same one
         return f"{others} with Transformer Engine {old.name}"
+    if old.name == new.name:
+        return f"Transformer Engine {old.name} against itself"
     return f"Transformer Engine {old.name} → {new.name}"
 
 
@@ -148,13 +158,19 @@ def sentence(view: View) -> str:
     match view.verdict:
         case UpgradeVerdict.SAFE:
             said = f"Nothing that a user can see differs beyond noise, in {_compared(view)}."
+        case UpgradeVerdict.PARTIAL:
+            said = f"Only a part was looked at. Nothing in it differs beyond noise: {_compared(view)}. This is no pass."
         case UpgradeVerdict.CHANGED:
-            said = f"Nothing breaks, but {counted(changed, 'difference')} can be seen: look at each before you upgrade."
+            part = " in the part that was looked at" if view.comparison.is_partial else ""
+            seen = counted(changed, "difference")
+            said = f"Nothing breaks{part}, but {seen} can be seen: look at each before you upgrade."
         case UpgradeVerdict.BROKEN:
             also = f" {changed:,} more can be seen." if changed else ""
             said = f"{counted(breaking, 'difference')} can break what works today: resolve before you upgrade.{also}"
         case UpgradeVerdict.UNVERIFIED:
             said = "Too little is known for a verdict; this is not a pass."
+    if any(each.rule is FLAX_ALONE and each.counts for each in view.differences):
+        said = f"{FLAX_ALONE.title}, with the same JAX and Flax: all else may follow from that. {said}"
     words = [word(each) for each in view.differences if not each.counts]
     return f"{said} Not counted: {counts(words)}." if words else said
 
@@ -162,7 +178,17 @@ def sentence(view: View) -> str:
 def _compared(view: View) -> str:
     areas = [area for area in view.compared if area != "costs"]
     number = sum(view.compared[area] for area in areas)
-    return f"{number:,} entries of {counted(len(areas), 'area')}"
+    found = view.comparison.coverage
+    layers = ", ".join(f"te.{name}" for name in found.layers)
+    of_what = f"of {layers} in {', '.join(map(clean, found.modes))}" if layers and found.modes else ""
+    run = f"{view.old.run} run" if view.old.run else ""
+    return ", ".join(filter(None, [f"{number:,} entries of {counted(len(areas), 'area')}", of_what, run]))
+
+
+def not_seen(view: View) -> list[str]:
+    """What was not looked at, a line each: on such a run never, or not this time."""
+    run = view.old.run or view.new.run
+    return [*([CANNOT_SEE[RunKind(run)]] if run else []), *view.partial, *view.unseen]
 
 
 def scope(view: View) -> str:

@@ -136,3 +136,5 @@ def _differences(change: EntryChange) -> Iterator[SignatureDifference]:
             yield SignatureDifference(ApiChange.ADDED, "", "", "")
         case Signature() as old, Signature() as new:
             yield from signature_differences(old, new)
+        case old, new:  # something that is no name
+            yield SignatureDifference(ApiChange.KIND, "", "", "")

@@ -2,7 +2,8 @@
 
 from collections.abc import Callable, Iterator, Sequence
 
-from mnist_fp8.gate.verdict.changes import EntryChange
+from mnist_fp8.core.modes import Mode
+from mnist_fp8.gate.verdict.changes import EntryChange, NoiseApart
 from mnist_fp8.gate.verdict.rules import api, claims, layers, numbers, programs
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, difference
 from mnist_fp8.record.entries import Failure
@@ -21,26 +22,36 @@ _AREAS: dict[str, Callable[[EntryChange], Rule]] = {
     "training": numbers.rule_of_training,
     "warnings": layers.rule_of_warning,
 }
+_OF_FLAX_ALONE = f"training/{Mode.FLAX_BF16.value}/"
 _OF_ONE_SIDE = ("recipes", "variables", "warnings")
 """Areas whose own rules say what it means that an entry came or went."""
 
 
-def judge(changes: Sequence[EntryChange]) -> list[Difference]:
-    """The differences that changes come to: those of one subject under one rule together."""
+def judge(changes: Sequence[EntryChange], *, same_stack: bool) -> list[Difference]:
+    """The differences that changes come to: those of one subject under one rule together.
+
+    Args:
+        changes: what differs.
+        same_stack: whether nothing but Transformer Engine is another one.
+    """
     groups: dict[tuple[str, str, Rule], list[EntryChange]] = {}
     for change in changes:
-        for rule, entry in _ruled(change):
+        for rule, entry in _ruled(change, same_stack=same_stack):
             groups.setdefault((change.area, _subject(change), rule), []).append(entry)
     return [difference(area, subject, rule, entries) for (area, subject, rule), entries in groups.items()]
 
 
-def _ruled(change: EntryChange) -> Iterator[tuple[Rule, EntryChange]]:
+def _ruled(change: EntryChange, *, same_stack: bool) -> Iterator[tuple[Rule, EntryChange]]:
     is_failure = any(isinstance(side, Failure) for side in (change.old, change.new))
     of_failure = claims.rule_of_failure(change) if is_failure or change.area not in (*_OF_ONE_SIDE, "api") else None
     if of_failure:
         yield of_failure, change
     elif change.area == "api":
         yield from api.ruled(change)
+    elif isinstance(change.apart, NoiseApart):
+        yield numbers.NOISE_GREW, change
+    elif same_stack and change.key.startswith(_OF_FLAX_ALONE) and change.old is not None:
+        yield numbers.FLAX_ALONE, change
     else:
         yield _AREAS[change.area](change), change
 

@@ -29,9 +29,10 @@ KNOWN_DEFECT = changes(
 SKIPPED = changes(
     "claim-tests-not-verified",
     "tests no longer verified",
-    "Tests that passed are not verified with the new release: it lacks what they need.",
+    "Tests that ran are not verified with the new release: it lacks what they need.",
     "Check whether you need it, too.",
 )
+HOLDS_NOW = note("claim-holds-now", "holds now", "Tests pass that failed, or had a known defect.")
 DOES_NOT_START = breaks(
     "does-not-start",
     "does not start",
@@ -46,7 +47,7 @@ FAILS_NOW = breaks(
 )
 FAILS_AS_BEFORE = note("fails-as-before", "fails with another message", "It fails as before, with another message.")
 WORKS_NOW = note("works-now", "works now", "It works now.")
-RULES = (BROKEN, BROKEN_BEFORE, KNOWN_DEFECT, SKIPPED, DOES_NOT_START, FAILS_NOW, FAILS_AS_BEFORE, WORKS_NOW)
+RULES = (BROKEN, BROKEN_BEFORE, KNOWN_DEFECT, SKIPPED, HOLDS_NOW, DOES_NOT_START, FAILS_NOW, FAILS_AS_BEFORE, WORKS_NOW)
 
 
 def claim_differences(old: SuiteResult | None, new: SuiteResult | None) -> Iterator[Difference]:
@@ -60,8 +61,14 @@ def _claim_difference(new: ClaimResult, old: ClaimResult | None) -> Iterator[Dif
     before = {test.name: test for test in old.tests} if old else {}
     broken = BROKEN_BEFORE if old is not None and old.status is ClaimStatus.BROKEN else BROKEN
     passed = {name for name, test in before.items() if test.outcome is Outcome.PASSED}
-    for rule, outcome in ((broken, Outcome.FAILED), (KNOWN_DEFECT, Outcome.KNOWN), (SKIPPED, Outcome.SKIPPED)):
-        tests = [test for test in new.of(outcome) if rule is broken or test.name in passed]
+    wrong = {name for name, test in before.items() if test.outcome in (Outcome.FAILED, Outcome.KNOWN)}
+    for rule, outcome, names in (
+        (broken, Outcome.FAILED, None),
+        (KNOWN_DEFECT, Outcome.KNOWN, passed),
+        (SKIPPED, Outcome.SKIPPED, passed | wrong),
+        (HOLDS_NOW, Outcome.PASSED, wrong),
+    ):
+        tests = [test for test in new.of(outcome) if names is None or test.name in names]
         if tests:
             yield difference("claims", new.name, rule, [_test_change(new, test, before) for test in tests])
 

@@ -106,7 +106,7 @@ RULES = (
 def rule_of_recipe(change: EntryChange) -> Rule:
     """The rule for a recipe's support."""
     ran, runs = (isinstance(side, Support) and side.ok for side in (change.old, change.new))
-    if ran == runs:
+    if ran == runs:  # on neither side
         return RECIPE_REASON
     return RECIPE_GAINED if runs else RECIPE_LOST
 

@@ -65,6 +65,37 @@ SPECIAL = changes(
     "Zeros, infinities, NaN, tiny or huge numbers are handled differently.",
     "Check whether your code relies on it.",
 )
+SCALE_RIGHT = changes(
+    "scale-right-now",
+    "scales right now",
+    "Scales follow the recipe as documented; they did not before.",
+    "Expect FP8 training to take another, better course.",
+)
+SPECIAL_BETTER = changes(
+    "special-numbers-better",
+    "special numbers treated better",
+    "Fewer NaN or infinities appear than before, or a scale is usable that was not.",
+    "Check whether your code works around it.",
+)
+NOISE_GREW = changes(
+    "noise-grew",
+    "no longer repeatable",
+    "Repetitions on the same machine agree less than with the old release: something became nondeterministic.",
+    "Do not rely on runs being the same; small differences can no longer be seen here.",
+)
+FLAX_ALONE = breaks(
+    "flax-alone-changed",
+    "Flax alone trains differently",
+    "A model without Transformer Engine computes something else, with the same JAX and Flax: importing Transformer"
+    " Engine changes them. Every other difference may follow from that.",
+    "Do not upgrade before you know what the import changes.",
+)
+TRAINING_BETTER = changes(
+    "training-better",
+    "training better",
+    "Training ends better, by more than seeds explain.",
+    "Renew the accuracies that you compare with.",
+)
 TRAINING_WORSE = breaks(
     "training-worse", "training worse", "Training ends worse, by more than seeds explain.", "Do not upgrade."
 )
@@ -76,7 +107,8 @@ TRAINING_PATH = changes(
 )
 RULES = (
     *(INACCURATE, MORE_ACCURATE, ROUNDED, SCALE_WRONG, SCALE_USED, STORED),
-    *(NOT_FINITE, SCALE_UNUSABLE, SPECIAL, TRAINING_WORSE, TRAINING_PATH),
+    *(SCALE_RIGHT, NOT_FINITE, SCALE_UNUSABLE, SPECIAL_BETTER, SPECIAL, NOISE_GREW),
+    *(FLAX_ALONE, TRAINING_WORSE, TRAINING_BETTER, TRAINING_PATH),
 )
 
 
@@ -86,22 +118,27 @@ def rule_of_numerics(change: EntryChange) -> Rule:
         return INACCURATE
     new = dict(zip(change.new.labels, change.new.values, strict=True))
     pairs = [(old, new[label]) for label, old in zip(change.old.labels, change.old.values, strict=True) if label in new]
-    match change.new.quantity:
-        case Quantity.IN_TOLERANCES:
-            worse = any(not b <= 1 and a <= 1 for a, b in pairs)
-        case Quantity.SHARE:
-            return ROUNDED
-        case _:
-            worse = any(math.isfinite(a) and not b <= LESS_ACCURATE * a for a, b in pairs)
-    if worse:
+    if change.old.quantity is Quantity.SHARE:
+        return ROUNDED
+    right = 1.0 if change.old.quantity is Quantity.IN_TOLERANCES else 0.0  # up to that, an error is rounding
+    if any(math.isfinite(a) and not b <= (right if a <= right else LESS_ACCURATE * a) for a, b in pairs):
         return INACCURATE
-    return MORE_ACCURATE if all(b * LESS_ACCURATE <= a for a, b in pairs) else ROUNDED
+    return MORE_ACCURATE if any(_is_smaller(a, b) for a, b in pairs) else ROUNDED
+
+
+def _is_smaller(old: float, new: float) -> bool:
+    """Whether an error fell by more than rounding explains, or can be told at all now."""
+    return math.isfinite(new) and (not math.isfinite(old) or (new < old and LESS_ACCURATE * new <= old))
 
 
 def rule_of_metadata(change: EntryChange) -> Rule:
     """The rule for scales and amaxes, step by step."""
     match change.old, change.new:
+        case Agreement(), Agreement(step=None):
+            return SCALE_RIGHT
         case Agreement(step=None), Agreement():
+            return SCALE_WRONG
+        case Agreement(step=int(before)), Agreement(step=int(now)) if now < before:
             return SCALE_WRONG
         case (_, Numbers(quantity=Quantity.SCALE_USED)):
             return SCALE_USED
@@ -118,7 +155,10 @@ def rule_of_special(change: EntryChange) -> Rule:
     usable = {scale.name for scale in change.old.scales if _is_usable(scale.value)}
     if any(scale.name in usable and not _is_usable(scale.value) for scale in change.new.scales):
         return SCALE_UNUSABLE
-    return SPECIAL
+    after = {contents.tensor: contents.nan + contents.infinite for contents in change.new.contents}
+    mended = any(scale.name not in usable and _is_usable(scale.value) for scale in change.new.scales)
+    fewer = any(after.get(tensor, math.inf) < one.nan + one.infinite for tensor, one in before.items())
+    return SPECIAL_BETTER if mended or fewer else SPECIAL
 
 
 def _is_worse(old: Contents | None, new: Contents) -> bool:
@@ -135,5 +175,11 @@ def rule_of_training(change: EntryChange) -> Rule:
     """The rule for a training curve."""
     if not (isinstance(change.new, Curves) and isinstance(change.apart, CurvesApart)):
         return TRAINING_WORSE if isinstance(change.new, Curves) else TRAINING_PATH
+    if not math.isfinite(change.apart.new):
+        return TRAINING_WORSE
+    if not math.isfinite(change.apart.old):
+        return TRAINING_BETTER
     errors = -change.apart.errors if change.new.higher_is_better else change.apart.errors
-    return TRAINING_WORSE if math.isnan(errors) or errors > SPREADS else TRAINING_PATH
+    if abs(errors) <= SPREADS:
+        return TRAINING_PATH
+    return TRAINING_WORSE if errors > 0 else TRAINING_BETTER

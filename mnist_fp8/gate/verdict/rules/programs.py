@@ -36,13 +36,19 @@ CODES_WRONG = breaks(
     "Tensors are not quantized as scale and format say.",
     "Do not upgrade; the claims say more.",
 )
+CODES_RIGHT = changes(
+    "codes-closer",
+    "quantized tensors closer to the oracle's",
+    "Fewer codes than before differ from what scale and format say.",
+    "Expect results that are not bitwise the same, and better ones.",
+)
 CODES_CHANGED = changes(
     "codes-changed",
     "quantized tensors changed",
     "The same tensors are quantized to other codes.",
     "Expect results that are not bitwise the same.",
 )
-RULES = (PRODUCT_LOST, FORMAT_LOST, OUTSIDE_AUTOCAST, REWRITTEN, CODES_WRONG, CODES_CHANGED)
+RULES = (PRODUCT_LOST, FORMAT_LOST, OUTSIDE_AUTOCAST, REWRITTEN, CODES_WRONG, CODES_RIGHT, CODES_CHANGED)
 
 
 def rule_of_float8(change: EntryChange) -> Rule:
@@ -82,4 +88,6 @@ def _float8(value: Value | None) -> Counter[str]:
 def rule_of_codes(change: EntryChange) -> Rule:
     """The rule for a quantized tensor."""
     old, new = (side.wrong if isinstance(side, Codes) else None for side in (change.old, change.new))
-    return CODES_WRONG if new and (old is None or new > old) else CODES_CHANGED
+    if new and (old is None or new > old):
+        return CODES_WRONG
+    return CODES_RIGHT if old and new is not None and new < old else CODES_CHANGED

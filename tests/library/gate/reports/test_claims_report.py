@@ -17,7 +17,7 @@ from mnist_fp8.gate.runner.matrix import MatrixCell
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import AREAS, Failure, Text, Value
 from mnist_fp8.record.record import Record
-from support.comparing import record
+from support.comparing import numbers, record
 
 PASSED, FAILED, SKIPPED, KNOWN = Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.KNOWN
 SKIP = TestResult("tests/claims/test_jaxpr.py::test_mx", SKIPPED, "needs recipe MX; found: no Blackwell")
@@ -159,6 +159,17 @@ def test_history_has_the_entries_that_change_and_the_releases_that_share_a_value
     unmeasured = examined("2.2.5")
     found = histories([*RELEASES[:2], unmeasured, RELEASES[2]])
     assert found == [History("behaviour/history", (("16", "2.1.0 to 2.2.0"), ("1024", "2.3.0")))]
+
+
+def test_history_compares_values_and_shows_the_digits_that_differ() -> None:
+    key = "numerics/BF16/output against float64"
+    values = (1.0, 1.0 + 2**-30, 1.0 + 2**-30)
+    exact = [examined(str(number), entries={key: numbers(value)}) for number, value in enumerate(values)]
+    assert histories(exact, (key,)) == [History(key, (("step 0: 1", "0"), ("step 0: 1.0000000009313226", "1 to 2")))]
+    noisy = [
+        examined(str(number), entries={key: numbers(value, noise=0.01)}) for number, value in enumerate((1.0, 1.01))
+    ]
+    assert histories(noisy, (key,)) == [], "Control: noise is no history"
 
 
 def test_history_keeps_the_order_of_the_chosen_keys_and_leaves_out_others() -> None:

@@ -16,12 +16,13 @@ from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import bisect
-from mnist_fp8.gate.runner.bisect import Answer, Change, Finding, State
+from mnist_fp8.gate.runner.bisect import Change, Finding, State
 from mnist_fp8.gate.runner.suite import TIMEOUT_S
+from mnist_fp8.gate.verdict.changes import differ
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import Text, Value
 from mnist_fp8.record.record import Record
-from support.comparing import record
+from support.comparing import numbers, record
 
 SAME, CHANGED, UNKNOWN = Finding.SAME, Finding.CHANGED, Finding.UNKNOWN
 
@@ -66,18 +67,18 @@ def test_change_lies_between_neighbours_whatever_the_history(middle: list[Findin
 
 def found(states: Mapping[str, State]) -> tuple[Change, list[str]]:
     told: list[str] = []
-    return bisect.find_change(list(states), states.__getitem__, told.append), told
+    return bisect.find_change(list(states), states.__getitem__, told.append, differ), told
 
 
 def state(value: str | None) -> State:
-    return State(value or "does not build", None if value is None else {"value": value})
+    return State(value or "does not build", None if value is None else {"value": Text(value)})
 
 
 def test_every_step_is_told_and_the_ends_come_first() -> None:
     change, told = found({"1": state("a"), "2": state("a"), "3": state("b"), "4": state("b")})
     assert told == ["1: a", "4: b", "2: a", "3: b"]
     assert (change.suspects, change.before.text, change.after.text) == (("3",), "a", "b")
-    assert change.differences == ["value: a -> b"]
+    assert change.differences == [("value", Text("a"), Text("b"))]
 
 
 def test_release_that_cannot_be_judged_stays_under_suspicion() -> None:
@@ -105,12 +106,23 @@ def test_ends_that_say_nothing_are_refused_before_the_search(first: str, last: s
 
 
 def test_differences_name_what_came_and_went() -> None:
-    before, after = (
-        State("x", {"kept": "1", "gone": "1", "other": "1"}),
-        State("y", {"kept": "1", "other": "2", "new": "1"}),
-    )
-    change = Change(("1", "2"), Answer(0, 1, 0), before, after)
-    assert change.differences == ["gone: 1 -> not there", "other: 1 -> 2", "new: not there -> 1"]
+    sides = {"kept": "1", "gone": "1", "other": "1"}, {"kept": "1", "other": "2", "new": "1"}
+    before, after = (State("x", {name: Text(value) for name, value in side.items()}) for side in sides)
+    change, _ = found({"1": before, "2": after})
+    one, two = Text("1"), Text("2")
+    assert change.differences == [("gone", one, None), ("other", one, two), ("new", None, one)]
+
+
+def test_values_are_compared_and_not_their_digits() -> None:
+    """The noise counts, and every bit where there is none."""
+    exact = [State("x", {"numerics/R/x": numbers(value)}) for value in (1.0, 1.0 + 2**-40, 2.0)]
+    change, _ = found(dict(zip("123", exact, strict=True)))
+    assert change.suspects == ("2",)
+    noisy = [State("x", {"numerics/R/x": numbers(value, noise=0.01)}) for value in (1.0, 1.02, 2.0)]
+    change, _ = found(dict(zip("123", noisy, strict=True)))
+    assert change.suspects == ("3",)
+    with pytest.raises(ConfigError, match="do not differ"):
+        found({"1": noisy[0], "2": noisy[1]})
 
 
 # --- probes --------------------------------------------------------------------------------------------------------
@@ -143,7 +155,8 @@ def test_state_of_a_claim_is_how_its_tests_end(known: Callable[..., list[Any]]) 
         TestResult("a", Outcome.PASSED), TestResult("b", Outcome.FAILED, "why"), TestResult("c", Outcome.SKIPPED)
     )
     assert bisect.claim_probe("jaxpr", rerun=True)(ENVIRONMENT) == State(
-        "broken (1 passed, 1 failed, 1 skipped)", {"a": "passed", "b": "failed", "c": "skipped"}
+        "broken (1 passed, 1 failed, 1 skipped)",
+        {name: Text(word) for name, word in (("a", "passed"), ("b", "failed"), ("c", "skipped"))},
     )
     assert asked == [{"claims": ("jaxpr",), "rerun": True}]
 
@@ -154,13 +167,13 @@ def look_at(key: str) -> State:
 
 def test_state_of_an_entry_is_its_value_and_it_alone_is_measured(known: Callable[..., list[Any]]) -> None:
     asked = known(entries={"bits/R/t": Text("16")})
-    assert look_at("bits/R/t") == State("Text(text='16')", {"bits/R/t": "Text(text='16')"})
+    assert look_at("bits/R/t") == State("Text(text='16')", {"bits/R/t": Text("16")})
     assert asked == [{"entries": ("bits/R/t",), "rerun": False}]
 
 
 def test_state_of_many_entries_is_all_their_values(known: Callable[..., list[Any]]) -> None:
     known(entries={"bits/R/t": Text("16"), "bits/R/u": Text("8")})
-    assert look_at("bits") == State("2 entries", {"bits/R/t": "Text(text='16')", "bits/R/u": "Text(text='8')"})
+    assert look_at("bits") == State("2 entries", {"bits/R/t": Text("16"), "bits/R/u": Text("8")})
 
 
 @pytest.mark.parametrize(
@@ -172,7 +185,8 @@ def test_entry_that_is_not_there_cannot_be_judged(known: Callable[..., list[Any]
 
 
 @pytest.mark.parametrize(
-    ("code", "details"), [(0, {"command": "good"}), (1, {"command": "bad"}), (127, {"command": "bad"}), (125, None)]
+    ("code", "details"),
+    [(code, {"command": Text(word)}) for code, word in ((0, "good"), (1, "bad"), (127, "bad"))] + [(125, None)],
 )
 def test_command_is_judged_by_its_exit_code_as_git_does(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, code: int, details: object

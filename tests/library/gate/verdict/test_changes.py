@@ -22,10 +22,33 @@ def test_number_within_noise_does_not_differ() -> None:
 def test_exact_number_differs_by_its_last_bit() -> None:
     size = values.size(one(numbers(1.0), numbers(1.0 + 2**-40), ERROR).entries[0])
     assert size.endswith("exact: noise is 0")
+    old, new = values.sides(one(numbers(1.0), numbers(1.0 + 2**-40), ERROR).entries[0])
+    assert old != new, "in as many digits as it takes"
 
 
-def test_noise_of_one_side_is_noise_of_both() -> None:
-    assert compared({ERROR: numbers(1.0)}, {ERROR: numbers(1.03, noise=0.01)}).differences == ()
+def test_noise_of_the_old_side_is_noise_of_both() -> None:
+    assert compared({ERROR: numbers(1.0, noise=0.01)}, {ERROR: numbers(1.03)}).differences == ()
+
+
+@pytest.mark.parametrize("noise", [1e-9, 0.5, 1.0, 1e9, math.inf, math.nan, -1.0])
+def test_noise_that_came_is_a_difference_of_its_own(noise: float) -> None:
+    difference = one(numbers(1.0), numbers(1.0, noise=noise), ERROR)
+    assert (difference.rule.id, difference.rule.severity) == ("noise-grew", Severity.CHANGES)
+    assert values.sides(difference.entries[0]) == ("noise 0", f"noise {noise:.5g}")
+    assert compared({ERROR: numbers(1.0, noise=noise)}, {ERROR: numbers(1.0)}).differences == (), "Control: it went"
+
+
+@pytest.mark.parametrize("noise", [1.0, 1e9, math.inf, math.nan, -1.0])
+def test_noise_bounds_nothing_that_is_not_plausible(noise: float) -> None:
+    sides = numbers(1.0, noise=noise), numbers(1.3, noise=noise)
+    assert one(*sides, ERROR).rule.severity is BREAKS
+    key = "training/TE/loss"
+    assert compared({key: curves(1, noise=noise)}, {key: curves(1.3, noise=noise)}).differences
+
+
+def test_noise_may_vary_as_noise_does() -> None:
+    assert compared({ERROR: numbers(1.0, noise=0.01)}, {ERROR: numbers(1.0, noise=0.03)}).differences == ()
+    assert one(numbers(1.0, noise=0.01), numbers(1.0, noise=0.05), ERROR).rule.id == "noise-grew"
 
 
 def test_worst_number_stands_for_all() -> None:
@@ -48,8 +71,8 @@ def test_series_that_is_shifted_says_so() -> None:
 
 def test_curves_within_noise_do_not_differ() -> None:
     key = "training/TE/loss"
-    assert compared({key: curves(1, noise=0.1)}, {key: curves(1.3, noise=0.1)}).differences == ()
-    assert compared({key: curves(1, noise=0.1)}, {key: curves(1.5, noise=0.1)}).differences
+    assert compared({key: curves(1, noise=0.04)}, {key: curves(1.15, noise=0.04)}).differences == ()
+    assert compared({key: curves(1, noise=0.04)}, {key: curves(1.17, noise=0.04)}).differences
 
 
 def test_distance_of_curves_is_given_in_standard_errors() -> None:

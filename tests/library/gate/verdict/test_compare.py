@@ -8,10 +8,11 @@ import pytest
 from mnist_fp8.core.errors import RecordError
 from mnist_fp8.gate.verdict.compare import compare
 from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
+from mnist_fp8.gate.verdict.coverage import Effect, Gap, GapKind
 from mnist_fp8.gate.verdict.policy import Acceptance
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
-from mnist_fp8.record.entries import Codes, Cost, Formats, Signature, Support, Text, Value
-from support.comparing import EVERY_KIND, HOST, TODAY, F, changed, compared, curves, numbers, record
+from mnist_fp8.record.entries import Codes, Cost, Failure, Formats, Signature, Support, Text, Value
+from support.comparing import EVERY_KIND, HOST, TODAY, WHOLE, F, changed, compared, curves, numbers, record
 
 ERROR = "numerics/R/output against float64"
 
@@ -21,7 +22,7 @@ ERROR = "numerics/R/output against float64"
 
 def test_entries_of_one_side_count_as_compared() -> None:
     found = compared({"variables/R/a": Text("1")}, {"variables/R/b": Text("1")})
-    assert found.compared == {"variables": 2}
+    assert found.compared == {"claims": 1, "variables": 2}
 
 
 def test_names_that_more_users_import_come_first() -> None:
@@ -34,7 +35,7 @@ def test_record_against_itself_is_safe_without_difference() -> None:
     found = compared(EVERY_KIND, dict(EVERY_KIND))
     assert found.verdict is UpgradeVerdict.SAFE
     assert found.differences == ()
-    assert found.compared == {"api": 1, "recipes": 1, "numerics": 1, "special": 1, "training": 1, "costs": 1}
+    assert sum(found.compared.values()) == len(EVERY_KIND) + 1, "and a claim"
 
 
 @pytest.mark.parametrize(
@@ -43,20 +44,28 @@ def test_record_against_itself_is_safe_without_difference() -> None:
         ({"float8/R/types": Formats(("float8_e4m3fn",))}, {"float8/R/types": Formats(())}, "BROKEN"),
         ({"bits/R/t": Codes("1", 1, 0)}, {"bits/R/t": Codes("2", 1, 0)}, "CHANGED"),
         ({}, {"api/transformer_engine.jax.f": Signature("function")}, "SAFE"),
-        ({"bits/R/t": Text("1")}, {"special/R/t": Text("1")}, "BROKEN"),
-        ({}, {}, "UNVERIFIED"),
+        ({"float8/R/t": Formats(("e",)), "special/R/t": Text("1")}, {"float8/R/t": Formats(())}, "BROKEN"),
+        ({"bits/R/t": Codes("1", 1, 0), "special/R/t": Text("1")}, {"bits/R/t": Codes("2", 1, 0)}, "UNVERIFIED"),
+        ({"bits/R/t": Codes("1", 1, 0)}, {"bits/R/t": Codes("2", 1, 0), "special/R/t": Text("1")}, "CHANGED"),
+        ({}, {"special/R/t": Text("1")}, "PARTIAL"),
     ],
-    ids=["breaks", "changes", "notes", "breaks before unverified", "nothing in common"],
+    ids=[
+        *("breaks", "changes", "notes", "breaks before unverified", "unverified before changes"),
+        *("changes before partial", "partial"),
+    ],
 )
 def test_verdict_is_that_of_the_worst(old: dict[str, Value], new: dict[str, Value], verdict: str) -> None:
-    both: dict[str, Value] = {"recipes/R/support": Support(ok=True)} if old != new or old else {}
-    assert compared(both | old, both | new).verdict.value == verdict
+    assert compared(WHOLE | old, WHOLE | new).verdict.value == verdict
+
+
+def test_records_with_nothing_in_common_verify_nothing() -> None:
+    assert compared({}, {}, suite=None).verdict is UpgradeVerdict.UNVERIFIED
 
 
 def test_old_release_that_could_not_be_measured_leaves_the_upgrade_unverified() -> None:
     found = compare(record("1.0.0", problem="no\u00a0import"), record(entries=EVERY_KIND), (), TODAY)
     assert found.verdict is UpgradeVerdict.UNVERIFIED
-    assert "could not be measured" in found.unverified[0]
+    assert kinds(found) == {GapKind.OLD_PROBLEM}
 
 
 def test_new_release_that_does_not_start_is_broken_in_its_own_words() -> None:
@@ -123,8 +132,14 @@ def judged(**outcomes: Outcome) -> SuiteResult:
     return SuiteResult((ClaimResult("c", tests),), "host run")
 
 
+def kinds(found: Comparison, *effects: Effect) -> set[GapKind]:
+    """Why something was not looked at, as far as the verdict rests on it."""
+    effects = effects or (Effect.UNVERIFIED, Effect.PARTIAL)
+    return {gap.kind for gap in found.coverage.gaps if gap.effect in effects}
+
+
 def with_claims(old: SuiteResult | None, new: SuiteResult | None) -> Comparison:
-    return compare(record("1.0.0", EVERY_KIND, suite=old), record(entries=EVERY_KIND, suite=new), (), TODAY)
+    return compare(record("1.0.0", WHOLE, suite=old), record(entries=WHOLE, suite=new), (), TODAY)
 
 
 PASSED, FAILED, SKIPPED, KNOWN = Outcome.PASSED, Outcome.FAILED, Outcome.SKIPPED, Outcome.KNOWN
@@ -152,9 +167,9 @@ def test_known_defect_that_is_new_changes_something() -> None:
 
 
 def test_claims_alone_are_enough_to_compare() -> None:
-    """That is what ``--only claims/c`` asks for."""
+    """That is what ``--only claims/c`` asks for; it is a part."""
     old, new = (record(te, suite=judged(a=PASSED)) for te in ("1.0.0", "2.0.0"))
-    assert compare(old, new, (), TODAY).verdict is UpgradeVerdict.SAFE
+    assert compare(old, new, (), TODAY).verdict is UpgradeVerdict.PARTIAL
 
 
 def test_test_that_passed_and_is_skipped_now_is_told() -> None:
@@ -170,18 +185,19 @@ def test_claim_that_is_not_verified_any_more_leaves_the_upgrade_unverified() -> 
     )
     found = with_claims(old, new)
     assert found.verdict is UpgradeVerdict.UNVERIFIED
-    assert found.unverified == ("claim c was verified before and is not now",)
+    assert found.coverage.gaps[0] == Gap(GapKind.CLAIMS_LOST, Effect.UNVERIFIED, ("c",))
 
 
 def test_claim_that_neither_side_verifies_is_named_with_what_it_takes() -> None:
-    skipped = TestResult("t", SKIPPED, "needs 2 devices; found 1")
-    sides = [
-        dataclasses.replace(judged(a=PASSED), claims=(ClaimResult(name, (skipped,)), ClaimResult("e", (one,))))
-        for name, one in (("d", TestResult("t", PASSED)), ("d", skipped))
-    ]
-    limits = with_claims(*sides).limits
-    assert limits == ("verified on neither side: d (needs 2 devices; found 1)",), "e was verified on one of them"
-    assert not with_claims(judged(a=PASSED), judged(a=PASSED)).limits, "Control: nothing to say"
+    skipped, passed = TestResult("d::t", SKIPPED, "needs 2 devices; found 1"), TestResult("e::t", PASSED)
+    others = tuple(ClaimResult(name, (TestResult(f"{name}::t", PASSED),)) for name in "ab")
+    side = dataclasses.replace(judged(), claims=(ClaimResult("d", (skipped,)), ClaimResult("e", (passed,)), *others))
+    (gap,) = with_claims(side, side).coverage.gaps
+    assert gap == Gap(GapKind.SKIPPED_CLAIMS, Effect.NOTED, ("d",), "needs 2 devices; found 1")
+    assert with_claims(side, side).verdict is UpgradeVerdict.SAFE
+    assert not with_claims(judged(a=PASSED), judged(a=PASSED)).coverage.gaps, "Control: nothing to say"
+    half = dataclasses.replace(side, claims=side.claims[:2])
+    assert with_claims(half, half).verdict is UpgradeVerdict.UNVERIFIED, "half of the claims is too many"
 
 
 def test_nothing_verified_is_no_success() -> None:
@@ -189,8 +205,175 @@ def test_nothing_verified_is_no_success() -> None:
 
 
 def test_records_without_claims_say_so() -> None:
-    assert any("claims are not part" in limit for limit in with_claims(None, judged(a=PASSED)).limits)
-    assert not any("claims are not part" in limit for limit in with_claims(judged(a=PASSED), judged(a=PASSED)).limits)
+    assert with_claims(None, judged(a=PASSED)).verdict is UpgradeVerdict.PARTIAL
+    assert with_claims(None, None).verdict is UpgradeVerdict.PARTIAL
+    assert kinds(with_claims(None, None)) == {GapKind.NO_CLAIMS}
+    assert with_claims(judged(a=PASSED), None).verdict is UpgradeVerdict.UNVERIFIED, "they were verified before"
+    assert with_claims(judged(a=PASSED), judged(a=PASSED)).verdict is UpgradeVerdict.SAFE, "Control"
+
+
+def test_claims_that_broke_off_verify_too_little() -> None:
+    broke_off = dataclasses.replace(judged(a=PASSED), problem="it hung")
+    for sides in ((broke_off, judged(a=PASSED)), (judged(a=PASSED), broke_off)):
+        assert kinds(with_claims(*sides)) == {GapKind.SUITE_BROKE_OFF}
+
+
+# --- coverage --------------------------------------------------------------------------------------------------------
+
+
+TESTS = {"a": ("test_a", "test_b"), "b": ("test_c",)}
+"""Test functions of a suite of two claims."""
+
+
+def suite(*names: str) -> SuiteResult:
+    """Tests that passed; a name is ``claim::test``."""
+    claims = dict.fromkeys(name.partition("::")[0] for name in names)
+    return SuiteResult(
+        tuple(
+            ClaimResult(claim, tuple(TestResult(name, PASSED) for name in names if name.startswith(f"{claim}::")))
+            for claim in claims
+        ),
+        "host run",
+    )
+
+
+ALL = suite("a::test_a[1]", "a::test_a[2]", "a::test_b", "b::test_c")
+FAILS = Failure("ValueError", "no")
+
+
+def area_of(key: str) -> str:
+    return key.partition("/")[0]
+
+
+@pytest.mark.parametrize("area", sorted({area_of(key) for key in WHOLE}))
+def test_area_that_neither_record_has_is_never_safe(area: str) -> None:
+    cut = {key: value for key, value in WHOLE.items() if area_of(key) != area}
+    assert compared(WHOLE, WHOLE).verdict is UpgradeVerdict.SAFE, "Control"
+    assert compared(cut, cut).verdict is UpgradeVerdict.PARTIAL
+
+
+@pytest.mark.parametrize("key", [key for key in WHOLE if not key.startswith("api/")])
+def test_entry_that_is_gone_on_a_side_is_never_safe(key: str) -> None:
+    cut = {name: value for name, value in WHOLE.items() if name != key}
+    for settings in ("s", "those of another mnist-fp8"):
+        for sides in ((WHOLE, cut), (cut, WHOLE)):
+            old, new = record("1.0.0", sides[0]), record("2.0.0", sides[1], settings=settings)
+            assert compare(old, new, (), TODAY).verdict is not UpgradeVerdict.SAFE, (settings, sides[0] is cut)
+
+
+def test_only_names_are_a_part() -> None:
+    api = {key: value for key, value in WHOLE.items() if key.startswith("api/")}
+    assert kinds(compared(api, api)) == {GapKind.AREAS}
+    assert compared(api, api, suite=None).verdict is UpgradeVerdict.PARTIAL
+
+
+def test_entries_of_the_old_side_only_are_named_and_no_error() -> None:
+    old = WHOLE | {"special/R/x": Text("1"), "numerics/S/x": numbers(1.0)}
+    found = compared(old, WHOLE)
+    assert found.coverage.of(Effect.UNVERIFIED) == (
+        Gap(GapKind.ENTRIES_LOST, Effect.UNVERIFIED, ("special/R/x", "numerics/S/x")),
+    )
+    assert found.differences == ()
+
+
+def test_number_that_the_new_side_lacks_is_not_verified() -> None:
+    found = compared(WHOLE | {ERROR: numbers(1.0, 2.0)}, WHOLE | {ERROR: numbers(1.0)})
+    assert kinds(found) == {GapKind.ENTRIES_LOST}
+
+
+def test_entries_that_fail_on_both_sides_are_verified_on_neither() -> None:
+    few = WHOLE | {"special/R/x": FAILS}
+    (gap,) = compared(few, few).coverage.gaps
+    assert gap == Gap(GapKind.FAILING, Effect.NOTED, ("special/R/x",), "ValueError: no")
+    assert compared(few, few).verdict is UpgradeVerdict.SAFE
+
+
+@pytest.mark.parametrize("area", sorted({area_of(key) for key in WHOLE} - {"recipes"}))
+def test_area_of_which_half_fails_on_both_sides_is_unverified(area: str) -> None:
+    keys = [key for key in WHOLE if area_of(key) == area]
+    half = WHOLE | dict.fromkeys(keys[: (len(keys) + 1) // 2], FAILS)
+    assert compared(half, half).verdict is UpgradeVerdict.UNVERIFIED
+
+
+def test_subjects_that_fail_as_a_whole_count_as_much_as_those_with_many_entries() -> None:
+    """A probe that fails leaves one entry in place of many."""
+    many = WHOLE | {f"special/BF16/{number}": Text("1") for number in range(20)}
+    sides = {key: value for key, value in many.items() if not key.startswith("special/R/")} | {"special/R": FAILS}
+    assert compared(sides, sides).verdict is UpgradeVerdict.UNVERIFIED
+
+
+def test_recipe_that_runs_and_is_not_measured_is_no_part_of_what_is_safe() -> None:
+    both = WHOLE | {"recipes/S/support": Support(ok=True)}
+    found = compared(both, both)
+    assert (found.verdict, found.coverage.modes) == (UpgradeVerdict.PARTIAL, ("BF16", "R"))
+    assert kinds(found) == {GapKind.MODES}
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind"),
+    [
+        (ALL, suite("a::test_a[1]", "b::test_c"), GapKind.TESTS_LOST),
+        (ALL, suite("a::test_a[1]", "a::test_a[2]", "a::test_b"), GapKind.CLAIMS_LOST),
+        (suite("a::test_a[1]", "b::test_c"), suite("a::test_a[1]", "b::test_c"), GapKind.TESTS_MISSING),
+        (suite("b::test_c"), suite("b::test_c"), GapKind.TESTS_MISSING),
+        (suite("b::test_c"), ALL, GapKind.TESTS_MISSING),
+    ],
+    ids=["a test gone", "a claim gone", "one test a claim", "claims that both lack", "claims that the old side lacks"],
+)
+def test_claims_that_were_cut_down_are_never_safe(old: SuiteResult, new: SuiteResult, kind: GapKind) -> None:
+    sides = record("1.0.0", WHOLE, suite=old), record("2.0.0", WHOLE, suite=new)
+    found = compare(*sides, (), TODAY, tests=TESTS)
+    assert kind in kinds(found)
+    assert found.verdict in (UpgradeVerdict.PARTIAL, UpgradeVerdict.UNVERIFIED)
+    whole = record("1.0.0", WHOLE, suite=ALL), record("2.0.0", WHOLE, suite=ALL)
+    assert compare(*whole, (), TODAY, tests=TESTS).verdict is UpgradeVerdict.SAFE, "Control"
+
+
+def test_what_was_asked_for_in_part_is_partial() -> None:
+    whole = record("1.0.0", WHOLE)
+    assert compare(whole, whole, (), TODAY, only=("api",)).verdict is UpgradeVerdict.PARTIAL
+    cut = dataclasses.replace(whole, only=("numerics",))
+    assert compare(whole, cut, (), TODAY).verdict is UpgradeVerdict.PARTIAL
+    assert compare(cut, whole, (), TODAY).coverage.gaps == (Gap(GapKind.ONLY, Effect.PARTIAL, ("numerics",)),)
+
+
+def test_record_that_does_not_say_its_kind_of_run_is_a_part() -> None:
+    assert compare(record("1.0.0", WHOLE, run=""), record("2.0.0", WHOLE), (), TODAY).verdict.value == "PARTIAL"
+
+
+@pytest.mark.parametrize("name", ["device", "data"])
+def test_areas_that_cannot_be_compared_leave_a_part(name: str) -> None:
+    other = record("2.0.0", WHOLE, environment=HOST | {name: "other"})
+    assert compare(record("1.0.0", WHOLE), other, (), TODAY).verdict is UpgradeVerdict.PARTIAL
+
+
+def test_layers_and_recipes_that_are_not_looked_at_are_named() -> None:
+    layer = "api/transformer_engine.jax.flax.LayerNorm"
+    both = WHOLE | {
+        layer: Signature("class"),
+        f"{layer}.__call__": Signature("method"),
+        "api/transformer_engine.jax.flax.LayerType": Signature("class"),
+        "recipes/S/support": Support(ok=False, reason="needs Blackwell"),
+    }
+    found = compared(both, both)
+    assert found.coverage.layers == ("DenseGeneral",)
+    assert found.coverage.gaps == (
+        Gap(GapKind.RECIPES, Effect.NOTED, ("S",), "needs Blackwell"),
+        Gap(GapKind.LAYERS, Effect.NOTED, ("LayerNorm",)),
+    )
+
+
+# --- Flax alone ------------------------------------------------------------------------------------------------------
+
+
+def test_flax_alone_that_trains_differently_breaks_and_comes_first() -> None:
+    old = WHOLE | {"training/Flax BF16/loss": curves(1.0, 1.1), "float8/R/t": Formats(("e",))}
+    new = old | {"training/Flax BF16/loss": curves(1.001, 1.1), "float8/R/t": Formats(())}
+    found = compared(old, new)
+    assert [each.rule.id for each in found.differences] == ["flax-alone-changed", "float8-format-lost"]
+    other = record("2.0.0", new, environment=HOST | {"flax": "0.13"})
+    rules = {each.rule.id for each in compare(record("1.0.0", old), other, (), TODAY).differences}
+    assert rules == {"training-path-changed", "float8-format-lost"}, "another Flax may do so"
 
 
 # --- accepted ------------------------------------------------------------------------------------------------------

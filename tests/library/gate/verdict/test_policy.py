@@ -9,6 +9,7 @@ import pytest
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.gate.verdict.policy import Acceptance, load
+from mnist_fp8.record.entries import AREAS
 
 LAST_DAY = dt.date(2027, 3, 31)
 ENTRY = """
@@ -120,13 +121,51 @@ def test_wrong_entry_is_named_by_its_number(key: str, line: str, message: str, t
     assert str(caught.value) == f"policy {path}, entry 2: {message}"
 
 
-@pytest.mark.parametrize("pattern", ["*", "**", "*/*", "?*", "*.*"])
-def test_pattern_that_accepts_everything_is_refused(pattern: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    "pattern", ["*", "**", "*/*", "?*", "*.*", "*a*", "*e*/*", "*/output against float64", "numeric/*", "api*", "/*"]
+)
+def test_pattern_that_names_no_area_is_refused(pattern: str, tmp_path: Path) -> None:
     text = ENTRY.replace("api/transformer_engine.jax.get_delayed_scaling", pattern)
-    what_to_do = "name one, or what its key starts with, such as 'api/*'"
     with pytest.raises(ConfigError) as caught:
         load(policy(tmp_path, text))
-    assert str(caught.value).endswith(f", entry 1: {pattern!r} accepts every difference; {what_to_do}")
+    assert f", entry 1: {pattern!r} names no area, and may accept differences of all; " in str(caught.value)
+
+
+def test_entries_that_accept_every_area_together_are_refused(tmp_path: Path) -> None:
+    entries = {area: ENTRY.replace("api/transformer_engine.jax.get_delayed_scaling", f"{area}/*") for area in AREAS}
+    path = policy(tmp_path, "".join(entries.values()))
+    with pytest.raises(ConfigError, match=r"accepts every area, and so every difference; name what you accept$"):
+        load(path)
+    del entries["claims"]
+    assert len(load(policy(tmp_path, "".join(entries.values())))) == len(entries), "Control: all but one"
+
+
+@pytest.mark.parametrize("rule", ["fails-now", "claim-broken", "claim-broken-before"])
+def test_rule_of_whatever_does_not_work_is_no_acceptance_alone(rule: str, tmp_path: Path) -> None:
+    alone = f'[[accept]]\nrule = "{rule}"\nreason = "why"\nexpires = 2027-03-31\n'
+    with pytest.raises(ConfigError, match=f"rule '{rule}' alone accepts whatever does not work; name a difference"):
+        load(policy(tmp_path, alone))
+    (one,) = load(policy(tmp_path, alone + 'difference = "special/R/x"\n'))
+    assert one.rule == rule
+
+
+def test_nothing_is_accepted_for_longer_than_half_a_year(tmp_path: Path) -> None:
+    path = policy(tmp_path, ENTRY)
+    first = LAST_DAY - dt.timedelta(180)
+    assert len(load(path, first)) == 1
+    with pytest.raises(ConfigError) as caught:
+        load(path, first - dt.timedelta(1))
+    assert str(caught.value) == (
+        f"policy {path}, entry 1: expires is 2027-03-31, and nothing is accepted for more than 180 days;"
+        " expected 2027-03-30 or earlier, and to look at it again then"
+    )
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-32"])
+def test_policy_may_have_any_encoding_that_its_mark_names(encoding: str, tmp_path: Path) -> None:
+    path = tmp_path / "policy.toml"
+    path.write_text(ENTRY, encoding=encoding)
+    assert len(load(path)) == 1
 
 
 def test_pattern_that_comes_twice_is_refused(tmp_path: Path) -> None:
@@ -151,7 +190,9 @@ def test_file_that_is_not_there_is_refused_in_one_line(tmp_path: Path) -> None:
     assert str(caught.value) == f"policy {path} cannot be read: {os.strerror(errno.ENOENT)}"
 
 
-@pytest.mark.parametrize("content", [b"[[accept]\n", b"accept = \xff\n", b"difference: api"])
+@pytest.mark.parametrize(
+    "content", [b"[[accept]\n", b"accept = \xff\n", b"difference: api", b"a=" + b"[" * 100_000, b"a={b=" * 50_000]
+)
 def test_file_that_is_no_toml_is_refused_in_one_line(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "policy.toml"
     path.write_bytes(content)

@@ -1,0 +1,49 @@
+"""What was not looked at, in words."""
+
+from collections.abc import Sequence
+
+from mnist_fp8.core.plain import clean
+from mnist_fp8.gate.verdict.coverage import Coverage, Effect, Gap, GapKind
+
+NAMES_SHOWN = 4
+"""Names in one line; the others are counted."""
+_WORDS = {
+    GapKind.OLD_PROBLEM: "the old one could not be measured",
+    GapKind.NOTHING_IN_COMMON: "the two records have no entry in common",
+    GapKind.ENTRIES_LOST: "measured on the old side and not on the new one",
+    GapKind.CLAIMS_LOST: "claims that were verified before and are not now",
+    GapKind.TESTS_LOST: "tests that the old side has and the new one lacks",
+    GapKind.SUITE_BROKE_OFF: "the claims were not run to their end",
+    GapKind.NO_CLAIM: "no claim could be verified",
+    GapKind.FAILING: "fails on both sides",
+    GapKind.ONLY: "only this was asked for",
+    GapKind.NO_CLAIMS: "the claims are not part of both records: mnist-fp8 upgrade, or measure --claims, judges them",
+    GapKind.AREAS: "areas that are not compared",
+    GapKind.MODES: "not measured",
+    GapKind.ENTRIES_NEW: "measured on the new side only",
+    GapKind.TESTS_MISSING: "tests of the suite without an outcome on both sides",
+    GapKind.RUN: "a record does not say in which kind of run it was measured",
+    GapKind.SKIPPED_CLAIMS: "claims verified on neither side",
+    GapKind.SKIPPED_TESTS: "tests verified on neither side",
+    GapKind.RECIPES: "recipes that do not run here",
+    GapKind.LAYERS: "layers that are not measured",
+}
+
+
+def texts(coverage: Coverage, effect: Effect) -> tuple[str, ...]:
+    """The gaps that do this to the verdict, a line each."""
+    return tuple(map(text, coverage.of(effect)))
+
+
+def text(gap: Gap) -> str:
+    """A gap in one line."""
+    words, reason = _WORDS[gap.kind], clean(gap.reason)
+    if not gap.names:
+        return f"{words}: {reason}" if reason else words
+    names = f"{len(gap.names):,}" if gap.kind is GapKind.SKIPPED_TESTS else _some(gap.names)
+    return f"{words}: {names}{f' ({reason})' if reason else ''}"
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    return ", ".join([*map(clean, names[:NAMES_SHOWN]), *([f"and {more:,} more"] if more > 0 else [])])

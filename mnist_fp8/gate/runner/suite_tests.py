@@ -1,0 +1,20 @@
+"""The test functions of the suite, read from its files: what a whole record has outcomes of."""
+
+import ast
+from collections.abc import Collection, Iterator, Mapping
+
+from mnist_fp8.gate.releases.staging import suite_source
+
+
+def suite_tests() -> Mapping[str, Collection[str]]:
+    """The names of the test functions by claim, as pytest writes them after the file's name."""
+    files = (suite_source() / "tests" / "claims").glob("test_*.py")
+    return {file.stem.removeprefix("test_"): tuple(_functions(ast.parse(file.read_bytes()))) for file in files}
+
+
+def _functions(module: ast.Module | ast.ClassDef) -> Iterator[str]:
+    for node in module.body:
+        if isinstance(node, ast.FunctionDef) and node.name.startswith("test_"):
+            yield node.name
+        elif isinstance(node, ast.ClassDef) and node.name.startswith("Test"):
+            yield from (f"{node.name}::{name}" for name in _functions(node))

@@ -1,0 +1,320 @@
+"""What two records say of: layers and modes that were looked at on both sides, and what was not, by its reason."""
+
+import dataclasses
+import enum
+from collections.abc import Collection, Iterator, Mapping, Sequence
+
+from mnist_fp8.core.modes import Mode
+from mnist_fp8.gate.verdict.scope import Scope
+from mnist_fp8.record.claims import ClaimStatus, Outcome, SuiteResult
+from mnist_fp8.record.entries import AREAS, LAYERS, OUTSIDE, Failure, Numbers, Signature, Support
+from mnist_fp8.record.record import Record
+
+BF16 = "BF16"
+ENOUGH = 2
+"""One in so many entries, subjects or claims of an area that nothing is known of on either side is too many."""
+_TRAINED = {mode.recipe.name if mode.recipe else BF16: mode for mode in Mode if mode is not Mode.FLAX_BF16}
+_MODE_AREAS = ("variables", "float8", "numerics", "special", "training", "bits")
+"""Areas that every mode is measured in; ``bits`` only where it quantizes, ``training`` as far as it is trained in."""
+_WHOLE_AREAS = {"api": None, "recipes": None, "behaviour": None, "metadata": "DelayedScaling"}
+"""The other areas that a whole record has entries of, and the recipe that has to run for it."""
+_CLASSES = "api/transformer_engine.jax.flax."
+
+
+class Effect(enum.Enum):
+    """What a gap does to the verdict; what is noted does nothing."""
+
+    UNVERIFIED = "unverified"
+    PARTIAL = "partial"
+    NOTED = "noted"
+
+
+class GapKind(enum.Enum):
+    """Why something was not looked at; the value is its name in JSON."""
+
+    OLD_PROBLEM = "old side not measured"
+    NOTHING_IN_COMMON = "no entry in common"
+    ENTRIES_LOST = "entries of the old side only"
+    CLAIMS_LOST = "claims no longer verified"
+    TESTS_LOST = "tests of the old side only"
+    SUITE_BROKE_OFF = "claims broke off"
+    NO_CLAIM = "no claim verified"
+    FAILING = "fails on both sides"
+    ONLY = "asked for in part"
+    NO_CLAIMS = "claims of one side at most"
+    AREAS = "areas without entries"
+    MODES = "modes not measured"
+    ENTRIES_NEW = "entries of the new side only"
+    TESTS_MISSING = "tests of the suite without an outcome"
+    RUN = "kind of run not known"
+    SKIPPED_CLAIMS = "claims skipped"
+    SKIPPED_TESTS = "tests skipped"
+    RECIPES = "recipes that do not run here"
+    LAYERS = "layers that are not measured"
+
+
+@dataclasses.dataclass(frozen=True)
+class Gap:
+    """Something that was not looked at on both sides.
+
+    Attributes:
+        kind: why.
+        effect: on the verdict.
+        names: keys, areas, claims, tests, recipes or layers.
+        reason: in the words of whoever gave it; empty where the kind says it all.
+    """
+
+    kind: GapKind
+    effect: Effect
+    names: tuple[str, ...] = ()
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Coverage:
+    """What was looked at on both sides, and what was not.
+
+    Attributes:
+        layers: Flax layers of Transformer Engine.
+        modes: BF16, and the recipes that every area has measurements of.
+        gaps: the rest.
+    """
+
+    layers: tuple[str, ...]
+    modes: tuple[str, ...]
+    gaps: tuple[Gap, ...]
+
+    def of(self, effect: Effect) -> tuple[Gap, ...]:
+        """The gaps that do this to the verdict."""
+        return tuple(gap for gap in self.gaps if gap.effect is effect)
+
+
+def coverage(
+    old: Record, new: Record, scope: Scope, only: Sequence[str], tests: Mapping[str, Collection[str]]
+) -> Coverage:
+    """What two records were looked at for.
+
+    Args:
+        old: of the release in use.
+        new: of the release to move to.
+        scope: what of them can be compared.
+        only: keys of what was asked for; empty if everything was.
+        tests: the test functions of each claim of the suite; empty if they are not known.
+    """
+    if old.problem or new.problem:  # what there is of the other side is no gap: this side says all
+        problem = (Gap(GapKind.OLD_PROBLEM, Effect.UNVERIFIED, (), old.problem),) if old.problem else ()
+        return Coverage((), (), problem)
+    measured = _measured(old, new, scope)
+    runs = (BF16, *sorted(running(old) & running(new)))
+    missing = {
+        mode: [area for area in _areas_of(mode) if (area, _subject(area, mode)) not in measured] for mode in runs
+    }
+    gaps = [
+        *_of_entries(old, new, scope),
+        *_of_claims(old.suite, new.suite, tests),
+        *(_of_request([*only, *old.only, *new.only]) or _of_whole(old, new, measured, missing, scope)),
+        *_never_seen(old, new),
+    ]
+    return Coverage(_layers(old, new), tuple(mode for mode in runs if not missing[mode]), tuple(gaps))
+
+
+def _measured(old: Record, new: Record, scope: Scope) -> set[tuple[str, str]]:
+    """Area and subject of what both sides could measure and is compared."""
+    keys = [
+        key for key in old.entries.keys() & new.entries.keys()
+        if not any(isinstance(record.entries[key], Failure) for record in (old, new))
+    ]  # fmt: skip
+    pairs = {(key.split("/")[0], key.split("/")[1]) for key in keys}
+    return {(area, subject) for area, subject in pairs if area not in scope.left_out}
+
+
+def running(record: Record) -> set[str]:
+    """The recipes that run."""
+    return {key.split("/")[1] for key, value in record.entries.items() if isinstance(value, Support) and value.ok}
+
+
+def _areas_of(mode: str) -> tuple[str, ...]:
+    left_out = {"bits"} if mode == BF16 else set() if mode in _TRAINED else {"training"}
+    return tuple(area for area in _MODE_AREAS if area not in left_out)
+
+
+def _subject(area: str, mode: str) -> str:
+    """What a mode is called in the keys of an area."""
+    if mode == BF16:
+        return {"float8": OUTSIDE, "training": Mode.TE_BF16.value}.get(area, mode)
+    return mode
+
+
+# --- what is not known ---------------------------------------------------------------------------------------------
+
+
+def _of_entries(old: Record, new: Record, scope: Scope) -> Iterator[Gap]:
+    if not (old.entries.keys() & new.entries.keys() or (old.suite and new.suite)):
+        yield Gap(GapKind.NOTHING_IN_COMMON, Effect.UNVERIFIED)
+    lost = [*_of_one_side(old, new), *_without_labels(old, new)]
+    if lost:
+        yield Gap(GapKind.ENTRIES_LOST, Effect.UNVERIFIED, tuple(lost))
+    added = [key for key in _of_one_side(new, old) if not isinstance(new.entries[key], Failure)]
+    if added:
+        yield Gap(GapKind.ENTRIES_NEW, Effect.PARTIAL, tuple(added))
+    for area in AREAS:
+        if area not in ("costs", *scope.left_out):
+            yield from _failing(area, old, new)
+
+
+def _of_one_side(here: Record, there: Record) -> Iterator[str]:
+    """Keys that one side has, and that the other side should have: neither fails there, nor comes from the release."""
+    recipes = running(here) ^ running(there)
+    failing = tuple(key for key, value in there.entries.items() if isinstance(value, Failure))
+    subjects = {tuple(key.split("/")[:2]) for key in there.entries}
+    for key, value in here.entries.items():
+        area, subject = key.split("/")[:2]
+        named_by_release = area in ("api", "recipes", "variables", "warnings") or (
+            area == "bits" and (area, subject) in subjects
+        )
+        fails = any(key == each or key.startswith(f"{each}/") for each in failing)
+        whole_probe = isinstance(value, Failure) and any(other.startswith(f"{key}/") for other in there.entries)
+        if not (key in there.entries or named_by_release or subject in recipes or fails or whole_probe):
+            yield key
+
+
+def _without_labels(old: Record, new: Record) -> Iterator[str]:
+    for key, value in old.entries.items():
+        other = new.entries.get(key)
+        if isinstance(value, Numbers) and isinstance(other, Numbers) and set(value.labels) - set(other.labels):
+            yield key
+
+
+def _failing(area: str, old: Record, new: Record) -> Iterator[Gap]:
+    """Entries that fail on both sides; too many if they are half of the area's entries, or of its subjects."""
+    keys = [key for key in {**old.entries, **new.entries} if key.startswith(f"{area}/")]
+    failing = [key for key in keys if all(isinstance(each.entries.get(key), Failure) for each in (old, new))]
+    if failing:
+        subjects = {key.split("/")[1] for key in keys}
+        without = subjects - {key.split("/")[1] for key in keys if key not in failing}
+        enough = ENOUGH * len(failing) < len(keys) and ENOUGH * len(without) < len(subjects)
+        error = new.entries[failing[0]]
+        reason = f"{error.type}: {error.message}" if isinstance(error, Failure) else ""
+        yield Gap(GapKind.FAILING, Effect.NOTED if enough else Effect.UNVERIFIED, tuple(failing), reason)
+
+
+def _of_claims(old: SuiteResult | None, new: SuiteResult | None, tests: Mapping[str, Collection[str]]) -> Iterator[Gap]:
+    if old is None or new is None:
+        lost = () if old is None else tuple(claim.name for claim in old.claims)
+        if lost:
+            yield Gap(GapKind.CLAIMS_LOST, Effect.UNVERIFIED, lost)
+        return
+    for suite in (old, new):
+        if suite.problem:
+            yield Gap(GapKind.SUITE_BROKE_OFF, Effect.UNVERIFIED, (), suite.problem)
+    if not any(claim.status is not ClaimStatus.NOT_VERIFIED for claim in new.claims):
+        yield Gap(GapKind.NO_CLAIM, Effect.UNVERIFIED)
+    yield from _lost_claims(old, new)
+    yield from _without_outcome(old, new, tests)
+    yield from _skipped(old, new)
+
+
+def _lost_claims(old: SuiteResult, new: SuiteResult) -> Iterator[Gap]:
+    verified = {claim.name for claim in new.claims if claim.status is not ClaimStatus.NOT_VERIFIED}
+    lost = [
+        claim.name
+        for claim in old.claims
+        if claim.name not in verified and (claim.status is not ClaimStatus.NOT_VERIFIED or not new.find(claim.name))
+    ]
+    if lost:
+        yield Gap(GapKind.CLAIMS_LOST, Effect.UNVERIFIED, tuple(lost))
+    names = {test.name for claim in new.claims for test in claim.tests}
+    gone = [test.name for claim in old.claims if new.find(claim.name) for test in claim.tests if test.name not in names]
+    if gone:
+        yield Gap(GapKind.TESTS_LOST, Effect.UNVERIFIED, tuple(gone))
+
+
+def _without_outcome(old: SuiteResult, new: SuiteResult, tests: Mapping[str, Collection[str]]) -> Iterator[Gap]:
+    """Tests of the suite, and those of the new side, that a side says nothing of."""
+    sides = [{(claim.name, test.name.partition("::")[2]) for claim in each.claims for test in claim.tests}
+             for each in (old, new)]  # fmt: skip
+    functions = [{(claim, test.partition("[")[0]) for claim, test in side} for side in sides]
+    expected = {(claim, name) for claim, names in tests.items() for name in names}
+    missing = (expected - (functions[0] & functions[1])) | (sides[1] - sides[0])
+    if missing:
+        yield Gap(GapKind.TESTS_MISSING, Effect.PARTIAL, tuple(f"{claim}: {name}" for claim, name in sorted(missing)))
+
+
+def _skipped(old: SuiteResult, new: SuiteResult) -> Iterator[Gap]:
+    """What nothing is known of on either side, by what it would take."""
+    known = {test.name for claim in old.claims for test in claim.tests if test.outcome is not Outcome.SKIPPED}
+    claims: dict[str, list[str]] = {}
+    tests: dict[str, list[str]] = {}
+    for claim in new.claims:
+        skipped = [test for test in claim.of(Outcome.SKIPPED) if test.name not in known]
+        if claim.status is ClaimStatus.NOT_VERIFIED and len(skipped) == len(claim.tests):
+            reasons = dict.fromkeys(test.headline for test in skipped if test.reason)
+            claims.setdefault("; ".join(reasons) or "it has no test", []).append(claim.name)
+        else:
+            for test in skipped:
+                tests.setdefault(test.headline, []).append(test.name)
+    enough = ENOUGH * sum(map(len, claims.values())) < len(new.claims)
+    effect = Effect.NOTED if enough else Effect.UNVERIFIED
+    for reason, names in claims.items():
+        yield Gap(GapKind.SKIPPED_CLAIMS, effect, tuple(names), reason)
+    for reason, names in tests.items():
+        yield Gap(GapKind.SKIPPED_TESTS, Effect.NOTED, tuple(names), reason)
+
+
+def _of_request(keys: Sequence[str]) -> list[Gap]:
+    """That a part was asked for; what else is missing follows from that."""
+    return [Gap(GapKind.ONLY, Effect.PARTIAL, tuple(dict.fromkeys(keys)))] if keys else []
+
+
+def _of_whole(
+    old: Record,
+    new: Record,
+    measured: Collection[tuple[str, str]],
+    missing: Mapping[str, Sequence[str]],
+    scope: Scope,
+) -> Iterator[Gap]:
+    """What two records do not hold of all that they should."""
+    if not (old.suite and new.suite):
+        yield Gap(GapKind.NO_CLAIMS, Effect.PARTIAL)
+    if not (old.run and new.run):
+        yield Gap(GapKind.RUN, Effect.PARTIAL)
+    there = {area for area, _ in measured}
+    needed = [area for area, recipe in _WHOLE_AREAS.items() if recipe is None or recipe in missing]
+    needed += [area for areas in missing.values() for area in areas]
+    absent = tuple(area for area in AREAS if area in {*needed, *scope.left_out} - there)
+    if absent:
+        yield Gap(GapKind.AREAS, Effect.PARTIAL, absent)
+    modes = {mode: [area for area in areas if area not in absent] for mode, areas in missing.items()}
+    if names := tuple(f"{mode}: {', '.join(areas)}" for mode, areas in modes.items() if areas):
+        yield Gap(GapKind.MODES, Effect.PARTIAL, names)
+
+
+# --- what such a run never sees ------------------------------------------------------------------------------------
+
+
+def _never_seen(old: Record, new: Record) -> Iterator[Gap]:
+    reasons: dict[str, list[str]] = {}
+    for key, value in new.entries.items():
+        if isinstance(value, Support) and not value.ok and key.split("/")[1] not in running(old):
+            reasons.setdefault(value.reason, []).append(key.split("/")[1])
+    for reason, recipes in reasons.items():
+        yield Gap(GapKind.RECIPES, Effect.NOTED, tuple(recipes), reason)
+    layers = {
+        key.removeprefix(_CLASSES)
+        for key, value in {**old.entries, **new.entries}.items()
+        if key.startswith(_CLASSES) and isinstance(value, Signature) and value.what == "class"
+    }
+    called = {name for name in layers if f"{_CLASSES}{name}.__call__" in {**old.entries, **new.entries}}
+    if others := tuple(sorted(called - set(LAYERS.values()))):
+        yield Gap(GapKind.LAYERS, Effect.NOTED, others)
+
+
+def _layers(old: Record, new: Record) -> tuple[str, ...]:
+    """The classes whose variables are measured on both sides."""
+    words = [{_layer(key) for key in each.entries if key.startswith("variables/")} for each in (old, new)]
+    return tuple(name for word, name in LAYERS.items() if word in words[0] & words[1])
+
+
+def _layer(key: str) -> str:
+    """The first word of a layer's name: ``dense`` of ``variables/BF16/params/dense over two axes/kernel``."""
+    return "".join(key.split("/")[3:4]).partition(" ")[0]
