@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     installations = [Installation(subject, args.jax) for subject in _subjects(args.te, args.python)]
     if args.output:
         check_output(args.output)
-    return examine_and_show(installations, request, name="verify", output=args.output, explained=True)
+    return examine_and_show(
+        installations, request, name="verify", output=args.output, kept=bool(args.output), explained=True
+    )
 
 
 def _subjects(named: Sequence[str], python: Path | None) -> "list[Subject]":

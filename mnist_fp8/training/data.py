@@ -100,7 +100,8 @@ def _locate(data_dir: Path | None) -> Path:
     check_data_dir(data_dir)
     if data_dir is not None:
         return data_dir
-    own = Path(os.environ.get("TFDS_DATA_DIR") or Path.home() / "tensorflow_datasets")
+    # Where there is no home folder, this names none, as it should; Path.home() would raise.
+    own = Path(os.environ.get("TFDS_DATA_DIR") or os.path.expanduser("~/tensorflow_datasets"))  # noqa: PTH111
     # Only ArrayRecord can be read without TensorFlow.
     return own if any((own / "mnist" / _VERSION).glob("*.array_record*")) else cache_dir() / "tfds"
 
