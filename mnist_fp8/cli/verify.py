@@ -68,7 +68,7 @@ def _named(text: str) -> "list[Subject]":
     """One subject, or the releases that an expression means; a path is no expression, whatever dots are in it."""
     from mnist_fp8.gate.releases import catalogue, subjects  # noqa: PLC0415
 
-    several = text == "all" or "," in text or ".." in text
-    if several and "/" not in text and not Path(text).exists():
+    several = "," in text or ".." in text
+    if text == "all" or (several and "/" not in text and not Path(text).exists()):
         return [subjects.parse_subject(version) for version in catalogue.select_releases(text)]
     return [subjects.parse_subject(text)]
