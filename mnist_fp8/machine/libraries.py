@@ -5,7 +5,7 @@ import importlib.machinery
 import importlib.util
 import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,12 @@ def te_library_files(prefix: str) -> list[Path]:
     package = Path(spec.origin).parent
     folders = (package / "wheel_lib", package, package.parent)
     return [path for folder in folders for path in sorted(folder.glob(f"{prefix}*.so"))]
+
+
+def te_packages(path: Sequence[str]) -> tuple[Path, ...]:
+    """The folders of ``transformer_engine`` that a search path leads to; the first of them is imported."""
+    folders = (Path(place).resolve() / "transformer_engine" for place in path)
+    return tuple(dict.fromkeys(folder for folder in folders if (folder / "__init__.py").is_file()))
 
 
 def needed_libraries(path: Path) -> tuple[str, ...]:
