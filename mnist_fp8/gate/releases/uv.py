@@ -24,6 +24,18 @@ _KNOWN_REASONS = (
 )
 
 
+class NoSolutionError(EnvError):
+    """No packages fit what is asked for.
+
+    Attributes:
+        words: uv's reason.
+    """
+
+    def __init__(self, what: str, words: str) -> None:
+        super().__init__(f"{what} cannot be made: {words}")
+        self.words = words
+
+
 def run(*arguments: str, what: str) -> str:
     """Run uv and return what it prints.
 
@@ -39,20 +51,23 @@ def run(*arguments: str, what: str) -> str:
         command = [_uv_binary(), *arguments, "--quiet"]
         ended = execute(command, cwd=Path(folder), timeout=MAKING_TIMEOUT_S, environ=inherited())
     if ended.code:
+        if "No solution found" in ended.err:
+            raise NoSolutionError(what, _reason(ended))
         raise EnvError(f"{what} cannot be made: {_reason(ended)}")
     return ended.out
 
 
-def resolve(requirements: Sequence[str], *options: str, what: str) -> str:
-    """The packages that uv would install for some requirements and the Python that runs, one a line.
+def resolve(requirements: Sequence[str], *options: str, what: str, python: Path = Path(sys.executable)) -> str:
+    """The packages that uv would install for some requirements and a Python, one a line.
 
     Raises:
-        EnvError: uv is missing, or there is no answer.
+        NoSolutionError: there are none.
+        EnvError: uv is missing, or cannot ask the index.
     """
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "requirements.in"
         file.write_text("\n".join(requirements), encoding="utf-8")
-        fixed = ("--no-header", "--no-annotate", "--python", sys.executable)
+        fixed = ("--no-header", "--no-annotate", "--python", str(python))
         return run("pip", "compile", *fixed, *options, str(file), what=what)
 
 
