@@ -80,7 +80,7 @@ def _needed(image: mmap.mmap) -> Iterator[str]:
 
 def configured_folders(file: Path) -> Iterator[Path]:
     """The folders that a configuration file of the loader names, itself or in files that it includes."""
-    for line in file.read_text().splitlines() if file.is_file() else ():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
         words = line.partition("#")[0].split()
         if words[:1] == ["include"]:
             for pattern in words[1:]:

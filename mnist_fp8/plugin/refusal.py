@@ -5,7 +5,8 @@ import importlib.util
 import pytest
 
 from mnist_fp8.core import imports
-from mnist_fp8.core.errors import ConfigError, EnvError, TeUnavailableError
+from mnist_fp8.core.errors import AnswerError, ConfigError, TeUnavailableError
+from mnist_fp8.core.files import cache_dir
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.plugin.selection import selects_gpu
 
@@ -14,13 +15,15 @@ def check_run(config: pytest.Config) -> None:
     """Refuse a run that would not come to its tests.
 
     Raises:
-        UsageError: pytest has not loaded a plugin of the suite, or JAX is broken; one line says which and why.
+        UsageError: pytest has not loaded a plugin of the suite, JAX is broken, or there is no place
+            for compiled programs; one line says which and why.
     """
     if "timeout_method" not in config.option:
         raise pytest.UsageError("the suite needs pytest-timeout: install it, and unset PYTEST_DISABLE_PLUGIN_AUTOLOAD")
     try:
         imports.require("jax", "flax.linen", "optax")
-    except EnvError as error:
+        cache_dir()
+    except AnswerError as error:
         raise pytest.UsageError(f"nothing can be verified: {error}") from error
 
 

@@ -34,7 +34,7 @@ def run(
         printed = f"{ended.out}\n{ended.err}"
         if log is not None:
             log.parent.mkdir(parents=True, exist_ok=True)
-            log.write_text(printed)
+            log.write_text(printed, encoding="utf-8")
     except OSError as error:
         where = environment.subject.label
         raise EnvError(

@@ -25,7 +25,7 @@ def read_results(records: Path) -> dict[str, TestResult]:
 
 
 def _reports(records: Path) -> Iterator[Mapping[str, Any]]:
-    for line in records.read_text().splitlines() if records.exists() else ():
+    for line in records.read_text(encoding="utf-8").splitlines() if records.exists() else ():
         try:
             yield json.loads(line)
         except ValueError:  # the last line of a run that was killed while it wrote
