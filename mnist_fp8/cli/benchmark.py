@@ -6,7 +6,8 @@ import argparse
 import sys
 
 from mnist_fp8.cli.options import Commands, add_output
-from mnist_fp8.cli.output import OK, check_output, write_files
+from mnist_fp8.cli.output import OK, check_output, say_written, write_files
+from mnist_fp8.core import imports
 
 
 def add(commands: Commands) -> None:
@@ -27,6 +28,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print and write; returns the exit code."""
     if args.output:
         check_output(args.output)
+    imports.require("jax", "flax.linen", "optax")
 
     from rich.console import Console  # noqa: PLC0415 - `--help` needs none of these
 
@@ -36,14 +38,16 @@ def run(args: argparse.Namespace) -> int:
 
     plan = measure.choose_plan(on_gpu=te.engine().kind is RunKind.KERNEL, quick=args.quick)
     found = measure.measure(plan, lambda what: print(what, file=sys.stderr))
-    console = Console(highlight=False, markup=False, emoji=False)
-    for part in report.terminal(found, console.width):
-        console.print(part)
+    written = []
     if args.output:
         files: dict[str, str | bytes] = {
             "benchmark.md": report.markdown(found),
             "benchmark.json": results.as_json(found),
             report.PICTURE: plots.picture(found),
         }
-        write_files(args.output, files)
+        written = write_files(args.output, files)
+    console = Console(highlight=False, markup=False, emoji=False)
+    for part in report.terminal(found, console.width):
+        console.print(part)
+    say_written(written)
     return OK

@@ -4,7 +4,7 @@ import argparse
 from pathlib import Path
 
 from mnist_fp8.cli.github import add_github, conclude
-from mnist_fp8.cli.options import Commands, add_policy, parse_folder
+from mnist_fp8.cli.options import Commands, add_output, add_policy
 from mnist_fp8.cli.output import VERDICT_CODES, check_output, show_verdict
 
 
@@ -20,9 +20,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("new", type=Path, metavar="NEW", help="record of the one to move to")
     add_policy(parser)
     add_github(parser)
-    parser.add_argument(
-        "-o", "--output", type=parse_folder, metavar="DIR", help="for the report (default: only the terminal)"
-    )
+    add_output(parser, "for the report (default: only the terminal)")
     parser.set_defaults(run=run)
 
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from mnist_fp8.cli.output import INTERRUPTED, exit_code, report_errors, write_reports
+from mnist_fp8.cli.output import INTERRUPTED, exit_code, new_folder, report_errors, say_written, write_reports
 from mnist_fp8.cli.progress import Watcher, watching
 from mnist_fp8.gate.reports.claims import terminal, view
 from mnist_fp8.gate.runner import matrix, suite
@@ -37,7 +37,13 @@ class Request:
 
 
 def examine_and_show(
-    installations: Sequence[Installation], request: Request, *, name: str, output: Path | None, explained: bool
+    installations: Sequence[Installation],
+    request: Request,
+    *,
+    name: str,
+    output: Path | None,
+    kept: bool,
+    explained: bool,
 ) -> int:
     """Examine installations, print the table and write the reports; returns the exit code.
 
@@ -45,7 +51,8 @@ def examine_and_show(
         installations: what to examine.
         request: what is asked of each.
         name: of the report's files.
-        output: folder for them; ``None`` writes none.
+        output: folder for them; ``None`` is a new one in ``runs``.
+        kept: whether there are files at all.
         explained: whether the terminal also says why claims do not plainly hold.
     """
     try:
@@ -54,9 +61,9 @@ def examine_and_show(
         done = f"{len(interrupted.done)} of {len(installations)} judged and kept"
         print(f"mnist-fp8: interrupted; {done}: run it again to go on", file=sys.stderr)
         return INTERRUPTED
+    written = write_reports(output or new_folder(name), name, cells) if kept else []
     _print(cells, explained=explained)
-    if output:
-        write_reports(output, name, cells)
+    say_written(written)
     report_errors(cells)
     return exit_code(cells)
 

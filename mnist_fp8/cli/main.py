@@ -1,28 +1,36 @@
 """The ``mnist-fp8`` command.
 
-Exit codes: 0 done, and what was verified holds; 1 it ran and did not hold (a claim or an upgrade is broken, training
-diverged, or FP8 was not computed in FP8); 2 it could not run; 3 too little was verified; 4 an upgrade changes
-something; 130 interrupted.
+Each exit code means one thing, whatever the command; `EXIT_CODES` says what. ``run`` alone ends as its command does.
 """
 
 import argparse
 import contextlib
+import errno
+import io
+import os
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Iterator, Sequence
-from typing import NoReturn
+from typing import Any, NoReturn
 
 from mnist_fp8 import __version__
 from mnist_fp8.cli import benchmark, bisect, compare, doctor, matrix, measure, run, stacks, train, upgrade, verify
 from mnist_fp8.cli.github import annotate
-from mnist_fp8.cli.output import COULD_NOT_RUN, INTERRUPTED
+from mnist_fp8.cli.output import COULD_NOT_RUN, EXIT_CODES, INTERRUPTED, UNREAD
 from mnist_fp8.core.errors import AnswerError
+
+_NOT_PRINTED = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
 class _Parser(argparse.ArgumentParser):
-    """Says what is wrong in one line."""
+    """Says what is wrong in one line. An empty value is wrong everywhere: it comes from a variable that is not set."""
+
+    def _get_value(self, action: argparse.Action, arg_string: str) -> Any:  # noqa: ANN401 - as argparse has it
+        if not arg_string and action.nargs not in (argparse.REMAINDER, argparse.PARSER):
+            raise argparse.ArgumentError(action, "the value is empty; is a shell variable not set?")
+        return super()._get_value(action, arg_string)
 
     def error(self, message: str) -> NoReturn:
         self.exit(COULD_NOT_RUN, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
@@ -30,41 +38,83 @@ class _Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line; returns the exit code."""
-    args = _parser().parse_args(argv)
+    _print_whatever_the_encoding()
     try:
         with _ended_like_interrupted():
-            code: int = args.run(args)
+            try:
+                return _answer(argv)
+            finally:  # not when Python ends, which would find a closed pipe then, and end with another code
+                print(end="", flush=True)
     except KeyboardInterrupt:
-        print("mnist-fp8: interrupted before all results were written", file=sys.stderr)
+        with contextlib.suppress(OSError):  # the terminal may be what is gone
+            print("mnist-fp8: interrupted before all results were written", file=sys.stderr)
         return INTERRUPTED
-    except AnswerError as error:
-        message = f"mnist-fp8: error: {' '.join(str(error).split())}"
-        print(message, file=sys.stderr)
-        if getattr(args, "github", False):
-            annotate("error", message)
-        return error.exit_code
-    except Exception:  # noqa: BLE001 - whatever it is, the exit code has to say so
-        # A defect of ours, which must not look like an answer: Python itself would end with 1.
-        traceback.print_exc()
+    except OSError as error:
+        if error.errno not in _NOT_PRINTED:
+            return _failed()
+        # What is left to be printed is not tried again when Python ends.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if error.errno == errno.EPIPE:
+            return UNREAD
+        print(f"mnist-fp8: error: it cannot print or write: {error.strerror}", file=sys.stderr)
         return COULD_NOT_RUN
+    except Exception:  # noqa: BLE001 - whatever it is, the exit code has to say so
+        return _failed()
+
+
+def _failed() -> int:
+    """A defect of ours, which must not look like an answer: Python itself would end with 1."""
+    traceback.print_exc()
+    return COULD_NOT_RUN
+
+
+def _answer(argv: Sequence[str] | None) -> int:
+    """Run the command; what cannot be done is one line."""
+    args = _parser().parse_args(argv)
+    try:
+        return int(args.run(args))
+    except AnswerError as error:
+        message, code = str(error), error.exit_code
+    except ModuleNotFoundError as error:
+        if not error.name or error.name.startswith("mnist_fp8"):
+            raise
+        message, code = f"Python package {error.name} is missing: install mnist-fp8 again", COULD_NOT_RUN
+    line = f"mnist-fp8: error: {' '.join(message.split())}"
+    print(line, file=sys.stderr)
+    if getattr(args, "github", False):
+        annotate("error", line)
     return code
+
+
+def _print_whatever_the_encoding() -> None:
+    """Have a character that the terminal's encoding lacks printed as a question mark: it is no reason to end."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
 
 
 @contextlib.contextmanager
 def _ended_like_interrupted() -> Iterator[None]:
-    """Have SIGTERM, by which CI ends a job, do what Ctrl-C does: children are ended, and what is done is kept."""
+    """Have what ends a job in CI, or a terminal, do what Ctrl-C does: children are ended, and what is done is kept."""
     if threading.current_thread() is not threading.main_thread():  # only that one may set a handler
         yield
         return
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    before = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGHUP)}
+    for number, handler in before.items():
+        if handler is not signal.SIG_IGN:  # as nohup has it
+            signal.signal(number, signal.default_int_handler)
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = _Parser(prog="mnist-fp8", description="Verify Transformer Engine's FP8 training in JAX.")
+    codes = ", ".join(f"{code} {meaning}" for code, meaning in EXIT_CODES.items())
+    parser = _Parser(
+        prog="mnist-fp8", description="Verify Transformer Engine's FP8 training in JAX.", epilog=f"exit codes: {codes}"
+    )
     parser.add_argument("--version", action="version", version=f"mnist-fp8 {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
     for command in (upgrade, train, verify, measure, compare, matrix, bisect, benchmark, run, stacks, doctor):

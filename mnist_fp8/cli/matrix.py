@@ -1,11 +1,9 @@
 """``mnist-fp8 matrix``."""
 
 import argparse
-import time
-from pathlib import Path
 
 from mnist_fp8.cli.options import Commands, add_claims, add_jobs, add_output, add_rerun
-from mnist_fp8.cli.output import check_output
+from mnist_fp8.cli.output import RUNS, check_output
 
 
 def add(commands: Commands) -> None:
@@ -40,6 +38,5 @@ def run(args: argparse.Namespace) -> int:
     request = Request(select_claims(args.claim), CHOSEN, args.jobs, args.rerun)
     releases = [subjects.parse_subject(version) for version in catalogue.select_releases(args.te)]
     installations = [Installation(subject, jax) for subject in releases for jax in args.jax]
-    output = args.output or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-matrix"
-    check_output(output)
-    return examine_and_show(installations, request, name="matrix", output=output, explained=False)
+    check_output(args.output or RUNS)
+    return examine_and_show(installations, request, name="matrix", output=args.output, kept=True, explained=False)

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mnist_fp8.cli.options import Commands, add_only, add_rerun, check_keys
-from mnist_fp8.cli.output import DID_NOT_HOLD, OK, check_output
+from mnist_fp8.cli.output import DID_NOT_HOLD, OK, check_output, say_written
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.files import replace_file
 from mnist_fp8.core.plain import clean
@@ -67,9 +67,10 @@ def run(args: argparse.Namespace) -> int:
     )
     record = _examine(Installation(subject, args.jax, args.flax), args)
     check_keys(args.only, [record])
-    _print(record, whole=not args.only)
     if args.output:
         _write(args.output, record)
+    _print(record, whole=not args.only)
+    say_written([args.output] if args.output else [])
     if record.problem:
         print(f"mnist-fp8: error: {clean(record.problem)}", file=sys.stderr)
         return DID_NOT_HOLD
@@ -102,7 +103,6 @@ def _write(path: Path, record: "Record") -> None:
         replace_file(path, json.dumps(record.to_json(), indent=1, allow_nan=False).encode() + b"\n")
     except OSError as error:
         raise ConfigError(f"the record cannot be written to {path}: {error.strerror}") from error
-    print(f"written  {path}")
 
 
 def _print(record: "Record", *, whole: bool) -> None:

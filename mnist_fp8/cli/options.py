@@ -13,17 +13,6 @@ if TYPE_CHECKING:
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no public name
 
 
-def parse_folder(text: str) -> Path:
-    """Parse a folder's name.
-
-    Raises:
-        argparse.ArgumentTypeError: it is empty, as an unset shell variable is.
-    """
-    if not text:
-        raise argparse.ArgumentTypeError("the name of the folder is empty")
-    return Path(text)
-
-
 def parse_count(text: str) -> int:
     """Parse a number of things.
 
@@ -49,7 +38,7 @@ def add_jobs(parser: argparse.ArgumentParser, default: str) -> None:
 
 def add_output(parser: argparse.ArgumentParser, description: str) -> None:
     """Add ``--output``."""
-    parser.add_argument("-o", "--output", type=parse_folder, metavar="DIR", help=description)
+    parser.add_argument("-o", "--output", type=Path, metavar="DIR", help=description)
 
 
 def add_rerun(parser: argparse.ArgumentParser) -> None:

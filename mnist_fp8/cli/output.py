@@ -4,6 +4,7 @@
 import json
 import os
 import sys
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,22 @@ if TYPE_CHECKING:
     from mnist_fp8.gate.runner.matrix import MatrixCell
     from mnist_fp8.gate.verdict.comparison import Comparison
 
-OK, DID_NOT_HOLD, COULD_NOT_RUN, NOTHING_VERIFIED, CHANGED, PARTIAL, INTERRUPTED = 0, 1, 2, 3, 4, 5, 130
+OK, DID_NOT_HOLD, COULD_NOT_RUN, NOTHING_VERIFIED, CHANGED, PARTIAL, INTERRUPTED, UNREAD = 0, 1, 2, 3, 4, 5, 130, 141
+EXIT_CODES = {
+    OK: "it is done, and what was verified holds",
+    DID_NOT_HOLD: "it ran, and something did not hold: a claim or an upgrade is BROKEN, Transformer Engine does not "
+    "work, training diverged or was not in FP8",
+    COULD_NOT_RUN: "it could not run; one line says why",
+    NOTHING_VERIFIED: "too little was verified: UNVERIFIED",
+    CHANGED: "an upgrade is CHANGED",
+    PARTIAL: "only a part of an upgrade was looked at, and nothing differs in it: PARTIAL",
+    INTERRUPTED: "it was interrupted",
+    UNREAD: "nobody read what it printed",
+}
+"""What each exit code means, whatever the command. Only ``run`` ends as the command that it runs."""
+
+RUNS = Path("runs")
+"""Where results go if no folder is named."""
 
 
 def check_output(output: Path) -> None:
@@ -29,6 +45,26 @@ def check_output(output: Path) -> None:
         raise ConfigError(f"output {output} cannot be a folder: {existing} is a file")
     if not os.access(existing, os.W_OK):
         raise ConfigError(f"output {output} cannot be written: no permission in {existing}")
+
+
+def new_folder(name: str) -> Path:
+    """Make a folder in ``runs``, named by the time: none that exists, since two runs may end within a second.
+
+    Raises:
+        ConfigError: it cannot be made.
+    """
+    first = folder = RUNS / f"{time.strftime('%Y%m%d-%H%M%S')}-{name}"
+    number = 1
+    while True:
+        try:
+            folder.mkdir(parents=True)
+        except FileExistsError:
+            number += 1
+            folder = first.with_name(f"{first.name}-{number}")
+        except OSError as error:
+            raise ConfigError(f"results cannot be written to {folder}: {error.strerror}") from error
+        else:
+            return folder
 
 
 def exit_code(cells: "Sequence[MatrixCell]") -> int:
@@ -51,8 +87,8 @@ def report_errors(cells: "Sequence[MatrixCell]") -> None:
             print(f"mnist-fp8: error: TE {cell.label}: {cell.error}", file=sys.stderr)
 
 
-def write_reports(folder: Path, name: str, cells: "Sequence[MatrixCell]") -> None:
-    """Write all forms of the report, and say where.
+def write_reports(folder: Path, name: str, cells: "Sequence[MatrixCell]") -> list[Path]:
+    """Write all forms of the report; returns the files.
 
     Raises:
         ConfigError: they cannot be written.
@@ -65,11 +101,11 @@ def write_reports(folder: Path, name: str, cells: "Sequence[MatrixCell]") -> Non
         f"{name}.json": files.as_json(cells),
         "junit.xml": files.junit(cells),
     }
-    write_files(folder, forms)
+    return write_files(folder, forms)
 
 
-def write_files(folder: Path, files: "Mapping[str, str | bytes]") -> None:
-    """Write files into a folder, and say where.
+def write_files(folder: Path, files: "Mapping[str, str | bytes]") -> list[Path]:
+    """Write files into a folder; returns them. That is done before anything is printed: a terminal can go away.
 
     Raises:
         ConfigError: they cannot be written.
@@ -79,9 +115,15 @@ def write_files(folder: Path, files: "Mapping[str, str | bytes]") -> None:
             replace_file(folder / file, content.encode() if isinstance(content, str) else content)
     except OSError as error:
         raise ConfigError(f"results cannot be written to {folder}: {error}") from error
-    print()
+    return [folder / file for file in files]
+
+
+def say_written(files: "Sequence[Path]") -> None:
+    """Print where results are."""
+    if files:
+        print()
     for file in files:
-        print(f"written  {folder / file}")
+        print(f"written  {file}")
 
 
 VERDICT_CODES = "exit codes: 0 SAFE, 1 BROKEN, 2 it could not be done, 3 UNVERIFIED, 4 CHANGED, 5 PARTIAL"
@@ -94,7 +136,7 @@ def verdict_code(comparison: "Comparison") -> int:
 
 
 def show_verdict(comparison: "Comparison", folder: Path | None) -> None:
-    """Print a comparison, and write its report if a folder is given: the page, its other forms and both records.
+    """Write the report of a comparison if a folder is given: the page, its other forms and both records. Print it then.
 
     Raises:
         ConfigError: it cannot be written.
@@ -103,21 +145,16 @@ def show_verdict(comparison: "Comparison", folder: Path | None) -> None:
 
     from mnist_fp8.gate.reports.verdict import files, html, markdown, terminal  # noqa: PLC0415
 
+    records = {"old.json": comparison.old, "new.json": comparison.new}
+    forms = {
+        "upgrade.md": markdown.markdown(comparison),
+        "upgrade.html": html.html(comparison),
+        "upgrade.json": files.as_json(comparison),
+        "junit.xml": files.junit(comparison),
+        **{name: json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n" for name, record in records.items()},
+    }
+    written = write_files(folder, forms) if folder else []
     console = Console(highlight=False, markup=False, emoji=False)
     for part in terminal.terminal(comparison):
         console.print(part)
-    if folder is None:
-        return
-    records = {"old.json": comparison.old, "new.json": comparison.new}
-    write_files(
-        folder,
-        {
-            "upgrade.md": markdown.markdown(comparison),
-            "upgrade.html": html.html(comparison),
-            "upgrade.json": files.as_json(comparison),
-            "junit.xml": files.junit(comparison),
-            **{
-                name: json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n" for name, record in records.items()
-            },
-        },
-    )
+    say_written(written)

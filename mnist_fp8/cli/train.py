@@ -4,15 +4,14 @@ import argparse
 import dataclasses
 import enum
 import json
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_fp8.cli.options import Commands, parse_folder
-from mnist_fp8.cli.output import DID_NOT_HOLD, INTERRUPTED, OK, check_output
+from mnist_fp8.cli.options import Commands
+from mnist_fp8.cli.output import DID_NOT_HOLD, INTERRUPTED, OK, RUNS, check_output, new_folder, write_files
+from mnist_fp8.core import imports
 from mnist_fp8.core.errors import ConfigError
-from mnist_fp8.core.files import replace_file
 from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.training.config import TrainConfig
 
@@ -72,14 +71,10 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add_argument("--dry-run", action="store_true", help="one step and one evaluation batch; write nothing")
 
     files = parser.add_argument_group("files and output")
+    of_data = "TFDS directory that holds MNIST (default: the MNIST in this package)"
+    files.add_argument("--data-dir", type=Path, metavar="DIR", help=of_data)
     files.add_argument(
-        "--data-dir",
-        type=parse_folder,
-        metavar="DIR",
-        help="TFDS directory that holds MNIST (default: the MNIST in this package)",
-    )
-    files.add_argument(
-        "--output", type=parse_folder, metavar="DIR", help="for metrics.json and curves.png (default: a new one)"
+        "--output", type=Path, metavar="DIR", help="for metrics.json and curves.png (default: a new one)"
     )
     files.add_argument("--show-variables", action="store_true", help="print parameters and FP8 metadata")
 
@@ -137,8 +132,9 @@ def run(args: argparse.Namespace) -> int:
     given = vars(args)
     config = build_config(given)
     dry_run = "dry_run" in given
-    output = given.get("output") or Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-{config.precision.value}"
-    check_output(output)
+    output: Path | None = given.get("output")
+    check_output(output or RUNS)
+    imports.require("jax", "flax.linen", "optax")
 
     from mnist_fp8.cli import training_progress  # noqa: PLC0415 - importing JAX takes half a second
     from mnist_fp8.cli.training_progress import ConsoleWatcher  # noqa: PLC0415 - importing JAX takes half a second
@@ -159,7 +155,9 @@ def run(args: argparse.Namespace) -> int:
     return {"complete": OK, "interrupted": INTERRUPTED}.get(result.status, DID_NOT_HOLD)
 
 
-def _write_results(output: Path, config: TrainConfig, facts: Mapping[str, str], result: "TrainResult") -> list[Path]:
+def _write_results(
+    output: Path | None, config: TrainConfig, facts: Mapping[str, str], result: "TrainResult"
+) -> list[Path]:
     from mnist_fp8.training import curves  # noqa: PLC0415 - drags in matplotlib
 
     document = {
@@ -170,14 +168,10 @@ def _write_results(output: Path, config: TrainConfig, facts: Mapping[str, str], 
         "config": dataclasses.asdict(config),
         "epochs": [dataclasses.asdict(metrics) for metrics in result.epochs],
     }
-    try:
-        metrics, plot = output / "metrics.json", output / "curves.png"
-        replace_file(metrics, json.dumps(document, indent=2, default=_plain, allow_nan=False).encode() + b"\n")
-        title = f"{config.mode}; Transformer Engine {facts['transformer-engine']}\n{facts['run']}"
-        replace_file(plot, curves.picture(result.epochs, title))
-    except OSError as error:
-        raise ConfigError(f"results cannot be written to {output}: {error}") from error
-    return [metrics, plot]
+    title = f"{config.mode}; Transformer Engine {facts['transformer-engine']}\n{facts['run']}"
+    folder = output or new_folder(config.precision.value)
+    metrics = {"metrics.json": json.dumps(document, indent=2, default=_plain, allow_nan=False) + "\n"}
+    return write_files(folder, metrics) + write_files(folder, {"curves.png": curves.picture(result.epochs, title)})
 
 
 def _plain(value: object) -> object:

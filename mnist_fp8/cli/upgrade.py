@@ -1,12 +1,10 @@
 """``mnist-fp8 upgrade``."""
 
 import argparse
-import time
-from pathlib import Path
 
 from mnist_fp8.cli.github import add_github, conclude
 from mnist_fp8.cli.options import Commands, add_only, add_output, add_policy, add_rerun, check_keys
-from mnist_fp8.cli.output import VERDICT_CODES, check_output, show_verdict
+from mnist_fp8.cli.output import RUNS, VERDICT_CODES, check_output, new_folder, show_verdict
 from mnist_fp8.core.errors import ConfigError
 
 
@@ -43,10 +41,10 @@ def add(commands: Commands) -> None:
 
 
 def _parse_pair(text: str) -> tuple[str, str]:
-    old, colon, new = text.partition(":")
-    if not old or (colon and not new):
+    old, *more = text.split(":")
+    if not all((old, *more)) or len(more) > 1:
         raise argparse.ArgumentTypeError(f"{text!r} is no pair of versions; expected OLD:NEW, such as 0.9.2:0.10.2")
-    return old, new or old
+    return old, more[0] if more else old
 
 
 def run(args: argparse.Namespace) -> int:
@@ -61,11 +59,8 @@ def run(args: argparse.Namespace) -> int:
         raise ConfigError("nothing changes: expected a second Transformer Engine, --jax OLD:NEW or --flax OLD:NEW")
     check_keys(args.only)
     accepted = policy.load(args.policy) if args.policy else ()
-    output = args.output
-    if output is None and not args.only:
-        output = Path("runs") / f"{time.strftime('%Y%m%d-%H%M%S')}-upgrade"
-    if output:
-        check_output(output)
+    if args.output or not args.only:
+        check_output(args.output or RUNS)
     old = subjects.parse_subject(args.old)
     new = subjects.parse_subject(args.new) if args.new else old
     with watching() as watcher:
@@ -74,5 +69,5 @@ def run(args: argparse.Namespace) -> int:
     check_keys(args.only, records)
     tests = {} if args.only else suite_tests()
     comparison = compare.compare(*records, accepted, only=args.only, tests=tests)
-    show_verdict(comparison, output)
+    show_verdict(comparison, args.output or (None if args.only else new_folder("upgrade")))
     return conclude(comparison, github=args.github)

@@ -47,7 +47,9 @@ def run(args: argparse.Namespace) -> int:
     installations = [Installation(subject, args.jax) for subject in _subjects(args.te, args.python)]
     if args.output:
         check_output(args.output)
-    return examine_and_show(installations, request, name="verify", output=args.output, explained=True)
+    return examine_and_show(
+        installations, request, name="verify", output=args.output, kept=bool(args.output), explained=True
+    )
 
 
 def _subjects(named: Sequence[str], python: Path | None) -> "list[Subject]":
@@ -66,7 +68,7 @@ def _named(text: str) -> "list[Subject]":
     """One subject, or the releases that an expression means; a path is no expression, whatever dots are in it."""
     from mnist_fp8.gate.releases import catalogue, subjects  # noqa: PLC0415
 
-    several = text == "all" or "," in text or ".." in text
-    if several and "/" not in text and not Path(text).exists():
+    several = "," in text or ".." in text
+    if text == "all" or (several and "/" not in text and not Path(text).exists()):
         return [subjects.parse_subject(version) for version in catalogue.select_releases(text)]
     return [subjects.parse_subject(text)]

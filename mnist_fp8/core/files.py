@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from mnist_fp8.core.errors import EnvError
+from mnist_fp8.core.errors import ConfigError, EnvError
 
 
 def replace_file(path: Path, content: bytes) -> None:
@@ -26,9 +26,18 @@ def replace_file(path: Path, content: bytes) -> None:
 
 
 def cache_dir(environ: Mapping[str, str] = os.environ) -> Path:
-    """Where the project keeps what it can make again: ``$XDG_CACHE_HOME/mnist_fp8``."""
-    base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(base) / "mnist_fp8"
+    """Where the project keeps what it can make again: ``$XDG_CACHE_HOME/mnist_fp8``.
+
+    Raises:
+        ConfigError: there is no home folder to put it into, or the variable names no absolute path.
+    """
+    base = environ.get("XDG_CACHE_HOME", "")
+    if base and not Path(base).is_absolute():  # runs work in folders of their own, where it would be another one
+        raise ConfigError(f"XDG_CACHE_HOME is {base!r}; expected an absolute path, or leave it unset")
+    try:
+        return Path(base or Path.home() / ".cache") / "mnist_fp8"
+    except RuntimeError:  # no HOME, and a user id that the system does not know
+        raise ConfigError("this user has no home folder: set HOME, or XDG_CACHE_HOME to an absolute path") from None
 
 
 def digest_of(value: object) -> str:
@@ -42,11 +51,8 @@ def keep(file: Path, document: Mapping[str, Any]) -> None:
     Raises:
         EnvError: it cannot be written.
     """
-    partial = file.with_suffix(f".partial-{os.getpid()}")
     try:
-        file.parent.mkdir(parents=True, exist_ok=True)
-        partial.write_text(json.dumps(document, indent=1))
-        partial.replace(file)
+        replace_file(file, json.dumps(document, indent=1).encode())
     except OSError as error:
         raise EnvError(
             f"the result cannot be kept in {file.parent}: {error.strerror}; make room or set XDG_CACHE_HOME"

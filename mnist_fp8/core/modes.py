@@ -8,6 +8,9 @@ from mnist_fp8.core.errors import ConfigError
 MAX_MARGIN = 30
 """Transformer Engine computes ``2**margin`` as a 32-bit integer."""
 
+MAX_HISTORY = 1_000_000
+"""Steps: more than any run looks back on, and 4 MB for each tensor of each layer."""
+
 
 class Precision(enum.Enum):
     """The three ways to compute the dense layers."""
@@ -42,7 +45,7 @@ class RecipeConfig:
 
     def __post_init__(self) -> None:
         """Refuse what no recipe can take."""
-        check_at_least("amax history length", self.amax_history_len, 1)
+        check_between("amax history length", self.amax_history_len, 1, MAX_HISTORY)
         check_between("FP8 margin", self.margin, -MAX_MARGIN, MAX_MARGIN)
         if self.amax_compute_algo not in (None, "max", "most_recent"):
             raise ConfigError(f"amax algorithm is {self.amax_compute_algo!r}; expected 'max' or 'most_recent'")

@@ -5,6 +5,7 @@ interpreter train one small dense layer in FP8, which is the proof: a crash or a
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.doctor import cuda_checks
@@ -100,4 +101,17 @@ def _flax(machine: Machine) -> Check:
 
 def _transformer_engine(machine: Machine) -> Check:
     installed = version(machine, TE)
-    return judge("Transformer Engine", installed, Demand(installed != NONE, ANY, f"pip install {TE}"))
+    hidden = [folder for folder in machine.te[1:] if _is_installed(folder) > _is_installed(machine.te[0])]
+    places = f", in {' and '.join(map(str, (machine.te[0], *hidden)))}" if hidden else ""
+    return judge(
+        "Transformer Engine",
+        f"{installed}{places}",
+        Demand(installed != NONE, ANY, f"pip install {TE}"),
+        Demand(not hidden, "the one that is installed", "the first hides it: work in another folder"),
+        Demand(met=True, needed=ANY),
+    )
+
+
+def _is_installed(package: Path) -> bool:
+    """Whether the metadata of an installation lie beside a package, as they do not in a checkout."""
+    return any(package.parent.glob(f"{package.name}-*.dist-info"))

@@ -2,6 +2,7 @@
 
 import dataclasses
 import re
+import shlex
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -21,7 +22,7 @@ from mnist_fp8.doctor.components import (
     version,
 )
 from mnist_fp8.machine.libraries import Library
-from mnist_fp8.machine.packages import CUDA_MAJORS
+from mnist_fp8.machine.packages import CUDA_MAJORS, WITH_CUDA
 from mnist_fp8.machine.survey import Machine
 
 _FP8_CAPABILITY = (8, 9)
@@ -83,31 +84,35 @@ def _numbers(version: str) -> str:
     return numbers[0] if numbers else version
 
 
-def _wheel_needed(machine: Machine, name: str) -> str:
-    """The versions of one of NVIDIA's wheels that JAX's plugin can use; empty for any."""
+def _wheels_needed(machine: Machine) -> dict[str, str]:
+    """The versions of NVIDIA's wheels that JAX's plugin can use, by their names; empty for any."""
     plugin = machine.packages.get(f"jax-cuda{cuda_of(machine)}-plugin")
-    return plugin.needs(name, extra="with-cuda") if plugin else ""
+    needed = plugin.bounds(WITH_CUDA) if plugin else {}
+    return {name: versions for name, versions in needed.items() if name.startswith("nvidia-")}
 
 
-def _runtime(machine: Machine) -> Check:
-    # Since CUDA 13 the wheels of CUDA itself do not have it in their names.
-    wheel = (
-        "nvidia-cuda-runtime" if cuda_of(machine) > min(CUDA_MAJORS) else f"nvidia-cuda-runtime-cu{min(CUDA_MAJORS)}"
+def _wheels(machine: Machine) -> Check:
+    """What JAX's plugin bounds but cuDNN, which is looked for elsewhere, too. What is no wheel can be the system's."""
+    needed = _wheels_needed(machine)
+    installed = [name for name in needed if name in machine.packages and not name.startswith(_CUDNN)]
+    misfits = [name for name in installed if not is_in(version(machine, name), needed[name])]
+    if not installed:
+        return Check("CUDA wheels", NONE)
+    wanted = [f"{name}{needed[name]}" for name in misfits]
+    demand = Demand(
+        not misfits, ", ".join(wanted) or "as JAX's plugin bounds them", f"pip install {shlex.join(wanted)}"
     )
-    installed, needed = version(machine, wheel), _wheel_needed(machine, wheel)
-    if installed == NONE:
-        return Check("CUDA runtime", "no wheel of it")  # it can be the system's
-    demand = Demand(is_in(installed, needed), f"{wheel}{needed}", f'pip install "{wheel}{needed}"')
-    return judge("CUDA runtime", f"{wheel} {installed}", demand)
+    return judge("CUDA wheels", named(machine, *misfits) if misfits else f"all of {len(installed)}", demand)
 
 
+_CUDNN = "nvidia-cudnn"
 _WHEEL = "wheel"
 
 
 def _cudnn(machine: Machine) -> Check:
     """The first cuDNN to be loaded serves JAX and TE alike."""
-    wheel = f"nvidia-cudnn-cu{cuda_of(machine)}"
-    copies, needed = list(_cudnn_copies(machine, wheel)), _wheel_needed(machine, wheel)
+    wheel = f"{_CUDNN}-cu{cuda_of(machine)}"
+    copies, needed = list(_cudnn_copies(machine, wheel)), _wheels_needed(machine).get(wheel, "")
     version, where = copies[0] if copies else (NONE, _WHEEL)
     install = f'pip install "{wheel}{needed}"'
     advice = install if where == _WHEEL else f"keep the loader from {where}: see LD_LIBRARY_PATH"
@@ -158,6 +163,7 @@ def _core(machine: Machine) -> Check:
         _described(machine, packages, machine.core),
         Demand(not surplus, f"{wanted}, as JAX's plugin is for CUDA {cuda}", f"pip uninstall {surplus}, and {install}"),
         Demand(bool(machine.core) and bool(packages or TE_JAX not in machine.packages), f"{wanted} {te}", install),
+        Demand(len(machine.core) <= 1, "one file", f"delete all but that of {wanted} {te}"),
         Demand(_compiled_for(machine.core) <= {cuda}, f"CUDA {cuda}, as JAX's plugin", install),
         Demand(all(version(machine, package) == te for package in packages), f"{te}, as {TE} is", install),
     )
@@ -168,6 +174,7 @@ def _extension(machine: Machine) -> Check:
     te, cuda, files = version(machine, TE), cuda_of(machine), machine.extension
     packages = [TE_JAX] if TE_JAX in machine.packages else []
     suffixes = [library.path.name.removeprefix("transformer_engine_jax") for library in files]
+    surplus = "all but one" if len(set(suffixes)) < len(suffixes) else "the file for another Python"
     # pip keeps what it has compiled, for whatever JAX and CUDA that was, and would install it again.
     install = f"pip install --force-reinstall --no-deps --no-cache-dir --no-build-isolation {TE_JAX}=={te}"
     return judge(
@@ -177,7 +184,7 @@ def _extension(machine: Machine) -> Check:
         Demand(
             len(files) == 1 and suffixes[0] in machine.suffixes,
             f"one file, transformer_engine_jax{machine.suffixes[0]}",
-            f"delete the file for another Python, and {install}",
+            f"delete {surplus}, and {install}",
         ),
         Demand(_compiled_for(files) <= {cuda}, f"CUDA {cuda}, as JAX's plugin", install),
         Demand(all(version(machine, package) == te for package in packages), f"{te}, as {TE} is", install),
@@ -185,8 +192,9 @@ def _extension(machine: Machine) -> Check:
 
 
 def _described(machine: Machine, packages: Sequence[str], libraries: Sequence[Library]) -> str:
-    """Packages, and the files that they or a build brought."""
-    files = [library.path.name for library in libraries] or ["no file"] * bool(packages)
+    """Packages, and the files that they or a build brought; of several, where they are."""
+    files = [str(library.path) if len(libraries) > 1 else library.path.name for library in libraries]
+    files = files or ["no file"] * bool(packages)
     compiled = [f"for CUDA {major}" for major in sorted(_compiled_for(libraries))]
     versions = [f"{name} {version(machine, name)}" for name in packages]
     return ", ".join((*versions, *files, *compiled)) or NONE
@@ -230,5 +238,5 @@ def where_to_get(machine: Machine, library: str) -> str:
     return f"NVIDIA's wheels have it: {install_plugin(machine)}, and add its folder to LD_LIBRARY_PATH"
 
 
-ON_GPU = (_driver, _gpu, _plugin, _runtime, _cudnn)
+ON_GPU = (_driver, _gpu, _plugin, _wheels, _cudnn)
 OF_TE = (_core, _extension, _libraries)

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.doctor import symbols
 from mnist_fp8.doctor.components import TE, Check, version
 from mnist_fp8.doctor.cuda_checks import where_to_get
 from mnist_fp8.machine.survey import Machine
@@ -81,6 +82,8 @@ def _remedy(machine: Machine, error: str) -> str:
     """What to do about an error that is known to come from pieces that do not fit."""
     if missing := re.search(r"(lib\S+\.so[.\d]*): cannot open shared object file", error):
         return where_to_get(machine, missing[1])
+    if undefined := symbols.remedy(machine, error):
+        return undefined
     if re.search(r"undefined symbol|API version", error):
         return "the extension was compiled for other versions of JAX or CUDA: compile it again"
     if re.search(r"cudnn", error, re.IGNORECASE):

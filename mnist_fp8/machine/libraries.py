@@ -5,7 +5,7 @@ import importlib.machinery
 import importlib.util
 import mmap
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -36,6 +36,12 @@ def te_library_files(prefix: str) -> list[Path]:
     package = Path(spec.origin).parent
     folders = (package / "wheel_lib", package, package.parent)
     return [path for folder in folders for path in sorted(folder.glob(f"{prefix}*.so"))]
+
+
+def te_packages(path: Sequence[str]) -> tuple[Path, ...]:
+    """The folders of ``transformer_engine`` that a search path leads to; the first of them is imported."""
+    folders = (Path(place).resolve() / "transformer_engine" for place in path)
+    return tuple(dict.fromkeys(folder for folder in folders if (folder / "__init__.py").is_file()))
 
 
 def needed_libraries(path: Path) -> tuple[str, ...]:
@@ -74,7 +80,7 @@ def _needed(image: mmap.mmap) -> Iterator[str]:
 
 def configured_folders(file: Path) -> Iterator[Path]:
     """The folders that a configuration file of the loader names, itself or in files that it includes."""
-    for line in file.read_text().splitlines() if file.is_file() else ():
+    for line in file.read_text(encoding="utf-8", errors="replace").splitlines() if file.is_file() else ():
         words = line.partition("#")[0].split()
         if words[:1] == ["include"]:
             for pattern in words[1:]:

@@ -1,5 +1,6 @@
 """Installed packages that a run depends on, by their metadata."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -8,11 +9,14 @@ from packaging.utils import canonicalize_name
 
 CUDA_MAJORS = (12, 13)
 """The CUDAs that JAX has plugins for."""
+WITH_CUDA = "with-cuda"
+"""The extra of JAX's CUDA plugins that brings NVIDIA's wheels."""
 _PACKAGES = (
-    *("jax", "jaxlib", "flax", "transformer-engine", "transformer-engine-jax", "nvidia-cuda-runtime"),
+    *("jax", "jaxlib", "flax", "transformer-engine", "transformer-engine-jax"),
     *(f"jax-cuda{major}-{part}" for major in CUDA_MAJORS for part in ("plugin", "pjrt")),
-    *(f"{name}-cu{major}" for major in CUDA_MAJORS for name in ("transformer-engine", "nvidia-cudnn")),
-    "nvidia-cuda-runtime-cu12",  # the wheel for CUDA 13 has no such ending
+    *(f"transformer-engine-cu{major}" for major in CUDA_MAJORS),
+    # TE needs it, and JAX does not ask for it. Since CUDA 13 the wheels of CUDA itself do not have it in their names.
+    *("nvidia-curand", "nvidia-curand-cu12"),
 )
 
 
@@ -32,20 +36,30 @@ class Package:
 
     def needs(self, name: str, extra: str = "") -> str:
         """The versions of another package that it can use, such as ``<=0.10.2,>=0.10.1``; empty for any."""
+        return self.bounds(extra).get(name, "")
+
+    def bounds(self, extra: str = "") -> dict[str, str]:
+        """The versions of all packages that it needs, by their names; empty where any will do."""
+        found: dict[str, str] = {}
         for text in self.requires:
             try:
                 requirement = Requirement(text)
             except InvalidRequirement:
                 continue
-            applies = requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-            if canonicalize_name(requirement.name) == name and applies:
-                return str(requirement.specifier)
-        return ""
+            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+                found.setdefault(canonicalize_name(requirement.name), str(requirement.specifier))
+        return found
 
 
 def find_packages() -> dict[str, Package]:
-    """The installed packages that matter, by name."""
-    packages = {name: _package(name) for name in _PACKAGES}
+    """The installed packages that matter, by name: those that we know, and those that JAX's CUDA plugins bound."""
+    known = _installed(_PACKAGES)
+    plugins = [known[name] for name in known if name.endswith("-plugin")]
+    return known | _installed([name for plugin in plugins for name in plugin.bounds(WITH_CUDA)])
+
+
+def _installed(names: Iterable[str]) -> dict[str, Package]:
+    packages = {name: _package(name) for name in names}
     return {name: package for name, package in packages.items() if package}
 
 

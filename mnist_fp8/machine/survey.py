@@ -4,6 +4,7 @@ import importlib.machinery
 import importlib.util
 import os
 import platform
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,6 +19,7 @@ from mnist_fp8.machine.libraries import (
     configured_folders,
     find_te_libraries,
     folders_in,
+    te_packages,
     wheel_folders,
 )
 from mnist_fp8.machine.packages import Package, find_packages
@@ -40,6 +42,7 @@ class Machine:
         library_path: folders of ``LD_LIBRARY_PATH``, which the loader searches first.
         system: the loader's other folders.
         wheels: folders of libraries in NVIDIA's wheels.
+        te: folders of ``transformer_engine``; the first of them is imported.
     """
 
     python: str
@@ -54,6 +57,7 @@ class Machine:
     library_path: tuple[Path, ...]
     system: tuple[Path, ...]
     wheels: tuple[Path, ...]
+    te: tuple[Path, ...] = ()
 
 
 def look(environ: Mapping[str, str] = os.environ) -> Machine:
@@ -75,4 +79,5 @@ def look(environ: Mapping[str, str] = os.environ) -> Machine:
         library_path=tuple(Path(folder) for folder in environ.get("LD_LIBRARY_PATH", "").split(":") if folder),
         system=tuple(dict.fromkeys((*configured_folders(LOADER_CONFIGURATION), *LOADER_STANDARD))),
         wheels=tuple(wheel_folders()),
+        te=te_packages(sys.path),
     )

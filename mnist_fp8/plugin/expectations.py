@@ -88,7 +88,7 @@ def load(path: Path) -> list[Expectation]:
     Raises:
         ValueError: an entry is wrong; the message says which and how.
     """
-    entries = tomllib.loads(path.read_text()).get("expect", [])
+    entries = tomllib.loads(path.read_text(encoding="utf-8")).get("expect", [])
     return [_entry(number, raw) for number, raw in enumerate(entries, start=1)]
 
 

@@ -30,6 +30,7 @@ def pytest_configure(config: pytest.Config) -> None:
     refusal.demand_assertions()
     if config.option.collectonly:
         return  # collecting touches no device and loads no Transformer Engine
+    refusal.check_run(config)
     process.prepare_jax(getattr(config, "workerinput", None))
     kind = refusal.kind_of_run(config.option.markexpr)
     config.option.timeout_method = config.option.timeout_method or process.guard_method(kind)

@@ -1,11 +1,13 @@
-"""When a run is refused: Transformer Engine cannot run, or kernels are asked for where there are none."""
+"""When a run is refused: what it needs is missing or broken, or kernels are asked for where there are none."""
 
 import importlib.util
 import sys
 
 import pytest
 
-from mnist_fp8.core.errors import ConfigError, TeUnavailableError
+from mnist_fp8.core import imports
+from mnist_fp8.core.errors import AnswerError, ConfigError, TeUnavailableError
+from mnist_fp8.core.files import cache_dir
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.plugin.selection import selects_gpu
 
@@ -21,6 +23,22 @@ def demand_assertions() -> None:
             "nothing can be verified: Python leaves out the assertions of the suite (-O or PYTHONOPTIMIZE);"
             " run it without"
         )
+
+
+def check_run(config: pytest.Config) -> None:
+    """Refuse a run that would not come to its tests.
+
+    Raises:
+        UsageError: pytest has not loaded a plugin of the suite, JAX is broken, or there is no place
+            for compiled programs; one line says which and why.
+    """
+    if "timeout_method" not in config.option:
+        raise pytest.UsageError("the suite needs pytest-timeout: install it, and unset PYTEST_DISABLE_PLUGIN_AUTOLOAD")
+    try:
+        imports.require("jax", "flax.linen", "optax")
+        cache_dir()
+    except AnswerError as error:
+        raise pytest.UsageError(f"nothing can be verified: {error}") from error
 
 
 def kind_of_run(expression: str) -> RunKind:

@@ -18,6 +18,7 @@ from mnist_fp8.core.plain import plain
 AREAS = {
     "claims": "the suite's claims",
     "api": "names and signatures that users import",
+    "package": "what the package asks for and says of itself",
     "recipes": "recipes that run here",
     "variables": "variables of a model, as checkpoints store them",
     "metadata": "amax histories and scales, step by step",
@@ -31,6 +32,9 @@ AREAS = {
     "costs": "times and memory, for information",
 }
 """All areas in the order of reports, with what they hold."""
+
+RESOLVER = "package/resolver"
+"""The key of what a resolver says of one side beside the JAX, Flax and Python of the old one."""
 
 OUTSIDE = "outside autocast"
 """The subject of what is computed without a recipe."""
@@ -116,6 +120,27 @@ class Curves:
 @dataclasses.dataclass(frozen=True)
 class Support:
     """Whether a recipe runs on the machine, and Transformer Engine's reason where it does not."""
+
+    ok: bool
+    reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """The versions of another package, or of Python, that a package asks for.
+
+    Attributes:
+        versions: a specifier, such as ``>=0.5``; empty for any.
+        found: the version that is installed with it; no part of what is compared.
+    """
+
+    versions: str
+    found: str = dataclasses.field(default="", compare=False)
+
+
+@dataclasses.dataclass(frozen=True)
+class Resolved:
+    """Whether a resolver can install a package beside others, and its words where it cannot."""
 
     ok: bool
     reason: str = ""
@@ -299,6 +324,8 @@ Value: TypeAlias = (
     | Numbers
     | Curves
     | Support
+    | Needs
+    | Resolved
     | Products
     | Formats
     | Compiled

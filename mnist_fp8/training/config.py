@@ -9,6 +9,9 @@ from mnist_fp8.core.modes import Precision, RecipeConfig, check_at_least, check_
 MAX_SEED = 2**32 - 1
 """JAX keeps 32 bits of a seed: a larger one would silently be another seed, or none."""
 
+MAX_INTERVAL = 2**31 - 1
+"""JAX counts steps with 32 bits."""
+
 MAX_POOLING = 4
 """Images are 7 pixels wide then; smaller ones show no digits."""
 
@@ -45,7 +48,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         """Refuse values that are wrong whatever the machine and the data are."""
-        check_at_least("FP8 update interval", self.fp8_update_interval, 1)
+        check_between("FP8 update interval", self.fp8_update_interval, 1, MAX_INTERVAL)
         check_at_least("batch size", self.batch_size, 1)
         check_at_least("test batch size", self.test_batch_size, 1)
         check_at_least("epochs", self.epochs, 1)

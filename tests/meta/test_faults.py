@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from proofs import faults
-from proofs.faults import FOLDER, Fault, Outcome, faulty, load, page, run, select
+from proofs.faults import FOLDER, Fault, Outcome, arguments, faulty, load, page, run, select
 from proofs.mutation import subject
 from proofs.mutation.claims import Verdict
 from proofs.regressions import Regression
@@ -159,6 +159,16 @@ def test_pattern_selects_by_claim_and_name(pattern: str, names: set[str]) -> Non
 def test_pattern_that_selects_nothing_is_refused() -> None:
     with pytest.raises(SystemExit, match=r"nothing to try: no CLAIM/NAME matches 'no such'"):
         select(FAULTS, "no such")
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), [("--only=(", "'(' is no regular expression: missing )"), ("--jobs=0", "'0'")]
+)
+def test_wrong_option_is_one_line(words: str, says: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as ended:
+        arguments(None).parse_args([words])
+    assert ended.value.code == 2
+    assert says in capsys.readouterr().err.splitlines()[-1]
 
 
 def judged(fault: Fault) -> Any:

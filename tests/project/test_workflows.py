@@ -156,6 +156,24 @@ def test_cache_is_saved_for_the_pull_request_alone() -> None:
     assert saves[0]["if"].startswith("always() && github.event_name == 'pull_request' && ")
 
 
+def test_no_cache_is_restored_in_which_another_release_has_run() -> None:
+    (restored,) = (
+        step["with"] for step in steps("te-upgrade") if step.get("uses", "").startswith("actions/cache/restore@")
+    )
+    assert set(restored) == {"path", "key"}, "restore-keys would take that of another pair of pins"
+    expressions = re.findall(r"\$\{\{ (.*?) \}\}", restored["key"])
+    assert {"github.event_name", "hashFiles(inputs.old)", "hashFiles(inputs.new)"} < set(expressions)
+
+
+def test_changes_of_the_workflows_have_a_reviewer_or_the_guide_says_that_they_have_none() -> None:
+    """An owner that GitHub does not know makes the file invalid, so there is none as long as nobody is named."""
+    owners = ROOT / ".github" / "CODEOWNERS"
+    if owners.exists():
+        assert re.search(r"^/\.github/ +@\S+", owners.read_text(), re.MULTILINE)
+    else:
+        assert "no `.github/CODEOWNERS`" in GUIDE.read_text()
+
+
 # --- what people see -----------------------------------------------------------------------------------------------
 
 

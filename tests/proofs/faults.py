@@ -19,6 +19,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
 
+from mnist_fp8.cli.options import parse_count
 from mnist_fp8.gate.reports.markup import generated_by
 from mnist_fp8.machine import driver
 from mnist_fp8.machine.driver import Gpu
@@ -239,10 +240,29 @@ def arguments(description: str | None) -> argparse.ArgumentParser:
     """The options that faults and regressions share."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument(
-        "--only", default="", metavar="PATTERN", help="those whose CLAIM/NAME matches, such as fp8_numerics or saturat"
+        "--only",
+        type=parse_pattern,
+        default="",
+        metavar="PATTERN",
+        help="those whose CLAIM/NAME matches, such as fp8_numerics or saturat",
     )
-    parser.add_argument("--jobs", type=int, default=2, help="how many to run side by side (default: %(default)s)")
+    parser.add_argument(
+        "--jobs", type=parse_count, default=2, help="how many to run side by side (default: %(default)s)"
+    )
     return parser
+
+
+def parse_pattern(text: str) -> str:
+    """Parse a regular expression.
+
+    Raises:
+        argparse.ArgumentTypeError: it is none.
+    """
+    try:
+        re.compile(text)
+    except re.error as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is no regular expression: {error}") from error
+    return text
 
 
 def load_or_exit(folder: Path, kind: type[_Fault]) -> tuple[_Fault, ...]:

@@ -22,7 +22,7 @@ from shutil import copytree, ignore_patterns
 from typing import Any
 
 from mnist_fp8.gate.reports.markup import generated_by
-from proofs.faults import FOLDER, Fault, load
+from proofs.faults import FOLDER, Fault, load, parse_pattern
 
 INTRODUCTION = f"""\
 # Verdicts on upgrades whose answer is known
@@ -223,16 +223,17 @@ def told(report: dict[str, Any]) -> list[str]:
 def main() -> None:
     """Run the cases and print the page; exits 1 if an answer is not the known one."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--only", default="", help="only cases whose name matches this pattern")
+    parser.add_argument("--only", type=parse_pattern, default="", help="only cases whose name matches this pattern")
     parser.add_argument(
         "--repetitions", type=int, default=10, help="of a release against itself (default: %(default)s)"
     )
     args = parser.parse_args()
+    chosen = [case for case in cases(args.repetitions) if re.search(args.only, case.what)]
+    if not chosen:
+        sys.exit(f"nothing to try: no case matches {args.only!r}")
     print(INTRODUCTION.format(python=platform.python_version(), cores=os.cpu_count()), flush=True)
     wrong = 0
-    for case in cases(args.repetitions):
-        if not re.search(args.only, case.what):
-            continue
+    for case in chosen:
         verdict, report, seconds = run(case)
         lines = told(report)
         missing = [pattern for pattern in case.named if not any(re.search(pattern, line) for line in lines)]

@@ -78,7 +78,8 @@ SECTIONS: dict[str, list[BadInput]] = {
             f"{CURRENT} --amax-history-len 16",
             "recipe Float8CurrentScaling has no option amax_history_len; it is one of DelayedScaling",
         ),
-        BadInput(f"{FP8} --amax-history-len 0", "amax history length is 0; expected 1 or more"),
+        BadInput(f"{FP8} --amax-history-len 0", "amax history length is 0; expected 1 to 1000000"),
+        BadInput(f"{FP8} --amax-history-len 99999999999", "amax history length is 99999999999; expected 1 to 1000000"),
         BadInput(f"{FP8} --amax-history-len many", "invalid int value: 'many'"),
         BadInput(f"{FP8} --amax-compute-algo foo", "amax algorithm is 'foo'; expected 'max' or 'most_recent'"),
         BadInput(f"{FP8} --fp8-margin 200", "FP8 margin is 200; expected -30 to 30"),
@@ -90,7 +91,8 @@ SECTIONS: dict[str, list[BadInput]] = {
         BadInput(f"{FP8} --fp8-format E5M2", "E5M2"),
         BadInput(f"{FP8} --fp8-format E2M1", "FP8 format is 'E2M1'; expected E4M3 or HYBRID"),
         BadInput(f"{FP8} --fp8-format foo", "FP8 format is 'foo'; expected E4M3 or HYBRID"),
-        BadInput(f"{FP8} --fp8-update-interval 0", "FP8 update interval is 0; expected 1 or more"),
+        BadInput(f"{FP8} --fp8-update-interval 0", "FP8 update interval is 0; expected 1 to 2147483647"),
+        BadInput(f"{FP8} --fp8-update-interval 99999999999", "interval is 99999999999; expected 1 to 2147483647"),
         BadInput(
             f"{CURRENT} --fp8-update-interval 2",
             "recipe Float8CurrentScaling keeps no metadata, so an update interval has no meaning",
@@ -158,7 +160,7 @@ SECTIONS: dict[str, list[BadInput]] = {
         BadInput("mnist-fp8 bisect --good foo --bad 2.20.2 --claim kernels", "release 'foo' is not known; there are "),
         BadInput("mnist-fp8 bisect --good 2.3.0 --bad 2.20.2 --claim foo", "claim 'foo' is not known; there are "),
         BadInput("mnist-fp8 bisect --good 2.20.2 --bad 2.20.2 --entry x", "good and the bad release are both 2.20.2"),
-        BadInput("mnist-fp8 bisect --good 2.3.0 --bad 2.20.2 --command ''", "the command is empty"),
+        BadInput("mnist-fp8 bisect --good 2.3.0 --bad 2.20.2 --command ' '", "the command is empty"),
         BadInput(
             """mnist-fp8 bisect --good 2.3.0 --bad 2.20.2 --command "it's\"""", "cannot be split into words: No closing"
         ),
@@ -169,6 +171,7 @@ SECTIONS: dict[str, list[BadInput]] = {
         BadInput("mnist-fp8 upgrade 2.20.2", "nothing changes: expected a second Transformer Engine, --jax OLD:NEW"),
         BadInput("mnist-fp8 upgrade 2.20.2 --jax 0.10.2", "nothing changes: expected a second Transformer Engine"),
         BadInput("mnist-fp8 upgrade 2.20.2 --jax 0.9.2:", "'0.9.2:' is no pair of versions; expected OLD:NEW"),
+        BadInput("mnist-fp8 upgrade 2.20.2 --jax 0.9.2:0.10.2:0.11.2", "'0.9.2:0.10.2:0.11.2' is no pair of versions"),
         BadInput("mnist-fp8 upgrade 2.20.2 --jax old:new", "JAX version is 'old'; expected one such as 0.10.2"),
         BadInput("mnist-fp8 upgrade 2.19.0 2.20.2 --flax x", "Flax version is 'x'; expected one such as 0.12.8"),
         BadInput("mnist-fp8 upgrade 2.19.0 foo", "'foo' is no Transformer Engine: expected a version such as "),
@@ -190,11 +193,38 @@ SECTIONS: dict[str, list[BadInput]] = {
         BadInput("mnist-fp8 train --output a-file", "output a-file cannot be a folder: a-file is a file"),
         BadInput("mnist-fp8 train --output a-file/runs", "output a-file/runs cannot be a folder: a-file is a file"),
     ],
+    "Nothing where something is expected": [
+        BadInput(f"mnist-fp8 {words}", f"argument {of}: the value is empty; is a shell variable not set?")
+        for words, of in (
+            ("measure ''", "TE"),
+            ("measure --python ''", "--python"),
+            ("measure -o ''", "-o/--output"),
+            ("measure --flax=", "--flax"),
+            ("verify 2.20.2 ''", "TE"),
+            ("verify --claim ''", "--claim"),
+            ("upgrade '' 2.20.2", "OLD"),
+            ("upgrade 2.20.2 ''", "NEW"),
+            ("upgrade 2.19.0 2.20.2 --policy ''", "--policy"),
+            ("upgrade 2.19.0 2.20.2 --only ''", "--only"),
+            ("upgrade 2.19.0 2.20.2 --only api ''", "--only"),
+            ("upgrade 2.20.2 --jax ''", "--jax"),
+            ("compare '' new.json", "OLD"),
+            ("matrix --te ''", "--te"),
+            ("bisect --good '' --bad 2.20.2 --entry x", "--good"),
+            ("bisect --good 2.19.0 --bad 2.20.2 --entry ''", "--entry"),
+            ("bisect --good 2.19.0 --bad 2.20.2 --command ''", "--command"),
+            ("stacks --search ''", "--search"),
+            ("run '' -- python", "TE"),
+            ("train --output ''", "--output"),
+            ("train --data-dir ''", "--data-dir"),
+        )
+    ],
     "Command": [
         BadInput("mnist-fp8", "the following arguments are required: COMMAND"),
         BadInput("mnist-fp8 fly", "argument COMMAND: invalid choice: 'fly'"),
         BadInput("mnist-fp8 train --frobnicate", "unrecognized arguments: --frobnicate"),
         BadInput("mnist-fp8 train more", "unrecognized arguments: more"),
+        BadInput("XDG_CACHE_HOME=here mnist-fp8 measure 2.20.2", "XDG_CACHE_HOME is 'here'; expected an absolute path"),
         BadInput("MNIST_FP8_TE=foo mnist-fp8 doctor", "MNIST_FP8_TE is 'foo'; expected 'kernel' or 'host'"),
     ],
 }
@@ -211,7 +241,7 @@ def run(command: str, folder: Path) -> Outcome:
     words = shlex.split(command)
     variables = dict(word.split("=", 1) for word in words[: words.index("mnist-fp8")])
     arguments = words[len(variables) + 1 :]
-    environ = variables | {"XDG_CACHE_HOME": str(folder / "cache")}
+    environ = {"XDG_CACHE_HOME": str(folder / "cache")} | variables
     before = _files(folder)
     code, out, err = _run_apart(arguments, folder, environ) if variables else _run_here(arguments, folder, environ)
     return Outcome(code, out, err, {str(path.relative_to(folder)) for path, _ in _files(folder) ^ before})

@@ -295,7 +295,7 @@ def _overlay(subject: Subject, facts: Facts, missing: Sequence[str]) -> Path:
         if _kept(home, missing) is None:
             into = _create(home, facts.base, what)
             lines = [f"import site; site.addsitedir({folder!r})\n" for folder in facts.sites]
-            (_site(home) / "_judged.pth").write_text("".join(lines))
+            (_site(home) / "_judged.pth").write_text("".join(lines), encoding="utf-8")
             _install_beside(into, facts, missing, what)
             # What the interpreter has may be too old for what is new; that is put beside it, too.
             now = probe(home / "bin" / "python")

@@ -16,7 +16,7 @@ from packaging.version import Version
 
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases import catalogue, environments, staging, subjects, uv
-from mnist_fp8.gate.releases.catalogue import RELEASES_FILE
+from mnist_fp8.gate.releases.catalogue import DISTRIBUTION, RELEASES_FILE
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 
@@ -51,6 +51,8 @@ def main(te: str) -> int:
     subject = subjects.parse_subject(te)
     if subject.kind is SubjectKind.INTERPRETER:
         raise ConfigError(f"{subject.label} has its own JAX; a search needs a release, a wheel or a folder")
+    if subject.kind is SubjectKind.RELEASE and subject.version not in catalogue.releases():
+        subjects.newest_release(f"{DISTRIBUTION}=={subject.version}")  # else each JAX would be blamed for it
     print(f"Transformer Engine {subject.label}\n{'JAX':10} {'Flax':10} result")
     for jax in candidates():
         attempt = try_jax(subject, jax)
@@ -76,11 +78,7 @@ def _bound_below(version: str) -> str:
 
 def _newest(requirement: str) -> str:
     """The newest JAX that fits; empty if none does."""
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "requirements.in"
-        file.write_text(requirement)
-        arguments = ("--no-deps", "--no-header", "--no-annotate", "--python", sys.executable)
-        printed = uv.run("pip", "compile", *arguments, str(file), what="the list of JAX releases")
+    printed = uv.resolve([requirement], "--no-deps", what="the list of JAX releases")
     return printed.strip().removeprefix("jax==")
 
 

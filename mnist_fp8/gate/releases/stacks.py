@@ -35,7 +35,7 @@ class Stack:
 @functools.cache
 def read_stacks() -> dict[str, Any]:
     """What ``stacks.toml`` says, read once."""
-    return tomllib.loads(STACKS_FILE.read_text())
+    return tomllib.loads(STACKS_FILE.read_text(encoding="utf-8"))
 
 
 def stack_for(te_version: str, jax: str | None = None, flax: str | None = None) -> Stack:

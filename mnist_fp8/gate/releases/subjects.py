@@ -2,9 +2,6 @@
 
 import enum
 import os
-import re
-import sys
-import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +12,7 @@ from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases import uv
 from mnist_fp8.gate.releases.catalogue import DISTRIBUTION, PACKAGE, is_version, most_similar_release, releases
 from mnist_fp8.gate.releases.interpreters import probe, users_path
+from mnist_fp8.gate.releases.pins import pinned
 
 
 class SubjectKind(enum.Enum):
@@ -62,16 +60,16 @@ def parse_subject(text: str) -> Subject:
         EnvError: it is an interpreter that cannot be judged; see `interpreter_subject`.
     """
     path = Path(text).absolute()
-    if text.endswith(".whl"):
-        return _wheel_subject(path)
-    if text and path.is_dir() and (Path(text).name != text or not is_version(text)):
-        return _folder_subject(path)
-    if text.endswith(".txt"):
-        text = _pinned(Path(text))
-    elif path.is_file():
-        return interpreter_subject(path)
-    if text == "newest":
+    if text == "newest":  # whatever is called so here: ./newest names that
         text = newest_release()
+    elif text.endswith(".whl"):
+        return _wheel_subject(path)
+    elif text.endswith(".txt") and not path.is_dir():
+        text = pinned(Path(text))
+    elif text and path.is_dir() and not is_version(text):
+        return _folder_subject(path)
+    elif path.is_file() and not is_version(text):
+        return interpreter_subject(path)
     if not is_version(text.removeprefix("te")):  # as tox names its environments
         raise ConfigError(
             f"{text!r} is no Transformer Engine: expected a version such as {releases()[-1]}, the word newest, or an"
@@ -82,33 +80,13 @@ def parse_subject(text: str) -> Subject:
     return Subject(SubjectKind.RELEASE, version, version)
 
 
-def _pinned(path: Path) -> str:
-    """The version that a requirements file pins."""
-    try:
-        lines = path.read_text().splitlines()
-    except OSError as error:
-        raise ConfigError(f"requirements file {path} cannot be read: {error.strerror}") from error
-    pin = re.compile(r"transformer[-_.]engine(?:\[[^]]*\])?\s*==\s*([\w.]+)\s*(?:[;#].*)?", re.IGNORECASE)
-    found = [match[1] for line in lines if (match := pin.fullmatch(line.strip()))]
-    if len(found) != 1:
-        raise ConfigError(
-            f"requirements file {path} pins {DISTRIBUTION} {len(found)} times;"
-            f" expected one line {DISTRIBUTION}==VERSION"
-        )
-    return found[0]
-
-
-def newest_release() -> str:
-    """The newest release on the package index.
+def newest_release(requirement: str = DISTRIBUTION) -> str:
+    """The newest release on the package index that fits.
 
     Raises:
-        EnvError: the index cannot be asked.
+        EnvError: the index cannot be asked, or has none.
     """
-    with tempfile.TemporaryDirectory() as folder:
-        file = Path(folder) / "requirements.in"
-        file.write_text(DISTRIBUTION)
-        options = ("--no-deps", "--no-header", "--no-annotate", "--no-build", "--python", sys.executable)
-        printed = uv.run("pip", "compile", *options, str(file), what=f"the list of releases of {DISTRIBUTION}")
+    printed = uv.resolve([requirement], "--no-deps", "--no-build", what=f"the list of releases of {DISTRIBUTION}")
     return printed.strip().partition("==")[2]
 
 

@@ -15,9 +15,11 @@ from mnist_fp8.record.entries import (
     Curves,
     Failure,
     Formats,
+    Needs,
     Numbers,
     Product,
     Products,
+    Resolved,
     Signature,
     Special,
     Support,
@@ -49,6 +51,10 @@ def text(value: Value | None, digits: int = 5) -> str:  # noqa: C901, PLR0911, P
             return f"fails: {kind}: {message}"
         case Support(ok, reason):
             return "runs here" if ok else f"does not run here: {reason}"
+        case Resolved(ok, reason):
+            return "can be installed" if ok else f"cannot be installed: {reason}"
+        case Needs(versions, found):
+            return f"{versions.strip() or 'any'}{f', with {found}' if found else ''}"
         case Signature() as signature:
             return shown(signature) or signature.what
         case Numbers(values, labels):

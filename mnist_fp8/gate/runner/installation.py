@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from mnist_fp8.gate.releases import environments, staging
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
-from mnist_fp8.gate.runner import measuring, suite
+from mnist_fp8.gate.runner import measuring, package, suite
 from mnist_fp8.gate.runner.measuring import EVERYTHING
 from mnist_fp8.gate.runner.store import kept_part, unexamined
-from mnist_fp8.record.entries import covered
+from mnist_fp8.record.entries import Value, covered
 from mnist_fp8.record.record import Record
 
 
@@ -59,12 +59,21 @@ def examine(
     """
     record = known or unexamined(environment)
     if entries:
-        record = dataclasses.replace(_measured(environment, entries, rerun=rerun), suite=record.suite)
+        measured = _measured(environment, entries, rerun=rerun)
+        record = dataclasses.replace(
+            measured, suite=record.suite, entries=_with_package(measured, environment, entries)
+        )
     if claims:
         judged = _judged(environment, claims, workers, rerun=rerun)
         record = dataclasses.replace(record if record.settings else judged, suite=judged.suite)
     subject = environment.subject
     return dataclasses.replace(record, te=subject.label, arguments=words(subject))
+
+
+def _with_package(measured: Record, environment: Environment, keys: Sequence[str]) -> dict[str, Value]:
+    """What was measured, and what the package says of itself. That is read anew each time: no code depends on it."""
+    said = {} if measured.problem else package.metadata_entries(environment.package, measured.environment)
+    return {**measured.entries, **covered(said, keys)}
 
 
 def words(subject: Subject) -> tuple[str, ...]:

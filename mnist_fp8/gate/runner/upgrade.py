@@ -6,12 +6,12 @@ from collections.abc import Sequence
 from mnist_fp8.gate.releases import stacks
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
-from mnist_fp8.gate.runner import suite
+from mnist_fp8.gate.runner import package, suite
 from mnist_fp8.gate.runner.installation import Installation, examine
 from mnist_fp8.gate.runner.measuring import EVERYTHING
 from mnist_fp8.gate.runner.steps import Steps, Watcher
 from mnist_fp8.gate.runner.threads import run_all
-from mnist_fp8.record.entries import covers
+from mnist_fp8.record.entries import RESOLVER, covers
 from mnist_fp8.record.record import Record
 
 
@@ -60,6 +60,8 @@ def measure_both(
     if measured:
         measure = functools.partial(_measured, made, only or EVERYTHING, rerun=again)
         records = steps.run("measure", f"measuring {' and '.join(dict.fromkeys(labels))}", measure)
+    if measured and any(covers(each, RESOLVER) for each in only or EVERYTHING):
+        records = list(package.with_answers(made, records))
     for position, environment in enumerate(made) if claims else ():
         judge = functools.partial(
             examine, environment, records[position], claims=claims, workers=suite.default_jobs(), rerun=again

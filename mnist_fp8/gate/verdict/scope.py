@@ -11,7 +11,7 @@ from mnist_fp8.record.record import Record
 
 OTHER_DEVICE_FLOOR = 0.02
 """Relative difference of numbers from two devices that is taken for none: they may accumulate in another order."""
-_TES_OWN_KEYS = ("api", "recipes", "variables", "warnings")
+_TES_OWN_KEYS = ("api", "package", "recipes", "variables", "warnings")
 _ONE_DEVICE = ("training", "special")
 
 
@@ -57,6 +57,13 @@ class Scope:
         if data[0] != data[1] and all(data):
             left_out.append("training")
             limits.append("trained on different data: training is not compared")
+        asks = [any(key.startswith("package/") for key in record.entries) for record in (old, new)]
+        if asks[0] != asks[1]:
+            left_out.append("package")
+            limits.append(
+                f"there are no package metadata of {new.te if asks[0] else old.te}:"
+                " whether pip can install the new one is not verified"
+            )
         same_keys = old.settings == new.settings
         if not same_keys:
             limits.append("measured by different versions of mnist-fp8: what only one of them measures is not compared")

@@ -25,6 +25,7 @@ from mnist_fp8 import __version__, te
 from mnist_fp8.cli import main, output, verify
 from mnist_fp8.cli import train as train_command
 from mnist_fp8.cli.train import QUICK
+from mnist_fp8.core import errors as core_errors
 from mnist_fp8.core.errors import ConfigError, EnvError, Float8MissingError
 from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.gate.releases import environments, processes
@@ -41,7 +42,7 @@ from mnist_fp8.training.config import TrainConfig
 from support import bad_input
 from support.bad_input import ROWS, BadInput, Outcome, exit_code
 from support.comparing import WHOLE
-from support.subprocesses import TIMEOUT_S, run_python
+from support.subprocesses import ROOT, TIMEOUT_S, broken_package, run_python
 
 SMALL = ["--batch-size", "16", "--test-batch-size", "16", "--train-size", "32", "--test-size", "32"]
 
@@ -115,6 +116,100 @@ def test_defect_of_ours_is_not_dressed_up_as_an_answer(monkeypatch: pytest.Monke
     monkeypatch.setattr(feasible, "check_feasible", fail)
     assert main.main(["train"]) == 2
     assert "Traceback" in capsys.readouterr().err
+
+
+def test_every_exit_code_means_one_thing(capsys: Captured) -> None:
+    """The one table of them is what ``--help`` prints."""
+    codes = [output.OK, output.DID_NOT_HOLD, output.COULD_NOT_RUN, output.NOTHING_VERIFIED, output.CHANGED]
+    codes += [output.INTERRUPTED, output.UNREAD]
+    assert set(output.EXIT_CODES) == set(codes)
+    assert len(set(codes)) == len(codes)
+    assert len(set(output.EXIT_CODES.values())) == len(codes)
+    assert exit_code(["--help"]) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert [code for code, meaning in output.EXIT_CODES.items() if f"{code} {meaning}" not in printed] == []
+    errors = [each for each in vars(core_errors).values() if isinstance(each, type)]
+    assert {each.exit_code for each in errors if issubclass(each, core_errors.AnswerError)} <= set(codes)
+
+
+def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
+    """The command in a process of its own."""
+    command = [sys.executable, "-m", "mnist_fp8", *arguments]
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)  # noqa: S603 - our own command
+
+
+def test_closed_pipe_is_no_verdict() -> None:
+    """As in ``mnist-fp8 compare old.json new.json | head -1``."""
+    reader, writer = os.pipe()
+    os.close(reader)
+    with process("--help", stdout=writer, env=os.environ | {"PYTHONUNBUFFERED": ""}) as run:
+        os.close(writer)
+        assert run.communicate(timeout=TIMEOUT_S)[1] == ""
+    assert run.returncode == output.UNREAD
+
+
+def test_full_disk_under_standard_output_is_one_line() -> None:
+    buffered = os.environ | {"PYTHONUNBUFFERED": ""}
+    with Path("/dev/full").open("w") as full, process("--help", stdout=full, env=buffered) as run:
+        said = run.communicate(timeout=TIMEOUT_S)[1]
+    assert (run.returncode, said) == (2, "mnist-fp8: error: it cannot print or write: No space left on device\n")
+
+
+def test_terminal_that_lacks_characters_is_no_reason_to_end() -> None:
+    code = "from mnist_fp8.cli import main, stacks; stacks.run = lambda _: print('\\u2014'); "
+    code += "main.main(['stacks', '--search=x'])"
+    assert run_python("-c", code, variables={"PYTHONIOENCODING": "ascii"}) == "?\n"
+
+
+def test_ctrl_c_while_the_command_is_imported_is_one_line(tmp_path: Path) -> None:
+    """The first part of a second. What Python does before is not ours."""
+    (tmp_path / "argparse.py").write_text("raise KeyboardInterrupt\n")
+    path = os.pathsep.join([str(tmp_path), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with process("--help", stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}) as run:
+        said = run.communicate(timeout=TIMEOUT_S)
+    assert (run.returncode, said) == (130, ("", "mnist-fp8: interrupted before anything was done\n"))
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP], ids=["end of a job", "closed terminal"])
+def test_what_ends_a_job_or_a_terminal_interrupts(monkeypatch: pytest.MonkeyPatch, number: signal.Signals) -> None:
+    monkeypatch.setattr(feasible, "check_feasible", lambda _config: os.kill(os.getpid(), number))
+    before = signal.getsignal(number)
+    assert main.main(["train"]) == 130
+    assert signal.getsignal(number) == before
+
+
+def test_hang_up_that_is_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As under ``nohup``."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    monkeypatch.setattr(feasible, "check_feasible", lambda _config: os.kill(os.getpid(), signal.SIGHUP))
+    monkeypatch.setattr(runs, "train_and_evaluate", lambda *_: runs.TrainResult([], "complete", None, {}))  # type: ignore[arg-type]
+    try:
+        assert main.main(["train", "--dry-run"]) == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+@pytest.mark.parametrize("command", ["train", "benchmark"])
+def test_broken_jax_is_one_line(command: str, tmp_path: Path) -> None:
+    """Such as one beside an ml_dtypes that is too old for it."""
+    path = os.pathsep.join([str(broken_package(tmp_path, "jax")), str(ROOT), os.environ.get("PYTHONPATH", "")])
+    with process(command, stdout=subprocess.PIPE, env=os.environ | {"PYTHONPATH": path}) as run:
+        out, err = run.communicate(timeout=TIMEOUT_S)
+    assert (run.returncode, out) == (2, "")
+    assert err == ("mnist-fp8: error: jax cannot be imported: ImportError: a broken jax; mnist-fp8 doctor says more\n")
+
+
+def test_missing_package_is_one_line(monkeypatch: pytest.MonkeyPatch, capsys: Captured) -> None:
+    monkeypatch.setitem(sys.modules, "mnist_fp8.cli.training_progress", None)
+    assert main.main(["train"]) == 2
+    assert "Traceback" in capsys.readouterr().err, "Control: a module of ours is a defect"
+    monkeypatch.undo()
+    monkeypatch.setitem(sys.modules, "rich.console", None)
+    monkeypatch.delitem(sys.modules, "mnist_fp8.cli.training_progress", raising=False)
+    assert main.main(["train"]) == 2
+    assert (
+        capsys.readouterr().err == "mnist-fp8: error: Python package rich.console is missing: install mnist-fp8 again\n"
+    )
 
 
 # --- arguments -----------------------------------------------------------------------------------------------------
@@ -426,6 +521,18 @@ def test_results_go_to_a_new_folder_unless_one_is_named(instant: Callable[..., N
     assert sorted(path.name for path in folder.iterdir()) == ["curves.png", "metrics.json"]
 
 
+def test_runs_that_end_in_the_same_second_do_not_share_a_folder(
+    instant: Callable[..., None], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(time, "strftime", lambda _form: "20300101-000000")
+    for _ in range(3):
+        instant(2.0)
+        assert trained("--epochs", "1").code == 0
+    folders = sorted(Path("runs").iterdir())
+    assert [folder.name for folder in folders] == [f"20300101-000000-flax-bf16{end}" for end in ("", "-2", "-3")]
+    assert all(sorted(file.name for file in each.iterdir()) == ["curves.png", "metrics.json"] for each in folders)
+
+
 def test_older_results_are_replaced(instant: Callable[..., None]) -> None:
     Path("out").mkdir()
     for name in ("metrics.json", "curves.png", "other"):
@@ -467,7 +574,7 @@ def test_output_without_permission_is_refused(monkeypatch: pytest.MonkeyPatch) -
 
 def test_installed_command_is_the_same_function() -> None:
     code = "from importlib.metadata import entry_points as e; print(e(group='console_scripts')['mnist-fp8'].value)"
-    assert run_python("-c", code).strip() == "mnist_fp8.cli.main:main"
+    assert run_python("-c", code).strip() == "mnist_fp8.__main__:main"
 
 
 # --- measure, compare and upgrade, with environments and runs replaced ----------------------------------------------

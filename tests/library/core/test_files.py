@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from mnist_fp8.core import files
+from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.files import replace_file
 
 
@@ -36,3 +38,17 @@ def test_older_file_stays_until_the_new_one_is_complete(tmp_path: Path, monkeypa
     with pytest.raises(OSError, match="no space left"):
         replace_file(file, b"newer")
     assert [path.read_bytes() for path in tmp_path.iterdir()] == [b"older"]
+
+
+def test_cache_needs_a_home_folder_only_where_no_other_is_named(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """As for a user id without a name in a container."""
+
+    def home() -> Path:
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.setattr(Path, "home", home)
+    assert files.cache_dir({"XDG_CACHE_HOME": str(tmp_path)}) == tmp_path / "mnist_fp8"
+    with pytest.raises(ConfigError, match=r"^this user has no home folder: set HOME, or XDG_CACHE_HOME to an absolute"):
+        files.cache_dir({})

@@ -39,6 +39,8 @@ PLUGIN = Package(
         "jax-cuda13-pjrt==0.10.2",
         'nvidia-cudnn-cu13<10.0,>=9.12.0.46; sys_platform == "linux" and extra == "with-cuda"',
         'nvidia-cuda-runtime>=13.0.48; sys_platform == "linux" and extra == "with-cuda"',
+        'nvidia-cublas>=13.0.0.19; sys_platform == "linux" and extra == "with-cuda"',
+        'nvidia-nccl-cu13>=2.27.7; sys_platform == "linux" and extra == "with-cuda"',
     ),
 )
 PACKAGES = {
@@ -178,9 +180,20 @@ CLASHES: dict[str, tuple[Change, str]] = {
             "jax-cuda13-plugin 0.10.2, jax-cuda13-pjrt 0.10.2: pip uninstall jax-cuda12-plugin jax-cuda12-pjrt"
         ),
     ),
+    "cuBLAS of another CUDA": (
+        package("nvidia-cublas", Package("12.9.0.2")),
+        (
+            "CUDA wheels: needed nvidia-cublas>=13.0.0.19; found nvidia-cublas 12.9.0.2: "
+            "pip install 'nvidia-cublas>=13.0.0.19'"
+        ),
+    ),
+    "two wheels of CUDA too old": (
+        both(package("nvidia-nccl-cu13", Package("2.20")), package("nvidia-cublas", Package("13.0.0.1"))),
+        "found nvidia-cublas 13.0.0.1, nvidia-nccl-cu13 2.20: pip install 'nvidia-cublas>=13.0.0.19' 'nvidia-nccl",
+    ),
     "CUDA runtime too old": (
         package("nvidia-cuda-runtime", Package("13.0.1")),
-        "CUDA runtime: needed nvidia-cuda-runtime>=13.0.48; found nvidia-cuda-runtime 13.0.1: pip install",
+        "CUDA wheels: needed nvidia-cuda-runtime>=13.0.48; found nvidia-cuda-runtime 13.0.1: pip install",
     ),
     "cuDNN too old": (
         package("nvidia-cudnn-cu13", Package("9.8.0.87")),
@@ -241,7 +254,18 @@ CLASHES: dict[str, tuple[Change, str]] = {
     ),
     "extensions for two Pythons": (
         replace(extension=tuple(extension(f"transformer_engine_jax.cpython-3{minor}.so") for minor in (11, 12))),
-        "transformer_engine_jax.cpython-311.so, transformer_engine_jax.cpython-312.so: delete",
+        "/te/transformer_engine_jax.cpython-311.so, /te/transformer_engine_jax.cpython-312.so: delete the file",
+    ),
+    "two copies of the extension": (
+        replace(extension=tuple(Library(Path(at) / f"transformer_engine_jax{SUFFIXES[0]}") for at in ("/te", "/old"))),
+        f", /te/transformer_engine_jax{SUFFIXES[0]}, /old/transformer_engine_jax{SUFFIXES[0]}: delete all but one, ",
+    ),
+    "two copies of the TE core": (
+        replace(core=tuple(Library(Path(at) / "libtransformer_engine.so", CORE_NEEDS) for at in ("/te", "/old"))),
+        (
+            "TE's CUDA library: needed one file; found transformer-engine-cu13 2.20.2, /te/libtransformer_engine.so, "
+            "/old/libtransformer_engine.so, for CUDA 13: delete all but that of transformer-engine-cu13 2.20.2"
+        ),
     ),
     "extension of another release": (
         package("transformer-engine-jax", Package("2.19.0")),
@@ -347,6 +371,59 @@ def test_te_built_from_source_has_no_packages_but_files(kernels: Machine) -> Non
 def test_newer_runtime_runs_on_an_older_driver_of_the_same_cuda(kernels: Machine) -> None:
     change = package("nvidia-cuda-runtime", Package("13.2.75"))
     assert problems(change(kernels)) == []
+
+
+def test_checkout_that_hides_the_installed_te_is_named(kernels: Machine, tmp_path: Path) -> None:
+    """As where the doctor runs in a clone of TE."""
+    clone, installed, beside = (write(tmp_path / place / "transformer_engine") for place in ("clone", "site", "base"))
+    for folder in (installed, beside):
+        (folder.parent / "transformer_engine-2.20.2.dist-info").mkdir()
+    (check,) = problems(dataclasses.replace(kernels, te=(clone, installed)))
+    assert check.line == (
+        "Transformer Engine: needed the one that is installed; "
+        f"found 2.20.2, in {clone} and {installed}: the first hides it: work in another folder"
+    )
+    assert problems(dataclasses.replace(kernels, te=(installed, beside, clone))) == [], "Control: it hides nothing"
+    assert problems(dataclasses.replace(kernels, te=(clone,))) == [], "Control: installed from there (pip install -e)"
+
+
+CORE = "OSError: /te/libtransformer_engine.so: "
+
+
+@pytest.mark.parametrize(
+    ("error", "says"),
+    [
+        (
+            f"{CORE}undefined symbol: cublasLtNew, version libcublasLt.so.13",
+            (
+                "libtransformer_engine.so needs cublasLtNew of libcublasLt.so.13; found without it: "
+                "nvidia-cublas 13.0.0.19 and WHEELS: pip install --upgrade nvidia-cublas"
+            ),
+        ),
+        (f"{CORE}undefined symbol: cudnnBackendNew", "found without it: nvidia-cudnn-cu13 9.19.0.56 and WHEELS: pip"),
+        (
+            f"{CORE}undefined symbol: ncclNew",
+            "needs ncclNew of libnccl; found without it: SYSTEM: install the one that",
+        ),
+        (f"{CORE}undefined symbol: cudaNew, version libcudart.so.13", "nvidia-cuda-runtime 13.0.96 and WHEELS: pip"),
+        (f"{CORE}undefined symbol: cuTensorMapEncode", "needs cuTensorMapEncode of the NVIDIA driver (libcuda.so.1)"),
+        (
+            f"{CORE}undefined symbol: _ZNKSt10filesystem4path12has_filenameEv",
+            "of C++'s standard library (libstdc++.so.6), which is too old here: ",
+        ),
+        (
+            "ImportError: /lib/libstdc++.so.6: version `GLIBCXX_3.4.32' not found (required by /te/libte.so)",
+            "libte.so needs a newer libstdc++ than /lib/libstdc++.so.6: ",
+        ),
+        (f"{CORE}undefined symbol: _ZN3xla3ffiEv", "the extension was compiled for other versions of JAX or CUDA"),
+    ],
+    ids=["versioned", "cuDNN", "NCCL", "runtime", "driver", "C++", "old C++", "XLA"],
+)
+def test_undefined_symbol_is_named_with_its_library_and_wheel(kernels: Machine, error: str, says: str) -> None:
+    (kernels.wheels[0] / "libcublasLt.so.13").touch()
+    machine = package("nvidia-cublas", Package("13.0.0.19"))(kernels)
+    says = says.replace("WHEELS", str(kernels.wheels[0])).replace("SYSTEM", str(kernels.system[0]))
+    assert says in Attempt(error).as_check(machine).advice
 
 
 # --- cuDNN, and where libraries are --------------------------------------------------------------------------------
@@ -601,8 +678,10 @@ def test_whatever_does_not_import_there_is_no_traceback(tmp_path: Path, name: st
     )
     assert (done.returncode, done.stderr) == (2, "")
     last = done.stdout.splitlines()[-1]
-    assert last.startswith("Transformer Engine cannot run: FP8 step of a layer: ")
-    assert error in last
+    hidden = name == "transformer_engine"  # by what is broken
+    blamed = "Transformer Engine: needed the one that is installed" if hidden else "FP8 step of a layer: "
+    assert last.startswith(f"Transformer Engine cannot run: {blamed}")
+    assert error in done.stdout.replace("\n", " ")
 
 
 @pytest.mark.host

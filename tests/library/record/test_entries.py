@@ -19,11 +19,13 @@ from mnist_fp8.record.entries import (
     Failure,
     Formats,
     NamedNumber,
+    Needs,
     Numbers,
     Parameter,
     Product,
     Products,
     Quantity,
+    Resolved,
     Signature,
     Special,
     Support,
@@ -35,6 +37,8 @@ from mnist_fp8.record.entries import (
 )
 
 ENTRIES: dict[str, Value] = {
+    "package/requires/jax": Needs(">=0.5", "0.10.2"),
+    "package/resolver": Resolved(ok=False, reason="no jax<0.5"),
     "recipes/R/support": Support(ok=False, reason="no kernel"),
     "variables/R/params/kernel": Text("float32[2]"),
     "numerics/R/errors": Numbers((1.5, 2.0**-60), ("a", "b"), 1e-9, Quantity.ERROR),

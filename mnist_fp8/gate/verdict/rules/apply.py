@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mnist_fp8.core.modes import Mode
 from mnist_fp8.gate.verdict.changes import EntryChange, NoiseApart
-from mnist_fp8.gate.verdict.rules import api, claims, layers, numbers, programs
+from mnist_fp8.gate.verdict.rules import api, claims, layers, numbers, package, programs
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, difference
 from mnist_fp8.record.entries import Failure
 
-RULES: tuple[Rule, ...] = (*claims.RULES, *api.RULES, *layers.RULES, *programs.RULES, *numbers.RULES)
+RULES: tuple[Rule, ...] = (*claims.RULES, *api.RULES, *package.RULES, *layers.RULES, *programs.RULES, *numbers.RULES)
 """Every rule; its id is its own."""
 _AREAS: dict[str, Callable[[EntryChange], Rule]] = {
+    "package": package.rule_of_package,
     "recipes": layers.rule_of_recipe,
     "variables": layers.rule_of_variables,
     "metadata": numbers.rule_of_metadata,
@@ -23,7 +24,7 @@ _AREAS: dict[str, Callable[[EntryChange], Rule]] = {
     "warnings": layers.rule_of_warning,
 }
 _OF_FLAX_ALONE = f"training/{Mode.FLAX_BF16.value}/"
-_OF_ONE_SIDE = ("recipes", "variables", "warnings")
+_OF_ONE_SIDE = ("package", "recipes", "variables", "warnings")
 """Areas whose own rules say what it means that an entry came or went."""
 
 
@@ -42,7 +43,7 @@ def judge(changes: Sequence[EntryChange], *, same_stack: bool) -> list[Differenc
 
 
 def _ruled(change: EntryChange, *, same_stack: bool) -> Iterator[tuple[Rule, EntryChange]]:
-    is_failure = any(isinstance(side, Failure) for side in (change.old, change.new))
+    is_failure = change.area != "package" and any(isinstance(side, Failure) for side in (change.old, change.new))
     of_failure = claims.rule_of_failure(change) if is_failure or change.area not in (*_OF_ONE_SIDE, "api") else None
     if of_failure:
         yield of_failure, change
@@ -63,6 +64,8 @@ def _subject(change: EntryChange) -> str:
             return ""
         case "behaviour":
             return change.name
+        case "package":
+            return change.name or change.subject
         case "metadata":
             return change.name.partition(" ")[2]  # without the tensor
     return change.subject

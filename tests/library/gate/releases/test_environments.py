@@ -187,6 +187,19 @@ def test_requirements_file_names_the_release_that_it_pins(tmp_path: Path, line: 
     assert subjects.parse_subject(str(tmp_path / "te.txt")) == Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
 
 
+@pytest.mark.parametrize("name", ["2.3.0", "newest"])
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_release_is_one_whatever_is_called_so_here(
+    name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(subjects, "newest_release", lambda: "2.3.0")
+    Path(name).touch() if kind == "file" else te_folder(Path(name))
+    assert subjects.parse_subject(name) == Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
+    if kind == "folder":
+        assert subjects.parse_subject(f"./{name}").kind is SubjectKind.FOLDER, "Control: a path"
+
+
 def test_newest_is_what_the_package_index_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uv, "run", lambda *_arguments, **_what: "transformer-engine==2.99.1\n")
     assert subjects.parse_subject("newest") == Subject(SubjectKind.RELEASE, "2.99.1", "2.99.1")
@@ -218,7 +231,8 @@ def test_flax_that_is_asked_for_has_an_environment_of_its_own() -> None:
     [
         ("latest", "'latest' is no Transformer Engine: expected a version such as"),
         ("gone.txt", "requirements file"),
-        ("bad.txt", "pins transformer-engine 0 times; expected one line transformer-engine==VERSION"),
+        ("none.txt", "pins transformer-engine 0 times; expected one line transformer-engine==VERSION"),
+        ("bad.txt", "has transformer-engine>=2.3; expected one version: transformer-engine==VERSION"),
         ("two.txt", "pins transformer-engine 2 times"),
         ("no/such/folder", "is no Transformer Engine"),
         ("", "'' is no Transformer Engine"),
@@ -234,6 +248,7 @@ def test_what_is_no_subject_is_refused(text: str, says: str, tmp_path: Path, mon
     (tmp_path / "empty").mkdir()
     te_folder(tmp_path / "te:new")
     (tmp_path / "bad.txt").write_text("transformer-engine>=2.3\n# transformer-engine==2.3\n")
+    (tmp_path / "none.txt").write_text("# transformer-engine==2.3\n")
     (tmp_path / "two.txt").write_text("transformer-engine==2.3.0\ntransformer_engine == 2.4.0\n")
     for name in ("bad.whl", "other-1.0-py3-none-any.whl"):
         (tmp_path / name).touch()
@@ -454,17 +469,25 @@ def test_folder_is_on_the_path_and_gets_metadata(fake_uv: FakeUv, tmp_path: Path
     [
         (
             "error: No solution found\n  cause: Because there is no version of transformer-engine==2.19.0 and you",
-            "the package index has no transformer-engine==2.19.0",
+            "the package index has no transformer-engine==2.19.0 (UV_DEFAULT_INDEX names another one",
         ),
         (
-            "error: Request failed after 3 retries\n  cause: error sending request for url (https://x)\n",
-            "the package index cannot be reached: connect to the network, and run the same again",
+            (
+                "error: Request failed after 3 retries\n  cause: Failed to fetch: https://x/te/\n"
+                "  cause: error sending request for url (https://x/te/)\n"
+            ),
+            (
+                "the package index https://x/te/ cannot be reached: connect to the network, and run the same again "
+                "(UV_DEFAULT_INDEX names another one; pip's settings do not count)"
+            ),
         ),
+        ("cause: Failed to fetch: `http://user:word@x:9/te`\n error sending request", "index http://x:9/te cannot be"),
+        ("error: network was disabled", "the package index cannot be reached: connect to the network, and run the"),
         ("error: Failed\n  cause: No space left on device (os error 28)", "the disk is full: free some space"),
         ("error: X\n  cause: Because a\n         and b.\n\nhint: c", "cannot be made: Because a and b."),
         ("error: strange", "cannot be made: error: strange"),
     ],
-    ids=["no such version", "no network", "full disk", "conflict", "other"],
+    ids=["no such version", "no network", "password", "offline", "full disk", "conflict", "other"],
 )
 def test_failure_of_uv_is_one_line_and_leaves_nothing(fake_uv: FakeUv, message: str, says: str) -> None:
     fake_uv.behave(fails="pip", message=message)

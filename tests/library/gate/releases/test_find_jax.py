@@ -109,3 +109,13 @@ def test_files_of_a_release_are_noted_in_order(tmp_path: Path, monkeypatch: pyte
     assert list(found) == ["1.9.0", "2.2.0", "2.10.0"]
     assert found["2.2.0"] == {"__init__.py": "e3b0c44298fc1c14"}
     assert found["2.10.0"] == {"a": "1"}
+
+
+def test_release_that_there_is_not_is_no_fault_of_each_jax(monkeypatch: pytest.MonkeyPatch) -> None:
+    def ask(*arguments: str, what: str) -> str:
+        raise EnvError(f"{what}: no {Path(arguments[-1]).read_text()}")
+
+    monkeypatch.setattr(uv, "run", ask)
+    monkeypatch.setattr(find_jax, "candidates", lambda: pytest.fail("it went on"))
+    with pytest.raises(EnvError, match=r"no transformer-engine==9\.9\.9"):
+        find_jax.main("9.9.9")

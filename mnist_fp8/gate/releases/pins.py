@@ -1,0 +1,100 @@
+"""The release of Transformer Engine that a requirements file pins, read as pip reads such a file."""
+
+import codecs
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+
+from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.gate.releases.catalogue import DISTRIBUTION
+
+_MARKS = {
+    codecs.BOM_UTF8: "utf-8",
+    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
+    codecs.BOM_UTF32_BE: "utf-32",
+    codecs.BOM_UTF16_LE: "utf-16",
+    codecs.BOM_UTF16_BE: "utf-16",
+}
+_INDEX_OPTIONS = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links", "--no-index")
+_INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
+
+
+def pinned(path: Path) -> str:
+    """The version that a requirements file pins, itself or in files that it includes by ``-r``.
+
+    Raises:
+        ConfigError: it cannot be read, pins none or several, or installs from what would not be asked.
+    """
+    found = [(file, requirement) for file, requirement in _requirements(path, ()) if _concerns(requirement)]
+    if len(found) != 1:
+        raise ConfigError(
+            f"requirements file {path} pins {DISTRIBUTION} {len(found)} times;"
+            f" expected one line {DISTRIBUTION}==VERSION"
+        )
+    ((file, requirement),) = found
+    if requirement.url:
+        raise ConfigError(
+            f"requirements file {file} installs {DISTRIBUTION} from {requirement.url}: get it from there, and name"
+            " the folder or the wheel instead of the file"
+        )
+    exact = {each.version for each in requirement.specifier if each.operator in ("==", "===")}
+    if (
+        len(exact) != 1
+        or "*" in (version := exact.pop())
+        or not requirement.specifier.contains(version, prereleases=True)
+    ):
+        raise ConfigError(f"requirements file {file} has {requirement}; expected one version: {DISTRIBUTION}==VERSION")
+    return version
+
+
+def _concerns(requirement: Requirement) -> bool:
+    """Whether a requirement is Transformer Engine for the Python that runs."""
+    return canonicalize_name(requirement.name) == DISTRIBUTION and (
+        requirement.marker is None or requirement.marker.evaluate()
+    )
+
+
+def _requirements(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, Requirement]]:
+    """What a file and those that it includes ask for, as far as it is named."""
+    for line in _lines(path):
+        option, _, value = line.replace("=", " ", 1).partition(" ") if line.startswith("-") else ("", "", "")
+        if option in ("-r", "--requirement"):
+            included = path.parent / value.strip()
+            if included.resolve() in above:
+                raise ConfigError(f"requirements file {path} includes {value.strip()}, which includes it")
+            yield from _requirements(included, (*above, path.resolve()))
+        elif option in _INDEX_OPTIONS:
+            _check_index(path, option, value.strip())
+        else:
+            try:
+                yield path, Requirement(re.split(r"\s--?[a-z]", line)[0])
+            except InvalidRequirement:
+                continue  # a folder, a URL or an option
+
+
+def _check_index(path: Path, option: str, place: str) -> None:
+    """An index that pip would ask, and we not, may have another release of that version."""
+    known = [word for name in _INDEX_VARIABLES for word in os.environ.get(name, "").split()]
+    if place.rstrip("/") not in {word.rpartition("=")[2].rstrip("/") for word in known}:
+        raise ConfigError(
+            f"requirements file {path} has {option} {place}".rstrip()
+            + ", which is not used: set UV_DEFAULT_INDEX (or UV_INDEX, UV_FIND_LINKS) to the same, or name the version"
+        )
+
+
+def _lines(path: Path) -> list[str]:
+    """Lines without comments, those that go on joined."""
+    try:
+        content = path.read_bytes()
+        encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
+        text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+    except OSError as error:
+        raise ConfigError(f"requirements file {path} cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"requirements file {path} is not text in {error.encoding}: save it in UTF-8") from error
+    lines = re.sub(r"\\\r?\n", " ", text).splitlines()
+    return [line for each in lines if (line := re.sub(r"(^|\s)#.*", "", each).strip())]
