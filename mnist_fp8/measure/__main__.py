@@ -16,7 +16,7 @@ from mnist_fp8.core.errors import TeUnavailableError
 from mnist_fp8.core.files import replace_file
 from mnist_fp8.core.xla_flags import REPEATABLE
 from mnist_fp8.measure import measure, training
-from mnist_fp8.record.entries import entries_to_json
+from mnist_fp8.record.entries_json import entries_to_json
 from mnist_fp8.te import provenance
 
 

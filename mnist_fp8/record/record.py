@@ -19,7 +19,8 @@ from mnist_fp8.core.plain import clean
 from mnist_fp8.core.reading import parse_json, read_text
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.record.claims import SuiteResult
-from mnist_fp8.record.entries import Value, entries_from_json, entries_to_json
+from mnist_fp8.record.entries import Value
+from mnist_fp8.record.entries_json import entries_from_json, entries_to_json
 
 SCHEMA_VERSION = 2
 """Of stored records; raised when an entry changes its meaning."""

@@ -258,7 +258,7 @@ def _run_here(arguments: list[str], folder: Path, environ: Mapping[str, str]) ->
         mock.patch.dict(os.environ, environ),
         contextlib.redirect_stdout(out),
         contextlib.redirect_stderr(err),
-        mock.patch.object(data, "_prepared_builder", side_effect=NotRefusedError("it went on to read data")),
+        mock.patch.object(data, "_read_bundled", side_effect=NotRefusedError("it went on to read data")),
     ):
         return exit_code(arguments), out.getvalue(), err.getvalue()
 

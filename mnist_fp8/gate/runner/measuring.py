@@ -15,7 +15,8 @@ from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.runner import execution, public_api
 from mnist_fp8.gate.runner.store import Attempt, unexamined
-from mnist_fp8.record.entries import Failure, Value, covered, entries_from_json
+from mnist_fp8.record.entries import Failure, Value, covered
+from mnist_fp8.record.entries_json import entries_from_json
 
 TIMEOUT_S = 10 * 60.0
 """For one measurement. Two cores take a minute and a half."""

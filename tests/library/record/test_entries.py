@@ -32,9 +32,8 @@ from mnist_fp8.record.entries import (
     Text,
     Value,
     covers,
-    entries_from_json,
-    entries_to_json,
 )
+from mnist_fp8.record.entries_json import entries_from_json, entries_to_json
 
 ENTRIES: dict[str, Value] = {
     "package/requires/jax": Needs(">=0.5", "0.10.2"),

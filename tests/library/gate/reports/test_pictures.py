@@ -15,7 +15,8 @@ from matplotlib.patches import StepPatch
 
 from mnist_fp8.gate.reports.verdict import pictures
 from mnist_fp8.gate.reports.verdict.pictures import NEW_COLOUR, OLD_COLOUR, Panel
-from mnist_fp8.record.entries import Curves, Failure, Numbers, Value, entries_from_json, entries_to_json
+from mnist_fp8.record.entries import Curves, Failure, Numbers, Value
+from mnist_fp8.record.entries_json import entries_from_json, entries_to_json
 from mnist_fp8.record.record import Record
 from mnist_fp8.training import curves
 from mnist_fp8.training.runs import EpochMetrics

@@ -16,7 +16,8 @@ from mnist_fp8.gate.verdict import compare
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.rules.package import RULES, rule_of_package
-from mnist_fp8.record.entries import RESOLVER, Failure, Needs, Resolved, Text, Value, entries_from_json, entries_to_json
+from mnist_fp8.record.entries import RESOLVER, Failure, Needs, Resolved, Text, Value
+from mnist_fp8.record.entries_json import entries_from_json, entries_to_json
 from mnist_fp8.record.record import Record
 
 VERSIONS = {"python": "3.11.7", "jax": "0.10.2", "jaxlib": "0.10.2", "flax": "0.12.8", "numpy": "2.4.6"}
