@@ -1,5 +1,6 @@
 """The process that runs the tests: a GPU of its own for each worker, and how a test that hangs ends."""
 
+import argparse
 import contextlib
 import dataclasses
 import os
@@ -165,6 +166,6 @@ def test_guard_follows_the_kind_of_run(
     engine = dataclasses.replace(te.engine(), kind=kind)
     monkeypatch.setattr(te, "engine", lambda: engine)
     monkeypatch.setattr(process, "prepare_jax", lambda _: None)
-    option = SimpleNamespace(collectonly=False, markexpr="", timeout_method=asked)
+    option = argparse.Namespace(collectonly=False, markexpr="", timeout_method=asked)
     hooks.pytest_configure(cast("pytest.Config", SimpleNamespace(option=option)))
     assert option.timeout_method == method

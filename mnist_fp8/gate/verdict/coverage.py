@@ -5,7 +5,7 @@ import enum
 from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from mnist_fp8.core.modes import Mode
-from mnist_fp8.gate.verdict.scope import Scope
+from mnist_fp8.gate.verdict.scope import TES_OWN_KEYS, Scope
 from mnist_fp8.record.claims import ClaimStatus, Outcome, SuiteResult
 from mnist_fp8.record.entries import AREAS, LAYERS, OUTSIDE, Failure, Numbers, Signature, Support
 from mnist_fp8.record.record import Record
@@ -169,9 +169,7 @@ def _of_one_side(here: Record, there: Record) -> Iterator[str]:
     subjects = {tuple(key.split("/")[:2]) for key in there.entries}
     for key, value in here.entries.items():
         area, subject = key.split("/")[:2]
-        named_by_release = area in ("api", "recipes", "variables", "warnings") or (
-            area == "bits" and (area, subject) in subjects
-        )
+        named_by_release = area in TES_OWN_KEYS or (area == "bits" and (area, subject) in subjects)
         fails = any(key == each or key.startswith(f"{each}/") for each in failing)
         whole_probe = isinstance(value, Failure) and any(other.startswith(f"{key}/") for other in there.entries)
         if not (key in there.entries or named_by_release or subject in recipes or fails or whole_probe):

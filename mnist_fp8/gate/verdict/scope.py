@@ -11,7 +11,8 @@ from mnist_fp8.record.record import Record
 
 OTHER_DEVICE_FLOOR = 0.02
 """Relative difference of numbers from two devices that is taken for none: they may accumulate in another order."""
-_TES_OWN_KEYS = ("api", "package", "recipes", "variables", "warnings")
+TES_OWN_KEYS = ("api", "package", "recipes", "variables", "warnings")
+"""Areas whose keys are names of Transformer Engine's: one that comes or goes is a difference, not a gap."""
 _ONE_DEVICE = ("training", "special")
 
 
@@ -90,7 +91,7 @@ def is_compared(key: str, old: Record, new: Record, scope: Scope) -> bool:
     """Whether an entry is compared: a name of ours that one side lacks may only mean that other code measured it."""
     area = key.partition("/")[0]
     both = key in old.entries and key in new.entries
-    return area not in scope.left_out and (both or scope.same_keys or area in _TES_OWN_KEYS)
+    return area not in scope.left_out and (both or scope.same_keys or area in TES_OWN_KEYS)
 
 
 def compared(old: Record, new: Record, scope: Scope) -> dict[str, int]:

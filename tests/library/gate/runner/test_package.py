@@ -19,6 +19,7 @@ from mnist_fp8.gate.verdict.rules.package import RULES, rule_of_package
 from mnist_fp8.record.entries import RESOLVER, Failure, Needs, Resolved, Text, Value
 from mnist_fp8.record.entries_json import entries_from_json, entries_to_json
 from mnist_fp8.record.record import Record
+from support.comparing import SUITE, WHOLE
 
 VERSIONS = {"python": "3.11.7", "jax": "0.10.2", "jaxlib": "0.10.2", "flax": "0.12.8", "numpy": "2.4.6"}
 EXTRA = 'Provides-Extra: jax\nRequires-Dist: transformer_engine_jax==VERSION; extra == "jax"\n'
@@ -45,7 +46,9 @@ def side(package_: Path) -> tuple[Environment, Record]:
     subject = Subject(SubjectKind.RELEASE, "2.20.2", "2.20.2")
     made = Environment(subject, Path("/python"), "0.10.2", "0.12.8", "digest", {}, package_)
     entries = package.metadata_entries(package_, VERSIONS)
-    record = dataclasses.replace(unexamined(made), environment=VERSIONS, entries=entries, settings="s", run="host")
+    record = dataclasses.replace(
+        unexamined(made), environment=VERSIONS, entries=WHOLE | entries, settings="s", run="host", suite=SUITE
+    )
     return made, record
 
 
