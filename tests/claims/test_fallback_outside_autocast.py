@@ -128,9 +128,9 @@ def test_gradient_of_unused_metadata_is_zero(layer: Any, variables: dict[str, An
 
 def test_training_outside_autocast_keeps_metadata_for_later() -> None:
     """The training loop with metadata in hand and BF16 as its mode, and then FP8 again."""
-    state, metadata = train.create_train_state(TrainConfig(precision=Precision.TE_FP8, batch_size=16))
-    bf16_state, _ = train.create_train_state(TrainConfig(precision=Precision.TE_BF16, batch_size=16))
-    batch = np.ones((16, 28, 28, 1), np.float32), np.arange(16, dtype=np.int32) % 10
+    state, metadata = train.create_train_state(TrainConfig(precision=Precision.TE_FP8, batch_size=16, pooling=3))
+    bf16_state, _ = train.create_train_state(TrainConfig(precision=Precision.TE_BF16, batch_size=16, pooling=3))
+    batch = np.ones((16, 9, 9, 1), np.float32), np.arange(16, dtype=np.int32) % 10
     rngs = {"dropout": jax.random.key(0)}
     grads, loss, _ = train.apply_model(bf16_state, *batch, metadata, rngs)
     plain_grads, plain_loss, _ = train.apply_model(bf16_state, *batch, {}, rngs)

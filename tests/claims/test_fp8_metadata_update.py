@@ -565,13 +565,13 @@ def test_update_collections_replaces_named_collections_whole(frozen: bool) -> No
 
 def _batch(seed: int) -> tuple[Any, Any]:
     drawn = np.random.default_rng(seed)
-    return drawn.random((16, 28, 28, 1), np.float32), drawn.integers(0, 10, 16).astype(np.int32)
+    return drawn.random((16, 9, 9, 1), np.float32), drawn.integers(0, 10, 16).astype(np.int32)
 
 
 @pytest.mark.parametrize("interval", [1, 3])
 def test_training_replaces_metadata_at_each_interval_and_nothing_else_touches_them(interval: int) -> None:
     """Never averaged, decayed or passed through the optimizer, whose momentum would show after two steps."""
-    config = TrainConfig(precision=Precision.TE_FP8, fp8_update_interval=interval, batch_size=16)
+    config = TrainConfig(precision=Precision.TE_FP8, fp8_update_interval=interval, batch_size=16, pooling=3)
     state, metadata = train.create_train_state(config)
     name = te.metadata_collection()
     expected = metadata[name]
@@ -587,7 +587,7 @@ def test_training_replaces_metadata_at_each_interval_and_nothing_else_touches_th
 
 
 def test_every_layer_of_the_network_has_its_own_moving_metadata() -> None:
-    state, metadata = train.create_train_state(TrainConfig(precision=Precision.TE_FP8, batch_size=16))
+    state, metadata = train.create_train_state(TrainConfig(precision=Precision.TE_FP8, batch_size=16, pooling=3))
     name = te.metadata_collection()
     after = metadata
     for _ in range(2):  # with the second step, the stored scale has moved in every release
