@@ -14,8 +14,7 @@ from mnist_fp8.cli.progress import Watcher, watching
 from mnist_fp8.gate.reports.claims import terminal, view
 from mnist_fp8.gate.runner import matrix, suite
 from mnist_fp8.gate.runner.installation import Installation, examine
-from mnist_fp8.gate.runner.matrix import MatrixCell
-from mnist_fp8.gate.runner.threads import InterruptedRunsError
+from mnist_fp8.gate.runner.matrix import InterruptedMatrixError, MatrixCell
 from mnist_fp8.record.record import Record
 
 
@@ -57,7 +56,7 @@ def examine_and_show(
     """
     try:
         cells = _examine_all(installations, request)
-    except InterruptedRunsError as interrupted:
+    except InterruptedMatrixError as interrupted:
         done = f"{len(interrupted.done)} of {len(installations)} judged and kept"
         print(f"mnist-fp8: interrupted; {done}: run it again to go on", file=sys.stderr)
         return INTERRUPTED

@@ -4,13 +4,11 @@ import functools
 from collections.abc import Sequence
 
 from mnist_fp8.gate.releases import stacks
-from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import package, suite
 from mnist_fp8.gate.runner.installation import Installation, examine
 from mnist_fp8.gate.runner.measuring import EVERYTHING
 from mnist_fp8.gate.runner.steps import Steps, Watcher
-from mnist_fp8.gate.runner.threads import run_all
 from mnist_fp8.record.entries import RESOLVER, covers
 from mnist_fp8.record.record import Record
 
@@ -57,9 +55,11 @@ def measure_both(
     ]
     records = [examine(environment) for environment in made]
     again = rerun or bool(only)
-    if measured:
-        measure = functools.partial(_measured, made, only or EVERYTHING, rerun=again)
-        records = steps.run("measure", f"measuring {' and '.join(dict.fromkeys(labels))}", measure)
+    for position, environment in enumerate(made) if measured else ():
+        # The same one on both sides is measured twice: what differs then is noise, and has to be seen as such.
+        anew = again or (position == 1 and made[0] == made[1])
+        measure = functools.partial(examine, environment, entries=only or EVERYTHING, rerun=anew)
+        records[position] = steps.run("measure", f"measuring {labels[position]}", measure)
     if measured and any(covers(each, RESOLVER) for each in only or EVERYTHING):
         records = list(package.with_answers(made, records))
     for position, environment in enumerate(made) if claims else ():
@@ -68,18 +68,6 @@ def measure_both(
         )
         records[position] = steps.run("claims", f"claims on {labels[position]}", judge)
     return records[0], records[1]
-
-
-def _measured(made: Sequence[Environment], keys: Sequence[str], *, rerun: bool) -> list[Record]:
-    """Both at the same time, unless they share a device: measuring takes one core."""
-    one, other = made
-    shared = SubjectKind.INTERPRETER in {one.subject.kind, other.subject.kind}
-    # The same one on both sides is measured twice: what differs then is noise, and has to be seen as such.
-    works = [
-        functools.partial(examine, one, entries=keys, rerun=rerun),
-        functools.partial(examine, other, entries=keys, rerun=rerun or one == other),
-    ]
-    return run_all(works, 1 if shared or one == other else min(2, suite.default_jobs()))
 
 
 def _labels(pair: tuple[Installation, Installation]) -> list[str]:

@@ -19,7 +19,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
     "no epochs": ({"epochs": 0}, "epochs is 0; expected 1 or more"),
     "no training images": ({"train_size": 0}, "train size is 0; expected 1 or more"),
     "no test images": ({"test_size": 0}, "test size is 0; expected 1 or more"),
-    "no interval": ({"fp8_update_interval": 0}, "FP8 update interval is 0; expected 1 or more"),
+    "no interval": ({"fp8_update_interval": 0}, "FP8 update interval is 0; expected 1 to 2147483647"),
     "negative seed": ({"seed": -1}, "seed is -1; expected 0 to 4294967295"),
     "seed beyond 32 bits": ({"seed": 2**32}, "seed is 4294967296; expected 0 to 4294967295"),
     "rate of zero": ({"learning_rate": 0.0}, "learning rate is 0.0; expected a finite number above 0"),
@@ -40,7 +40,7 @@ REFUSED: dict[str, tuple[dict[str, Any], str]] = {
 }
 
 REFUSED_BY_RECIPE: dict[str, tuple[dict[str, Any], str]] = {
-    "no history": ({"amax_history_len": 0}, "amax history length is 0; expected 1 or more"),
+    "no history": ({"amax_history_len": 0}, "amax history length is 0; expected 1 to 1000000"),
     "unknown algorithm": ({"amax_compute_algo": "foo"}, "amax algorithm is 'foo'; expected 'max' or 'most_recent'"),
     "margin beyond 32 bits": ({"margin": 31}, "FP8 margin is 31; expected -30 to 30"),
     "margin that underflows": ({"margin": -31}, "FP8 margin is -31; expected -30 to 30"),
