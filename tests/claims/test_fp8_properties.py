@@ -11,6 +11,7 @@ micro-batches) computes something else in another, which no test of a single arr
 import concurrent.futures
 import contextlib
 import functools
+import importlib
 import inspect
 import math
 import pickle
@@ -555,7 +556,8 @@ def all_at_once() -> Iterator[None]:
 
     Not ``jax_check_tracer_leaks``: JAX's own ``custom_partitioning``, which TE's kernels go through, does not pass it.
     """
-    with jax.enable_x64(True), jax.debug_nans(True), jax.default_prng_impl("rbg"):  # noqa: FBT003
+    home: Any = jax if hasattr(jax, "enable_x64") else importlib.import_module("jax.experimental")  # before JAX 0.8
+    with home.enable_x64(True), jax.debug_nans(True), jax.default_prng_impl("rbg"):  # noqa: FBT003
         yield
 
 
