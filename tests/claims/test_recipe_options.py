@@ -11,6 +11,7 @@ taken without a word; or a recipe is offered where it cannot run.
 
 import contextlib
 import copy
+import dataclasses
 import functools
 import operator
 import pickle
@@ -222,9 +223,21 @@ SHOWN: dict[str, tuple[dict[str, Any], list[str]]] = {
 def test_recipe_shows_its_name_and_options(name: str) -> None:
     """It is what logs and checkpoints say of a run."""
     options, expected = SHOWN[name]
-    shown = repr(make(name, **options))
+    recipe = make(name, **options)
+    shown = repr(recipe)
     missing = [text for text in (f"recipe_type={name}", *expected) if text not in shown]
     assert not missing, f"repr={shown!r}, but should contain {missing}"
+    assert_fields_are_shown(recipe)
+
+
+def assert_fields_are_shown(parameters: Any) -> None:
+    """Each field that is shown is shown with its value."""
+    __tracebackhide__ = True
+    shown = repr(parameters)
+    values = {field.name: getattr(parameters, field.name) for field in dataclasses.fields(parameters)}
+    texts = {name: f"{name}={getattr(value, 'name', value)}" for name, value in values.items()}
+    wrong = [text for name, text in texts.items() if f"{name}=" in shown and text not in shown]
+    assert not wrong, f"repr={shown!r}, but should contain {wrong}"
 
 
 def test_recipe_shows_options_that_were_set_later() -> None:
@@ -240,6 +253,7 @@ def test_parameters_of_quantizers_show_their_options_and_cannot_be_changed() -> 
     made = recipes.QParams(power_2_scale=True, amax_epsilon=0.5, fp4_2d_quantization=True), recipes.MMParams()
     for text in ("power_2_scale=True", "amax_epsilon=0.5", "stochastic_rounding=False", "fp4_2d_quantization=True"):
         assert text in repr(made[0]), f"repr={made[0]!r}, but should contain {text!r}"
+    assert_fields_are_shown(made[0])
     assert repr(made[1]) == "MMParams(use_split_accumulator=True)"
     for parameters, option in zip(made, ("power_2_scale", "use_split_accumulator"), strict=True):
         with pytest.raises(AttributeError):
