@@ -73,6 +73,10 @@ def _answer(argv: Sequence[str] | None) -> int:
     args = _parser().parse_args(argv)
     try:
         return int(args.run(args))
+    except SystemExit as end:
+        if isinstance(end.__context__, BrokenPipeError):  # rich ends so, with a code that means BROKEN
+            raise end.__context__ from None
+        raise
     except AnswerError as error:
         message, code = str(error), error.exit_code
     except ModuleNotFoundError as error:

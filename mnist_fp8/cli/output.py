@@ -135,6 +135,20 @@ def verdict_code(comparison: "Comparison") -> int:
     return codes[comparison.verdict.value]
 
 
+def _forms(comparison: "Comparison") -> dict[str, str]:
+    """All forms of the report and both records, by the names of their files."""
+    from mnist_fp8.gate.reports.verdict import files, html, markdown  # noqa: PLC0415
+
+    records = {"old.json": comparison.old, "new.json": comparison.new}
+    return {
+        "upgrade.md": markdown.markdown(comparison),
+        "upgrade.html": html.html(comparison),
+        "upgrade.json": files.as_json(comparison),
+        "junit.xml": files.junit(comparison),
+        **{name: json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n" for name, record in records.items()},
+    }
+
+
 def show_verdict(comparison: "Comparison", folder: Path | None) -> None:
     """Write the report of a comparison if a folder is given: the page, its other forms and both records. Print it then.
 
@@ -143,17 +157,9 @@ def show_verdict(comparison: "Comparison", folder: Path | None) -> None:
     """
     from rich.console import Console  # noqa: PLC0415
 
-    from mnist_fp8.gate.reports.verdict import files, html, markdown, terminal  # noqa: PLC0415
+    from mnist_fp8.gate.reports.verdict import terminal  # noqa: PLC0415
 
-    records = {"old.json": comparison.old, "new.json": comparison.new}
-    forms = {
-        "upgrade.md": markdown.markdown(comparison),
-        "upgrade.html": html.html(comparison),
-        "upgrade.json": files.as_json(comparison),
-        "junit.xml": files.junit(comparison),
-        **{name: json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n" for name, record in records.items()},
-    }
-    written = write_files(folder, forms) if folder else []
+    written = write_files(folder, _forms(comparison)) if folder else []
     console = Console(highlight=False, markup=False, emoji=False)
     for part in terminal.terminal(comparison):
         console.print(part)

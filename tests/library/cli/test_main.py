@@ -39,7 +39,7 @@ from mnist_fp8.record.claims import Outcome as Ending
 from mnist_fp8.record.entries import Contents, Special, Text, Value, covered
 from mnist_fp8.training import curves, data, feasible, runs
 from mnist_fp8.training.config import TrainConfig
-from support import bad_input
+from support import bad_input, comparing
 from support.bad_input import ROWS, BadInput, Outcome, exit_code
 from support.comparing import WHOLE
 from support.subprocesses import ROOT, TIMEOUT_S, broken_package, run_python
@@ -138,11 +138,14 @@ def process(*arguments: str, **options: Any) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, **options)  # noqa: S603 - our own command
 
 
-def test_closed_pipe_is_no_verdict() -> None:
+@pytest.mark.parametrize("arguments", [["--help"], ["compare", "a.json", "a.json"]], ids=["print", "rich"])
+def test_closed_pipe_is_no_verdict(arguments: list[str], tmp_path: Path) -> None:
     """As in ``mnist-fp8 compare old.json new.json | head -1``."""
+    (tmp_path / "a.json").write_text(json.dumps(comparing.record(entries=WHOLE).to_json()))
     reader, writer = os.pipe()
     os.close(reader)
-    with process("--help", stdout=writer, env=os.environ | {"PYTHONUNBUFFERED": ""}) as run:
+    environ = os.environ | {"PYTHONUNBUFFERED": "", "PYTHONPATH": str(ROOT)}
+    with process(*arguments, stdout=writer, cwd=tmp_path, env=environ) as run:
         os.close(writer)
         assert run.communicate(timeout=TIMEOUT_S)[1] == ""
     assert run.returncode == output.UNREAD
