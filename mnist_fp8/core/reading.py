@@ -32,11 +32,16 @@ def read_text(path: Path) -> str:
         content = file.read(LARGEST + 1)
     if len(content) > LARGEST:
         raise ValueError(f"it is larger than {LARGEST >> 20} MiB")
-    encoding = next((name for mark, name in _ENCODINGS.items() if content.startswith(mark)), "utf-8")
+    encoding = encoding_of(content)
     try:
         return content.decode(encoding)
     except UnicodeDecodeError:
         raise ValueError(f"it is no text in {encoding.removesuffix('-sig').upper()}") from None
+
+
+def encoding_of(content: bytes) -> str:
+    """The encoding that the mark of a text names; UTF-8 without one."""
+    return next((name for mark, name in _ENCODINGS.items() if content.startswith(mark)), "utf-8")
 
 
 def parse_json(text: str) -> Any:  # noqa: ANN401 - whatever JSON can hold

@@ -7,6 +7,8 @@ from importlib import metadata
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
+from mnist_fp8.core.requirements import applies
+
 CUDA_MAJORS = (12, 13)
 """The CUDAs that JAX has plugins for."""
 WITH_CUDA = "with-cuda"
@@ -46,7 +48,7 @@ class Package:
                 requirement = Requirement(text)
             except InvalidRequirement:
                 continue
-            if requirement.marker is None or requirement.marker.evaluate({"extra": extra}):
+            if applies(requirement, extra):
                 found.setdefault(canonicalize_name(requirement.name), str(requirement.specifier))
         return found
 

@@ -11,7 +11,7 @@ import numpy as np
 from mnist_fp8 import te
 from mnist_fp8.core.modes import Mode, RecipeConfig
 from mnist_fp8.record.entries import Curves, Value
-from mnist_fp8.training import data, runs, train
+from mnist_fp8.training import runs, train
 from mnist_fp8.training.config import TrainConfig
 from mnist_fp8.training.data import Dataset
 
@@ -48,7 +48,7 @@ def _data() -> tuple[Dataset, Dataset]:
 
 def describe_data() -> dict[str, str]:
     """What was trained on: the data's digest, for records that are to be compared."""
-    digest, side = hashlib.sha256(), data.SIDE // POOLING
+    digest, side = hashlib.sha256(), _data()[0]["image"].shape[1]
     for split in _data():
         for name in sorted(split):
             digest.update(np.ascontiguousarray(split[name]).tobytes())

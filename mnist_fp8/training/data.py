@@ -6,6 +6,7 @@ one is named.
 """
 
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
@@ -124,6 +125,7 @@ def _read_bundled(split: str, count: int) -> _Pixels:
     return pixels[rows], np.frombuffer(_bundled_bytes(*labels)[_HEADER["labels"] :], np.uint8)[rows]
 
 
+@functools.cache
 def tfds_order(split: str) -> list[int]:
     """Indices of a split's original images in the order in which TFDS stores them: by the MD5 of split and index.
 

@@ -24,7 +24,7 @@ from mnist_fp8.training.model import Net
 
 Metadata = Mapping[str, Any]
 """FP8 metadata by collection: ``{"fp8_metas": {...}}``, or empty where the mode keeps none."""
-Mode: TypeAlias = Callable[[], contextlib.AbstractContextManager[None]]
+Context: TypeAlias = Callable[[], contextlib.AbstractContextManager[None]]
 """Makes the context to compute in; hashable."""
 _STEPS_IN_FLIGHT = 10
 _STEPS_UNROLLED = 4
@@ -41,7 +41,7 @@ class TrainState(train_state.TrainState):
         batch_sharding: how the batch is divided over devices; ``None`` on one device.
     """
 
-    mode: Mode = struct.field(pytree_node=False)
+    mode: Context = struct.field(pytree_node=False)
     metadata_interval: int = struct.field(pytree_node=False)
     batch_sharding: NamedSharding | None = struct.field(pytree_node=False, default=None)
 
@@ -66,9 +66,8 @@ def create_train_state(config: TrainConfig) -> tuple[TrainState, Metadata]:
     model = _model(config.precision)
     mode = _mode(config)
     mesh = _mesh(config)
-    side = data.SIDE // config.pooling
     with mesh_context(config):
-        variables = te.unbox(_init(model, mode, jax.random.key(config.seed), (32, side, side, 1)))
+        variables = te.unbox(_init(model, mode, jax.random.key(config.seed), _image_shape(config, 32)))
     params = variables.pop("params")
     state = TrainState.create(
         apply_fn=model.apply,
@@ -100,13 +99,13 @@ def _everywhere(tree: Any, mesh: Mesh | None) -> Any:  # noqa: ANN401
 
 
 @functools.partial(jax.jit, static_argnames=("model", "mode", "shape"))
-def _init(model: Net, mode: Mode, key: jax.Array, shape: tuple[int, ...]) -> Any:  # noqa: ANN401
+def _init(model: Net, mode: Context, key: jax.Array, shape: tuple[int, ...]) -> Any:  # noqa: ANN401
     """First variables. Compiled once for all seeds: the random numbers take XLA seconds."""
     with mode():
         return model.init({"params": key, "sr_rng": key}, jnp.zeros(shape, jnp.float32))
 
 
-def _mode(config: TrainConfig) -> Mode:
+def _mode(config: TrainConfig) -> Context:
     if not config.precision.uses_te:
         return contextlib.nullcontext
     recipe = config.recipe if config.precision is Precision.TE_FP8 else None
@@ -362,5 +361,10 @@ def programs(config: TrainConfig) -> list[str]:
 
 def _batch_shapes(config: TrainConfig, size: int) -> tuple[jax.ShapeDtypeStruct, jax.ShapeDtypeStruct]:
     """Images and labels of a batch, without their numbers."""
+    images = jax.ShapeDtypeStruct(_image_shape(config, size), jnp.float32)
+    return images, jax.ShapeDtypeStruct((size,), jnp.int32)
+
+
+def _image_shape(config: TrainConfig, size: int) -> tuple[int, ...]:
     side = data.SIDE // config.pooling
-    return jax.ShapeDtypeStruct((size, side, side, 1), jnp.float32), jax.ShapeDtypeStruct((size,), jnp.int32)
+    return size, side, side, 1

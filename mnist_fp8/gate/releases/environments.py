@@ -17,6 +17,7 @@ from packaging.utils import canonicalize_name
 
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.core.files import cache_dir, digest_of
+from mnist_fp8.core.requirements import applies
 from mnist_fp8.core.run_kind import RunKind, requested_run_kind
 from mnist_fp8.gate.releases import contents, identity, stacks, staging, uv
 from mnist_fp8.gate.releases.catalogue import DISTRIBUTION, PACKAGE
@@ -319,9 +320,5 @@ def _install_beside(into: Sequence[str], facts: Facts, requirements: Sequence[st
 
 def _unmet(facts: Facts, names: Sequence[str]) -> list[str]:
     """What some of an interpreter's packages need and do not find."""
-    needed = {text for name in names for text in facts.requires[name] if _applies(Requirement(text))}
+    needed = {text for name in names for text in facts.requires[name] if applies(Requirement(text))}
     return sorted(text.partition(";")[0] for text in needed if not _is_met(text, facts.distributions))
-
-
-def _applies(requirement: Requirement) -> bool:
-    return requirement.marker is None or requirement.marker.evaluate({"extra": ""})

@@ -1,6 +1,5 @@
 """The release of Transformer Engine that a requirements file pins, read as pip reads such a file."""
 
-import codecs
 import os
 import re
 from collections.abc import Iterator
@@ -10,15 +9,10 @@ from packaging.requirements import InvalidRequirement, Requirement
 from packaging.utils import canonicalize_name
 
 from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.core.reading import encoding_of
+from mnist_fp8.core.requirements import applies
 from mnist_fp8.gate.releases.catalogue import DISTRIBUTION
 
-_MARKS = {
-    codecs.BOM_UTF8: "utf-8",
-    codecs.BOM_UTF32_LE: "utf-32",  # before UTF-16, whose mark it begins with
-    codecs.BOM_UTF32_BE: "utf-32",
-    codecs.BOM_UTF16_LE: "utf-16",
-    codecs.BOM_UTF16_BE: "utf-16",
-}
 _INDEX_OPTIONS = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links", "--no-index")
 _INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 
@@ -53,9 +47,7 @@ def pinned(path: Path) -> str:
 
 def _concerns(requirement: Requirement) -> bool:
     """Whether a requirement is Transformer Engine for the Python that runs."""
-    return canonicalize_name(requirement.name) == DISTRIBUTION and (
-        requirement.marker is None or requirement.marker.evaluate()
-    )
+    return canonicalize_name(requirement.name) == DISTRIBUTION and applies(requirement)
 
 
 def _requirements(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, Requirement]]:
@@ -90,8 +82,7 @@ def _lines(path: Path) -> list[str]:
     """Lines without comments, those that go on joined."""
     try:
         content = path.read_bytes()
-        encoding = next((name for mark, name in _MARKS.items() if content.startswith(mark)), "utf-8")
-        text = content.decode("utf-8-sig" if encoding == "utf-8" else encoding)
+        text = content.decode(encoding_of(content))
     except OSError as error:
         raise ConfigError(f"requirements file {path} cannot be read: {error.strerror}") from error
     except UnicodeDecodeError as error:

@@ -12,14 +12,13 @@ from mnist_fp8.gate.releases.interpreters import IMPORTED
 from mnist_fp8.gate.releases.processes import Ended
 
 # What the suite's environment lacks, as opposed to what Transformer Engine does.
+_FULL = "No space left on device|Disk quota exceeded"
 _OURS = re.compile(
-    r"No space left on device|Disk quota exceeded|Read-only file system"
+    rf"{_FULL}|Read-only file system"
     r"|No module named '?(?:pytest|xdist|execnet|hypothesis|mnist_fp8)\b"
     r"|error: unrecognized arguments|ERROR: .*(?:file or directory not found|minversion|requires pytest-)"
 )
-_NO_ROOM = re.compile(
-    r"No space left on device|Disk quota exceeded|Cannot allocate memory|MemoryError|bad_alloc|RESOURCE_EXHAUSTED"
-)
+_NO_ROOM = re.compile(rf"{_FULL}|Cannot allocate memory|MemoryError|bad_alloc|RESOURCE_EXHAUSTED")
 _OF_THE_SUITE = ("mnist_fp8", "conftest", "test_")
 _FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 _USAGE = 4

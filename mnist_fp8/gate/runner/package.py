@@ -9,6 +9,7 @@ from packaging.requirements import Requirement
 from packaging.utils import canonicalize_name
 
 from mnist_fp8.core.errors import EnvError
+from mnist_fp8.core.requirements import applies
 from mnist_fp8.gate.releases import uv
 from mnist_fp8.gate.releases.catalogue import PACKAGE
 from mnist_fp8.gate.releases.environments import Environment
@@ -67,11 +68,11 @@ def with_answers(pair: Sequence[Environment], records: Sequence[Record]) -> tupl
             answers = [Failure("NoSolutionError", answers[0].reason)] * 2
     except (EnvError, OSError, ValueError, ExceptionGroup) as error:
         answers = [Failure.of(error)] * 2
-    made = (
+    old, new = (
         dataclasses.replace(record, entries={**record.entries, RESOLVER: answer})
         for record, answer in zip(records, answers, strict=True)
     )
-    return next(made), next(made)
+    return old, new
 
 
 def _answer(requirements: Iterable[Requirement], beside: Sequence[str], python: Path) -> Resolved:
@@ -97,12 +98,8 @@ def _read(folder: Path) -> Metadata:
 
 def _applying(about: Metadata, extra: str = "") -> list[Requirement]:
     """What is asked for here; with an extra, what that adds."""
-
-    def applies(requirement: Requirement, extra: str) -> bool:
-        return requirement.marker is None or requirement.marker.evaluate({"extra": extra})
-
     every = about.requires_dist or []
-    return [each for each in every if applies(each, extra) and not (extra and applies(each, ""))]
+    return [each for each in every if applies(each, extra) and not (extra and applies(each))]
 
 
 def _name(requirement: Requirement) -> str:

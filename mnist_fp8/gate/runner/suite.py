@@ -13,11 +13,11 @@ from typing import Any
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases import processes
 from mnist_fp8.gate.releases.environments import Environment
-from mnist_fp8.gate.releases.staging import suite_source
 from mnist_fp8.gate.runner import execution
 from mnist_fp8.gate.runner.execution import problem_of
 from mnist_fp8.gate.runner.pytest_log import complete, contradiction, explain_crashes, read_results
 from mnist_fp8.gate.runner.store import Attempt, unexamined
+from mnist_fp8.gate.runner.suite_tests import claim_files
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.record import Record
 
@@ -47,8 +47,7 @@ def default_jobs() -> int:
 
 def known_claims() -> tuple[str, ...]:
     """The names of all claims, by their files."""
-    files = (suite_source() / "tests" / "claims").glob("test_*.py")
-    return tuple(sorted(file.stem.removeprefix("test_") for file in files))
+    return tuple(claim_files())
 
 
 def select_claims(names: Sequence[str]) -> tuple[str, ...]:

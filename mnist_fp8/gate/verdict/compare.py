@@ -49,10 +49,11 @@ def compare(
     refuse_other_run(old, new)
     scope = Scope.of(old, new)
     looked_at = coverage(old, new, scope, only, tests)
+    of_one_side = running(old) ^ running(new)
     changes = [
         change
         for change in _changes(old, new, scope)
-        if not (_follows_from_support(change, old, new) or _is_gap(change, looked_at))
+        if not (_follows_from_support(change, of_one_side) or _is_gap(change, looked_at))
     ]
     judged = judge(changes, same_stack=scope.same_stack)
     found = [*claim_differences(old.suite, new.suite), *start_differences(old, new), *judged]
@@ -94,8 +95,8 @@ def _is_gap(change: EntryChange, looked_at: Coverage) -> bool:
     return None in (change.old, change.new) and any(change.key in gap.names for gap in looked_at.gaps)
 
 
-def _follows_from_support(change: EntryChange, old: Record, new: Record) -> bool:
+def _follows_from_support(change: EntryChange, of_one_side: Collection[str]) -> bool:
     """Whether an entry is there on one side only because the recipe that it belongs to runs on that side only."""
     if change.area in _NOT_OF_RECIPES or (change.old is not None and change.new is not None):
         return False
-    return change.subject in running(old) ^ running(new)
+    return change.subject in of_one_side

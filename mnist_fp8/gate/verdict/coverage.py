@@ -297,12 +297,13 @@ def _never_seen(old: Record, new: Record) -> Iterator[Gap]:
             reasons.setdefault(value.reason, []).append(key.split("/")[1])
     for reason, recipes in reasons.items():
         yield Gap(GapKind.RECIPES, Effect.NOTED, tuple(recipes), reason)
+    entries = {**old.entries, **new.entries}
     layers = {
         key.removeprefix(_CLASSES)
-        for key, value in {**old.entries, **new.entries}.items()
+        for key, value in entries.items()
         if key.startswith(_CLASSES) and isinstance(value, Signature) and value.what == "class"
     }
-    called = {name for name in layers if f"{_CLASSES}{name}.__call__" in {**old.entries, **new.entries}}
+    called = {name for name in layers if f"{_CLASSES}{name}.__call__" in entries}
     if others := tuple(sorted(called - set(LAYERS.values()))):
         yield Gap(GapKind.LAYERS, Effect.NOTED, others)
 
