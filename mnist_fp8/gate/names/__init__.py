@@ -1,0 +1,1 @@
+"""The names of Transformer Engine, release by release."""

@@ -1,0 +1,1 @@
+"""What a user's own sources use of Transformer Engine."""

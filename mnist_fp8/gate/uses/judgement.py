@@ -1,0 +1,61 @@
+"""What becomes of one use when Transformer Engine changes: plain data."""
+
+import dataclasses
+import enum
+
+from mnist_fp8.gate.uses.use import Use
+
+
+class Outcome(enum.Enum):
+    """What becomes of a use."""
+
+    SAME = "as before"
+    BREAKS = "breaks"
+    CHANGES = "changes"
+    BETTER = "works now"
+    BROKEN_ALREADY = "broken already"
+    GUARDED = "guarded"
+    UNKNOWN = "not known"
+
+
+class Cause(enum.Enum):
+    """Why a use does not stay as it is. Each has a rule in `mnist_fp8.gate.verdict.rules.uses`."""
+
+    NAME_GONE = "name gone"
+    NOT_IMPORTABLE = "module gone"
+    KIND = "kind of name changed"
+    MISSING_ARGUMENT = "argument now needed"
+    UNKNOWN_KEYWORD = "argument not taken"
+    TOO_MANY_POSITIONAL = "too many arguments by position"
+    MOVED_ARGUMENT = "argument by position means something else"
+    DEFAULT = "default of an argument that is left out"
+    OVERRIDE_ARGUMENT = "override lacks an argument that is passed"
+    HOOK_GONE = "overridden method is no longer called"
+    RETURNS = "number of returned values"
+    VALUE = "value of a constant"
+    MEMBER = "member of an enumeration"
+    EXCEPTION = "exception no longer raised"
+    NOT_READ = "not read from source"
+
+
+@dataclasses.dataclass(frozen=True)
+class Judgement:
+    """What becomes of a use.
+
+    Attributes:
+        use: the use.
+        outcome: what becomes of it.
+        cause: why; ``None`` where it stays as it is.
+        subject: the parameter, exception or member that it is about; empty for the name as a whole.
+        old: what it was, as source has it, such as ``from_seqlens(seqlens)``.
+        new: what it is now.
+        instead: a path under which the name is found now; empty where there is none or the path stays.
+    """
+
+    use: Use
+    outcome: Outcome
+    cause: Cause | None = None
+    subject: str = ""
+    old: str = ""
+    new: str = ""
+    instead: str = ""

@@ -1,0 +1,133 @@
+"""Uses of Transformer Engine in a user's sources: plain data, read without running any of them."""
+
+import dataclasses
+import enum
+
+from mnist_fp8.record.entries import Parameter
+
+PACKAGE = "transformer_engine"
+
+
+class UseKind(enum.Enum):
+    """How a name is used."""
+
+    IMPORT = "imported"
+    READ = "read"
+    CALL = "called"
+    SUBCLASS = "subclassed"
+    OVERRIDE = "overridden"
+    DECORATOR = "decorates"
+    ISINSTANCE = "checked by isinstance"
+    CATCH = "caught"
+    TEXT = "named in a string"
+    DYNAMIC = "reached by getattr or importlib"
+    STAR = "imported by *"
+
+
+class Guard(enum.Enum):
+    """What protects a use from failing."""
+
+    IMPORT_ERROR = "except ImportError"
+    ATTRIBUTE_ERROR = "except AttributeError"
+    TYPE_ERROR = "except TypeError"
+    EXCEPTION = "except Exception"
+    PROBE = "a test of the name or of its signature"
+    VERSION = "a test of the version"
+    TYPE_CHECKING = "if TYPE_CHECKING"
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Place:
+    """Where a use is.
+
+    Attributes:
+        file: path as the user named its folder, with slashes.
+        line: from 1; of a notebook, within the cell.
+        column: from 1.
+        cell: of a notebook, from 1; 0 in other files.
+        source: the user's line, stripped.
+    """
+
+    file: str
+    line: int
+    column: int = 1
+    cell: int = 0
+    source: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Call:
+    """The arguments of a call.
+
+    Attributes:
+        positional: how many are given by position, without ``*args``.
+        keywords: names of those given by name, in their order.
+        has_args: whether ``*args`` gives more by position: how many is not known.
+        has_kwargs: whether ``**kwargs`` gives more by name: which is not known.
+        unpacked: into how many targets the result is taken apart; ``None`` where it is not.
+        is_partial: whether it is given to ``functools.partial``: more arguments may come later.
+    """
+
+    positional: int
+    keywords: tuple[str, ...] = ()
+    has_args: bool = False
+    has_kwargs: bool = False
+    unpacked: int | None = None
+    is_partial: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Use:
+    """One use of one name.
+
+    Attributes:
+        path: the dotted path that the code reaches, by its imports: it starts with ``transformer_engine``. Of an
+            override, the path of the method in the class that is subclassed; of a method called on an instance, the
+            path of the class and the method.
+        kind: how it is used.
+        place: where.
+        call: its arguments, if it is a call or a decorator with arguments.
+        parameters: of an override, what the user's method takes after ``self``.
+        guards: what protects it from failing.
+        caught: dotted names of the exceptions that the code around a call catches.
+    """
+
+    path: str
+    kind: UseKind
+    place: Place
+    call: Call | None = None
+    parameters: tuple[Parameter, ...] = ()
+    guards: frozenset[Guard] = frozenset()
+    caught: tuple[str, ...] = ()
+
+
+@dataclasses.dataclass(frozen=True)
+class Unread:
+    """Something that was not looked at.
+
+    Attributes:
+        place: the file, and the line where it is about one.
+        reason: why, in a few words.
+        may_use: whether it may use Transformer Engine: its text names the package, or it could not be read at all.
+    """
+
+    place: Place
+    reason: str
+    may_use: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class Uses:
+    """What was found in a user's sources.
+
+    Attributes:
+        uses: sorted by place.
+        unread: files, and uses within files, that could not be looked at, sorted by place.
+        files: how many files were looked at.
+        lines: how many lines they have.
+    """
+
+    uses: tuple[Use, ...]
+    unread: tuple[Unread, ...]
+    files: int
+    lines: int
