@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import enum
+from collections.abc import Iterable
 
 from mnist_fp8.gate.uses.values import Items, OwnClass, OwnFunction, Values, joined
 
@@ -113,42 +114,74 @@ def all_parameters(arguments: ast.arguments) -> list[ast.arg]:
     return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *variadic]
 
 
-def bindings(body: list[ast.stmt]) -> Bindings:
-    """The names that a body binds, without what is in the functions and classes in it."""
+def bindings(body: Iterable[ast.stmt], *, has_walrus: bool = True) -> Bindings:
+    """The names that a body binds, without what is in the functions and classes in it.
+
+    Args:
+        body: some statements.
+        has_walrus: whether ``:=`` may be in them: to look into every expression takes five times as long.
+    """
     found = Bindings()
     pending: list[ast.AST] = [*body]
     while pending:
         node = pending.pop()
-        match node:
-            case ast.Name():
-                if not isinstance(node.ctx, ast.Load):
-                    found.names.add(node.id)
-                continue
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                found.names.add(node.name)
-                continue
-            case ast.Import() | ast.ImportFrom():
-                found.names.update((alias.asname or alias.name.partition(".")[0]) for alias in node.names)
-                continue
-            case ast.Global():
-                found.globals.update(node.names)
-            case ast.Nonlocal():
-                found.nonlocals.update(node.names)
-            case ast.Lambda() | ast.Constant():
-                continue
-            case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
-                walruses = (each.target for each in ast.walk(node) if isinstance(each, ast.NamedExpr))
-                found.names.update(target.id for target in walruses)
-                continue
-            case ast.ExceptHandler() | ast.MatchAs() | ast.MatchStar():
-                found.names.update(filter(None, [node.name]))
-            case ast.MatchMapping():
-                found.names.update(filter(None, [node.rest]))
-        for field in node._fields:
-            value = getattr(node, field, None)
+        _bind(node, found)
+        for field in _FIELDS.get(type(node), ()):
+            value = getattr(node, field)
             if isinstance(value, list):
-                pending += [each for each in value if isinstance(each, ast.AST)]
-            elif isinstance(value, ast.AST):
+                pending += value
+            elif value is not None:
                 pending.append(value)
+        if has_walrus and isinstance(node, ast.stmt) and not isinstance(node, _DEFINITIONS):
+            walruses = (each.target for each in ast.walk(node) if isinstance(each, ast.NamedExpr))
+            found.names.update(target.id for target in walruses)
     found.names -= found.globals | found.nonlocals
     return found
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_FIELDS: dict[type[ast.AST], tuple[str, ...]] = {
+    ast.Assign: ("targets",),
+    ast.AnnAssign: ("target",),
+    ast.AugAssign: ("target",),
+    ast.Delete: ("targets",),
+    ast.For: ("target", "body", "orelse"),
+    ast.AsyncFor: ("target", "body", "orelse"),
+    ast.While: ("body", "orelse"),
+    ast.If: ("body", "orelse"),
+    ast.With: ("items", "body"),
+    ast.AsyncWith: ("items", "body"),
+    ast.withitem: ("optional_vars",),
+    ast.Try: ("body", "handlers", "orelse", "finalbody"),
+    ast.TryStar: ("body", "handlers", "orelse", "finalbody"),
+    ast.ExceptHandler: ("body",),
+    ast.Match: ("cases",),
+    ast.match_case: ("pattern", "body"),
+    ast.MatchAs: ("pattern",),
+    ast.MatchOr: ("patterns",),
+    ast.MatchSequence: ("patterns",),
+    ast.MatchMapping: ("patterns",),
+    ast.MatchClass: ("patterns", "kwd_patterns"),
+    ast.Tuple: ("elts",),
+    ast.List: ("elts",),
+    ast.Starred: ("value",),
+}
+"""Where in a statement or target names are bound."""
+
+
+def _bind(node: ast.AST, found: Bindings) -> None:
+    match node:
+        case ast.Name():
+            found.names.add(node.id)
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            found.names.add(node.name)
+        case ast.Import() | ast.ImportFrom():
+            found.names.update((alias.asname or alias.name.partition(".")[0]) for alias in node.names)
+        case ast.Global():
+            found.globals.update(node.names)
+        case ast.Nonlocal():
+            found.nonlocals.update(node.names)
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            found.names.add(name)
+        case ast.MatchMapping(rest=str(name)):
+            found.names.add(name)
