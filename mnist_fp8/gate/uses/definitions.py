@@ -64,6 +64,7 @@ class Definitions(Annotations):
         self._functions: dict[FunctionNode, OwnFunction] = {}
         self._classes: dict[ast.ClassDef, OwnClass] = {}
         self._bindings: dict[FunctionNode, Bindings] = {}
+        self._globals: dict[str, Values] = {}
 
     @abc.abstractmethod
     def block(self, body: Iterable[ast.stmt]) -> None:
@@ -79,13 +80,15 @@ class Definitions(Annotations):
             What its names stand for in the end.
         """
         self._execute(parts)
-        if any(map(_is_late, (*self._classes.values(), *self._functions.values()))):
+        if self._globals or any(map(_is_late, (*self._classes.values(), *self._functions.values()))):
             self._execute(parts)
-        return self.scope.values
+        values = self.scope.values
+        return {name: joined(values[name], self._globals.get(name, ())) for name in values}
 
     def _execute(self, parts: Iterable[Part]) -> None:
         self.findings.clear()
-        self.scope = Scope(ScopeKind.MODULE)
+        self.scope = Scope(ScopeKind.MODULE, added=self._globals)
+        self.scope.values.update(dict.fromkeys(self._globals, ()))
         for part in parts:
             self.findings.part = part
             self.block(part.tree.body)
@@ -116,7 +119,8 @@ class Definitions(Annotations):
         return scope.words
 
     def _leading(self, scope: Scope) -> set[str]:
-        return {name for name, values in scope.values.items() if any(map(self.project.leads, values))}
+        items = (*scope.values.items(), *scope.added.items())
+        return {name for name, values in items if any(map(self.project.leads, values))}
 
     def _held(self, owner: OwnClass) -> set[str]:
         """Names of attributes that lead there; any word may, in a class that is derived from Transformer Engine's."""

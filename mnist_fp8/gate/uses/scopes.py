@@ -37,6 +37,7 @@ class Scope:
         bindings: of a function or comprehension, the names that are its own wherever they are bound.
         owner: the class that it is the body of, or a method of.
         function: the function whose body it is.
+        added: of a module, what functions bind to names of it that they declare to be global.
         words: names, seen from its end, that lead to Transformer Engine; ``None`` until that is asked.
     """
 
@@ -46,6 +47,7 @@ class Scope:
     bindings: Bindings = dataclasses.field(default_factory=Bindings)
     owner: OwnClass | None = None
     function: OwnFunction | None = None
+    added: dict[str, Values] = dataclasses.field(default_factory=dict)
     words: frozenset[str] | None = None
 
     def look_up(self, name: str) -> Values | None:
@@ -55,7 +57,7 @@ class Scope:
         while scope is not None:
             is_skipped = scope is not self and scope.kind is ScopeKind.CLASS
             if name in scope.values and not is_skipped and not (is_nonlocal and scope is self):
-                return scope.values[name]
+                return joined(scope.values[name], scope.added.get(name, ()))
             if name in scope.bindings.names and not (is_nonlocal and scope is self):
                 return ()
             scope = scope.parent
@@ -74,13 +76,15 @@ class Scope:
         """Bind a name: to a scope that runs at another time, values are added."""
         if name in self.bindings.globals:
             module = self.module
-            module.values[name] = joined(module.values.get(name, ()), values)
+            module.values.setdefault(name, ())
+            module.added[name] = joined(module.added.get(name, ()), values)
         elif name in self.bindings.nonlocals:
             scope = self.parent
             while scope is not None and (scope.kind is ScopeKind.CLASS or name not in scope.values):
                 scope = scope.parent
             if scope is not None:
                 scope.values[name] = joined(scope.values[name], values)
+                scope.words = None
         else:
             self.values[name] = values
 
