@@ -7,6 +7,7 @@ a report prints a value.
 
 import dataclasses
 import enum
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Self, TypeAlias, get_args
 
@@ -274,6 +275,12 @@ class Parameter:
     kind: str
     default: str | None
 
+    @property
+    def as_source(self) -> str:
+        """Such as ``recipe=None`` or ``**kwargs``."""
+        stars = self.kind if self.kind in VARIADIC else ""
+        return f"{stars}{self.name}" if self.default is None else f"{self.name}={self.default}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
@@ -288,6 +295,21 @@ class Signature:
     what: str
     parameters: tuple[Parameter, ...] = ()
     value: str = ""
+
+    @property
+    def as_source(self) -> str:
+        """The parameters as source has them, such as ``(enabled=False, recipe=None)``, or the value of an attribute."""
+        if self.what not in CALLED:
+            return self.value
+        parts: list[str] = []
+        for before, after in itertools.pairwise([None, *self.parameters, None]):
+            if before and before.kind == "positional" and (after is None or after.kind != "positional"):
+                parts.append("/")
+            if after and after.kind == "keyword" and (before is None or before.kind not in {"keyword", "*"}):
+                parts.append("*")
+            if after:
+                parts.append(after.as_source)
+        return f"({', '.join(parts)})"
 
 
 @dataclasses.dataclass(frozen=True)
