@@ -52,14 +52,18 @@ class Parameters:
             "**" in kinds,
         )
 
+    @property
+    def every(self) -> dict[str, Parameter]:
+        """All of them by name, but for ``*args`` and ``**kwargs``."""
+        return {each.name: each for each in self.positional} | self.named
+
     def takes(self, keyword: str) -> bool:
         """Whether an argument can be given by that name."""
         return keyword in self.named or self.has_kwargs
 
     def required(self) -> Iterator[Parameter]:
         """Those without a default."""
-        of_both = {each.name: each for each in self.positional} | self.named
-        return (each for each in of_both.values() if each.default is None)
+        return (each for each in self.every.values() if each.default is None)
 
 
 def misfits(call: Call, parameters: Parameters) -> Iterator[Misfit]:
@@ -107,9 +111,8 @@ def moved(call: Call, old: Parameters, new: Parameters) -> Iterator[Misfit]:
 
 
 def _moved(old: Parameters, new: Parameters, start: int, end: int) -> Iterator[Misfit]:
-    before, after = ({each.name for each in (*side.positional, *side.named.values())} for side in (old, new))
     for one, other in zip(old.positional[start:end], new.positional[start:end], strict=False):
-        is_renamed = one.name not in after and other.name not in before
+        is_renamed = one.name not in new.every and other.name not in old.every
         if one.name != other.name and not is_renamed:
             yield Misfit(Cause.MOVED_ARGUMENT, one.name)
 
@@ -117,10 +120,9 @@ def _moved(old: Parameters, new: Parameters, start: int, end: int) -> Iterator[M
 def defaults(call: Call, old: Parameters, new: Parameters) -> Iterator[tuple[Parameter, Parameter]]:
     """Parameters, old and new, that a call leaves out and whose default is another one."""
     given = {each.name for each in old.positional[: call.positional]} | {*call.keywords}
-    after = {each.name: each for each in new.positional} | new.named
-    for one in ({each.name: each for each in old.positional} | old.named).values():
-        other = after.get(one.name)
-        if one.name not in given and other and None not in (one.default, other.default) and one.default != other.default:
+    for name, one in old.every.items():
+        other = new.every.get(name)
+        if name not in given and other and one.default != other.default and None not in (one.default, other.default):
             yield one, other
 
 

@@ -1,8 +1,6 @@
 """Where a name that is gone lives now."""
 
-from collections.abc import Iterator
-
-from mnist_fp8.record.names import Definition, Names
+from mnist_fp8.record.names import Definition, Found, Names
 
 _OF_CLASSES = {"method", "property", "field", "member"}
 
@@ -28,7 +26,7 @@ def moved_to(path: str, old: Names, new: Names) -> str:
     """The path under which something that is gone is found now; empty if there is none, or more than one.
 
     Args:
-        path: that leads somewhere in the old ones and nowhere in the new ones.
+        path: that leads somewhere in the old names and nowhere in the new ones.
         old: the names in which it was.
         new: those in which it is gone.
     """
@@ -38,30 +36,29 @@ def moved_to(path: str, old: Names, new: Names) -> str:
     if found.definition is None:  # it was imported from elsewhere, and still is there
         return found.path
     owner, _, name = path.rpartition(".")
-    if found.definition.signature.what in _OF_CLASSES:
-        return _only(f"{owner}.{each}" for each in _alike_in(found.path, old, new))
-    same_name = [each for each in (*new.definitions, *new.aliases) if each.endswith(f".{name}")]
-    there = {each: place.path for each in same_name if (place := new.find(each)) and _is_like(place.definition, found.definition)}
-    if len({*there.values()}) == 1:
-        return min(there, key=lambda each: (each not in new.public, each.count("."), each))
-    home = found.path.rpartition(".")[0]
-    return "" if there else _only(f"{home}.{each}" for each in _alike_in(found.path, old, new))
+    if found.definition.signature.what not in _OF_CLASSES:
+        ends = [each for each in (*new.definitions, *new.aliases) if each.endswith(f".{name}")]
+        places = {each: there.path for each in ends if (there := new.find(each)) and _alike(found.definition, there)}
+        if places:
+            nearest = min(places, key=lambda each: (each not in new.public, each.count("."), each))
+            return nearest if len({*places.values()}) == 1 else ""
+    return _renamed(found.definition, owner, old, new)
 
 
-def _alike_in(path: str, old: Names, new: Names) -> Iterator[str]:
-    """Names that came in the module or class of a path, and take the same parameters."""
-    home = path.rpartition(".")[0]
-    before = old.definitions[path]
-    for other, definition in new.definitions.items():
-        if other.rpartition(".")[0] == home and other not in old.definitions and _is_like(definition, before):
-            if definition.signature.parameters == before.signature.parameters != ():
-                yield other.rpartition(".")[2]
+def _alike(before: Definition, found: Found) -> bool:
+    return found.definition is not None and found.definition.signature.what == before.signature.what
 
 
-def _is_like(one: Definition | None, other: Definition) -> bool:
-    return one is not None and one.signature.what == other.signature.what
-
-
-def _only(paths: Iterator[str]) -> str:
-    found = list(paths)
-    return found[0] if len(found) == 1 else ""
+def _renamed(before: Definition, owner: str, old: Names, new: Names) -> str:
+    """What came in the same module or class and takes the same parameters."""
+    home, old_home = new.find(owner), old.find(owner)
+    if home is None or old_home is None or not before.signature.parameters:
+        return ""
+    came = [
+        path
+        for path, definition in new.definitions.items()
+        if definition.signature == before.signature
+        and path.rpartition(".")[0] == home.path
+        and f"{old_home.path}.{path.rpartition('.')[2]}" not in old.definitions
+    ]
+    return f"{owner}.{came[0].rpartition('.')[2]}" if len(came) == 1 else ""
