@@ -90,6 +90,10 @@ class Use:
         parameters: of an override, what the user's method takes after ``self``.
         guards: what protects it from failing.
         caught: dotted names of the exceptions that the code around a call catches.
+        optional: the beginning of the path that the code can do without: it was imported, or asked for, under a guard.
+            What comes after it in the path is not protected. Empty where there is none.
+        fallback_for: paths whose failure leads here, as those of a ``try`` lead to its ``except ImportError``: where
+            all of them work, this use is not reached. Empty where it is reached anyway, or nothing is known.
     """
 
     path: str
@@ -99,6 +103,8 @@ class Use:
     parameters: tuple[Parameter, ...] = ()
     guards: frozenset[Guard] = frozenset()
     caught: tuple[str, ...] = ()
+    optional: str = ""
+    fallback_for: tuple[str, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,9 +131,11 @@ class Uses:
         unread: files, and uses within files, that could not be looked at, sorted by place.
         files: how many files were looked at.
         lines: how many lines they have.
+        left_out: how many folders were not entered: environments, caches and what builds leave.
     """
 
     uses: tuple[Use, ...]
     unread: tuple[Unread, ...]
     files: int
     lines: int
+    left_out: int = 0
