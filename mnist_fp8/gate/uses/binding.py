@@ -17,12 +17,10 @@ class Misfit:
     Attributes:
         cause: the kind of reason.
         subject: the parameter, path or base class that it is about.
-        instead: what can be written for it; empty where none is known.
     """
 
     cause: Cause
     subject: str = ""
-    instead: str = ""
 
 
 @dataclasses.dataclass(frozen=True)

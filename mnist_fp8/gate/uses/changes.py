@@ -41,11 +41,17 @@ class Pair:
     old_names: Names
     new_names: Names
 
+    @property
+    def breaks(self) -> Outcome:
+        """What becomes of a use that fits no longer: not known, where source does not say for certain what it is."""
+        found = self.old.found, self.new.found
+        is_certain = all(each is None or each.is_certain for each in found)
+        return Outcome.BREAKS if is_certain else Outcome.UNKNOWN
+
 
 def changes(pair: Pair) -> Iterator[Change]:
     """What changes for a use whose name both define, and that fits both."""
-    kind = _kind(pair)
-    if kind:
+    if kind := _kind(pair):
         yield kind
         return
     match pair.use.kind:
@@ -71,7 +77,7 @@ def _kind(pair: Pair) -> Change | None:
     is_called = use in _CALLS and pair.old.what in _RUN and pair.new.what in _HELD
     is_read = use in _READS and kinds & _RUN and kinds & _HELD
     is_overridden = use is UseKind.OVERRIDE and pair.old.what == "method"
-    return Outcome.BREAKS if is_called or is_read or is_overridden else Outcome.CHANGES, Misfit(Cause.KIND)
+    return pair.breaks if is_called or is_read or is_overridden else Outcome.CHANGES, Misfit(Cause.KIND)
 
 
 def _binding(pair: Pair) -> Change | None:
@@ -88,7 +94,7 @@ def _call(pair: Pair) -> Iterator[Change]:
         yield from _value(pair)
         return
     for misfit in moved(old.call, old.parameters, new.parameters):
-        yield Outcome.BREAKS, misfit
+        yield pair.breaks, misfit
     for misfit in risks(old.call, old.parameters, new.parameters):
         yield Outcome.UNKNOWN, misfit
     for parameter, _ in defaults(old.call, old.parameters, new.parameters):
@@ -140,11 +146,11 @@ def _bases(pair: Pair) -> Iterator[Change]:
     last = {each.rpartition(".")[2] for each in after}
     for base in before:
         if base not in after and not (base.startswith(f"{PACKAGE}.") and base.rpartition(".")[2] in last):
-            outcome = Outcome.CHANGES if base.startswith(f"{PACKAGE}.") else Outcome.BREAKS
+            outcome = Outcome.CHANGES if base.startswith(f"{PACKAGE}.") else pair.breaks
             yield outcome, Misfit(Cause.BASE, base)
 
 
 def _hook(pair: Pair) -> Iterator[Change]:
     before, after = pair.old.definition, pair.new.definition
     if before and after and before.passed and not after.passed:
-        yield Outcome.BREAKS, Misfit(Cause.HOOK_GONE)
+        yield pair.breaks, Misfit(Cause.HOOK_GONE)

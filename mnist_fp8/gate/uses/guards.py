@@ -2,59 +2,70 @@
 
 from collections.abc import Iterable, Mapping
 
-from mnist_fp8.gate.uses.judgement import Cause
+from mnist_fp8.gate.uses.binding import Misfit
+from mnist_fp8.gate.uses.fit import fit
+from mnist_fp8.gate.uses.judgement import Cause, Outcome
 from mnist_fp8.gate.uses.use import Guard, Use, UseKind
+from mnist_fp8.record.names import Names
 
-_ALWAYS = frozenset({Guard.VERSION, Guard.PROBE, Guard.TYPE_CHECKING})
-"""What was tested before, or never runs."""
-_ERRORS: Mapping[Cause, frozenset[Guard]] = {
-    Cause.MISSING_ARGUMENT: frozenset({Guard.TYPE_ERROR, Guard.EXCEPTION}),
-    Cause.UNKNOWN_KEYWORD: frozenset({Guard.TYPE_ERROR, Guard.EXCEPTION}),
-    Cause.TOO_MANY_POSITIONAL: frozenset({Guard.TYPE_ERROR, Guard.EXCEPTION}),
-    Cause.KIND: frozenset({Guard.TYPE_ERROR, Guard.EXCEPTION}),
+_CHOSEN = frozenset({Guard.VERSION, Guard.TYPE_CHECKING})
+"""What is written for some releases, or never runs."""
+_TESTED = _CHOSEN | {Guard.PROBE}
+"""What runs only where it fits."""
+_TYPE_ERROR = frozenset({Guard.TYPE_ERROR, Guard.EXCEPTION})
+_CAUGHT: Mapping[Cause, frozenset[Guard]] = {
+    Cause.MISSING_ARGUMENT: _TYPE_ERROR,
+    Cause.UNKNOWN_KEYWORD: _TYPE_ERROR,
+    Cause.TOO_MANY_POSITIONAL: _TYPE_ERROR,
+    Cause.KIND: _TYPE_ERROR,
     Cause.RETURNS: frozenset({Guard.EXCEPTION}),
 }
-"""What catches the error that is raised, by cause; nothing catches what goes wrong in silence, or in other code."""
+"""What catches the error, by cause; nothing catches what goes wrong in silence, or in code of Transformer Engine's."""
 _GONE = {Cause.NAME_GONE, Cause.NOT_IMPORTABLE, Cause.MEMBER}
 _IMPORTS = {UseKind.IMPORT, UseKind.STAR}
 
 
-class Guards:
-    """The guards of some uses."""
+def is_covered(use: Use, outcome: Outcome, misfit: Misfit) -> bool:
+    """Whether a use is protected from what becomes of it.
 
-    def __init__(self, uses: Iterable[Use]) -> None:
-        """Those of all uses of the same sources."""
-        self._imports: dict[str, list[Use]] = {}
-        for use in uses:
-            if use.kind in _IMPORTS:
-                self._imports.setdefault(use.place.file, []).append(use)
-
-    def cover(self, use: Use, cause: Cause, subject: str) -> bool:
-        """Whether a use is protected from what would fail.
-
-        Args:
-            use: the use.
-            cause: why it fails.
-            subject: where a name is gone, the shortest path that is.
-        """
-        if cause not in _GONE:
-            return bool(use.guards & (_ALWAYS | _ERRORS.get(cause, frozenset())))
-        if use.kind in _IMPORTS:
-            return _is_caught(use, Guard.IMPORT_ERROR)
-        imports = [
-            each
-            for each in self._imports.get(use.place.file, ())
-            if _is_below(each.path, subject) and _is_below(use.path, each.path)
-        ]
-        if imports:  # which fails first
-            return any(_is_caught(each, Guard.IMPORT_ERROR) for each in imports)
-        of_import = {Guard.IMPORT_ERROR} if use.kind is UseKind.DYNAMIC else set()
-        return _is_caught(use, Guard.ATTRIBUTE_ERROR, *of_import)
+    Args:
+        use: the use.
+        outcome: what becomes of it without protection.
+        misfit: why.
+    """
+    if outcome is Outcome.CHANGES:
+        return bool(use.guards & _CHOSEN)
+    if misfit.cause not in _GONE:
+        return bool(use.guards & (_TESTED | _CAUGHT.get(misfit.cause, frozenset())))
+    if is_below(use.optional, misfit.subject):
+        return True
+    errors = {Guard.EXCEPTION}
+    if use.kind in _IMPORTS | {UseKind.DYNAMIC}:
+        errors.add(Guard.IMPORT_ERROR)
+    if use.kind not in _IMPORTS:
+        errors.add(Guard.ATTRIBUTE_ERROR)
+    return bool(use.guards & (_TESTED | errors))
 
 
-def _is_caught(use: Use, *errors: Guard) -> bool:
-    return bool(use.guards & {*_ALWAYS, Guard.EXCEPTION, *errors})
+def is_reached(use: Use, uses: Iterable[Use], names: Names) -> bool:
+    """Whether code comes to a use: whether one of those fails for which it is the fallback, if it is one.
+
+    Args:
+        use: the use.
+        uses: all of the same sources.
+        names: of the Transformer Engine that it runs with.
+    """
+    if not use.fallback_for:
+        return True
+    first = [
+        each
+        for each in uses
+        if each.path in use.fallback_for and each.place.file == use.place.file and not each.fallback_for
+    ]
+    absent = any(names.find(path) is None for path in use.fallback_for)
+    return absent or any(fit(each, names).misfits for each in first)
 
 
-def _is_below(path: str, above: str) -> bool:
+def is_below(path: str, above: str) -> bool:
+    """Whether a dotted path is another one, or goes on from it."""
     return path == above or path.startswith(f"{above}.")

@@ -1,19 +1,17 @@
 """What becomes of each use when Transformer Engine changes: pure."""
 
-from collections.abc import Iterable, Iterator
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 from mnist_fp8.gate.uses.binding import Misfit, renamed
 from mnist_fp8.gate.uses.changes import Change, Pair, changes
 from mnist_fp8.gate.uses.fit import Fit, fit
-from mnist_fp8.gate.uses.guards import Guards
+from mnist_fp8.gate.uses.guards import is_covered, is_reached
 from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
 from mnist_fp8.gate.uses.places import moved_to, was_there
 from mnist_fp8.gate.uses.use import Use, UseKind
 from mnist_fp8.record.entries import CALLED
 from mnist_fp8.record.names import Names
-
-_COUNTS = {Outcome.BREAKS, Outcome.BROKEN_ALREADY, Outcome.UNKNOWN}
-"""Outcomes that a guard takes the harm from."""
 
 
 def judge(uses: Iterable[Use], old: Names, new: Names) -> tuple[Judgement, ...]:
@@ -29,20 +27,26 @@ def judge(uses: Iterable[Use], old: Names, new: Names) -> tuple[Judgement, ...]:
         or a text that names nothing of Transformer Engine: a method of the user's own, or words that look like a name.
     """
     uses = tuple(uses)
-    guards = Guards(uses)
-    return tuple(judgement for use in uses for judgement in _judgements(use, old, new, guards))
+    where = functools.cache(lambda path: moved_to(path, old, new))
+    pairs = (_pair(use, old, new) for use in uses)
+    return tuple(each for pair in pairs if not _names_nothing(pair) for each in _judgements(pair, uses, where))
 
 
-def _judgements(use: Use, old: Names, new: Names, guards: Guards) -> Iterator[Judgement]:
+def _pair(use: Use, old: Names, new: Names) -> Pair:
     before = fit(use, old)
-    pair = Pair(use, before, fit(use, new, before.call if before.parameters else None), old, new)
-    if _names_nothing(pair):
-        return
-    found = list(_changes(pair))
+    return Pair(use, before, fit(use, new, before.call if before.parameters else None), old, new)
+
+
+def _judgements(pair: Pair, uses: Sequence[Use], where: Callable[[str], str]) -> Iterator[Judgement]:
+    was_reached, is_reached_now = (is_reached(pair.use, uses, names) for names in (pair.old_names, pair.new_names))
+    found = list(_changes(pair, was_reached=was_reached))
     for outcome, misfit in found:
-        yield _judgement(pair, outcome, misfit, guards)
+        is_guarded = not is_reached_now or is_covered(pair.use, outcome, misfit)
+        result = Outcome.GUARDED if is_guarded and outcome is not Outcome.BETTER else outcome
+        old, new = (_text(side, misfit, pair.use) for side in (pair.old, pair.new))
+        yield Judgement(pair.use, result, misfit.cause, misfit.subject, old, new, _instead(pair, misfit, where))
     if not found:
-        yield Judgement(use, Outcome.SAME)
+        yield Judgement(pair.use, Outcome.SAME)
 
 
 def _names_nothing(pair: Pair) -> bool:
@@ -51,17 +55,18 @@ def _names_nothing(pair: Pair) -> bool:
     return pair.use.kind is UseKind.OVERRIDE and not (pair.old.definition or pair.new.definition)
 
 
-def _changes(pair: Pair) -> Iterator[Change]:
+def _changes(pair: Pair, *, was_reached: bool) -> Iterator[Change]:
     old, new = pair.old, pair.new
+    failed = was_reached and bool(old.misfits)
     if not (old.is_read and new.is_read):
         yield Outcome.UNKNOWN, Misfit(Cause.NOT_READ)
     elif new.found is None and old.found:
         yield _gone(pair)
     elif new.misfits:
-        outcome = Outcome.BROKEN_ALREADY if old.misfits else Outcome.BREAKS
+        outcome = Outcome.BROKEN_ALREADY if failed else pair.breaks
         yield from ((outcome, misfit) for misfit in new.misfits)
     elif old.misfits:
-        yield from ((Outcome.BETTER, misfit) for misfit in old.misfits)
+        yield from ((Outcome.BETTER, misfit) for misfit in old.misfits if failed)
     elif old.definition and new.definition:
         yield from changes(pair)
     elif old.found != new.found:  # one of them comes from elsewhere
@@ -71,28 +76,23 @@ def _changes(pair: Pair) -> Iterator[Change]:
 def _gone(pair: Pair) -> Change:
     """That a name leads nowhere now."""
     use, path = pair.use, pair.new.misfits[0].subject
-    instead = moved_to(path, pair.old_names, pair.new_names)
     if use.kind is UseKind.OVERRIDE and path == use.path:
         is_called = pair.old.definition and pair.old.definition.passed
-        return Outcome.BREAKS if is_called else Outcome.CHANGES, Misfit(Cause.HOOK_GONE, "", instead)
+        return Outcome.BREAKS if is_called else Outcome.CHANGES, Misfit(Cause.HOOK_GONE)
     there = pair.old_names.find(path)
     what = there.definition.signature.what if there and there.definition else ""
     cause = {"module": Cause.NOT_IMPORTABLE, "member": Cause.MEMBER}.get(what, Cause.NAME_GONE)
     outcome = Outcome.BREAKS if was_there(path, pair.old_names) else Outcome.UNKNOWN
-    return outcome, Misfit(cause, path, instead)
+    return outcome, Misfit(cause, path)
 
 
-def _judgement(pair: Pair, outcome: Outcome, misfit: Misfit, guards: Guards) -> Judgement:
-    cause, instead = misfit.cause, misfit.instead
-    is_certain = all(side.found is None or side.found.is_certain for side in (pair.old, pair.new))
-    if outcome in _COUNTS and not is_certain and pair.new.found:
-        outcome = Outcome.UNKNOWN
-    if outcome in _COUNTS and guards.cover(pair.use, cause, misfit.subject):
-        outcome = Outcome.GUARDED
-    if cause is Cause.UNKNOWN_KEYWORD and pair.old.parameters and pair.new.parameters:
-        instead = renamed(misfit.subject, pair.old.parameters, pair.new.parameters)
-    old, new = (_text(side, misfit, pair.use) for side in (pair.old, pair.new))
-    return Judgement(pair.use, outcome, cause, misfit.subject, old, new, instead)
+def _instead(pair: Pair, misfit: Misfit, where: Callable[[str], str]) -> str:
+    """What can be written now."""
+    if pair.old.found and pair.new.found is None:
+        return where(misfit.subject or pair.use.path)
+    if misfit.cause is Cause.UNKNOWN_KEYWORD and pair.old.parameters and pair.new.parameters:
+        return renamed(misfit.subject, pair.old.parameters, pair.new.parameters)
+    return ""
 
 
 def _text(side: Fit, misfit: Misfit, use: Use) -> str:
