@@ -94,6 +94,8 @@ class Use:
             What comes after it in the path is not protected. Empty where there is none.
         fallback_for: paths whose failure leads here, as those of a ``try`` lead to its ``except ImportError``: where
             all of them work, this use is not reached. Empty where it is reached anyway, or nothing is known.
+        on_instance: whether a method is reached through an instance or ``super()``, so that ``self`` is none of the
+            arguments.
     """
 
     path: str
@@ -105,6 +107,7 @@ class Use:
     caught: tuple[str, ...] = ()
     optional: str = ""
     fallback_for: tuple[str, ...] = ()
+    on_instance: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
