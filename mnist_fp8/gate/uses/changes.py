@@ -19,7 +19,6 @@ _RUN = {"function", "method"}
 """Kinds of names that do something only where they are called."""
 _HELD = {"property", "field"}
 """Kinds of names that are there without a call."""
-_ON_CLASS = {"classmethod", "staticmethod"}
 Change: TypeAlias = tuple[Outcome, Misfit]
 
 
@@ -70,22 +69,12 @@ def changes(pair: Pair) -> Iterator[Change]:
 def _kind(pair: Pair) -> Change | None:
     """That something became of another kind, as far as the use notices."""
     use, kinds = pair.use.kind, {pair.old.what, pair.new.what}
-    if len(kinds) == 1:
-        return _binding(pair)
-    if kinds <= _HELD | {"attribute"} or use not in _NOTICE:
+    if len(kinds) == 1 or kinds <= _HELD | {"attribute"} or use not in _NOTICE:
         return None
     is_called = use in _CALLS and pair.old.what in _RUN and pair.new.what in _HELD
     is_read = use in _READS and kinds & _RUN and kinds & _HELD
     is_overridden = use is UseKind.OVERRIDE and pair.old.what == "method"
     return pair.breaks if is_called or is_read or is_overridden else Outcome.CHANGES, Misfit(Cause.KIND)
-
-
-def _binding(pair: Pair) -> Change | None:
-    """That a method which needed no instance needs one now."""
-    sides = [set(fit.definition.decorators) & _ON_CLASS if fit.definition else set() for fit in (pair.old, pair.new)]
-    if sides[0] and not sides[1] and pair.use.kind in _READS | _CALLS:
-        return Outcome.UNKNOWN, Misfit(Cause.KIND)
-    return None
 
 
 def _call(pair: Pair) -> Iterator[Change]:

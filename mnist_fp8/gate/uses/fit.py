@@ -1,7 +1,7 @@
 """Whether a use fits one Transformer Engine: its name is there, and the call, override or base class is taken."""
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from mnist_fp8.gate.uses.binding import Misfit, Parameters, misfits
 from mnist_fp8.gate.uses.judgement import Cause
@@ -15,6 +15,9 @@ _FLAX_FIELDS = tuple(Parameter(name, "keyword", "None") for name in ("parent", "
 """What the constructor of every Flax module takes besides its fields."""
 _WITHOUT_INIT = {"object", "abc.ABC", "typing.Generic", "typing.Protocol", "typing.NamedTuple", _FLAX}
 """Base classes from elsewhere whose subclasses take what their own fields say."""
+_SELF = Parameter("self", "positional", None)
+_WITHOUT_INSTANCE = ("classmethod", "staticmethod")
+"""Decorators of methods that are called without an instance."""
 _NEED_CLASS = {UseKind.SUBCLASS, UseKind.ISINSTANCE, UseKind.CATCH}
 _CALLS = {UseKind.CALL, UseKind.DECORATOR}
 _PLAIN_DECORATOR = Call(1)
@@ -30,7 +33,7 @@ class Fit:
     Attributes:
         found: what its path leads to; ``None`` where it leads nowhere.
         misfits: why it does not fit; none if it does.
-        call: the call as it is bound: without the instance, where a method is called through its class.
+        call: as it is bound; open, with anything in it, where it is not seen.
         parameters: that a call is bound to; ``None`` where they are not known, or it cannot be called.
     """
 
@@ -55,14 +58,8 @@ class Fit:
         return self.found is None or bool(self.definition) or not self.found.path.startswith(f"{PACKAGE}.")
 
 
-def fit(use: Use, names: Names, call: Call | None = None) -> Fit:
-    """How a use fits a Transformer Engine.
-
-    Args:
-        use: the use.
-        names: of the Transformer Engine.
-        call: as it is bound, if that is known from another one.
-    """
+def fit(use: Use, names: Names) -> Fit:
+    """How a use fits a Transformer Engine."""
     found = names.find(use.path)
     if found is None:
         return Fit(None, (Misfit(Cause.NAME_GONE, gone(use.path, names)),))
@@ -74,10 +71,10 @@ def fit(use: Use, names: Names, call: Call | None = None) -> Fit:
         return Fit(found, (Misfit(Cause.KIND),))
     if use.kind is UseKind.OVERRIDE:
         return Fit(found, tuple(dict.fromkeys(_not_accepted(use, definition))))
-    parameters = _parameters(found.path, definition, names)
+    parameters = _parameters(use, found.path, definition, names)
     if use.kind not in _CALLS or parameters is None:
         return Fit(found, parameters=parameters)
-    call = call or _bound(use.call or _PLAIN_DECORATOR, definition, parameters)
+    call = use.call or _PLAIN_DECORATOR
     return Fit(found, (*misfits(call, parameters), *_not_unpacked(call, definition)), call, parameters)
 
 
@@ -102,26 +99,25 @@ def _not_unpacked(call: Call, definition: Definition) -> Iterator[Misfit]:
         yield Misfit(Cause.RETURNS)
 
 
-def _bound(call: Call, definition: Definition, parameters: Parameters) -> Call:
-    """A call without the instance that it gives first, if it only fits like that: a method called through its class."""
-    if definition.signature.what != "method" or not call.positional or not any(misfits(call, parameters)):
-        return call
-    without = dataclasses.replace(call, positional=call.positional - 1)
-    return call if any(misfits(without, parameters)) else without
-
-
-def _parameters(path: str, definition: Definition, names: Names) -> Parameters | None:
+def _parameters(use: Use, path: str, definition: Definition, names: Names) -> Parameters | None:
     """What a call of it takes; ``None`` where that cannot be told."""
     signature = definition.signature
-    if signature.what in ("function", "method"):
-        return Parameters.of(signature.parameters)
-    if signature.what != "class":
-        return None
-    from_elsewhere = False
+    match signature.what:
+        case "function":
+            return Parameters.of(signature.parameters)
+        case "method":
+            is_bound = use.on_instance or any(each.endswith(_WITHOUT_INSTANCE) for each in definition.decorators)
+            return Parameters.of(signature.parameters if is_bound else (_SELF, *signature.parameters))
+        case "class":
+            return _constructor(path, signature.parameters, names)
+    return None
+
+
+def _constructor(path: str, parameters: Sequence[Parameter], names: Names) -> Parameters | None:
+    """What a class takes, if that is not up to a base class from elsewhere."""
     for cls in names.mro(path):
         if f"{cls}.__init__" in names.definitions:
-            break
+            return Parameters.of(parameters)
         if cls not in names.definitions and cls not in _WITHOUT_INIT:
             return None
-        from_elsewhere = from_elsewhere or cls == _FLAX
-    return Parameters.of((*signature.parameters, *(_FLAX_FIELDS if from_elsewhere else ())))
+    return Parameters.of((*parameters, *(_FLAX_FIELDS if _FLAX in names.mro(path) else ())))

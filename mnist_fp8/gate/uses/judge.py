@@ -28,13 +28,8 @@ def judge(uses: Iterable[Use], old: Names, new: Names) -> tuple[Judgement, ...]:
     """
     uses = tuple(uses)
     where = functools.cache(lambda path: moved_to(path, old, new))
-    pairs = (_pair(use, old, new) for use in uses)
+    pairs = (Pair(use, fit(use, old), fit(use, new), old, new) for use in uses)
     return tuple(each for pair in pairs if not _names_nothing(pair) for each in _judgements(pair, uses, where))
-
-
-def _pair(use: Use, old: Names, new: Names) -> Pair:
-    before = fit(use, old)
-    return Pair(use, before, fit(use, new, before.call if before.parameters else None), old, new)
 
 
 def _judgements(pair: Pair, uses: Sequence[Use], where: Callable[[str], str]) -> Iterator[Judgement]:
