@@ -15,6 +15,7 @@ from mnist_fp8.core.patterns import matches
 
 AREAS = {
     "claims": "the suite's claims",
+    "uses": "what your code uses of Transformer Engine",
     "api": "names and signatures that users import",
     "package": "what the package asks for and says of itself",
     "recipes": "recipes that run here",
@@ -30,6 +31,9 @@ AREAS = {
     "costs": "times and memory, for information",
 }
 """All areas in the order of reports, with what they hold."""
+
+NOT_MEASURED = ("claims", "uses")
+"""Areas without entries in a record: claims have a place of their own, and uses are found in a user's sources."""
 
 RESOLVER = "package/resolver"
 """The key of what a resolver says of one side beside the JAX, Flax and Python of the old one."""
