@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from mnist_fp8.gate.uses.binding import Misfit, renamed
 from mnist_fp8.gate.uses.changes import Change, Pair, changes
 from mnist_fp8.gate.uses.fit import Fit, fit
-from mnist_fp8.gate.uses.guards import is_covered, is_reached
+from mnist_fp8.gate.uses.protection import is_covered, is_reached
 from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
 from mnist_fp8.gate.uses.places import moved_to, was_there
 from mnist_fp8.gate.uses.use import Use, UseKind

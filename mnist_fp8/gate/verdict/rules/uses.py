@@ -136,8 +136,8 @@ _OTHERS = {
     Outcome.UNKNOWN: changes(
         "use-may-break",
         "use that may not fit any more",
-        "The name changed, and source does not say whether this use still fits: by `*args` or `**kwargs`, a call elsewhere,"
-        " or a name that is defined under a condition.",
+        "The name changed, and source does not say whether this use still fits: there is `*args` or `**kwargs`, it is"
+        " called elsewhere, or the name is defined under a condition.",
         "Look at what your code passes.",
     ),
     Outcome.BROKEN_ALREADY: changes(
