@@ -140,6 +140,5 @@ def _bases(pair: Pair) -> Iterator[Change]:
 
 
 def _hook(pair: Pair) -> Iterator[Change]:
-    before, after = pair.old.definition, pair.new.definition
-    if before and after and before.passed and not after.passed:
+    if pair.old.passed and not pair.new.passed:
         yield pair.breaks, Misfit(Cause.HOOK_GONE)

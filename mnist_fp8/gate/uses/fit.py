@@ -1,14 +1,14 @@
 """Whether a use fits one Transformer Engine: its name is there, and the call, override or base class is taken."""
 
 import dataclasses
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from mnist_fp8.gate.uses.binding import Misfit, Parameters, misfits
 from mnist_fp8.gate.uses.judgement import Cause
 from mnist_fp8.gate.uses.places import gone
 from mnist_fp8.gate.uses.use import Call, Use, UseKind
 from mnist_fp8.record.entries import Parameter
-from mnist_fp8.record.names import PACKAGE, Definition, Found, Names
+from mnist_fp8.record.names import PACKAGE, Definition, Found, Names, Passed
 
 _FLAX = "flax.linen.Module"
 _FLAX_FIELDS = tuple(Parameter(name, "keyword", "None") for name in ("parent", "name"))
@@ -35,12 +35,14 @@ class Fit:
         misfits: why it does not fit; none if it does.
         call: as it is bound; open, with anything in it, where it is not seen.
         parameters: that a call is bound to; ``None`` where they are not known, or it cannot be called.
+        passed: of an override, how Transformer Engine calls it.
     """
 
     found: Found | None
     misfits: tuple[Misfit, ...] = ()
     call: Call = _OPEN
     parameters: Parameters | None = None
+    passed: tuple[Passed, ...] = ()
 
     @property
     def definition(self) -> Definition | None:
@@ -70,7 +72,8 @@ def fit(use: Use, names: Names) -> Fit:
     if (use.kind in _NEED_CLASS and what not in ("class", "attribute")) or (use.kind in _CALLS and what == "module"):
         return Fit(found, (Misfit(Cause.KIND),))
     if use.kind is UseKind.OVERRIDE:
-        return Fit(found, tuple(dict.fromkeys(_not_accepted(use, definition))))
+        passed = tuple(_passed(use, definition, names))
+        return Fit(found, tuple(dict.fromkeys(_not_accepted(use, definition, passed))), passed=passed)
     parameters = _parameters(use, found.path, definition, names)
     if use.kind not in _CALLS or parameters is None:
         return Fit(found, parameters=parameters)
@@ -78,10 +81,17 @@ def fit(use: Use, names: Names) -> Fit:
     return Fit(found, (*misfits(call, parameters), *_not_unpacked(call, definition)), call, parameters)
 
 
-def _not_accepted(use: Use, hook: Definition) -> Iterator[Misfit]:
+def _passed(use: Use, hook: Definition, names: Names) -> Iterator[Passed]:
+    """How an override is called: by the class that the user derives from and its bases, or where it is handed to."""
+    base = names.find(use.path.rpartition(".")[0])
+    classes = {"", *names.mro(base.path)} if base else {""}
+    return (each for each in hook.passed if each.by in classes)
+
+
+def _not_accepted(use: Use, hook: Definition, calls: Iterable[Passed]) -> Iterator[Misfit]:
     """Arguments that Transformer Engine passes to a method, and that an override does not take."""
     taken = Parameters.of(use.parameters)
-    for passed in hook.passed:
+    for passed in calls:
         call = Call(passed.positional, passed.keywords, has_args=passed.is_open, has_kwargs=passed.is_open)
         for misfit in misfits(call, taken):
             match misfit.cause:

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from mnist_fp8.gate.uses.binding import Misfit, renamed
 from mnist_fp8.gate.uses.changes import Change, Pair, changes
 from mnist_fp8.gate.uses.fit import Fit, fit
-from mnist_fp8.gate.uses.protection import is_covered, is_reached
 from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
 from mnist_fp8.gate.uses.places import moved_to, was_there
+from mnist_fp8.gate.uses.protection import is_covered, is_reached
 from mnist_fp8.gate.uses.use import Use, UseKind
 from mnist_fp8.record.entries import CALLED
 from mnist_fp8.record.names import Names
@@ -72,8 +72,7 @@ def _gone(pair: Pair) -> Change:
     """That a name leads nowhere now."""
     use, path = pair.use, pair.new.misfits[0].subject
     if use.kind is UseKind.OVERRIDE and path == use.path:
-        is_called = pair.old.definition and pair.old.definition.passed
-        return Outcome.BREAKS if is_called else Outcome.CHANGES, Misfit(Cause.HOOK_GONE)
+        return Outcome.BREAKS if pair.old.passed else Outcome.CHANGES, Misfit(Cause.HOOK_GONE)
     there = pair.old_names.find(path)
     what = there.definition.signature.what if there and there.definition else ""
     cause = {"module": Cause.NOT_IMPORTABLE, "member": Cause.MEMBER}.get(what, Cause.NAME_GONE)
