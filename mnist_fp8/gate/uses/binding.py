@@ -104,20 +104,27 @@ def risks(call: Call, old: Parameters, new: Parameters) -> Iterator[Misfit]:
 
 
 def moved(call: Call, old: Parameters, new: Parameters) -> Iterator[Misfit]:
-    """Arguments by position that another parameter takes now."""
+    """Arguments by position that another parameter takes now, and needed ones that came before them."""
     return _moved(old, new, 0, call.positional)
+
+
+def given_by_position(call: Call, parameters: Parameters) -> set[str]:
+    """Names of the arguments that a call gives by position."""
+    return {each.name for each in parameters.positional[: call.positional]}
 
 
 def _moved(old: Parameters, new: Parameters, start: int, end: int) -> Iterator[Misfit]:
     for one, other in zip(old.positional[start:end], new.positional[start:end], strict=False):
         is_renamed = one.name not in new.every and other.name not in old.every
         if one.name != other.name and not is_renamed:
+            if other.name not in old.every and other.default is None:
+                yield Misfit(Cause.MISSING_ARGUMENT, other.name)
             yield Misfit(Cause.MOVED_ARGUMENT, one.name)
 
 
 def defaults(call: Call, old: Parameters, new: Parameters) -> Iterator[tuple[Parameter, Parameter]]:
     """Parameters, old and new, that a call leaves out and whose default is another one."""
-    given = {each.name for each in old.positional[: call.positional]} | {*call.keywords}
+    given = given_by_position(call, old) | {*call.keywords}
     for name, one in old.every.items():
         other = new.every.get(name)
         if name not in given and other and one.default != other.default and None not in (one.default, other.default):

@@ -8,7 +8,6 @@ from mnist_fp8.gate.uses.binding import Misfit, defaults, moved, risks
 from mnist_fp8.gate.uses.fit import Fit
 from mnist_fp8.gate.uses.judgement import Cause, Outcome
 from mnist_fp8.gate.uses.use import Use, UseKind
-from mnist_fp8.record.entries import Signature
 from mnist_fp8.record.names import PACKAGE, Names
 
 _READS = {UseKind.READ, UseKind.DYNAMIC}
@@ -113,19 +112,14 @@ def _unseen_calls(pair: Pair) -> Iterator[Change]:
 
 
 def _value(pair: Pair) -> Iterator[Change]:
-    before, after = (_signature(fit) for fit in (pair.old, pair.new))
-    if before.what not in ("attribute", "member") or before.value == after.value:
+    if pair.old.what not in ("attribute", "member") or pair.old.value == pair.new.value:
         return
-    if before.what == "member":
+    if pair.old.what == "member":
         yield Outcome.CHANGES, Misfit(Cause.MEMBER, pair.use.path.rpartition(".")[2])
     elif pair.use.kind in _CALLS:
         yield Outcome.UNKNOWN, Misfit(Cause.VALUE)
     else:
         yield Outcome.CHANGES, Misfit(Cause.VALUE)
-
-
-def _signature(fit: Fit) -> Signature:
-    return fit.definition.signature if fit.definition else Signature("")
 
 
 def _bases(pair: Pair) -> Iterator[Change]:
@@ -140,5 +134,5 @@ def _bases(pair: Pair) -> Iterator[Change]:
 
 
 def _hook(pair: Pair) -> Iterator[Change]:
-    if pair.old.passed and not pair.new.passed:
+    if pair.old.is_called and not pair.new.is_called:
         yield pair.breaks, Misfit(Cause.HOOK_GONE)

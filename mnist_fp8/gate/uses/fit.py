@@ -10,10 +10,7 @@ from mnist_fp8.gate.uses.use import Call, Use, UseKind
 from mnist_fp8.record.entries import Parameter
 from mnist_fp8.record.names import PACKAGE, Definition, Found, Names, Passed
 
-_FLAX = "flax.linen.Module"
-_FLAX_FIELDS = tuple(Parameter(name, "keyword", "None") for name in ("parent", "name"))
-"""What the constructor of every Flax module takes besides its fields."""
-_WITHOUT_INIT = {"object", "abc.ABC", "typing.Generic", "typing.Protocol", "typing.NamedTuple", _FLAX}
+_WITHOUT_INIT = {"object", "abc.ABC", "typing.Generic", "typing.NamedTuple", "flax.linen.Module"}
 """Base classes from elsewhere whose subclasses take what their own fields say."""
 _SELF = Parameter("self", "positional", None)
 _WITHOUT_INSTANCE = ("classmethod", "staticmethod")
@@ -32,13 +29,15 @@ class Fit:
 
     Attributes:
         found: what its path leads to; ``None`` where it leads nowhere.
+        value: of a constant or of a member of an enumeration, as source has it; its place where it is counted.
         misfits: why it does not fit; none if it does.
         call: as it is bound; open, with anything in it, where it is not seen.
         parameters: that a call is bound to; ``None`` where they are not known, or it cannot be called.
-        passed: of an override, how Transformer Engine calls it.
+        passed: of an override, how Transformer Engine calls it, or what it may be handed to.
     """
 
     found: Found | None
+    value: str = ""
     misfits: tuple[Misfit, ...] = ()
     call: Call = _OPEN
     parameters: Parameters | None = None
@@ -55,6 +54,11 @@ class Fit:
         return self.definition.signature.what if self.definition else ""
 
     @property
+    def is_called(self) -> bool:
+        """Whether Transformer Engine certainly calls it, if it is an override."""
+        return any(each.by for each in self.passed)
+
+    @property
     def is_read(self) -> bool:
         """Whether source says what it is, or that it comes from elsewhere."""
         return self.found is None or bool(self.definition) or not self.found.path.startswith(f"{PACKAGE}.")
@@ -64,21 +68,32 @@ def fit(use: Use, names: Names) -> Fit:
     """How a use fits a Transformer Engine."""
     found = names.find(use.path)
     if found is None:
-        return Fit(None, (Misfit(Cause.NAME_GONE, gone(use.path, names)),))
-    definition = found.definition
-    if definition is None:
+        return Fit(None, misfits=(Misfit(Cause.NAME_GONE, gone(use.path, names)),))
+    if found.definition is None:
         return Fit(found)
-    what = definition.signature.what
+    definition, what = found.definition, found.definition.signature.what
     if (use.kind in _NEED_CLASS and what not in ("class", "attribute")) or (use.kind in _CALLS and what == "module"):
-        return Fit(found, (Misfit(Cause.KIND),))
+        return Fit(found, misfits=(Misfit(Cause.KIND),))
     if use.kind is UseKind.OVERRIDE:
         passed = tuple(_passed(use, definition, names))
-        return Fit(found, tuple(dict.fromkeys(_not_accepted(use, definition, passed))), passed=passed)
-    parameters = _parameters(use, found.path, definition, names)
+        return Fit(found, misfits=tuple(dict.fromkeys(_not_accepted(use, definition, passed))), passed=passed)
+    parameters, value = _parameters(use, found.path, definition, names), _value(found.path, definition, names)
     if use.kind not in _CALLS or parameters is None:
-        return Fit(found, parameters=parameters)
+        return Fit(found, value, parameters=parameters)
     call = use.call or _PLAIN_DECORATOR
-    return Fit(found, (*misfits(call, parameters), *_not_unpacked(call, definition)), call, parameters)
+    return Fit(found, value, (*misfits(call, parameters), *_not_unpacked(call, definition)), call, parameters)
+
+
+def _value(path: str, definition: Definition, names: Names) -> str:
+    signature, cls = definition.signature, path.rpartition(".")[0]
+    if signature.what != "member" or not signature.value.endswith("auto()"):
+        return signature.value
+    members = [
+        each
+        for each, one in names.definitions.items()
+        if one.signature.what == "member" and each.rpartition(".")[0] == cls
+    ]
+    return str(members.index(path) + 1)
 
 
 def _passed(use: Use, hook: Definition, names: Names) -> Iterator[Passed]:
@@ -130,4 +145,4 @@ def _constructor(path: str, parameters: Sequence[Parameter], names: Names) -> Pa
             return Parameters.of(parameters)
         if cls not in names.definitions and cls not in _WITHOUT_INIT:
             return None
-    return Parameters.of((*parameters, *(_FLAX_FIELDS if _FLAX in names.mro(path) else ())))
+    return Parameters.of(parameters)

@@ -3,7 +3,7 @@
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
-from mnist_fp8.gate.uses.binding import Misfit, renamed
+from mnist_fp8.gate.uses.binding import Misfit, given_by_position, moved, renamed
 from mnist_fp8.gate.uses.changes import Change, Pair, changes
 from mnist_fp8.gate.uses.fit import Fit, fit
 from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
@@ -59,7 +59,7 @@ def _changes(pair: Pair, *, was_reached: bool) -> Iterator[Change]:
         yield _gone(pair)
     elif new.misfits:
         outcome = Outcome.BROKEN_ALREADY if failed else pair.breaks
-        yield from ((outcome, misfit) for misfit in new.misfits)
+        yield from ((outcome, misfit) for misfit in (new.misfits if failed else _told(pair)))
     elif old.misfits:
         yield from ((Outcome.BETTER, misfit) for misfit in old.misfits if failed)
     elif old.definition and new.definition:
@@ -68,11 +68,30 @@ def _changes(pair: Pair, *, was_reached: bool) -> Iterator[Change]:
         yield Outcome.UNKNOWN, Misfit(Cause.NOT_READ)
 
 
+def _told(pair: Pair) -> Iterator[Misfit]:
+    """Why a use does not fit now: what it gives by another name, or at another position, it does not lack."""
+    old, new = pair.old, pair.new
+    given = {_new_name(pair, each) for each in new.misfits}
+    if old.parameters and new.parameters:
+        yield from moved(old.call, old.parameters, new.parameters)
+        given |= given_by_position(old.call, old.parameters)
+    for misfit in new.misfits:
+        if misfit.cause is not Cause.MISSING_ARGUMENT or misfit.subject not in given:
+            yield misfit
+
+
+def _new_name(pair: Pair, misfit: Misfit) -> str:
+    """The new name of an argument that is given by name and not taken; empty if there is none."""
+    if misfit.cause is not Cause.UNKNOWN_KEYWORD or not (pair.old.parameters and pair.new.parameters):
+        return ""
+    return renamed(misfit.subject, pair.old.parameters, pair.new.parameters)
+
+
 def _gone(pair: Pair) -> Change:
     """That a name leads nowhere now."""
     use, path = pair.use, pair.new.misfits[0].subject
     if use.kind is UseKind.OVERRIDE and path == use.path:
-        return Outcome.BREAKS if pair.old.passed else Outcome.CHANGES, Misfit(Cause.HOOK_GONE)
+        return Outcome.BREAKS if pair.old.is_called else Outcome.CHANGES, Misfit(Cause.HOOK_GONE)
     there = pair.old_names.find(path)
     what = there.definition.signature.what if there and there.definition else ""
     cause = {"module": Cause.NOT_IMPORTABLE, "member": Cause.MEMBER}.get(what, Cause.NAME_GONE)
@@ -84,9 +103,7 @@ def _instead(pair: Pair, misfit: Misfit, where: Callable[[str], str]) -> str:
     """What can be written now."""
     if pair.old.found and pair.new.found is None:
         return where(misfit.subject or pair.use.path)
-    if misfit.cause is Cause.UNKNOWN_KEYWORD and pair.old.parameters and pair.new.parameters:
-        return renamed(misfit.subject, pair.old.parameters, pair.new.parameters)
-    return ""
+    return _new_name(pair, misfit)
 
 
 def _text(side: Fit, misfit: Misfit, use: Use) -> str:
@@ -98,8 +115,8 @@ def _text(side: Fit, misfit: Misfit, use: Use) -> str:
     parameter = next((each for each in signature.parameters if each.name == misfit.subject), None)
     texts = {
         Cause.KIND: signature.what,
-        Cause.VALUE: signature.value,
-        Cause.MEMBER: signature.value,
+        Cause.VALUE: side.value,
+        Cause.MEMBER: side.value,
         Cause.RETURNS: str(definition.returns or ""),
         Cause.EXCEPTION: ", ".join(definition.raises),
         Cause.BASE: ", ".join(definition.bases),

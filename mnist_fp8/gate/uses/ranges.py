@@ -87,7 +87,7 @@ def _histories(seen: Mapping[str, Iterable[Judgement]], steps: Mapping[str, Iter
     changed: dict[Use, dict[str, list[Judgement]]] = {}
     for version, found in steps.items():
         for each in found:
-            if each.outcome is not Outcome.SAME:
+            if each.outcome not in (Outcome.SAME, Outcome.BROKEN_ALREADY):
                 changed.setdefault(each.use, {}).setdefault(version, []).append(each)
     for use in dict.fromkeys(each.use for found in seen.values() for each in found):
         changes = {version: tuple(found) for version, found in changed.get(use, {}).items()}
