@@ -59,8 +59,7 @@ def changes(pair: Pair) -> Iterator[Change]:
             yield from _value(pair)
             yield from _unseen_calls(pair)
         case UseKind.SUBCLASS:
-            yield from _bases(pair)
-            yield from _unseen_calls(pair)
+            yield from list(_bases(pair)) or _unseen_calls(pair)
         case UseKind.OVERRIDE:
             yield from _hook(pair)
 
@@ -105,10 +104,11 @@ def _result(pair: Pair) -> Iterator[Change]:
 
 
 def _unseen_calls(pair: Pair) -> Iterator[Change]:
-    """Why a call somewhere else may fail of what is read or subclassed here."""
+    """Why a call somewhere else may fail of what is read or subclassed here; fields of a class are given by name."""
     if pair.old.parameters and pair.new.parameters:
         for misfit in risks(pair.old.call, pair.old.parameters, pair.new.parameters):
-            yield Outcome.UNKNOWN, misfit
+            if misfit.cause is not Cause.MOVED_ARGUMENT or pair.new.what != "class":
+                yield Outcome.UNKNOWN, misfit
 
 
 def _value(pair: Pair) -> Iterator[Change]:

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
-from mnist_fp8.gate.uses.binding import Misfit, Parameters, misfits
+from mnist_fp8.gate.uses.binding import Misfit, Parameters, given_by_position, misfits
 from mnist_fp8.gate.uses.judgement import Cause
 from mnist_fp8.gate.uses.places import gone
 from mnist_fp8.gate.uses.use import Call, Use, UseKind
@@ -113,8 +113,8 @@ def _not_accepted(use: Use, hook: Definition, calls: Iterable[Passed]) -> Iterat
                 case Cause.MISSING_ARGUMENT:
                     yield misfit
                 case Cause.TOO_MANY_POSITIONAL:
-                    beyond = hook.signature.parameters[len(taken.positional) : passed.positional]
-                    yield Misfit(Cause.OVERRIDE_ARGUMENT, ", ".join(each.name for each in beyond))
+                    given = given_by_position(call, Parameters.of(hook.signature.parameters))
+                    yield Misfit(Cause.OVERRIDE_ARGUMENT, ", ".join(sorted(given - taken.every.keys())))
                 case _:
                     yield Misfit(Cause.OVERRIDE_ARGUMENT, misfit.subject)
 

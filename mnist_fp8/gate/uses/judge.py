@@ -63,8 +63,15 @@ def _changes(pair: Pair, *, was_reached: bool) -> Iterator[Change]:
     elif old.misfits:
         yield from ((Outcome.BETTER, misfit) for misfit in old.misfits if failed)
     elif old.definition and new.definition:
-        yield from changes(pair)
+        yield from list(changes(pair)) or _doubts(pair)
     elif old.found != new.found:  # one of them comes from elsewhere
+        yield Outcome.UNKNOWN, Misfit(Cause.NOT_READ)
+
+
+def _doubts(pair: Pair) -> Iterator[Change]:
+    """That it was certain what a name is, and is not now; of a module only other names are not."""
+    is_certain = [bool(side.found and side.found.is_certain) for side in (pair.old, pair.new)]
+    if is_certain == [True, False] and pair.new.what != "module":
         yield Outcome.UNKNOWN, Misfit(Cause.NOT_READ)
 
 
@@ -74,7 +81,7 @@ def _told(pair: Pair) -> Iterator[Misfit]:
     given = {_new_name(pair, each) for each in new.misfits}
     if old.parameters and new.parameters:
         yield from moved(old.call, old.parameters, new.parameters)
-        given |= given_by_position(old.call, old.parameters)
+        given |= given_by_position(old.call, old.parameters) | {*old.call.keywords}
     for misfit in new.misfits:
         if misfit.cause is not Cause.MISSING_ARGUMENT or misfit.subject not in given:
             yield misfit
