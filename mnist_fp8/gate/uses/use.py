@@ -42,7 +42,7 @@ class Place:
 
     Attributes:
         file: path as the user named its folder, with slashes.
-        line: from 1; of a notebook, within the cell.
+        line: from 1; of a notebook, within the cell. 0 where a file as a whole is meant.
         column: from 1.
         cell: of a notebook, from 1; 0 in other files.
         source: the user's line, stripped.
