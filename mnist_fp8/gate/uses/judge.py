@@ -1,5 +1,6 @@
 """What becomes of each use when Transformer Engine changes: pure."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
@@ -9,9 +10,11 @@ from mnist_fp8.gate.uses.fit import Fit, fit
 from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
 from mnist_fp8.gate.uses.places import moved_to, was_there
 from mnist_fp8.gate.uses.protection import is_covered, is_reached
-from mnist_fp8.gate.uses.use import Use, UseKind
+from mnist_fp8.gate.uses.use import Place, Use, UseKind
 from mnist_fp8.record.entries import CALLED
 from mnist_fp8.record.names import Names
+
+_NOWHERE = Place("", 0)
 
 
 def judge(uses: Iterable[Use], old: Names, new: Names) -> tuple[Judgement, ...]:
@@ -28,8 +31,18 @@ def judge(uses: Iterable[Use], old: Names, new: Names) -> tuple[Judgement, ...]:
     """
     uses = tuple(uses)
     where = functools.cache(lambda path: moved_to(path, old, new))
-    pairs = (Pair(use, fit(use, old), fit(use, new), old, new) for use in uses)
-    return tuple(each for pair in pairs if not _names_nothing(pair) for each in _judgements(pair, uses, where))
+
+    @functools.cache
+    def judged(use: Use) -> tuple[Judgement, ...]:
+        pair = Pair(use, fit(use, old), fit(use, new), old, new)
+        return () if _names_nothing(pair) else tuple(_judgements(pair, uses, where))
+
+    return tuple(dataclasses.replace(each, use=use) for use in uses for each in judged(_anywhere(use)))
+
+
+def _anywhere(use: Use) -> Use:
+    """A use without its place, which matters only where another use decides whether it is reached."""
+    return use if use.fallback_for else dataclasses.replace(use, place=_NOWHERE)
 
 
 def _judgements(pair: Pair, uses: Sequence[Use], where: Callable[[str], str]) -> Iterator[Judgement]:
