@@ -49,11 +49,14 @@ class Passed:
         positional: how many arguments are given by position; the least where ``is_open``.
         keywords: names of those given by name.
         is_open: whether ``*args`` or ``**kwargs`` are passed on, so that there may be more.
+        by: the class whose methods call it, on ``self``; empty where a function of the same module calls an argument of
+            that name, which the method of any class may be handed to.
     """
 
     positional: int
     keywords: tuple[str, ...]
     is_open: bool = False
+    by: str = ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +74,7 @@ class Definition:
         decorators: dotted paths of what decorates it, such as ``functools.partial`` or ``jax.custom_vjp``.
         returns: how many elements the tuple has that it returns; ``None`` where it returns none, or not always as many.
         raises: dotted paths of the exceptions that its own body raises, sorted.
-        passed: of a method, every different way in which Transformer Engine calls it on ``self``.
+        passed: of a method, every different way in which Transformer Engine calls it.
         is_conditional: whether it is defined only under a condition (``if``, ``try``) that is not read.
     """
 

@@ -23,6 +23,7 @@ class Body:
         returns: elements of the tuple that each of its ``return`` has; ``None`` where they do not all have as many.
         raises: what it raises, as source has it.
         passed: how it calls the methods of its first argument, by their names.
+        handed: how it, or a function inside of it, calls its arguments, by their names.
         attributes: names that it sets on its first argument.
         globals: names of the module that it sets.
         dynamic: a call in it that binds names at run time; empty if there is none.
@@ -31,6 +32,7 @@ class Body:
     returns: int | None
     raises: frozenset[str]
     passed: Mapping[str, frozenset[Passed]]
+    handed: Mapping[str, frozenset[Passed]]
     attributes: frozenset[str]
     globals: frozenset[str]
     dynamic: str
@@ -45,6 +47,7 @@ def read_body(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Body:
         _returned(own),
         frozenset(_raised(own)),
         _passed(every, first),
+        _handed([function.args, *every]),
         frozenset(_attributes(every, first)),
         frozenset(name for node in every if isinstance(node, ast.Global) for name in node.names),
         next((name for node in every if (name := _called(node)) in {"exec", "globals"}), ""),
@@ -98,6 +101,20 @@ def _passed(every: list[ast.AST], first: str) -> Mapping[str, frozenset[Passed]]
             call = calls.get(id(node))
             found.setdefault(node.attr, set()).add(_arguments(call) if call else Passed(0, (), is_open=True))
     return {name: frozenset(ways) for name, ways in found.items()}
+
+
+def _handed(every: list[ast.AST]) -> Mapping[str, frozenset[Passed]]:
+    """How functions call what they are given."""
+    names = {argument.arg for node in every if isinstance(node, ast.arguments) for argument in _each(node)}
+    found: dict[str, set[Passed]] = {}
+    for node in every:
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id in names:
+            found.setdefault(node.func.id, set()).add(_arguments(node))
+    return {name: frozenset(ways) for name, ways in found.items()}
+
+
+def _each(arguments: ast.arguments) -> Iterator[ast.arg]:
+    return itertools.chain(arguments.posonlyargs, arguments.args, arguments.kwonlyargs)
 
 
 def _arguments(call: ast.Call) -> Passed:

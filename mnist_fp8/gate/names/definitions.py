@@ -34,7 +34,8 @@ class _Reader:
     """Makes definitions and aliases of griffe's objects.
 
     Attributes:
-        passed: how the methods of each class call methods of ``self``, by their names.
+        passed: how the methods of each class call methods of ``self``, by their names; and how functions of each module
+            call their arguments.
     """
 
     def __init__(self, notes: Notes) -> None:
@@ -56,6 +57,7 @@ class _Reader:
                 self._class(member)
             elif not self._second_name(member):
                 self._define(member, self._signature(member))
+                self._calls(module, member)
         self.aliases |= _shadowed(module, self._notes)
         self._rest(module)
 
@@ -106,10 +108,15 @@ class _Reader:
 
     def _method(self, cls: griffe.Class, method: griffe.Function) -> None:
         self._define(method, Signature("method", signatures.bound(method)))
-        body = self._notes.bodies.get(method.path)
-        if body and "staticmethod" not in method.labels:
+        self._calls(cls, method)
+
+    def _calls(self, scope: griffe.Module | griffe.Class, function: Named) -> None:
+        body = self._notes.bodies.get(function.path)
+        if body and is_class(scope) and "staticmethod" not in function.labels:
             for name, ways in body.passed.items():
-                self.passed[cls.path][name] |= ways
+                self.passed[scope.path][name] |= {dataclasses.replace(way, by=scope.path) for way in ways}
+        for name, ways in body.handed.items() if body and is_module(scope) else ():
+            self.passed[scope.path][name] |= ways
 
     def _method_again(self, cls: griffe.Class, member: griffe.Attribute) -> bool:
         """Whether an attribute is a second name of a method."""
@@ -206,11 +213,11 @@ def _shadowed(package: griffe.Module, notes: Notes) -> dict[str, str]:
 
 
 def _with_passed(names: Names, passed: Mapping[str, Mapping[str, set[Passed]]]) -> dict[str, Definition]:
-    """Definitions with how methods are called on ``self``: of what a class has, and of what its subclasses override."""
+    """Definitions with how methods are called: what a class has, what its subclasses override, what it hands on."""
     subclasses: dict[str, set[str]] = defaultdict(set)
     for path, definition in names.definitions.items():
         if definition.signature.what == "class":
-            for base in names.mro(path):
+            for base in (*names.mro(path), path.rpartition(".")[0]):  # and its module
                 subclasses[base].add(path)
     found: dict[str, set[Passed]] = defaultdict(set)
     for cls, calls in passed.items():
@@ -221,6 +228,6 @@ def _with_passed(names: Names, passed: Mapping[str, Mapping[str, set[Passed]]]) 
     for path in found.keys() & definitions.keys():
         definition, ways = definitions[path], found[path]
         if definition.signature.what == "method":
-            in_order = sorted(ways, key=lambda way: (way.positional, way.keywords, way.is_open))
+            in_order = sorted(ways, key=dataclasses.astuple)
             definitions[path] = dataclasses.replace(definition, passed=tuple(in_order))
     return definitions
