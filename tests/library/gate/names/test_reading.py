@@ -1,5 +1,6 @@
 """Names read from source: one small package for each way to define, to bind and to hide a name."""
 
+import dataclasses
 import platform
 import textwrap
 from pathlib import Path
@@ -540,24 +541,27 @@ PASSED = """
         def make(self, postfix, n_groups=1): return super().make(postfix, n_groups)
     class C(Base):
         def make(self, postfix): ...
+    def wrapped(f):
+        def inner(hook): return hook(1, y=2)
+        return inner
 """
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("x.Base.make", [Passed(0, ("n_groups", "postfix")), Passed(1, ())]),
-        ("x.B.make", [Passed(0, ("n_groups", "postfix")), Passed(1, ())]),
+        ("x.Base.make", [Passed(0, ("n_groups", "postfix"), by="A"), Passed(1, (), by="A")]),
+        ("x.B.make", [Passed(0, ("n_groups", "postfix"), by="A"), Passed(1, (), by="A")]),
         ("x.C.make", []),
         ("x.Base.unused", []),
-        ("x.A.build", [Passed(1, (), is_open=True)]),
-        ("x.A.hook", [Passed(0, (), is_open=True)]),
+        ("x.A.build", [Passed(1, (), is_open=True, by="A")]),
+        ("x.A.hook", [Passed(0, (), is_open=True, by="A"), Passed(1, ("y",))]),
     ],
 )
-def test_passed_is_how_a_method_is_called_on_self(path: str, expected: list[Passed], tmp_path: Path) -> None:
+def test_passed_is_how_a_method_is_called(path: str, expected: list[Passed], tmp_path: Path) -> None:
     definition = found(read(tmp_path, PASSED), path).definition
     assert definition
-    assert list(definition.passed) == expected
+    assert [dataclasses.replace(way, by=way.by.removeprefix(f"{JAX}.x.")) for way in definition.passed] == expected
 
 
 # --- packages --------------------------------------------------------------------------------------------------------
