@@ -1,20 +1,19 @@
 """What becomes of each use when Transformer Engine changes: pure."""
 
 import dataclasses
-import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from mnist_fp8.gate.uses.binding import Misfit, given_by_position, moved, renamed
 from mnist_fp8.gate.uses.changes import Change, Pair, changes
 from mnist_fp8.gate.uses.fit import Fit, fit
 from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
-from mnist_fp8.gate.uses.places import moved_to, was_there
+from mnist_fp8.gate.uses.places import Moves, was_there
 from mnist_fp8.gate.uses.protection import is_covered, is_reached
 from mnist_fp8.gate.uses.use import Place, Use, UseKind
 from mnist_fp8.record.entries import CALLED
 from mnist_fp8.record.names import Names
 
-_NOWHERE = Place("", 0)
+_ANYWHERE = Place("", 0)
 
 
 def judge(uses: Iterable[Use], old: Names, new: Names) -> tuple[Judgement, ...]:
@@ -29,30 +28,27 @@ def judge(uses: Iterable[Use], old: Names, new: Names) -> tuple[Judgement, ...]:
         In the order of the uses, one judgement of each, or several with different causes. There is none of an override
         or a text that names nothing of Transformer Engine: a method of the user's own, or words that look like a name.
     """
-    uses = tuple(uses)
-    where = functools.cache(lambda path: moved_to(path, old, new))
-
-    @functools.cache
-    def judged(use: Use) -> tuple[Judgement, ...]:
-        pair = Pair(use, fit(use, old), fit(use, new), old, new)
-        return () if _names_nothing(pair) else tuple(_judgements(pair, uses, where))
-
-    return tuple(dataclasses.replace(each, use=use) for use in uses for each in judged(_anywhere(use)))
-
-
-def _anywhere(use: Use) -> Use:
-    """A use without its place, which matters only where another use decides whether it is reached."""
-    return use if use.fallback_for else dataclasses.replace(use, place=_NOWHERE)
+    uses, moves = tuple(uses), Moves(old, new)
+    judged: dict[Use, tuple[Judgement, ...]] = {}
+    found: list[Judgement] = []
+    for use in uses:
+        # The same at many places is judged once; which file it is in matters for a fallback only.
+        alike = use if use.fallback_for else dataclasses.replace(use, place=_ANYWHERE)
+        if alike not in judged:
+            pair = Pair(alike, fit(alike, old), fit(alike, new), old, new)
+            judged[alike] = () if _names_nothing(pair) else tuple(_judgements(pair, uses, moves))
+        found += (dataclasses.replace(each, use=use) for each in judged[alike])
+    return tuple(found)
 
 
-def _judgements(pair: Pair, uses: Sequence[Use], where: Callable[[str], str]) -> Iterator[Judgement]:
+def _judgements(pair: Pair, uses: Sequence[Use], moves: Moves) -> Iterator[Judgement]:
     was_reached, is_reached_now = (is_reached(pair.use, uses, names) for names in (pair.old_names, pair.new_names))
     found = list(_changes(pair, was_reached=was_reached))
     for outcome, misfit in found:
         is_guarded = not is_reached_now or is_covered(pair.use, outcome, misfit)
         result = Outcome.GUARDED if is_guarded and outcome is not Outcome.BETTER else outcome
         old, new = (_text(side, misfit, pair.use) for side in (pair.old, pair.new))
-        yield Judgement(pair.use, result, misfit.cause, misfit.subject, old, new, _instead(pair, misfit, where))
+        yield Judgement(pair.use, result, misfit.cause, misfit.subject, old, new, _instead(pair, misfit, moves))
     if not found:
         yield Judgement(pair.use, Outcome.SAME)
 
@@ -119,10 +115,10 @@ def _gone(pair: Pair) -> Change:
     return outcome, Misfit(cause, path)
 
 
-def _instead(pair: Pair, misfit: Misfit, where: Callable[[str], str]) -> str:
+def _instead(pair: Pair, misfit: Misfit, moves: Moves) -> str:
     """What can be written now."""
     if pair.old.found and pair.new.found is None:
-        return where(misfit.subject or pair.use.path)
+        return moves.of(misfit.subject or pair.use.path)
     return _new_name(pair, misfit)
 
 
