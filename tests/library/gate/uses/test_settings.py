@@ -19,9 +19,16 @@ def test_sources_are_relative_to_the_file(tmp_path: Path) -> None:
     assert settings.sources(file) == (tmp_path / "src", tmp_path / "train.py", Path("/abs"))
 
 
-@pytest.mark.parametrize(
-    "text", ["", "[project]\nname = 'x'", "[tool.ruff]\nline-length = 1", "[tool.mnist-fp8]", "[tool.mnist-fp8]\nuses=[]"]
+NOTHING = (
+    "",
+    "[project]\nname = 'x'",
+    "[tool.ruff]\nline-length = 1",
+    "[tool.mnist-fp8]",
+    "[tool.mnist-fp8]\nuses=[]",
 )
+
+
+@pytest.mark.parametrize("text", NOTHING)
 def test_file_without_sources_names_none(tmp_path: Path, text: str) -> None:
     assert settings.sources(written(tmp_path, text)) == ()
     assert settings.sources(tmp_path / "missing.toml") == ()
