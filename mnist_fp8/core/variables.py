@@ -1,5 +1,8 @@
 """The environment variables that reach a run. All others stay outside: they could thin out the suite or replace code.
 
+Options of JAX and Flax stay outside as well: most of the tests are true of their defaults alone. A claim of its own
+sets those that Transformer Engine has to hold under. A person is told what was left out.
+
 One table for both sides: what judges passes these on and keys results by them; what is judged says which were set.
 """
 
@@ -8,8 +11,9 @@ from collections.abc import Mapping
 CHANGE_RESULTS: Mapping[str, str] = {
     "NVTE_": "switches of Transformer Engine",
     "XLA_": "flags of XLA, and its share of the memory",
-    "JAX_": "options of JAX",
-    "FLAX_": "options of Flax",
+    "JAX_PLATFORM": "where JAX runs",
+    "JAX_CUDA_VISIBLE_DEVICES": "which GPUs JAX sees",
+    "JAX_USE_SHARDY_PARTITIONER": "which partitioner divides the work among devices",
     "TF_CPP_": "what XLA logs",
     "TF_CUDNN_": "whether cuDNN's algorithms are deterministic",
     "TF_GPU_": "how XLA uses the memory of a GPU",
@@ -38,6 +42,15 @@ CHANGE_NOTHING: Mapping[str, str] = {
     "XDG_CACHE_HOME": "the folder of caches",
 }
 """The same of what a program needs, and no result depends on."""
+
+LEFT_OUT = ("JAX_", "FLAX_")
+"""Beginnings of the names of options that stay outside, and that a person would expect to reach a run."""
+
+
+def left_out(environ: Mapping[str, str]) -> dict[str, str]:
+    """Options of JAX and Flax that are set and reach no run, in the order of their names."""
+    passed = passed_on(environ)
+    return {name: environ[name] for name in sorted(environ) if name.startswith(LEFT_OUT) and name not in passed}
 
 
 def that_change_results(environ: Mapping[str, str]) -> dict[str, str]:
