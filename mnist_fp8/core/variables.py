@@ -45,17 +45,24 @@ CHANGE_NOTHING: Mapping[str, str] = {
 
 LEFT_OUT = ("JAX_", "FLAX_")
 """Beginnings of the names of options that stay outside, and that a person would expect to reach a run."""
+FAST_MATH = "--xla_cpu_enable_fast_math"
+"""Beginning of the flags of XLA that stay outside as well: with them nothing holds to the bit."""
 
 
 def left_out(environ: Mapping[str, str]) -> dict[str, str]:
-    """Options of JAX and Flax that are set and reach no run, in the order of their names."""
+    """Options of JAX, Flax and XLA that are set and reach no run, in the order of their names."""
     passed = passed_on(environ)
-    return {name: environ[name] for name in sorted(environ) if name.startswith(LEFT_OUT) and name not in passed}
+    options = {name: environ[name] for name in sorted(environ) if name.startswith(LEFT_OUT) and name not in passed}
+    flags = [flag for flag in environ.get("XLA_FLAGS", "").split() if flag.startswith(FAST_MATH)]
+    return options | ({"XLA_FLAGS": " ".join(flags)} if flags else {})
 
 
 def that_change_results(environ: Mapping[str, str]) -> dict[str, str]:
-    """Those that can change a result, in the order of their names."""
-    return {name: environ[name] for name in sorted(environ) if name.startswith(tuple(CHANGE_RESULTS))}
+    """Those that can change a result and reach a run, in the order of their names."""
+    known = {name: environ[name] for name in sorted(environ) if name.startswith(tuple(CHANGE_RESULTS))}
+    if FAST_MATH in known.get("XLA_FLAGS", ""):
+        known["XLA_FLAGS"] = " ".join(flag for flag in known["XLA_FLAGS"].split() if not flag.startswith(FAST_MATH))
+    return known
 
 
 def passed_on(environ: Mapping[str, str]) -> dict[str, str]:

@@ -34,8 +34,11 @@ def leave_out_options() -> dict[str, str]:
         raise pytest.UsageError(
             f"nothing can be verified: JAX was imported before its options could be left out; unset {names}"
         )
+    passed = variables.passed_on(os.environ)
     for name in options:
-        del os.environ[name]
+        os.environ.pop(name)
+        if name in passed:
+            os.environ[name] = passed[name]
     return options
 
 

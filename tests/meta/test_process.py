@@ -35,6 +35,7 @@ def test_options_of_jax_are_left_out_by_name(tmp_path: Path) -> None:
     (tmp_path / "conftest.py").write_text("pytest_plugins = ['mnist_fp8.plugin.hooks']")
     path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     options = {"JAX_ENABLE_X64": "1", "FLAX_PROFILE": "1", "JAX_PLATFORMS": "cpu"}
+    options["XLA_FLAGS"] = "--xla_cpu_enable_fast_math=true --xla_cpu_multi_thread_eigen=false"
     done = subprocess.run(  # noqa: S603 - our own command
         [
             sys.executable,
@@ -53,7 +54,10 @@ def test_options_of_jax_are_left_out_by_name(tmp_path: Path) -> None:
         check=False,
         timeout=TIMEOUT_S,
     )
-    assert "left out of this run: FLAX_PROFILE=1 JAX_ENABLE_X64=1\n" in done.stdout
+    assert (
+        "left out of this run: FLAX_PROFILE=1 JAX_ENABLE_X64=1 XLA_FLAGS=--xla_cpu_enable_fast_math=true\n"
+        in done.stdout
+    )
     assert "1 passed" in done.stdout, done.stdout + done.stderr
 
 

@@ -37,6 +37,12 @@ def test_options_of_jax_and_flax_are_left_out_by_name() -> None:
     assert variables.left_out(SHELL) == {"FLAX_RETURN_FROZEN_DICT": "1", "JAX_ENABLE_X64": "1"}
 
 
+def test_fast_math_is_left_out_of_xla_s_flags() -> None:
+    shell = {"XLA_FLAGS": "--a=1 --xla_cpu_enable_fast_math=true --b=2"}
+    assert variables.left_out(shell) == {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"}
+    assert variables.passed_on(shell) == variables.that_change_results(shell) == {"XLA_FLAGS": "--a=1 --b=2"}
+
+
 def test_every_variable_has_one_reason() -> None:
     both = dict(variables.CHANGE_RESULTS) | dict(variables.CHANGE_NOTHING)
     assert all(both.values())
