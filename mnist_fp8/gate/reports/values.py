@@ -160,8 +160,8 @@ def measured(measure: Measure) -> str:
             said = "ends in no finite number"
         case Gauge.TRAINING:
             said = f"ends {number(abs(measure.new), 2)} standard errors {'worse' if measure.new > 0 else 'better'}"
-        case Gauge.CODES:
-            said = f"{old} → {new} codes unlike the oracle's"
+        case Gauge.CODES | Gauge.NOT_FINITE:
+            said = f"{old} → {new} {measure.gauge.value}"
         case _:
             said = f"{old} → {new}"
     return f"{name}: {said}; damage above {number(measure.limit)}"

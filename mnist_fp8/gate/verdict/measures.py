@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 
 from mnist_fp8.gate.verdict.changes import CurvesApart, EntryChange
 from mnist_fp8.gate.verdict.rules.numbers import SPREADS, most_error
-from mnist_fp8.record.entries import Codes, Curves, Numbers, Quantity
+from mnist_fp8.record.entries import Codes, Curves, Numbers, Quantity, Special
 
 
 class Gauge(enum.Enum):
@@ -17,6 +17,7 @@ class Gauge(enum.Enum):
     ERROR = "error against float64"
     IN_TOLERANCES = "error in tolerances"
     CODES = "codes unlike the oracle's"
+    NOT_FINITE = "numbers not finite"
     TRAINING = "training end in standard errors"
 
 
@@ -73,6 +74,12 @@ def _measures(change: EntryChange) -> Iterator[Measure]:
                     yield Measure(_OF_QUANTITY[old.quantity], change.key, label, error, after[label], limit)
         case Codes(wrong=int(before)), Codes(wrong=int(now)):
             yield Measure(Gauge.CODES, change.key, "", before, now, before)
+        case Special() as old, Special() as new:
+            bad = {each.tensor: each.nan + each.infinite for each in old.contents}
+            for each in new.contents:
+                before, now = bad.get(each.tensor, 0), each.nan + each.infinite
+                if before != now:
+                    yield Measure(Gauge.NOT_FINITE, change.key, each.tensor, before, now, before)
         case _, Curves(higher_is_better=higher) if isinstance(change.apart, CurvesApart):
             worse = -change.apart.errors if higher else change.apart.errors
             yield Measure(Gauge.TRAINING, change.key, "", 0.0, worse, SPREADS)

@@ -118,7 +118,13 @@ def roots(differences: Iterable[Difference], old: Mapping[str, Value], new: Mapp
         root = _root(parts, order)
         pattern = (cause[0], root.main.rule, root.first.area, root.effect, root.main.accepted)
         alike.setdefault(pattern, []).extend(parts)
-    return tuple(_root(parts, order) for parts in alike.values())
+    return tuple(sorted((_root(parts, order) for parts in alike.values()), key=_worst_first))
+
+
+def _worst_first(root: Root) -> tuple[bool, int, bool, bool]:
+    """What is accepted comes last; of one severity what all else may follow from comes first, and then results."""
+    main = root.main
+    return bool(main.accepted), _severity(main), main.rule is not numbers.FLAX_ALONE, root.effect is None
 
 
 def _cause(one: Difference, entry: EntryChange, defined: Mapping[str, str]) -> _Cause:

@@ -3,7 +3,6 @@
 from mnist_fp8 import __version__
 from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.reports.markup import counted, template
-from mnist_fp8.gate.reports.verdict.markdown import commands
 from mnist_fp8.gate.reports.verdict.view import (
     COLUMNS,
     ENTRIES_SHOWN,
@@ -62,7 +61,6 @@ def html(comparison: Comparison) -> str:
         no_verdict=NO_VERDICT_RESTS_ON,
         environment=environment(view),
         entries_shown=ENTRIES_SHOWN,
-        commands=commands,
         apart=apart,
         entries=entries,
         counted=counted,

@@ -8,7 +8,6 @@ from mnist_fp8 import __version__
 from mnist_fp8.gate.reports.markup import counted, cut, literal, row
 from mnist_fp8.gate.reports.verdict.view import (
     COLUMNS,
-    COMMANDS_SHOWN,
     NO_VERDICT_RESTS_ON,
     WORDS,
     Block,
@@ -58,9 +57,8 @@ def markdown(comparison: Comparison) -> str:
         f"{_words(sentence(view))} **{kind}**{colon}{_words(seen)}.",
         _bullets(f"**Not verified:** {_words(cut(each, 500))}" for each in at_most(view.unverified, 12)),
         f"<sub>{_words(stack(view))}</sub>",
-        _markdown_areas(rows(view)),
     ]
-    end = [*_markdown_end(view), f"<sub>mnist-fp8 {__version__}</sub>"]
+    end = [_markdown_areas(rows(view)), *_markdown_end(view), f"<sub>mnist-fp8 {__version__}</sub>"]
     heading_and_count = 200
     room = MARKDOWN_LIMIT - heading_and_count - sum(len(part) + 2 for part in (*start, *end))
     return "\n\n".join(filter(None, [*start, *_markdown_blocks(view, room), *end])) + "\n"
@@ -71,7 +69,8 @@ def _markdown_areas(found: Sequence[Row]) -> str:
     body = [
         [each.area, each.what, f"{each.compared:,}", *(f"**{n}**" if n else "" for n in each.numbers)] for each in found
     ]
-    return "\n".join([row(heading), row(["---", "---", *["---:"] * (len(heading) - 2)]), *map(row, body)])
+    table = [row(heading), row(["---", "---", *["---:"] * (len(heading) - 2)]), *map(row, body)]
+    return "\n".join(["### What was compared", "", *table])
 
 
 def _markdown_blocks(view: View, room: int) -> Iterator[str]:
@@ -101,7 +100,7 @@ def _markdown_block(view: View, block: Block) -> str:
         f"**Do:** {_words(block.rule.action)}",
         f"**Rule:** `{block.rule.id}`",
     ]
-    shown_again = commands(view, block)
+    shown_again = "\n".join(map(view.command, block.keys))
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", shown_again) or [""]))
     parts = [
         f"#### {_EMOJI[block.rule.severity]} {_name(block)}",
@@ -118,13 +117,6 @@ def _markdown_block(view: View, block: Block) -> str:
         )
         parts.append(_folded(block.number, ["entry", "what", "old", "new", block.size_name], cells, 2_000, others))
     return "\n\n".join(parts)
-
-
-def commands(view: View, block: Block) -> str:
-    """Some that measure again what differs."""
-    shown = [view.command(key) for key in block.keys[:COMMANDS_SHOWN]]
-    more = len(block.keys) - len(shown)
-    return "\n".join([*shown, *([f"# and {more:,} more: any key of the table after --only"] if more else [])])
 
 
 def _values(old: str, new: str) -> list[str]:

@@ -27,8 +27,6 @@ from mnist_fp8.gate.verdict.rules.rule import Severity
 
 SCREEN = 44
 """Lines of a terminal."""
-ROOTS = 8
-"""Roots of which there is at least the title; the others are counted."""
 _SYMBOLS = {Severity.BREAKS: "✗", Severity.CHANGES: "~", Severity.NOTE: "·"}
 _STYLES = {
     UpgradeVerdict.SAFE: "bold white on green",
@@ -62,30 +60,33 @@ class _Screen:
         found = self.view.counting
         head = [*_head(self.view, options.max_width), *(_how_to_see(self.view) if found else ())]
         end = list(_end(self.view, options.max_width))
-        blocks = [list(_lines(block, options.max_width)) for block in found[:ROOTS]]
-        more = len(found) - len(blocks)
-        room = SCREEN - sum(map(height, [*head, *end])) - bool(more)
+        room = SCREEN - sum(map(height, [*head, *end]))
+        blocks = [list(_lines(block, options.max_width)) for block in found[:SCREEN]]
+        numbers = _fitting([list(map(height, block)) for block in blocks], room, len(found))
         yield from head
-        for block, number in zip(blocks, _fitting([list(map(height, block)) for block in blocks], room), strict=True):
+        for block, number in zip(blocks, numbers, strict=False):
             yield from block[:number]
-        if more:
+        if more := len(found) - len(numbers):
             yield Text(f"  and {more:,} more: see the page", "bold")
         yield from end
 
 
-def _fitting(blocks: Sequence[Sequence[int]], room: int) -> list[int]:
-    """How many lines of each block fit: a title at least, and all of the first; more of those in front.
+def _fitting(blocks: Sequence[Sequence[int]], room: int, total: int) -> list[int]:
+    """How many lines to show of each block: all of the first, the title of as many as fit, and more of those in front.
 
     Args:
         blocks: the heights of their lines.
         room: for all of them.
+        total: how many there are; a line says so where not all are shown.
     """
-    shown = [1] * len(blocks)
-    room -= len(blocks)
+    room -= sum(sum(block) for block in blocks[:1])
+    titles = min(len(blocks) - 1, room) if total - 1 <= room else room - 1
+    shown = [len(block) for block in blocks[:1]] + [1] * titles
+    room -= titles + (len(shown) < total)
     for wanted in (SCREEN, 4, 2):  # all lines, or what diverges first and how, or what
-        for index, heights in enumerate(blocks):
+        for index, heights in enumerate(blocks[: len(shown)]):
             needed = sum(heights[shown[index] : wanted])
-            if needed > room and index:
+            if needed > room:
                 break
             room -= needed
             shown[index] = max(shown[index], wanted)
@@ -141,7 +142,8 @@ def _one_line(*parts: str | tuple[str, str]) -> Text:
 
 
 def _indented(text: str, width: int, style: str = "", first: str = "    ") -> Text:
-    return Text(textwrap.fill(text, width, initial_indent=first, subsequent_indent=4 * " "), style)
+    lines = textwrap.wrap(text, width, initial_indent=first, subsequent_indent=4 * " ", break_on_hyphens=False)
+    return Text("\n".join(lines), style)
 
 
 def _end(view: View, width: int) -> Iterator[Text]:

@@ -23,8 +23,6 @@ from mnist_fp8.record.record import Record
 
 ENTRIES_SHOWN = 100
 """Entries of a difference on the page; the others are counted."""
-COMMANDS_SHOWN = 3
-"""Commands under one heading; the others are counted."""
 _UPGRADED = {"jax": "JAX", "flax": "Flax"}
 NO_VERDICT_RESTS_ON = "No verdict rests on costs: they come from a few repetitions on one machine."
 CANNOT_SEE = {
@@ -98,6 +96,7 @@ class Block:
         first: the entry that diverges first.
         effect: ``damage``, ``drift`` or ``gain``; empty where no numbers differ.
         evidence: what decides that, the most telling first.
+        keys: what to measure again: the first entry, and what decides.
         parts: all differences, in the order of cause.
         accepted: why it does not count; empty if it does.
     """
@@ -107,6 +106,7 @@ class Block:
     first: Entry
     effect: str
     evidence: tuple[str, ...]
+    keys: tuple[str, ...]
     parts: tuple[Shown, ...]
     accepted: str
 
@@ -121,7 +121,9 @@ class Block:
         where = ", ".join(filter(None, [main.area, effect]))
         of_what = _some([clean(each).removeprefix(_PACKAGE).removeprefix("jax.") for each in root.subjects])
         title = ": ".join(filter(None, [where, main.rule.title, of_what]))
-        return cls(title, main.rule, first, effect, evidence, parts, main.accepted)
+        decides = root.measures[0].key if root.measures else root.main.entries[0].key
+        keys = tuple(dict.fromkeys([first.key, clean(decides)]))
+        return cls(title, main.rule, first, effect, evidence, keys, parts, main.accepted)
 
     @property
     def size_name(self) -> str:
@@ -151,11 +153,6 @@ class Block:
         total = entries(areas.total()) if areas.total() > 1 else ""
         of_areas = ", ".join(f"{area} {number:,}" for area, number in areas.items())
         return f"{total}: {of_areas}" if len(areas) > 1 else total
-
-    @property
-    def keys(self) -> list[str]:
-        """What to measure again: the first entry, and the worst of each difference."""
-        return list(dict.fromkeys([self.first.key, *(part.entries[0].key for part in self.parts)]))
 
 
 def _some(names: Sequence[str]) -> str:
