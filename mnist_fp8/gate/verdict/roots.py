@@ -204,7 +204,7 @@ def _effect(differences: Sequence[Difference]) -> tuple[Effect | None, tuple[Mea
     if damages:
         return Effect.DAMAGE, tuple(each for each in telling(_entries(damages), gain=False) if each.is_damage)
     if gains:
-        return Effect.GAIN, tuple(each for each in telling(_entries(gains), gain=True) if each.share < 0)
+        return Effect.GAIN, telling(_entries(gains), gain=True)
     found = telling(_entries(differences), gain=False)
     return (Effect.DRIFT if found else None), found
 

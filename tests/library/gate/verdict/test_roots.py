@@ -134,7 +134,7 @@ def chain(recipe: str, *, scale: float = 0.0, error: float = 0.01, end: float = 
         f"bits/{recipe}/tensor 1": Codes(str(error), 9, 0),
     }
     if scale:
-        found["metadata/amax max/x scale used"] = of(Quantity.SCALE_USED, 1.0, 2.0, 2 * scale, 99.0 * scale)
+        found["metadata/amax max/x scale used"] = of(Quantity.SCALE_USED, 1.0, 2.0, 2 * scale, 9 * scale**9)
     return found
 
 
@@ -224,10 +224,34 @@ def test_flax_alone_is_apart_and_may_be_as_good_as_before() -> None:
     assert other.subjects == (R,)
 
 
+def test_results_come_first_of_one_severity_and_flax_before_them() -> None:
+    flax = [{"training/Flax BF16/loss": Curves((step,), ((1.0,),))} for step in (1, 2)]
+    old, new = chain(R) | {f"{JAX}.f": F, **flax[0]}, chain(R, error=0.02) | flax[1]
+    assert [root.main.rule.id for root in roots(old, new)] == [
+        "flax-alone-changed",
+        "results-less-accurate",
+        "api-name-removed",
+    ]
+
+
+def test_program_without_another_number_is_apart_from_one_with() -> None:
+    programs: list[dict[str, Value]] = [
+        {f"float8/{one}/types": Formats(("a",) * number) for one in (R, "B")} for number in (1, 2)
+    ]
+    found = roots(chain(R) | programs[0], chain(R, error=0.011) | programs[1])
+    assert {root.subjects: root.effect for root in found} == {(R,): Effect.DRIFT, ("B",): None}
+
+
+def test_what_is_better_now_says_what_a_root_means() -> None:
+    special = f"special/{R}/zeros"
+    root = only(chain(R) | {special: NAN}, chain(R, error=0.011) | {special: FINE})
+    assert (root.main.rule.id, root.first.area) == ("special-numbers-better", "bits")
+
+
 # --- drift and damage ----------------------------------------------------------------------------------------------
 
 NAN = Special((Contents("output", 1, 0, 1.0),))
-INFINITE = Special((Contents("output", 0, 1, 1.0),))
+INFINITE, TWICE = (Special((Contents("output", 0, number, 1.0),)) for number in (1, 2))
 FINE, LARGER = (Special((Contents("output", 0, 0, amax),)) for amax in (1.0, 2.0))
 
 
@@ -250,6 +274,7 @@ FINE, LARGER = (Special((Contents("output", 0, 0, amax),)) for amax in (1.0, 2.0
         ("special/R/zeros", FINE, NAN, "damage", (0, 1, 0)),
         ("special/R/zeros", NAN, FINE, "gain", (1, 0, 1)),
         ("special/R/zeros", INFINITE, NAN, "damage", None),
+        ("special/R/zeros", TWICE, NAN, "damage", None),
         ("special/R/zeros", FINE, LARGER, None, None),
         ("metadata/R/x used", Agreement(), Agreement(3, 1.0, 2.0), "damage", None),
         ("numerics/R/e", of(Quantity.ERROR, 0.1), Failure("ValueError", "no"), None, None),
