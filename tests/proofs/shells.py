@@ -97,8 +97,8 @@ class Outcome:
 def attempt(shell: Mapping[str, str], healthy: str, faulty: str, only: list[str]) -> Outcome:
     """Both verdicts in a shell."""
     started = time.monotonic()
-    verdicts = [_verdict(shell, healthy, new, only) for new in (healthy, faulty)]
-    outcome = Outcome(*verdicts, time.monotonic() - started)
+    of_healthy, of_faulty = (_verdict(shell, healthy, new, only) for new in (healthy, faulty))
+    outcome = Outcome(of_healthy, of_faulty, time.monotonic() - started)
     print(f"{_shown(shell)}: {outcome}", file=sys.stderr, flush=True)
     return outcome
 
