@@ -1,5 +1,6 @@
 """What a person sees of work that takes minutes, on standard error."""
 
+import os
 import sys
 import threading
 import time
@@ -9,6 +10,8 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeElapsedColumn
 from rich.text import Text
+
+from mnist_fp8.core import variables
 
 
 class _TimeLeft(ProgressColumn):
@@ -31,6 +34,9 @@ def watching(total: int = 0, jobs: int = 1) -> Iterator["Watcher"]:
         total: how many pieces there are, all of a kind; 0 if they are not, and each says how much time is left.
         jobs: how many are done at a time.
     """
+    if options := variables.left_out(os.environ):
+        shown = " ".join(f"{name}={value}" for name, value in options.items())
+        print(f"left out of the runs, which take the defaults of JAX and Flax: {shown}", file=sys.stderr)  # noqa: T201
     columns = (BarColumn(16), TimeElapsedColumn(), TextColumn("{task.description}"), _TimeLeft())
     console = Console(stderr=True, highlight=False)
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:

@@ -1,5 +1,8 @@
 """The environment variables that reach a run. All others stay outside: they could thin out the suite or replace code.
 
+Options of JAX and Flax stay outside as well: most of the tests are true of their defaults alone. A claim of its own
+sets those that Transformer Engine has to hold under. A person is told what was left out.
+
 One table for both sides: what judges passes these on and keys results by them; what is judged says which were set.
 """
 
@@ -8,8 +11,9 @@ from collections.abc import Mapping
 CHANGE_RESULTS: Mapping[str, str] = {
     "NVTE_": "switches of Transformer Engine",
     "XLA_": "flags of XLA, and its share of the memory",
-    "JAX_": "options of JAX",
-    "FLAX_": "options of Flax",
+    "JAX_PLATFORM": "where JAX runs",
+    "JAX_CUDA_VISIBLE_DEVICES": "which GPUs JAX sees",
+    "JAX_USE_SHARDY_PARTITIONER": "which partitioner divides the work among devices",
     "TF_CPP_": "what XLA logs",
     "TF_CUDNN_": "whether cuDNN's algorithms are deterministic",
     "TF_GPU_": "how XLA uses the memory of a GPU",
@@ -39,10 +43,26 @@ CHANGE_NOTHING: Mapping[str, str] = {
 }
 """The same of what a program needs, and no result depends on."""
 
+LEFT_OUT = ("JAX_", "FLAX_")
+"""Beginnings of the names of options that stay outside, and that a person would expect to reach a run."""
+FAST_MATH = "--xla_cpu_enable_fast_math"
+"""Beginning of the flags of XLA that stay outside as well: with them nothing holds to the bit."""
+
+
+def left_out(environ: Mapping[str, str]) -> dict[str, str]:
+    """Options of JAX, Flax and XLA that are set and reach no run, in the order of their names."""
+    passed = passed_on(environ)
+    options = {name: environ[name] for name in sorted(environ) if name.startswith(LEFT_OUT) and name not in passed}
+    flags = [flag for flag in environ.get("XLA_FLAGS", "").split() if flag.startswith(FAST_MATH)]
+    return options | ({"XLA_FLAGS": " ".join(flags)} if flags else {})
+
 
 def that_change_results(environ: Mapping[str, str]) -> dict[str, str]:
-    """Those that can change a result, in the order of their names."""
-    return {name: environ[name] for name in sorted(environ) if name.startswith(tuple(CHANGE_RESULTS))}
+    """Those that can change a result and reach a run, in the order of their names."""
+    known = {name: environ[name] for name in sorted(environ) if name.startswith(tuple(CHANGE_RESULTS))}
+    if FAST_MATH in known.get("XLA_FLAGS", ""):
+        known["XLA_FLAGS"] = " ".join(flag for flag in known["XLA_FLAGS"].split() if not flag.startswith(FAST_MATH))
+    return known
 
 
 def passed_on(environ: Mapping[str, str]) -> dict[str, str]:

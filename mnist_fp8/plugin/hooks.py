@@ -14,6 +14,9 @@ from _pytest.terminal import TerminalReporter
 
 from mnist_fp8.plugin import expectations, process, refusal, selection
 
+LEFT_OUT = pytest.StashKey[dict[str, str]]()
+"""Options of JAX and Flax that were set, and are not in this run."""
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     """Options of the suite."""
@@ -30,6 +33,7 @@ def pytest_configure(config: pytest.Config) -> None:
     refusal.demand_assertions()
     if config.option.collectonly:
         return  # collecting touches no device and loads no Transformer Engine
+    config.stash[LEFT_OUT] = process.leave_out_options()
     refusal.check_run(config)
     process.prepare_jax(getattr(config, "workerinput", None))
     kind = refusal.kind_of_run(config.option.markexpr)
@@ -89,7 +93,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         return []
     from mnist_fp8.plugin import header  # noqa: PLC0415
 
-    return header.lines()
+    options = " ".join(f"{name}={value}" for name, value in config.stash[LEFT_OUT].items())
+    return [*header.lines(), *([f"left out of this run: {options}"] if options else [])]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -1,6 +1,12 @@
 """What a test can need, by the name of its mark, and why it is not met here: "needs X; found Y"."""
 
+import functools
+import gc
+import tempfile
+import warnings
 from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import jax
 import pytest
@@ -53,6 +59,30 @@ def _unmet_xla_sums_in_float32() -> str | None:
     return None if found.are_float32 else f"needs an XLA that sums BF16 products in float32; found them {found}"
 
 
+@functools.cache
+def _unmet_orbax() -> str | None:
+    """One round trip without Transformer Engine decides: not each release of Orbax fits each JAX."""
+    problem = None
+    with warnings.catch_warnings(action="ignore"):
+        try:
+            through_orbax({"array": jax.numpy.zeros(1)})
+        except Exception as error:  # noqa: BLE001 - whatever it is, no test can use it
+            problem = f"{type(error).__name__}: {error}".splitlines()[0]
+        gc.collect()  # coroutines that nobody awaits any more warn when they go: now, and not in a test
+    return f"needs an Orbax that restores an array of JAX; found: {problem}" if problem else None
+
+
+def through_orbax(tree: Any) -> Any:  # noqa: ANN401 - whatever tree it is
+    """Save a tree of arrays, and give what Orbax restores of it."""
+    from orbax.checkpoint import StandardCheckpointer  # noqa: PLC0415 - importing it takes seconds
+
+    with tempfile.TemporaryDirectory() as folder, StandardCheckpointer() as checkpointer:
+        path = Path(folder) / "checkpoint"
+        checkpointer.save(path, tree)
+        checkpointer.wait_until_finished()
+        return checkpointer.restore(path)
+
+
 NEEDS: dict[str, Callable[..., str | None]] = {
     "gpu": _unmet_gpu,
     "host": _unmet_host,
@@ -60,6 +90,7 @@ NEEDS: dict[str, Callable[..., str | None]] = {
     "profiler": _unmet_profiler,
     "recipe": _unmet_recipe,
     "te_name": _unmet_te_name,
+    "orbax": _unmet_orbax,
     "xla_sums_in_float32": _unmet_xla_sums_in_float32,
 }
 """By the name of a mark: a function of the mark's arguments that says what is needed and found if it is not met."""

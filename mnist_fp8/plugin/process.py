@@ -2,9 +2,13 @@
 
 import os
 import signal
+import sys
 from collections.abc import Mapping
 from typing import Any
 
+import pytest
+
+from mnist_fp8.core import variables
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.plugin import gpus
 
@@ -16,6 +20,26 @@ def heed_interrupts() -> None:
     """Let Ctrl-C end the tests: a shell that starts them in the background has them, and all they start, ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def leave_out_options() -> dict[str, str]:
+    """Take options of JAX and Flax out of the environment, which the tests are not made for; returns them.
+
+    Raises:
+        UsageError: JAX has read them already.
+    """
+    options = variables.left_out(os.environ)
+    if options and "jax" in sys.modules:
+        names = ", ".join(options)
+        raise pytest.UsageError(
+            f"nothing can be verified: JAX was imported before its options could be left out; unset {names}"
+        )
+    passed = variables.passed_on(os.environ)
+    for name in options:
+        os.environ.pop(name)
+        if name in passed:
+            os.environ[name] = passed[name]
+    return options
 
 
 def prepare_jax(workerinput: Mapping[str, Any] | None) -> None:

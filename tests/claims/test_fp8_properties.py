@@ -33,6 +33,7 @@ from mnist_fp8 import te
 from mnist_fp8.oracle import dense
 from mnist_fp8.oracle.dense import FORMATS, TENSORS, Array, Meta, initial_meta
 from mnist_fp8.oracle.tolerances import fp8_error_band, product_tolerance, rounding_tolerance, sum_tolerance
+from mnist_fp8.plugin.needs import through_orbax
 from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step, fp8, init, read_meta, variables_of
 from support.assertions import assert_close, assert_close_norm, assert_equal, assert_same_structure, assert_trees_equal
 from support.codes import codes_at_both_ends
@@ -608,6 +609,7 @@ def test_program_is_the_same_whenever_it_is_traced() -> None:
 
 
 RESTORED: dict[str, Callable[[Any], Any]] = {
+    "Orbax": through_orbax,
     "pickle": lambda variables: pickle.loads(pickle.dumps(variables)),  # noqa: S301 - our own
     "flax.serialization": lambda variables: flax.serialization.msgpack_restore(
         flax.serialization.msgpack_serialize(jax.device_get(variables))
@@ -618,7 +620,9 @@ RESTORED: dict[str, Callable[[Any], Any]] = {
 
 
 @fp8_modes
-@pytest.mark.parametrize("how", RESTORED)
+@pytest.mark.parametrize(
+    "how", [pytest.param(how, marks=[pytest.mark.orbax] if how == "Orbax" else []) for how in RESTORED]
+)
 def test_restored_variables_continue_a_run(how: str, mode: te.Autocast) -> None:
     """After a step, as a run that was interrupted: the step after has the same bits, compiled."""
     layer, variables, data = batches(mode)

@@ -22,6 +22,50 @@ from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.machine import driver
 from mnist_fp8.machine.driver import Driver, Gpu
 from mnist_fp8.plugin import gpus, hooks, process
+from support.subprocesses import ROOT, TIMEOUT_S
+
+# --- options of JAX that a shell carries ----------------------------------------------------------------------------
+
+
+def test_options_of_jax_are_left_out_by_name(tmp_path: Path) -> None:
+    test = "import jax\ndef test_a(): assert not jax.config.jax_enable_x64 and jax.config.jax_platforms == 'cpu'"
+    (tmp_path / "test_options.py").write_text(test)
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests" / "expectations.toml").touch()
+    (tmp_path / "conftest.py").write_text("pytest_plugins = ['mnist_fp8.plugin.hooks']")
+    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
+    options = {"JAX_ENABLE_X64": "1", "FLAX_PROFILE": "1", "JAX_PLATFORMS": "cpu"}
+    options["XLA_FLAGS"] = "--xla_cpu_enable_fast_math=true --xla_cpu_multi_thread_eigen=false"
+    done = subprocess.run(  # noqa: S603 - our own command
+        [
+            sys.executable,
+            "-m",
+            "pytest",
+            "-p",
+            "no:cacheprovider",
+            "--rootdir",
+            str(tmp_path),
+            str(tmp_path),
+        ],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": path} | options,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=TIMEOUT_S,
+    )
+    assert (
+        "left out of this run: FLAX_PROFILE=1 JAX_ENABLE_X64=1 XLA_FLAGS=--xla_cpu_enable_fast_math=true\n"
+        in done.stdout
+    )
+    assert "1 passed" in done.stdout, done.stdout + done.stderr
+
+
+def test_options_that_jax_has_read_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("JAX_DEBUG_NANS", "1")
+    with pytest.raises(pytest.UsageError, match=r"JAX was imported before .*; unset JAX_DEBUG_NANS$"):
+        process.leave_out_options()
+
 
 # --- a GPU for each worker -----------------------------------------------------------------------------------------
 
@@ -167,5 +211,5 @@ def test_guard_follows_the_kind_of_run(
     monkeypatch.setattr(te, "engine", lambda: engine)
     monkeypatch.setattr(process, "prepare_jax", lambda _: None)
     option = argparse.Namespace(collectonly=False, markexpr="", timeout_method=asked)
-    hooks.pytest_configure(cast("pytest.Config", SimpleNamespace(option=option)))
+    hooks.pytest_configure(cast("pytest.Config", SimpleNamespace(option=option, stash={})))
     assert option.timeout_method == method

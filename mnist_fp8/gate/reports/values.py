@@ -5,6 +5,7 @@ import statistics
 from collections.abc import Callable
 
 from mnist_fp8.gate.verdict.changes import CurvesApart, EntryChange, NoiseApart, NumbersApart
+from mnist_fp8.gate.verdict.measures import Gauge, Measure
 from mnist_fp8.record.entries import (
     Agreement,
     Codes,
@@ -141,12 +142,28 @@ def size(change: EntryChange) -> str:
         case NumbersApart() as apart:
             of_all = f"{apart.beyond} of {apart.total} numbers" if apart.total > 1 else ""
             return ", ".join(filter(None, [_signed(apart.old, apart.new), of_all, _noise(apart)]))
-        case CurvesApart(errors=errors, seeds=seeds):
+        case CurvesApart(errors=errors, seeds=seeds, first=first):
             words = f"{errors:+.1f} standard errors of the {seeds} seeds"
-            return words if math.isfinite(errors) else "not finite any more"
+            return f"{words if math.isfinite(errors) else 'not finite any more'}, from step {first} on"
     if change.apart is None and isinstance(change.old, Curves) and isinstance(change.new, Curves):
         return "not the same steps or seeds"
     return change.part
+
+
+def measured(measure: Measure) -> str:
+    """A number by which damage is told from drift, and how large it may be."""
+    name = ", ".join(filter(None, [measure.key.partition("/")[2], measure.label]))
+    old, new = _apart(lambda digits: (number(measure.old, digits), number(measure.new, digits)))
+    match measure.gauge:
+        case Gauge.TRAINING if not math.isfinite(measure.new):
+            said = "ends in no finite number"
+        case Gauge.TRAINING:
+            said = f"ends {number(abs(measure.new), 2)} standard errors {'worse' if measure.new > 0 else 'better'}"
+        case Gauge.CODES | Gauge.NOT_FINITE:
+            said = f"{old} → {new} {measure.gauge.value}"
+        case _:
+            said = f"{old} → {new}"
+    return f"{name}: {said}; damage above {number(measure.limit)}"
 
 
 def _signed(old: float, new: float) -> str:

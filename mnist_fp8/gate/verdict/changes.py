@@ -27,6 +27,7 @@ class NumbersApart:
         total: how many numbers there are.
         noise: relative noise; 0 where numbers are exact.
         shift: -1 or 1 where the new series is the old one, a step earlier or later; else 0.
+        first: label of the first number that differs by more than noise: a step, or a shape and a range of numbers.
     """
 
     label: str
@@ -36,6 +37,7 @@ class NumbersApart:
     total: int
     noise: float
     shift: int
+    first: str
 
     @property
     def relative(self) -> float:
@@ -52,12 +54,14 @@ class CurvesApart:
         new: mean of the new ones.
         errors: their difference in standard errors of the seeds; NaN where an end is not finite.
         seeds: how many seeds there are.
+        first: the first step that differs.
     """
 
     old: float
     new: float
     errors: float
     seeds: int
+    first: int
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,6 +172,7 @@ def _number_change(key: str, old: Numbers, new: Numbers, floor: float) -> Iterat
         len(sizes),
         noise,
         _shift(old.values, new.values),
+        next(iter(beyond)),
     )
     # Shares of a distribution may be tiny, and grow manyfold.
     weight = 0.0 if new.quantity is Quantity.SHARE else beyond[worst]
@@ -204,13 +209,14 @@ def _curve_change(key: str, old: Curves, new: Curves, floor: float) -> Iterator[
         return
     ends = [[seed[-1] for seed in curves.seeds] for curves in (old, new)]
     before, after = map(mean, ends)
-    pairs = zip(itertools.chain(*old.seeds), itertools.chain(*new.seeds), strict=True)
-    distance = max(_absolute(a, b) for a, b in pairs)
+    apart = [[_absolute(a, b) for a, b in zip(*pair, strict=True)] for pair in zip(old.seeds, new.seeds, strict=True)]
+    distance = max(itertools.chain(*apart))
     most = MOST_NOISE * abs(before)
     if distance <= max(min(NOISES * noise_of(old, new, most), most), floor * abs(before)):
         return
     errors = (after - before) / _standard_error(ends)
-    yield EntryChange(key, old, new, apart=CurvesApart(before, after, errors, len(old.seeds)), weight=errors)
+    first = next(step for step, distances in zip(old.steps, zip(*apart, strict=True), strict=True) if any(distances))
+    yield EntryChange(key, old, new, apart=CurvesApart(before, after, errors, len(old.seeds), first), weight=errors)
 
 
 def _standard_error(ends: Sequence[Sequence[float]]) -> float:

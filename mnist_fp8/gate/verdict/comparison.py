@@ -2,11 +2,13 @@
 
 import dataclasses
 import enum
+import functools
 import shlex
 from collections.abc import Mapping
 
 from mnist_fp8.gate.verdict.costs import CostChange
 from mnist_fp8.gate.verdict.coverage import Coverage, Effect
+from mnist_fp8.gate.verdict.roots import Root, roots
 from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
 from mnist_fp8.gate.verdict.uses import JudgedUses
 from mnist_fp8.record.record import Record
@@ -59,6 +61,11 @@ class Comparison:
         if counting:
             return UpgradeVerdict.CHANGED
         return UpgradeVerdict.PARTIAL if self.is_partial else UpgradeVerdict.SAFE
+
+    @functools.cached_property
+    def roots(self) -> tuple[Root, ...]:
+        """The differences by their root, those that break first; no verdict rests on that."""
+        return roots(self.differences, self.old.entries, self.new.entries)
 
     @property
     def is_partial(self) -> bool:

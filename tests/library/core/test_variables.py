@@ -7,6 +7,9 @@ SHELL = {
     "XLA_FLAGS": "--a",
     "CUBLASLT_LOG_LEVEL": "1",
     "LD_LIBRARY_PATH": "/cuda",
+    "JAX_ENABLE_X64": "1",
+    "JAX_PLATFORMS": "cpu",
+    "FLAX_RETURN_FROZEN_DICT": "1",
     "PATH": "/bin",
     "LC_ALL": "C",
     "HOME": "/root",
@@ -22,11 +25,22 @@ SHELL = {
 def test_known_variables_reach_a_run_and_no_others() -> None:
     assert list(variables.that_change_results(SHELL)) == [
         "CUBLASLT_LOG_LEVEL",
+        "JAX_PLATFORMS",
         "LD_LIBRARY_PATH",
         "NVTE_FUSED_ATTN",
         "XLA_FLAGS",
     ]
     assert set(variables.passed_on(SHELL)) == {*variables.that_change_results(SHELL), "PATH", "LC_ALL", "HOME"}
+
+
+def test_options_of_jax_and_flax_are_left_out_by_name() -> None:
+    assert variables.left_out(SHELL) == {"FLAX_RETURN_FROZEN_DICT": "1", "JAX_ENABLE_X64": "1"}
+
+
+def test_fast_math_is_left_out_of_xla_s_flags() -> None:
+    shell = {"XLA_FLAGS": "--a=1 --xla_cpu_enable_fast_math=true --b=2"}
+    assert variables.left_out(shell) == {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"}
+    assert variables.passed_on(shell) == variables.that_change_results(shell) == {"XLA_FLAGS": "--a=1 --b=2"}
 
 
 def test_every_variable_has_one_reason() -> None:

@@ -15,6 +15,7 @@ from mnist_fp8.gate.reports.uses.words import joined
 from mnist_fp8.gate.reports.verdict.view import ENTRIES_SHOWN, Shown, View, entries, not_seen, rows, scope, sentence
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison
+from mnist_fp8.gate.verdict.roots import Root
 from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
 from mnist_fp8.record.claims import ClaimStatus
 from mnist_fp8.record.entries import AREAS
@@ -79,9 +80,7 @@ def _difference_case(view: View, shown: Shown) -> Case:
     message = f"{rule.severity.value}: {rule.meaning} {rule.action}"
     if shown.accepted:
         mark, message = Mark.SKIPPED, f"accepted: {shown.accepted}; {message}"
-    lines = [
-        f"{entry.key}: {entry.old} → {entry.new}{f' ({entry.size})' if entry.size else ''}" for entry in shown.entries
-    ]
+    lines = [entry.line for entry in shown.entries]
     text = "\n".join([message, "", *at_most(lines, ENTRIES_SHOWN), "", view.command(shown.entries[0].key)])
     return Case(shown.area, shown.title, mark, message, text)
 
@@ -111,6 +110,7 @@ def as_json(comparison: Comparison) -> str:
         "uses": uses.as_json(view.code) if view.code else None,
         "old": _side(comparison.old),
         "new": _side(comparison.new),
+        "roots": [_plain_root(root) for root in comparison.roots],
         "differences": [_plain_difference(comparison, difference) for difference in comparison.differences],
         "compared": dict(comparison.compared),
         "limits": comparison.limits,
@@ -126,6 +126,30 @@ def as_json(comparison: Comparison) -> str:
 def _side(record: Record) -> dict[str, Any]:
     names = ("te", "version", "title", "problem")
     return {name: getattr(record, name) for name in names} | {"environment": dict(record.environment)}
+
+
+def _plain_root(root: Root) -> dict[str, Any]:
+    """A root, with the keys of what it holds: the differences have the rest."""
+    old, new = values.sides(root.first)
+    return {
+        "area": root.main.area,
+        "subjects": root.subjects,
+        "rule": root.main.rule.id,
+        "severity": root.main.rule.severity.value,
+        "counts": root.main.counts,
+        "first": {"key": root.first.key, "old": old, "new": new, "size": values.size(root.first)},
+        "effect": root.effect.value if root.effect else "",
+        "measures": [plain(dataclasses.asdict(measure)) for measure in root.measures],
+        "differences": [
+            {
+                "area": one.area,
+                "subject": one.subject,
+                "rule": one.rule.id,
+                "entries": [each.key for each in one.entries],
+            }
+            for one in root.differences
+        ],
+    }
 
 
 def _plain_difference(comparison: Comparison, difference: Difference) -> dict[str, Any]:

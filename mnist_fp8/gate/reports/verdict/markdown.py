@@ -1,38 +1,27 @@
 """The verdict on an upgrade as Markdown, for a comment on a pull request."""
 
-import itertools
 import re
 from collections.abc import Iterator, Sequence
 
 from mnist_fp8 import __version__
-from mnist_fp8.gate.reports.markup import at_most, counted, cut, row
-from mnist_fp8.gate.reports.markup import bullets as _bullets
-from mnist_fp8.gate.reports.markup import code as _code
-from mnist_fp8.gate.reports.markup import folded as _folded
-from mnist_fp8.gate.reports.markup import words as _words
+from mnist_fp8.gate.reports.markup import at_most, bullets, code, counted, cut, folded, row, words
 from mnist_fp8.gate.reports.uses import files as uses
 from mnist_fp8.gate.reports.verdict.view import (
     COLUMNS,
-    COMMANDS_SHOWN,
     NO_VERDICT_RESTS_ON,
     WORDS,
+    Block,
     Entry,
-    Finding,
     Row,
     Shown,
     View,
-    accepted,
     api_changes,
     around,
     cost_cells,
-    counting,
     counts,
-    entries,
     environment,
     headline,
     not_seen,
-    noted,
-    number,
     rows,
     scope,
     sentence,
@@ -64,18 +53,17 @@ def markdown(comparison: Comparison) -> str:
     kind, colon, seen = scope(view).partition(":")
     start = [
         MARKER,
-        f"## {_EMOJI[verdict]} {verdict.value}: {_words(headline(view))}",
-        f"{_words(sentence(view))} **{kind}**{colon}{_words(seen)}.",
-        _bullets(f"**Not verified:** {_words(cut(each, 500))}" for each in at_most(view.unverified, 12)),
-        f"<sub>{_words(stack(view))}</sub>",
-        _markdown_areas(rows(view)),
+        f"## {_EMOJI[verdict]} {verdict.value}: {words(headline(view))}",
+        f"{words(sentence(view))} **{kind}**{colon}{words(seen)}.",
+        bullets(f"**Not verified:** {words(cut(each, 500))}" for each in at_most(view.unverified, 12)),
+        f"<sub>{words(stack(view))}</sub>",
     ]
-    end = [*_markdown_end(view), f"<sub>mnist-fp8 {__version__}</sub>"]
+    end = [_markdown_areas(rows(view)), *_markdown_end(view), f"<sub>mnist-fp8 {__version__}</sub>"]
     heading_and_count = 200
     room = MARKDOWN_LIMIT - heading_and_count - sum(len(part) + 2 for part in (*start, *end))
-    code = list(uses.markdown(view.code, room // 2)) if view.code else []
-    room -= sum(len(part) + 2 for part in code)
-    parts = [*start[:2], *code, *start[2:], *_markdown_findings(view, room), *end]
+    of_code = list(uses.markdown(view.code, room // 2)) if view.code else []
+    room -= sum(len(part) + 2 for part in of_code)
+    parts = [*start[:2], *of_code, *start[2:], *_markdown_blocks(view, room), *end]
     return "\n\n".join(filter(None, parts)) + "\n"
 
 
@@ -84,85 +72,81 @@ def _markdown_areas(found: Sequence[Row]) -> str:
     body = [
         [each.area, each.what, f"{each.compared:,}", *(f"**{n}**" if n else "" for n in each.numbers)] for each in found
     ]
-    return "\n".join([row(heading), row(["---", "---", *["---:"] * (len(heading) - 2)]), *map(row, body)])
+    table = [row(heading), row(["---", "---", *["---:"] * (len(heading) - 2)]), *map(row, body)]
+    return "\n".join(["### What was compared", "", *table])
 
 
-def _markdown_findings(view: View, room: int) -> Iterator[str]:
-    found = counting(view)
+def _markdown_blocks(view: View, room: int) -> Iterator[str]:
+    found = view.counting
     if found:
-        yield "### Differences"
-    for shown, finding in enumerate(found):
-        block = _markdown_finding(view, finding)
-        room -= len(block) + 2
+        yield "### Differences by their root"
+    for index, block in enumerate(found):
+        text = _markdown_block(view, block)
+        room -= len(text) + 2
         if room < 0:
-            more = sum(len(each.differences) for each in found[shown:])
-            yield f"**And {counted(more, 'more difference')}:** see the page; there is no room for them in a comment."
+            more = counted(len(found) - index, "more difference")
+            yield f"**And {more}:** see the page; there is no room for them in a comment."
             return
-        yield block
+        yield text
 
 
-def _markdown_finding(view: View, finding: Finding) -> str:
-    worst = finding.worst
-    old, new = around(worst.old, worst.new, 600)
+def _markdown_block(view: View, block: Block) -> str:
+    first = block.first
+    old, new = around(first.old, first.new, 600)
     facts = [
-        f"**Entry:** {_code(worst.key)}",
-        f"**Old:** {_code(old)}",
-        f"**New:** {_code(new)}",
-        *([f"**{finding.size_name.title()}:** {_words(worst.size)}"] if worst.size else []),
-        f"**Means:** {_words(finding.rule.meaning)}",
-        f"**Do:** {_words(finding.rule.action)}",
-        f"**Rule:** `{finding.rule.id}`",
+        f"**Diverges first:** {code(first.key)}",
+        f"**Old:** {code(old)}",
+        f"**New:** {code(new)}",
+        *([f"**{block.size_name.title()}:** {words(first.size)}"] if first.size else []),
+        *(f"**{(block.effect or 'worst').title()}:** {words(cut(each, 600))}" for each in block.evidence),
+        f"**Means:** {words(block.rule.meaning)}",
+        f"**Do:** {words(block.rule.action)}",
+        f"**Rule:** `{block.rule.id}`",
     ]
-    shown_again = commands(view, finding)
+    shown_again = "\n".join(map(view.command, block.keys))
     fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", shown_again) or [""]))
     parts = [
-        f"#### {_EMOJI[finding.rule.severity]} {_words(cut(finding.title, 150))}",
-        _bullets(facts),
+        f"#### {_EMOJI[block.rule.severity]} {_name(block)}",
+        bullets(facts),
         f"{fence}sh\n{shown_again}\n{fence}",
     ]
-    others = finding.entries[1:]
-    if others:
-        heading = ["entry", "old", "new", finding.size_name]
-        cells = ([_code(each.key), *_values(each), _words(each.size)] for each in others)
-        parts.append(_folded(entries(len(others), "more "), heading, cells, 2_000))
+    if block.number:
+        others = bullets(
+            f"{_name(part)}: {words(part.rule.meaning)} {words(part.rule.action)} `{part.rule.id}`"
+            for part in block.others
+        )
+        cells = ([code(key), words(what), *_values(old, new), words(size)] for key, what, old, new, size in block.rows)
+        parts.append(folded(block.number, ["entry", "what", "old", "new", block.size_name], cells, 2_000, others))
     return "\n\n".join(parts)
 
 
-def commands(view: View, finding: Finding) -> str:
-    """One for each difference, up to a few."""
-    keys = dict.fromkeys(shown.entries[0].key for shown in finding.differences)
-    shown = [view.command(key) for key in itertools.islice(keys, COMMANDS_SHOWN)]
-    more = len(keys) - len(shown)
-    return "\n".join([*shown, *([f"# and {more:,} more: any key of the table after --only"] if more else [])])
-
-
-def _values(entry: Entry) -> list[str]:
+def _values(old: str, new: str) -> list[str]:
     """Old and new value in a table."""
-    return list(map(_code, around(entry.old, entry.new, 200)))
+    return list(map(code, around(old, new, 200)))
 
 
 def _markdown_end(view: View) -> Iterator[str]:
     said = [*view.limits, *(f"Policy: {each}" for each in view.stale)]
     if said:
         yield "### Limits"
-        yield _bullets(_words(cut(each, 500)) for each in at_most(said, 12))
+        yield bullets(words(cut(each, 500)) for each in at_most(said, 12))
     yield "### What was not looked at"
-    yield _bullets(_words(cut(each, 300)) for each in at_most(not_seen(view), 20))
+    yield bullets(words(cut(each, 300)) for each in at_most(not_seen(view), 20))
     yield from filter(None, _markdown_folded(view))
 
 
 def _markdown_folded(view: View) -> Iterator[str]:
     """Tables that most readers need not open."""
     yield _markdown_api(api_changes(view))
-    yield _markdown_noted(noted(view))
-    yield _markdown_accepted(accepted(view))
-    costs = (list(map(_words, cost_cells(cost))) for cost in view.costs)
-    yield _folded("Costs", ["", "old", "new", "change", "repetitions"], costs, 4_000, NO_VERDICT_RESTS_ON)
+    yield _markdown_noted(view.noted)
+    yield _markdown_accepted(view.accepted)
+    costs = (list(map(words, cost_cells(cost))) for cost in view.costs)
+    yield folded("Costs", ["", "old", "new", "change", "repetitions"], costs, 4_000, NO_VERDICT_RESTS_ON)
     versions = (
-        [f"**{_words(name)}**" if old != new else _words(name), _code(cut(old, 150)), _code(cut(new, 150))]
+        [f"**{words(name)}**" if old != new else words(name), code(cut(old, 150)), code(cut(new, 150))]
         for name, old, new in environment(view)
     )
-    yield _folded("Environment, with what differs in bold", ["", "old", "new"], versions, 5_000)
+    yield folded("Environment, with what differs in bold", ["", "old", "new"], versions, 5_000)
 
 
 def _markdown_api(changes: Sequence[tuple[Shown, Entry]]) -> str:
@@ -171,35 +155,32 @@ def _markdown_api(changes: Sequence[tuple[Shown, Entry]]) -> str:
         [
             word(shown),
             shown.rule.title,
-            _code(entry.key.removeprefix("api/")),
-            _words(cut(entry.size, 200)),
-            *_values(entry),
+            code(entry.key.removeprefix("api/")),
+            words(cut(entry.size, 200)),
+            *_values(entry.old, entry.new),
         ]
         for shown, entry in changes
     )
-    return _folded(f"API changes: {counts(word(shown) for shown, _ in changes)}", heading, cells, 10_000)
+    return folded(f"API changes: {counts(word(shown) for shown, _ in changes)}", heading, cells, 10_000)
 
 
-def _markdown_noted(noted: Sequence[Finding]) -> str:
+def _markdown_noted(noted: Sequence[Block]) -> str:
     heading = ["what", "entry", "old", "new", "means"]
-    cells = ([_name(each), _code(each.worst.key), *_values(each.worst), _words(each.rule.meaning)] for each in noted)
-    return _folded(f"{number(noted)} noted", heading, cells, 8_000)
+    cells = ([*_cells(each), words(each.rule.meaning)] for each in noted)
+    return folded(f"{counted(len(noted), 'difference')} noted", heading, cells, 8_000)
 
 
-def _markdown_accepted(accepted: Sequence[Finding]) -> str:
+def _markdown_accepted(accepted: Sequence[Block]) -> str:
     heading = ["", "what", "entry", "old", "new", "accepted because"]
-    cells = (
-        [
-            WORDS[each.rule.severity],
-            _name(each),
-            _code(each.worst.key),
-            *_values(each.worst),
-            _words(each.first.accepted),
-        ]
-        for each in accepted
-    )
-    return _folded(f"{number(accepted)} accepted", heading, cells, 6_000)
+    cells = ([WORDS[each.rule.severity], *_cells(each), words(each.accepted)] for each in accepted)
+    return folded(f"{counted(len(accepted), 'difference')} accepted", heading, cells, 6_000)
 
 
-def _name(finding: Finding) -> str:
-    return _words(cut(finding.title, 150))
+def _cells(block: Block) -> list[str]:
+    """Title, and the first entry."""
+    first = block.first
+    return [_name(block), code(first.key), *_values(first.old, first.new)]
+
+
+def _name(named: Block | Shown) -> str:
+    return words(cut(named.title, 150))

@@ -1,25 +1,21 @@
 """The verdict on an upgrade in the terminal."""
 
 import dataclasses
-import itertools
 import shlex
 import textwrap
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
-from rich.table import Table
 from rich.text import Text
 
 from mnist_fp8.gate.reports.markup import at_most
 from mnist_fp8.gate.reports.uses.terminal import section
 from mnist_fp8.gate.reports.verdict.view import (
-    COLUMNS,
-    Finding,
+    Block,
     Row,
     View,
     around,
     cost_cells,
-    counting,
     headline,
     rows,
     scope,
@@ -29,12 +25,9 @@ from mnist_fp8.gate.reports.verdict.view import (
 from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
 from mnist_fp8.gate.verdict.costs import CostChange
 from mnist_fp8.gate.verdict.rules.rule import Severity
-from mnist_fp8.record.entries import AREAS
 
 SCREEN = 44
 """Lines of a terminal."""
-TITLES = 6
-"""Lines of them for differences of which there is no room for more than the title."""
 _SYMBOLS = {Severity.BREAKS: "✗", Severity.CHANGES: "~", Severity.NOTE: "·"}
 _STYLES = {
     UpgradeVerdict.SAFE: "bold white on green",
@@ -62,31 +55,43 @@ class _Screen:
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         """Render for a terminal of that width."""
 
-        def height(parts: Iterable[RenderableType]) -> int:
-            return sum(len(console.render_lines(part, options, pad=False)) for part in parts)
+        def height(part: RenderableType) -> int:
+            return len(console.render_lines(part, options, pad=False))
 
-        found = counting(self.view)
+        found = self.view.counting
         head = [*_head(self.view, options.max_width), *(_how_to_see(self.view) if found else ())]
         end = list(_end(self.view, options.max_width))
-        room = SCREEN - height([*head, *end])
-        blocks = [list(_lines(finding, options.max_width)) for finding in found[:SCREEN]]
-        heights = [height(block) for block in blocks]
-        whole = _fitting(heights, room)
-        if whole < len(found):
-            whole = _fitting(heights, room - TITLES)
-        titles = blocks[whole : whole + TITLES - 1]
+        room = SCREEN - sum(map(height, [*head, *end]))
+        blocks = [list(_lines(block, options.max_width)) for block in found[:SCREEN]]
+        numbers = _fitting([list(map(height, block)) for block in blocks], room, len(found))
         yield from head
-        yield from itertools.chain.from_iterable(blocks[:whole])
-        yield from (block[0] for block in titles)
-        more = sum(len(each.differences) for each in found[whole + len(titles) :])
-        if more:
+        for block, number in zip(blocks, numbers, strict=False):
+            yield from block[:number]
+        if more := len(found) - len(numbers):
             yield Text(f"  and {more:,} more: see the page", "bold")
         yield from end
 
 
-def _fitting(heights: Sequence[int], room: int) -> int:
-    """How many of them fit, one at least."""
-    return max(1, sum(end <= room for end in itertools.accumulate(heights)))
+def _fitting(blocks: Sequence[Sequence[int]], room: int, total: int) -> list[int]:
+    """How many lines to show of each block: all of the first, the title of as many as fit, and more of those in front.
+
+    Args:
+        blocks: the heights of their lines.
+        room: for all of them.
+        total: how many there are; a line says so where not all are shown.
+    """
+    room -= sum(sum(block) for block in blocks[:1])
+    titles = min(len(blocks) - 1, room) if total - 1 <= room else room - 1
+    shown = [len(block) for block in blocks[:1]] + [1] * titles
+    room -= titles + (len(shown) < total)
+    for wanted in (SCREEN, 4, 2):  # all lines, or what diverges first and how, or what
+        for index, heights in enumerate(blocks[: len(shown)]):
+            needed = sum(heights[shown[index] : wanted])
+            if needed > room:
+                break
+            room -= needed
+            shown[index] = max(shown[index], wanted)
+    return shown
 
 
 def _head(view: View, width: int) -> Iterator[RenderableType]:
@@ -103,59 +108,37 @@ def _head(view: View, width: int) -> Iterator[RenderableType]:
     yield Text(stack(view), "dim")
     if found := rows(view):
         yield Text()
-        yield from _area_table(found, width)
+        yield from _areas(found, width)
 
 
-def _area_table(found: Sequence[Row], width: int) -> Iterator[RenderableType]:
-    """Areas with differences as rows, and the others in one line."""
-    differing = [each for each in found if any(each.numbers)]
-    if differing:
-        columns = [
-            (index, name, style)
-            for index, (name, style) in enumerate(COLUMNS.items())
-            if any(each.numbers[index] for each in differing)
-        ]
-        area_width = max(map(len, AREAS))
-        headings = ["compared", *(name for _, name, _ in columns)]
-        table = Table(box=None, header_style="bold", pad_edge=False, padding=(0, 1, 0, 0))
-        table.add_column("area", width=area_width)
-        room = width - area_width - sum(len(name) + 1 for name in headings) - 2
-        table.add_column("what it is", style="dim", max_width=room, no_wrap=True)
-        for name in headings:
-            table.add_column(name, justify="right", min_width=len(name))
-        for each in differing:
-            marks = (_mark(each.numbers[index], style) for index, _, style in columns)
-            table.add_row(each.area, each.what, f"{each.compared:,}", *marks)
-        yield table
-    same = [f"{each.area} {each.compared:,}" for each in found if not any(each.numbers)]
-    if same:
-        yield _indented(", ".join(same), width, "green", "no difference in ")
-
-
-def _mark(number: int, style: str) -> Text:
-    return Text(str(number), style) if number else Text("-", "dim")
+def _areas(found: Sequence[Row], width: int) -> Iterator[Text]:
+    """Areas with differences, and the others."""
+    differing = [f"{each.area} {each.differing:,} of {each.compared:,}" for each in found if each.differing]
+    same = [f"{each.area} {each.compared:,}" for each in found if not each.differing]
+    for areas, style, first in ((differing, "", "different in "), (same, "green", "no difference in ")):
+        if areas:
+            yield _indented(", ".join(areas), width, style, first)
 
 
 def _how_to_see(view: View) -> Iterator[RenderableType]:
     yield Text()
-    yield Text.assemble(("Differences, the worst first.", "bold"), " To measure one again:")
+    yield Text.assemble(("Differences by their root, the worst first.", "bold"), " To measure where one begins:")
     yield Text(f"    {view.command('KEY')}")
 
 
-def _lines(finding: Finding, width: int) -> Iterator[Text]:
-    """Title, the worst entry, what it means and what to do, and its key."""
-    severity, worst = finding.rule.severity, finding.worst
-    yield _one_line(
-        (f"{_SYMBOLS[severity]} {severity.value} ", _STYLES[severity]),
-        (finding.title, "bold"),
-        (f", {finding.number}" if finding.number else "", "dim"),
-        (f"  [{finding.rule.id}]", "dim"),
-    )
-    size = f" ({worst.size})" if worst.size else ""
-    old, new = around(worst.old, worst.new, max(40, width - len(size) - 7))
+def _lines(block: Block, width: int) -> Iterator[Text]:
+    """Title, what diverges first and how, what decides, how many entries, what it means and what to do."""
+    severity, first = block.rule.severity, block.first
+    yield _one_line((f"{_SYMBOLS[severity]} {severity.value} ", _STYLES[severity]), (block.title, "bold"))
+    yield Text(f"    --only {shlex.quote(first.key)}", "dim", overflow="fold")
+    size = f" ({first.size})" if first.size else ""
+    old, new = around(first.old, first.new, max(40, width - len(size) - 7))
     yield _one_line(f"    {old} → {new}", (size, "dim"))
-    yield _indented(f"{finding.rule.meaning} {finding.rule.action}", width)
-    yield Text(f"    --only {shlex.quote(worst.key)}", "dim", overflow="fold")
+    for line in block.evidence[:1]:
+        yield _indented(f"{block.effect or 'worst'}: {line}", width)
+    if block.number:
+        yield _one_line((f"    {block.number}", "dim"))
+    yield _indented(f"{block.rule.meaning} {block.rule.action} [{block.rule.id}]", width)
 
 
 def _one_line(*parts: str | tuple[str, str]) -> Text:
@@ -163,7 +146,8 @@ def _one_line(*parts: str | tuple[str, str]) -> Text:
 
 
 def _indented(text: str, width: int, style: str = "", first: str = "    ") -> Text:
-    return Text(textwrap.fill(text, width, initial_indent=first, subsequent_indent=4 * " "), style)
+    lines = textwrap.wrap(text, width, initial_indent=first, subsequent_indent=4 * " ", break_on_hyphens=False)
+    return Text("\n".join(lines), style)
 
 
 def _end(view: View, width: int) -> Iterator[Text]:

@@ -16,6 +16,7 @@ from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
 from mnist_fp8.gate.verdict.costs import CostChange
 from mnist_fp8.gate.verdict.coverage import Effect
+from mnist_fp8.gate.verdict.roots import Root
 from mnist_fp8.gate.verdict.rules.numbers import FLAX_ALONE
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, Severity
 from mnist_fp8.record.entries import AREAS
@@ -23,8 +24,6 @@ from mnist_fp8.record.record import Record
 
 ENTRIES_SHOWN = 100
 """Entries of a difference on the page; the others are counted."""
-COMMANDS_SHOWN = 5
-"""Commands under one heading; the others are counted."""
 _UPGRADED = {"jax": "JAX", "flax": "Flax"}
 NO_VERDICT_RESTS_ON = "No verdict rests on costs: they come from a few repetitions on one machine."
 CANNOT_SEE = {
@@ -34,6 +33,10 @@ CANNOT_SEE = {
 WORDS = {Severity.BREAKS: "breaking", Severity.CHANGES: "changed", Severity.NOTE: "noted"}
 COLUMNS = {"breaking": "bold red", "changed": "yellow", "noted": "dim", "accepted": "dim"}
 """What differences are counted as."""
+NAMES_SHOWN = 3
+"""Subjects in the title of a root; the others are counted."""
+_PACKAGE = "transformer_engine."
+"""What all definitions begin with."""
 _SIZE = {"api": "parameter", "claims": "test"}
 """What the size of a difference is in areas where it is no size."""
 _STACK = {"jax": "JAX", "flax": "Flax", "python": "Python", "device": "on"}
@@ -55,6 +58,11 @@ class Entry:
         old, new = (clean(side) or "none" for side in values.sides(change))
         return cls(clean(change.key), old, new, clean(values.size(change)), change.weight)
 
+    @property
+    def line(self) -> str:
+        """All of it in one line."""
+        return f"{self.key}: {self.old} → {self.new}{f' ({self.size})' if self.size else ''}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Shown:
@@ -65,19 +73,92 @@ class Shown:
     rule: Rule
     entries: tuple[Entry, ...]
     accepted: str
-    counts: bool
 
     @classmethod
     def of(cls, difference: Difference) -> "Shown":
         """The texts of a difference."""
         entries = tuple(map(Entry.of, difference.entries))
         subject, accepted = clean(difference.subject), clean(difference.accepted)
-        return cls(difference.area, subject, difference.rule, entries, accepted, difference.counts)
+        return cls(difference.area, subject, difference.rule, entries, accepted)
 
     @property
     def title(self) -> str:
         """Subject and rule in a few words."""
         return f"{self.subject}: {self.rule.title}" if self.subject else self.rule.title
+
+
+@dataclasses.dataclass(frozen=True)
+class Block:
+    """A root as text.
+
+    Attributes:
+        title: area, effect, what happened, and of what.
+        rule: what it means.
+        first: the entry that diverges first.
+        effect: ``damage``, ``drift`` or ``gain``; empty where no numbers differ.
+        evidence: what decides that, the most telling first.
+        keys: what to measure again: the first entry, and what decides.
+        parts: all differences, in the order of cause.
+        accepted: why it does not count; empty if it does.
+    """
+
+    title: str
+    rule: Rule
+    first: Entry
+    effect: str
+    evidence: tuple[str, ...]
+    keys: tuple[str, ...]
+    parts: tuple[Shown, ...]
+    accepted: str
+
+    @classmethod
+    def of(cls, root: Root) -> "Block":
+        """The texts of a root."""
+        main, first, parts = Shown.of(root.main), Entry.of(root.first), tuple(map(Shown.of, root.differences))
+        effect = root.effect.value if root.effect else ""
+        evidence = tuple(clean(values.measured(measure)) for measure in root.measures)
+        if not evidence and main.entries[0].key != first.key:
+            evidence = (main.entries[0].line,)
+        where = ", ".join(filter(None, [main.area, effect]))
+        of_what = _some([clean(each).removeprefix(_PACKAGE).removeprefix("jax.") for each in root.subjects])
+        title = ": ".join(filter(None, [where, main.rule.title, of_what]))
+        decides = root.measures[0].key if root.measures else root.main.entries[0].key
+        keys = tuple(dict.fromkeys([first.key, clean(decides)]))
+        return cls(title, main.rule, first, effect, evidence, keys, parts, main.accepted)
+
+    @property
+    def size_name(self) -> str:
+        """What the size of its entries is."""
+        return _SIZE.get(self.parts[0].area, "size")
+
+    @property
+    def others(self) -> list[Shown]:
+        """Differences that mean something else as well, one for each rule."""
+        return list({part.rule: part for part in reversed(self.parts) if part.rule != self.rule}.values())[::-1]
+
+    @property
+    def rows(self) -> list[list[str]]:
+        """Key, what happened, old and new value, and size of each entry."""
+        return [
+            [entry.key, part.rule.title, entry.old, entry.new, entry.size]
+            for part in self.parts
+            for entry in part.entries
+        ]
+
+    @property
+    def number(self) -> str:
+        """How many entries there are, by area, if there are several."""
+        areas: Counter[str] = Counter()
+        for part in self.parts:
+            areas[part.area] += len(part.entries)
+        total = entries(areas.total()) if areas.total() > 1 else ""
+        of_areas = ", ".join(f"{area} {number:,}" for area, number in areas.items())
+        return f"{total}: {of_areas}" if len(areas) > 1 else total
+
+
+def _some(names: Sequence[str]) -> str:
+    more = len(names) - NAMES_SHOWN
+    return ", ".join(names[:NAMES_SHOWN]) + (f" and {more:,} more" if more > 0 else "")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,6 +169,7 @@ class View:
     old: Record
     new: Record
     differences: tuple[Shown, ...]
+    blocks: tuple[Block, ...]
     limits: tuple[str, ...]
     unverified: tuple[str, ...]
     partial: tuple[str, ...]
@@ -103,6 +185,8 @@ class View:
             _clean_record(comparison.old),
             _clean_record(comparison.new),
             tuple(map(Shown.of, comparison.differences)),
+            # What becomes of the user's code has a section of its own.
+            tuple(Block.of(root) for root in comparison.roots if root.main.area != "uses"),
             tuple(map(clean, comparison.limits)),
             gaps.texts(comparison.coverage, Effect.UNVERIFIED),
             gaps.texts(comparison.coverage, Effect.PARTIAL),
@@ -127,9 +211,24 @@ class View:
         return self.comparison.costs
 
     @property
-    def listed(self) -> tuple[Shown, ...]:
-        """The differences but for those of the user's code, which has a section of its own."""
-        return tuple(shown for shown in self.differences if shown.area != "uses")
+    def counting(self) -> list[Block]:
+        """Those that decide the verdict."""
+        return [block for block in self.blocks if word(block) in ("breaking", "changed")]
+
+    @property
+    def of_code(self) -> list[Shown]:
+        """What decides the verdict in the user's own code."""
+        return [shown for shown in self.in_area("uses") if word(shown) in ("breaking", "changed")]
+
+    @property
+    def noted(self) -> list[Block]:
+        """Those that are told and decide nothing."""
+        return [block for block in self.blocks if word(block) == "noted"]
+
+    @property
+    def accepted(self) -> list[Block]:
+        """Those that the policy accepts."""
+        return [block for block in self.blocks if block.accepted]
 
     def in_area(self, area: str) -> tuple[Shown, ...]:
         """The differences of an area."""
@@ -159,9 +258,9 @@ def headline(view: View) -> str:
 
 def sentence(view: View) -> str:
     """What the verdict means."""
+    deciding: list[Block | Shown] = [*view.counting, *view.of_code]
     breaking, changed = (
-        sum(shown.rule.severity is severity for shown in view.differences if shown.counts)
-        for severity in (Severity.BREAKS, Severity.CHANGES)
+        sum(one.rule.severity is severity for one in deciding) for severity in (Severity.BREAKS, Severity.CHANGES)
     )
     match view.verdict:
         case UpgradeVerdict.SAFE:
@@ -177,9 +276,9 @@ def sentence(view: View) -> str:
             said = f"{counted(breaking, 'difference')} can break what works today: resolve before you upgrade.{also}"
         case UpgradeVerdict.UNVERIFIED:
             said = "Too little is known for a verdict; this is not a pass."
-    if any(each.rule is FLAX_ALONE and each.counts for each in view.differences):
+    if any(block.rule is FLAX_ALONE for block in view.counting):
         said = f"{FLAX_ALONE.title}, with the same JAX and Flax: all else may follow from that. {said}"
-    words = [word(each) for each in view.differences if not each.counts]
+    words = [word(block) for block in (*view.noted, *view.accepted)]
     return f"{said} Not counted: {counts(words)}." if words else said
 
 
@@ -227,11 +326,12 @@ def environment(view: View) -> list[tuple[str, str, str]]:
 
 @dataclasses.dataclass(frozen=True)
 class Row:
-    """An area: what it is, how many entries were compared, and how many differences there are, by `COLUMNS`."""
+    """An area: what it is, how many entries were compared, and how many of them differ: at all, and by `COLUMNS`."""
 
     area: str
     what: str
     compared: int
+    differing: int
     numbers: tuple[int, ...]
 
 
@@ -239,82 +339,17 @@ def rows(view: View) -> list[Row]:
     """All areas that were compared or have a difference."""
     found = []
     for area, what in AREAS.items():
-        words = [word(difference) for difference in view.in_area(area)]
+        keys = {(word(shown), entry.key) for shown in view.in_area(area) for entry in shown.entries}
+        words = [name for name, _ in keys]
         if area != "costs" and (words or area in view.compared):
             numbers = tuple(words.count(name) for name in COLUMNS)
-            found.append(Row(area, what, view.compared.get(area, 0), numbers))
+            found.append(Row(area, what, view.compared.get(area, 0), len({key for _, key in keys}), numbers))
     return found
 
 
-def word(difference: Shown) -> str:
-    """What a difference is counted as: one of `COLUMNS`."""
+def word(difference: Shown | Block) -> str:
+    """What it is counted as: one of `COLUMNS`."""
     return "accepted" if difference.accepted else WORDS[difference.rule.severity]
-
-
-@dataclasses.dataclass(frozen=True)
-class Finding:
-    """Differences of one area under one rule."""
-
-    differences: tuple[Shown, ...]
-
-    @property
-    def first(self) -> Shown:
-        """The one that stands for all."""
-        return self.differences[0]
-
-    @property
-    def rule(self) -> Rule:
-        """What they mean."""
-        return self.first.rule
-
-    @property
-    def title(self) -> str:
-        """Area and title, and how many more there are."""
-        more = len(self.differences) - 1
-        return f"{self.first.area}: {self.first.title}{f', and {more:,} more like it' if more else ''}"
-
-    @property
-    def worst(self) -> Entry:
-        """The entry to show."""
-        return self.first.entries[0]
-
-    @property
-    def entries(self) -> list[Entry]:
-        """All entries."""
-        return [entry for shown in self.differences for entry in shown.entries]
-
-    @property
-    def number(self) -> str:
-        """How many entries there are, if there are several."""
-        return entries(len(self.entries)) if len(self.entries) > 1 else ""
-
-    @property
-    def size_name(self) -> str:
-        """What the size of its entries is."""
-        return _SIZE.get(self.first.area, "size")
-
-
-def findings(differences: Iterable[Shown]) -> list[Finding]:
-    """Differences of an area under the same rule together, the worst of them first."""
-    groups: dict[tuple[object, ...], list[Shown]] = {}
-    for shown in differences:
-        groups.setdefault((shown.area, shown.rule, shown.accepted), []).append(shown)
-    return [Finding(tuple(sorted(group, key=lambda one: -abs(one.entries[0].weight)))) for group in groups.values()]
-
-
-def counting(view: View) -> list[Finding]:
-    """Groups of differences that decide the verdict."""
-    return findings(each for each in view.listed if each.counts)
-
-
-def noted(view: View) -> list[Finding]:
-    """Groups that are told and decide nothing."""
-    return findings(each for each in view.listed if each.rule.severity is Severity.NOTE and not each.accepted)
-
-
-def accepted(view: View) -> list[Finding]:
-    """Groups that the policy accepts."""
-    return findings(each for each in view.listed if each.accepted)
 
 
 def apart(old: str, new: str) -> tuple[str, str, str, str]:
@@ -375,8 +410,3 @@ def api_changes(view: View) -> list[tuple[Shown, Entry]]:
 def counts(words: Iterable[str]) -> str:
     """How often each word is there, such as ``3 breaking, 20 noted``."""
     return ", ".join(f"{number:,} {word}" for word, number in Counter(words).items())
-
-
-def number(found: Sequence[Finding]) -> str:
-    """How many entries some groups hold."""
-    return counted(sum(len(each.differences) for each in found), "difference")

@@ -38,6 +38,36 @@ BEHAVIOUR = changes(
     "Something that a user can see is different.",
     "Check whether your code relies on it.",
 )
+KERNEL_DTYPE = changes(
+    "layer-kernel-dtype-changed",
+    "kernel dtype changed",
+    "A layer with dtype=bfloat16 stores its kernel in another dtype: without a float32 master copy, or with one.",
+    "Pass dtype=jnp.float32 to keep float32 parameters.",
+)
+KERNEL_SHAPE = changes(
+    "layer-kernel-shape-changed",
+    "kernel shape changed",
+    "Kernels of layers over several axes have another shape.",
+    "Reshape these kernels in checkpoints.",
+)
+CONTAINER = changes(
+    "parameter-container-changed",
+    "parameter container changed",
+    "Parameters come in another container.",
+    "flax.core.meta.unbox turns boxes into plain arrays; state-dict paths gain a level.",
+)
+COLLECTIONS = changes(
+    "collections-changed",
+    "collections changed",
+    "init returns other collections.",
+    "Pass on and store what init returns; do not look for a collection by a name that is gone.",
+)
+PRECISION = changes(
+    "product-precision-changed",
+    "precision of products changed",
+    "Backward products ask for another precision.",
+    "Set the precision yourself if you rely on it (NVTE_FP8_GEMM_HIGH_PRECISION_ACCUMULATION since 2.14).",
+)
 _BEHAVIOUR = {
     "output of a float32 layer for BF16": changes(
         "layer-output-dtype-changed",
@@ -45,30 +75,10 @@ _BEHAVIOUR = {
         "A layer's dtype has another meaning: since 2.1 it is the parameters' dtype, and the output has the input's.",
         "Set dtype to the parameters' dtype, and cast inputs to the dtype to compute in.",
     ),
-    "kernel of a BF16 layer": changes(
-        "layer-kernel-dtype-changed",
-        "kernel dtype changed",
-        "A layer with dtype=bfloat16 stores its kernel in another dtype: without a float32 master copy, or with one.",
-        "Pass dtype=jnp.float32 to keep float32 parameters.",
-    ),
-    "kernel over axes of 4 and 8": changes(
-        "layer-kernel-shape-changed",
-        "kernel shape changed",
-        "Kernels of layers over several axes have another shape.",
-        "Reshape these kernels in checkpoints.",
-    ),
-    "kernel after init": changes(
-        "parameter-container-changed",
-        "parameter container changed",
-        "Parameters come in another container.",
-        "flax.core.meta.unbox turns boxes into plain arrays; state-dict paths gain a level.",
-    ),
-    "collections after init": changes(
-        "collections-changed",
-        "collections changed",
-        "init returns other collections.",
-        "Pass on and store what init returns; do not look for a collection by a name that is gone.",
-    ),
+    "kernel of a BF16 layer": KERNEL_DTYPE,
+    "kernel over axes of 4 and 8": KERNEL_SHAPE,
+    "kernel after init": CONTAINER,
+    "collections after init": COLLECTIONS,
     "axes without a mesh resource": changes(
         "mesh-resource-need-changed",
         "need for a mesh resource changed",
@@ -81,12 +91,7 @@ _BEHAVIOUR = {
         "Whether a second recipe in a process is honoured has changed.",
         "Before 2.10 use one recipe per process.",
     ),
-    "precision of FP8 products": changes(
-        "product-precision-changed",
-        "precision of products changed",
-        "Backward products ask for another precision.",
-        "Set the precision yourself if you rely on it (NVTE_FP8_GEMM_HIGH_PRECISION_ACCUMULATION since 2.14).",
-    ),
+    "precision of FP8 products": PRECISION,
 }
 
 WARNING_NEW = changes(

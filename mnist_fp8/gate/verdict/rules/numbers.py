@@ -120,10 +120,20 @@ def rule_of_numerics(change: EntryChange) -> Rule:
     pairs = [(old, new[label]) for label, old in zip(change.old.labels, change.old.values, strict=True) if label in new]
     if change.old.quantity is Quantity.SHARE:
         return ROUNDED
-    right = 1.0 if change.old.quantity is Quantity.IN_TOLERANCES else 0.0  # up to that, an error is rounding
-    if any(math.isfinite(a) and not b <= (right if a <= right else LESS_ACCURATE * a) for a, b in pairs):
+    if any(math.isfinite(a) and not b <= most_error(change.old.quantity, a) for a, b in pairs):
         return INACCURATE
     return MORE_ACCURATE if any(_is_smaller(a, b) for a, b in pairs) else ROUNDED
+
+
+def most_error(quantity: Quantity, old: float) -> float:
+    """The largest error that comes from rounding in another place.
+
+    Args:
+        quantity: what the error is measured in.
+        old: what it was.
+    """
+    right = 1.0 if quantity is Quantity.IN_TOLERANCES else 0.0  # up to that, an error is rounding
+    return right if old <= right else LESS_ACCURATE * old
 
 
 def _is_smaller(old: float, new: float) -> bool:

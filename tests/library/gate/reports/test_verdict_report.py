@@ -21,7 +21,7 @@ from mnist_fp8.gate.verdict.coverage import Effect, Gap, GapKind
 from mnist_fp8.gate.verdict.policy import Acceptance
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, Severity
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
-from mnist_fp8.record.entries import Cost, Curves, Numbers, Parameter, Quantity, Signature, Support, Text, Value
+from mnist_fp8.record.entries import Codes, Cost, Curves, Numbers, Parameter, Quantity, Signature, Support, Text, Value
 from mnist_fp8.record.record import Record
 from support.reports import (
     CLEAN,
@@ -146,15 +146,47 @@ every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 
 
 @every_form
-def test_every_difference_that_counts_is_told_whole(form: Callable[[Comparison], str]) -> None:
-    counting = [each for each in EVERYTHING.differences if each.counts]
-    assert {each.area for each in counting} >= {"claims", "recipes", "metadata", "numerics"}, "Control"
+def test_every_root_that_counts_is_told_whole(form: Callable[[Comparison], str]) -> None:
+    counting = [root for root in EVERYTHING.roots if root.main.counts]
+    assert {root.main.area for root in counting} >= {"claims", "recipes", "metadata", "numerics"}, "Control"
     text = form(EVERYTHING)
-    for each in counting:
-        worst, rule = each.entries[0], each.rule
-        command = EVERYTHING.command(worst.key)
-        assert not lacks(text, each.title, *values.sides(worst), values.size(worst), rule.meaning, rule.action, command)
-        assert not lacks(text, rule.id) or form is of_junit
+    for root in counting:
+        rule, first = root.main.rule, root.first
+        said = [*values.sides(first), values.size(first), rule.meaning, rule.action, EVERYTHING.command(first.key)]
+        assert not lacks(text, *root.subjects, *(said if form is not of_junit else said[3:]))
+        if form is not of_junit:
+            assert not lacks(text, rule.id, *([root.effect.value] if root.effect else []))
+        if form not in (of_junit, of_json):
+            assert not lacks(text, *map(values.measured, root.measures[:1]))
+
+
+def one_recipe() -> Comparison:
+    """What follows in one recipe from another scale."""
+    sides = (
+        SAFE
+        | {
+            "metadata/max/x scale used": Numbers((1.0, scale, 4 * scale), LABELS[:3], quantity=Quantity.SCALE_USED),
+            "bits/DelayedScaling/x": Codes(str(scale), 9, 0),
+            "numerics/DelayedScaling/output in tolerances": Numbers((error,), ("a",), 0.0, Quantity.IN_TOLERANCES),
+        }
+        for scale, error in ((2.0, 0.61), (2.5, 0.63))
+    )
+    old, new = (record(te, side) for te, side in zip(("2.2.0", "2.3.0"), sides, strict=True))
+    return compare.compare(old, new, (), TODAY)
+
+
+@pytest.mark.parametrize("form", [of_terminal, of_markdown, of_html, of_json])
+def test_root_names_what_diverges_first_and_holds_what_follows(form: Callable[[Comparison], str]) -> None:
+    text = form(one_recipe())
+    assert not lacks(text, "1 difference can break", "step 1: 2", "step 1: 2.5", "max/x scale used", "damage")
+    for one in one_recipe().differences if form is not of_terminal else ():
+        assert not lacks(text, one.entries[0].key, one.rule.id, one.rule.meaning, one.rule.action)
+    if form is not of_json:
+        assert not lacks(text, "3 entries: metadata 1, bits 1, numerics 1", "other scales used: DelayedScaling")
+
+
+def test_junit_has_a_case_for_each_difference_by_area() -> None:
+    assert {"metadata", "bits", "numerics"} <= set(suites(one_recipe()))
 
 
 @every_form
@@ -258,7 +290,7 @@ def test_values_do_nothing_to_a_page_or_a_terminal(comparison: Comparison) -> No
 def test_values_in_tables_of_markdown_stay_in_their_cells() -> None:
     page = rendered(markdown.markdown(nasty_tables()))
     cells = [unescape(re.sub("<[^>]*>", "", each)) for each in re.findall(r"<td>(.*?)</td>", page)]
-    assert cells.count(CLEAN) == 6, "two rows: old, new and size"
+    assert cells.count(CLEAN) == 9, "three rows: old, new and size"
 
 
 # --- what is cut says so -----------------------------------------------------------------------------------------
@@ -270,7 +302,7 @@ def test_many_differences_fit_on_a_screen_and_the_others_are_counted() -> None:
     lines = text.splitlines()
     assert len(lines) <= 45
     assert max(map(len, lines)) <= 80
-    shown = re.findall(r"^[✗~] (?:breaks|changes) behaviour: thing (\d+)", text, re.MULTILINE)
+    shown = re.findall(r"^[✗~] (?:breaks|changes) behaviour: changed: thing (\d+)", text, re.MULTILINE)
     assert shown[:3] == ["0", "1", "2"], "the worst first"
     assert f"  and {5_000 - len(shown):,} more: see the page" in lines
     assert "policy: and 95 more" in lines
@@ -299,11 +331,9 @@ def test_markdown_fits_into_a_comment_and_counts_what_does_not(differences: int,
     if shown < differences:
         assert f"**And {differences - shown:,} more differences:** see the page" in text
     if details > 1:
-        table = text.partition(f"<details><summary>{details - 1:,} more entries</summary>")[2].partition("</details>")[
-            0
-        ]
+        table = text.partition(f"<details><summary>{details:,} entries</summary>")[2].partition("</details>")[0]
         rows = table.count("\n| ") - 2
-        assert f"And {details - 1 - rows:,} more." in table
+        assert f"And {details - rows:,} more." in table
 
 
 def test_markdown_fits_whatever_is_long() -> None:
@@ -339,28 +369,29 @@ def test_page_and_junit_count_the_entries_that_they_leave_out() -> None:
 
 
 @pytest.mark.parametrize("form", [of_markdown, of_html])
-def test_alike_differences_are_explained_once_with_a_command_each_up_to_a_few(
-    form: Callable[[Comparison], str],
-) -> None:
+def test_alike_differences_are_explained_once(form: Callable[[Comparison], str]) -> None:
     rule = Rule("same", Severity.CHANGES, "changed", "The same.", "Do this.")
     alike = [dataclasses.replace(each, rule=rule) for each in many(12).differences[3:]]
     text = form(dataclasses.replace(EVERYTHING, differences=tuple(alike)))
-    assert not lacks(
-        text, "behaviour: thing 3: changed, and 8 more like it", "# and 4 more: any key of the table after --only"
-    )
-    assert text.count("The same.") == 1
-    assert text.count("mnist-fp8 upgrade") == 5
+    assert not lacks(text, "behaviour: changed: thing 3, thing 4, thing 5 and 6 more", "9 entries")
+    assert text.count("The same.") == text.count("mnist-fp8 upgrade") == 1
 
 
-def test_worst_of_those_that_are_alike_stands_for_all() -> None:
-    rule = Rule("same", Severity.CHANGES, "changed", "The same.", "Do this.")
-    alike = [
-        dataclasses.replace(each, rule=rule, entries=(dataclasses.replace(each.entries[0], weight=weight),))
-        for each, weight in zip(many(6).differences[3:], (1.0, -3.0, 2.0), strict=True)
+@pytest.mark.parametrize("form", [of_markdown, of_html])
+def test_commands_measure_what_diverges_first_and_what_decides(form: Callable[[Comparison], str]) -> None:
+    error = "numerics/DelayedScaling/output in tolerances"
+    sides = [
+        SAFE
+        | {
+            "bits/DelayedScaling/x": Codes(str(size), 9, 0),
+            error: Numbers((size,), ("a",), 0.0, Quantity.IN_TOLERANCES),
+        }
+        for size in (0.5, 2.0)
     ]
-    (finding,) = view.findings(map(view.Shown.of, alike))
-    assert finding.title == "behaviour: thing 4: changed, and 2 more like it"
-    assert [entry.weight for entry in finding.entries] == [-3, 2, 1]
+    comparison = compare.compare(record("2.2.0", sides[0]), record("2.3.0", sides[1]), (), TODAY)
+    text = form(comparison)
+    assert text.count("mnist-fp8 upgrade") == 2
+    assert not lacks(text, comparison.command("bits/DelayedScaling/x"), comparison.command(error))
 
 
 # --- Markdown ----------------------------------------------------------------------------------------------------

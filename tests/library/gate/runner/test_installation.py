@@ -142,8 +142,9 @@ def test_measuring_for_which_there_was_no_room_is_no_result(printed: dict[str, A
 VARIABLES = {
     "NVTE_X": True,
     "XLA_FLAGS": True,
-    "JAX_ENABLE_X64": True,
-    "FLAX_PROFILE": True,
+    "JAX_PLATFORMS": True,
+    "JAX_ENABLE_X64": False,
+    "FLAX_PROFILE": False,
     "CUDA_VISIBLE_DEVICES": True,
     "NVIDIA_TF32_OVERRIDE": True,
     "LD_LIBRARY_PATH": True,

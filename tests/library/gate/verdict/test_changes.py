@@ -78,7 +78,7 @@ def test_curves_within_noise_do_not_differ() -> None:
 def test_distance_of_curves_is_given_in_standard_errors() -> None:
     entry = one(curves(1.0, 1.1, 0.9), curves(1.2, 1.3, 1.1), "training/TE/loss").entries[0]
     expected = 0.2 / math.sqrt(2 * 0.01 / 3)
-    assert values.size(entry) == f"{expected:+.1f} standard errors of the 3 seeds"
+    assert values.size(entry) == f"{expected:+.1f} standard errors of the 3 seeds, from step 2 on"
     assert values.sides(entry) == ("ends at 1", "ends at 1.2")
 
 
