@@ -28,6 +28,7 @@ AREAS = {
     "behaviour": "what layers and contexts do",
     "training": "training curves",
     "warnings": "warnings and deprecations",
+    "import": "what the import does to its process",
     "costs": "times and memory, for information",
 }
 """All areas in the order of reports, with what they hold."""
@@ -146,6 +147,17 @@ class Resolved:
 
     ok: bool
     reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """A package that another one imports.
+
+    Attributes:
+        declared: whether what the other asks for brings it; ``None`` where it has no metadata.
+    """
+
+    declared: bool | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -349,6 +361,7 @@ Value: TypeAlias = (
     | Support
     | Needs
     | Resolved
+    | Imported
     | Products
     | Formats
     | Compiled

@@ -24,7 +24,7 @@ from mnist_fp8.record.entries import AREAS
 from mnist_fp8.record.names import Names
 from mnist_fp8.record.record import Record
 
-_NOT_OF_RECIPES = ("api", "recipes", "behaviour", "warnings")
+_NOT_OF_RECIPES = ("api", "recipes", "behaviour", "warnings", "import")
 
 
 def compare(
