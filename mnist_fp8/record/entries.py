@@ -7,6 +7,7 @@ a report prints a value.
 
 import dataclasses
 import enum
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Self, TypeAlias, get_args
 
@@ -14,6 +15,7 @@ from mnist_fp8.core.patterns import matches
 
 AREAS = {
     "claims": "the suite's claims",
+    "uses": "what your code uses of Transformer Engine",
     "api": "names and signatures that users import",
     "package": "what the package asks for and says of itself",
     "recipes": "recipes that run here",
@@ -29,6 +31,9 @@ AREAS = {
     "costs": "times and memory, for information",
 }
 """All areas in the order of reports, with what they hold."""
+
+NOT_MEASURED = ("claims", "uses")
+"""Areas without entries in a record: claims have a place of their own, and uses are found in a user's sources."""
 
 RESOLVER = "package/resolver"
 """The key of what a resolver says of one side beside the JAX, Flax and Python of the old one."""
@@ -274,6 +279,12 @@ class Parameter:
     kind: str
     default: str | None
 
+    @property
+    def as_source(self) -> str:
+        """Such as ``recipe=None`` or ``**kwargs``."""
+        stars = self.kind if self.kind in VARIADIC else ""
+        return f"{stars}{self.name}" if self.default is None else f"{self.name}={self.default}"
+
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
@@ -288,6 +299,21 @@ class Signature:
     what: str
     parameters: tuple[Parameter, ...] = ()
     value: str = ""
+
+    @property
+    def as_source(self) -> str:
+        """The parameters as source has them, such as ``(enabled=False, recipe=None)``, or the value of an attribute."""
+        if self.what not in CALLED:
+            return self.value
+        parts: list[str] = []
+        for before, after in itertools.pairwise([None, *self.parameters, None]):
+            if before and before.kind == "positional" and (after is None or after.kind != "positional"):
+                parts.append("/")
+            if after and after.kind == "keyword" and (before is None or before.kind not in {"keyword", "*"}):
+                parts.append("*")
+            if after:
+                parts.append(after.as_source)
+        return f"({', '.join(parts)})"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,18 @@ from collections.abc import Mapping
 from typing import Any, get_args, get_origin, get_type_hints
 
 from mnist_fp8.core.plain import plain
-from mnist_fp8.record.entries import AREAS, KINDS, POSITIONAL, VARIADIC, Cost, Curves, Numbers, Signature, Value
+from mnist_fp8.record.entries import (
+    AREAS,
+    KINDS,
+    NOT_MEASURED,
+    POSITIONAL,
+    VARIADIC,
+    Cost,
+    Curves,
+    Numbers,
+    Signature,
+    Value,
+)
 
 
 def entries_to_json(entries: Mapping[str, Value]) -> dict[str, Any]:
@@ -30,7 +41,7 @@ def entries_from_json(document: Mapping[str, Any]) -> dict[str, Value]:
 
 def _checked_key(key: str) -> str:
     area, slash, _ = key.partition("/")
-    if not slash or area not in AREAS or area == "claims":  # claims have a place of their own in a record
+    if not slash or area not in AREAS or area in NOT_MEASURED:
         raise ValueError(f"{key!r} is the key of no entry")
     return key
 

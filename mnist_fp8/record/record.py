@@ -21,6 +21,7 @@ from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.record.claims import SuiteResult
 from mnist_fp8.record.entries import Value
 from mnist_fp8.record.entries_json import entries_from_json, entries_to_json
+from mnist_fp8.record.names import Names
 
 SCHEMA_VERSION = 2
 """Of stored records; raised when an entry changes its meaning."""
@@ -57,6 +58,7 @@ class Record:
     problem: str = ""
     suite: SuiteResult | None = None
     only: tuple[str, ...] = ()
+    names: Names | None = None
 
     @property
     def name(self) -> str:
@@ -86,7 +88,7 @@ class Record:
         version = msgspec.convert(document["schema_version"], int)
         if version != SCHEMA_VERSION or "entries" not in document:
             raise RecordError(f"schema version {version}, but this mnist-fp8 reads {SCHEMA_VERSION}: measure it again")
-        whole = {"only": (), **document}  # which older records do not have
+        whole = {"only": (), "names": None, **document}  # which older records do not have
         fields = {name: msgspec.convert(whole[name], wanted) for name, wanted in _types().items()}
         if fields["run"] not in ("", *(kind.value for kind in RunKind)):
             raise ValueError(f"{fields['run']!r} is no kind of run")

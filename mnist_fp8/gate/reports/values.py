@@ -5,7 +5,6 @@ import statistics
 from collections.abc import Callable
 
 from mnist_fp8.gate.verdict.changes import CurvesApart, EntryChange, NoiseApart, NumbersApart
-from mnist_fp8.gate.verdict.signatures import shown
 from mnist_fp8.record.entries import (
     Agreement,
     Codes,
@@ -56,7 +55,7 @@ def text(value: Value | None, digits: int = 5) -> str:  # noqa: C901, PLR0911, P
         case Needs(versions, found):
             return f"{versions.strip() or 'any'}{f', with {found}' if found else ''}"
         case Signature() as signature:
-            return shown(signature) or signature.what
+            return signature.as_source or signature.what
         case Numbers(values, labels):
             pairs = zip(labels, values, strict=True)
             return ", ".join(f"{label}: {number(item, digits)}".removeprefix(": ") for label, item in pairs)

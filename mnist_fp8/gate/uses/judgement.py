@@ -24,6 +24,7 @@ class Cause(enum.Enum):
     NAME_GONE = "name gone"
     NOT_IMPORTABLE = "module gone"
     KIND = "kind of name changed"
+    BASE = "base class changed"
     MISSING_ARGUMENT = "argument now needed"
     UNKNOWN_KEYWORD = "argument not taken"
     TOO_MANY_POSITIONAL = "too many arguments by position"
@@ -46,10 +47,12 @@ class Judgement:
         use: the use.
         outcome: what becomes of it.
         cause: why; ``None`` where it stays as it is.
-        subject: the parameter, exception or member that it is about; empty for the name as a whole.
-        old: what it was, as source has it, such as ``from_seqlens(seqlens)``.
+        subject: what it is about, by cause: the shortest dotted path that is gone, the parameter, base class, exception
+            or member; empty for the name as a whole.
+        old: what it was, as source has it, by cause: the name with its parameters (``from_seqlens(seqlens)``), the kind
+            (``function``), the default, the value, the number of returned values; empty where it was not there.
         new: what it is now.
-        instead: a path under which the name is found now; empty where there is none or the path stays.
+        instead: what can be written now: a dotted path, or a parameter for one that is gone; empty where none is known.
     """
 
     use: Use

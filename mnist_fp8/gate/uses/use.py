@@ -42,7 +42,7 @@ class Place:
 
     Attributes:
         file: path as the user named its folder, with slashes.
-        line: from 1; of a notebook, within the cell.
+        line: from 1; of a notebook, within the cell. 0 where a file as a whole is meant.
         column: from 1.
         cell: of a notebook, from 1; 0 in other files.
         source: the user's line, stripped.
@@ -90,6 +90,12 @@ class Use:
         parameters: of an override, what the user's method takes after ``self``.
         guards: what protects it from failing.
         caught: dotted names of the exceptions that the code around a call catches.
+        optional: the beginning of the path that the code can do without: it was imported, or asked for, under a guard.
+            What comes after it in the path is not protected. Empty where there is none.
+        fallback_for: paths whose failure leads here, as those of a ``try`` lead to its ``except ImportError``: where
+            all of them work, this use is not reached. Empty where it is reached anyway, or nothing is known.
+        on_instance: whether a method is reached through an instance or ``super()``, so that ``self`` is none of the
+            arguments.
     """
 
     path: str
@@ -99,6 +105,9 @@ class Use:
     parameters: tuple[Parameter, ...] = ()
     guards: frozenset[Guard] = frozenset()
     caught: tuple[str, ...] = ()
+    optional: str = ""
+    fallback_for: tuple[str, ...] = ()
+    on_instance: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,9 +134,11 @@ class Uses:
         unread: files, and uses within files, that could not be looked at, sorted by place.
         files: how many files were looked at.
         lines: how many lines they have.
+        left_out: how many folders were not entered: environments, caches and what builds leave.
     """
 
     uses: tuple[Use, ...]
     unread: tuple[Unread, ...]
     files: int
     lines: int
+    left_out: int = 0

@@ -7,6 +7,7 @@ import datetime as dt
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from types import MappingProxyType
 
+from mnist_fp8.gate.uses.use import Uses
 from mnist_fp8.gate.verdict.acceptance import accept
 from mnist_fp8.gate.verdict.changes import EntryChange, changes_of
 from mnist_fp8.gate.verdict.comparison import Comparison
@@ -18,7 +19,9 @@ from mnist_fp8.gate.verdict.rules.claims import claim_differences, start_differe
 from mnist_fp8.gate.verdict.rules.numbers import FLAX_ALONE
 from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
 from mnist_fp8.gate.verdict.scope import Scope, compared, is_compared, refuse_other_run
+from mnist_fp8.gate.verdict.uses import JudgedUses
 from mnist_fp8.record.entries import AREAS
+from mnist_fp8.record.names import Names
 from mnist_fp8.record.record import Record
 
 _NOT_OF_RECIPES = ("api", "recipes", "behaviour", "warnings")
@@ -32,6 +35,8 @@ def compare(
     *,
     only: Sequence[str] = (),
     tests: Mapping[str, Collection[str]] = MappingProxyType({}),
+    uses: Uses | None = None,
+    releases: Mapping[str, Names] = MappingProxyType({}),
 ) -> Comparison:
     """Compare two records.
 
@@ -42,6 +47,8 @@ def compare(
         today: the day on which they are accepted; it decides which of them have expired.
         only: keys of what was asked for; empty if everything was.
         tests: the test functions of each claim of the suite; empty if they are not known.
+        uses: of a user's own sources; ``None`` if the verdict does not rest on any.
+        releases: names of all known releases, of which it is told which the sources fit.
 
     Raises:
         RecordError: they are of different kinds of run, and so nothing in them can be compared.
@@ -57,16 +64,20 @@ def compare(
     ]
     judged = judge(changes, same_stack=scope.same_stack)
     found = [*claim_differences(old.suite, new.suite), *start_differences(old, new), *judged]
+    judged_uses = JudgedUses.of(uses, old, new, releases) if uses else None
+    if judged_uses:
+        found, looked_at = judged_uses.reach(found), judged_uses.in_coverage(looked_at)
     differences, stale = accept(found, accepted, today or dt.datetime.now(tz=dt.UTC).date())
     return Comparison(
         old,
         new,
         tuple(sorted(differences, key=_worst_first)),
-        compared(old, new, scope),
+        compared(old, new, scope) | (judged_uses.compared if judged_uses else {}),
         scope.limits,
         looked_at,
         tuple(costs(old, new)),
         tuple(stale),
+        judged_uses,
     )
 
 

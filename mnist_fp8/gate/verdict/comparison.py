@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from mnist_fp8.gate.verdict.costs import CostChange
 from mnist_fp8.gate.verdict.coverage import Coverage, Effect
 from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
+from mnist_fp8.gate.verdict.uses import JudgedUses
 from mnist_fp8.record.record import Record
 
 
@@ -34,6 +35,7 @@ class Comparison:
         coverage: what was looked at, and what was not.
         costs: times and memory, on which no verdict rests.
         stale: accepted differences that are no differences, or whose time is over.
+        uses: what becomes of a user's own sources; ``None`` if the verdict rests on none.
     """
 
     old: Record
@@ -44,6 +46,7 @@ class Comparison:
     coverage: Coverage
     costs: tuple[CostChange, ...]
     stale: tuple[str, ...] = ()
+    uses: JudgedUses | None = None
 
     @property
     def verdict(self) -> UpgradeVerdict:

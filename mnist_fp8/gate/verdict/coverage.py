@@ -51,6 +51,9 @@ class GapKind(enum.Enum):
     SKIPPED_TESTS = "tests skipped"
     RECIPES = "recipes that do not run here"
     LAYERS = "layers that are not measured"
+    USES = "uses not judged"
+    USES_UNREAD = "sources that were not looked at"
+    USES_NOT_READ = "used names that are not read"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -83,7 +83,7 @@ def load(path: Path, today: dt.date | None = None) -> tuple[Acceptance, ...]:
         except ConfigError as error:
             raise ConfigError(f"policy {path}, entry {number}: {error}") from None
         found[acceptance.label] = acceptance
-    if all(f"{area}/*" in found for area in AREAS if area != "costs"):
+    if all(f"{area}/*" in found for area in AREAS if area not in ("costs", "uses")):
         raise ConfigError(f"policy {path} accepts every area, and so every difference; name what you accept")
     return tuple(found.values())
 

@@ -5,15 +5,8 @@ import difflib
 import enum
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, TypeAlias
 
 from mnist_fp8.record.entries import CALLED, POSITIONAL, VARIADIC, Parameter, Signature
-
-if TYPE_CHECKING:
-    import griffe
-
-    Named: TypeAlias = griffe.Object | griffe.Alias
-    Expression: TypeAlias = griffe.Expr | str | None
 
 
 class ApiChange(enum.Enum):
@@ -69,25 +62,6 @@ def signature_differences(old: Signature, new: Signature) -> tuple[SignatureDiff
     return tuple(found)
 
 
-def shown(signature: Signature) -> str:
-    """The parameters as source has them, such as ``(enabled=False, recipe=None)``, or the value of an attribute."""
-    if signature.what not in CALLED:
-        return signature.value
-    parts: list[str] = []
-    for before, after in itertools.pairwise([None, *signature.parameters, None]):
-        if before and before.kind == "positional" and (after is None or after.kind != "positional"):
-            parts.append("/")
-        if after and after.kind == "keyword" and (before is None or before.kind not in {"keyword", "*"}):
-            parts.append("*")
-        if after:
-            parts.append(_with_default(after))
-    return f"({', '.join(parts)})"
-
-
-def _with_default(parameter: Parameter) -> str:
-    return _name(parameter) if parameter.default is None else f"{parameter.name}={parameter.default}"
-
-
 def _name(parameter: Parameter) -> str:
     return f"{parameter.kind if parameter.kind in VARIADIC else ''}{parameter.name}"
 
@@ -102,15 +76,15 @@ def _parameter_differences(old: Mapping[str, Parameter], new: Mapping[str, Param
     kept = {name: renamed.get(name, name) for name in old if name in new or name in renamed}
     for name, parameter in old.items():
         if name not in kept:
-            yield SignatureDifference(ApiChange.PARAMETER_REMOVED, _name(parameter), _with_default(parameter), "")
+            yield SignatureDifference(ApiChange.PARAMETER_REMOVED, _name(parameter), parameter.as_source, "")
         elif name in renamed and parameter.kind != "positional":
-            texts = _with_default(parameter), _with_default(new[renamed[name]])
+            texts = parameter.as_source, new[renamed[name]].as_source
             yield SignatureDifference(ApiChange.PARAMETER_RENAMED, name, *texts)
     for name, parameter in new.items():
         if name not in kept.values():
             is_required = parameter.default is None and parameter.kind not in VARIADIC
             change = ApiChange.PARAMETER_ADDED_REQUIRED if is_required else ApiChange.PARAMETER_ADDED_OPTIONAL
-            yield SignatureDifference(change, _name(parameter), "", _with_default(parameter))
+            yield SignatureDifference(change, _name(parameter), "", parameter.as_source)
     for name, new_name in kept.items():
         yield from _changed(old[name], new[new_name])
     yield from _moved(old, new, kept)
@@ -136,7 +110,7 @@ def _changed(old: Parameter, new: Parameter) -> Iterator[SignatureDifference]:
         yield SignatureDifference(ApiChange.PARAMETER_KIND, old.name, *texts)
     if old.default is not None and old.default != new.default:
         change = ApiChange.PARAMETER_NOW_REQUIRED if new.default is None else ApiChange.DEFAULT_CHANGED
-        yield SignatureDifference(change, old.name, _with_default(old), _with_default(new))
+        yield SignatureDifference(change, old.name, old.as_source, new.as_source)
 
 
 def _moved(

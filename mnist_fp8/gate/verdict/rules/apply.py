@@ -4,11 +4,14 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mnist_fp8.core.modes import Mode
 from mnist_fp8.gate.verdict.changes import EntryChange, NoiseApart
-from mnist_fp8.gate.verdict.rules import api, claims, layers, numbers, package, programs
+from mnist_fp8.gate.verdict.rules import api, claims, layers, numbers, package, programs, uses
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, difference
 from mnist_fp8.record.entries import Failure
 
-RULES: tuple[Rule, ...] = (*claims.RULES, *api.RULES, *package.RULES, *layers.RULES, *programs.RULES, *numbers.RULES)
+RULES: tuple[Rule, ...] = (
+    *(*claims.RULES, *uses.RULES, *api.RULES, *package.RULES),
+    *(*layers.RULES, *programs.RULES, *numbers.RULES),
+)
 """Every rule; its id is its own."""
 _AREAS: dict[str, Callable[[EntryChange], Rule]] = {
     "package": package.rule_of_package,

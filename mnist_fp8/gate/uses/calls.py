@@ -1,0 +1,303 @@
+"""What calls return, and the uses of Transformer Engine that they are: directly, by a partial, or by a name in a string."""
+
+import ast
+import dataclasses
+from collections.abc import Callable
+from typing import ClassVar
+
+from mnist_fp8.gate.uses.expressions import Expressions
+from mnist_fp8.gate.uses.guards import clues
+from mnist_fp8.gate.uses.use import PACKAGE, Call, Guard, UseKind
+from mnist_fp8.gate.uses.values import (
+    Clue,
+    Foreign,
+    Instance,
+    Items,
+    OwnClass,
+    OwnFunction,
+    OwnInstance,
+    OwnModule,
+    Partial,
+    Reached,
+    Text,
+    Value,
+    Values,
+    elements,
+    joined,
+    keywords_of,
+    names_of_te,
+    texts,
+)
+
+COMPUTED = "a name that is computed"
+_SETTERS = {"setattr", "delattr", "object"}
+"""Methods that are given a module and a name in it: of ``monkeypatch`` and of ``mock.patch``."""
+_TRANSPARENT = {
+    *("jax.jit", "jax.checkpoint", "jax.remat", "jax.named_call", "functools.cache", "functools.lru_cache"),
+    *(f"flax.{front}.{name}" for front in ("linen", "nnx") for name in ("jit", "remat", "checkpoint")),
+}
+"""What returns something that is called as what it is given."""
+
+
+_Callable = Reached | Partial | OwnFunction | OwnClass
+
+
+@dataclasses.dataclass(frozen=True)
+class _Arguments:
+    """The arguments of a call: what they are, and all values among them."""
+
+    call: Call
+    values: Values
+
+
+class Calls(Expressions):
+    """Evaluates calls."""
+
+    def call(self, node: ast.Call, kind: UseKind = UseKind.CALL, unpacked: int | None = None) -> Values:
+        """What a call returns.
+
+        Args:
+            node: the call.
+            kind: what a use by it is.
+            unpacked: into how many targets its result is taken apart.
+        """
+        functions = self.refer(node.func)
+        for function in functions:
+            special = self._SPECIAL.get(function.path) if isinstance(function, Foreign) else None
+            if special is not None and node.args:
+                return special(self, node)
+        if Foreign("builtins.super") in functions:
+            return self._super()
+        if isinstance(node.func, ast.Attribute) and node.func.attr in _SETTERS and len(node.args) > 1:
+            return self._patch(node)
+        arguments = self._arguments(node, unpacked)
+        results = [self._called(function, node.func, arguments, kind) for function in functions]
+        is_te_call = any(isinstance(function, Reached | Instance | Partial) for function in functions)
+        return joined(*results, () if is_te_call else _asked(arguments.values))
+
+    def _arguments(self, node: ast.Call, unpacked: int | None = None) -> _Arguments:
+        values: list[Value] = []
+        positional, has_args, has_kwargs = 0, False, False
+        keywords: list[str] = []
+        for argument in node.args:
+            values += self.evaluate(argument)
+            if not isinstance(argument, ast.Starred):
+                positional += 1
+            elif isinstance(argument.value, ast.Tuple | ast.List):
+                positional += len(argument.value.elts)
+            else:
+                has_args = True
+        for keyword in node.keywords:
+            if keyword.arg is None:
+                known = keywords_of(self.refer(keyword.value))
+                keywords += known or ()
+                has_kwargs |= known is None
+            else:
+                keywords.append(keyword.arg)
+                values += self.evaluate(keyword.value)
+        call = Call(positional, tuple(dict.fromkeys(keywords)), has_args, has_kwargs, unpacked)
+        return _Arguments(call, tuple(values))
+
+    def _called(self, function: Value, node: ast.expr, arguments: _Arguments, kind: UseKind) -> Values:
+        """What a call of one value returns."""
+        call = arguments.call
+        match function:
+            case Reached():
+                self.findings.use(node, function, kind, call=call)
+                found = function.called()
+                return (found,) if found else ()
+            case Instance():
+                return self._member_called(function.member("__call__"), node, arguments, kind)
+            case Partial():
+                self.findings.use(node, function.reached, kind, call=function.called(call))
+                found = function.reached.called()
+                return (found,) if found else ()
+            case OwnFunction():
+                return tuple(_about(value, arguments.values) for value in function.returns)
+            case OwnClass():
+                self._constructed(function, node, call, kind)
+                return (OwnInstance(function),)
+            case OwnInstance():
+                methods = function.cls.find("__call__")
+                return joined(*(self._called(method, node, arguments, kind) for method in methods))
+            case Foreign("builtins.dict"):
+                names = None if call.has_kwargs or call.positional else call.keywords
+                return (Items(joined(arguments.values, elements(arguments.values)), names),)
+            case Foreign(path) if path in _TRANSPARENT:
+                return tuple(value for value in arguments.values if isinstance(value, _Callable))
+            case Clue():
+                return (function,)
+            case _:
+                return ()
+
+    def _member_called(self, member: Reached | None, node: ast.expr, arguments: _Arguments, kind: UseKind) -> Values:
+        return self._called(member, node, arguments, kind) if member else ()
+
+    def _constructed(self, cls: OwnClass, node: ast.expr, call: Call, kind: UseKind) -> None:
+        """Note the call of a constructor that a class of the user's inherits from Transformer Engine."""
+        own = [each for each in cls.line() if isinstance(each, OwnClass)]
+        bases = names_of_te(cls.line())
+        if bases and not any(each.has_constructor for each in own):
+            fields = {name for each in own for name in each.fields}
+            if fields:  # they are arguments, too: by position they come after those of Transformer Engine
+                keywords = tuple(name for name in call.keywords if name not in fields)
+                call = Call(0, keywords, call.has_args or call.positional > 0, call.has_kwargs)
+            self.findings.use(node, bases[0], kind, call=call)
+
+    # --- functions that reach names in other ways ---
+
+    def _super(self) -> Values:
+        cls = self.scope.class_of_method()
+        return (OwnInstance(cls, above=True),) if cls else ()
+
+    def _super_of(self, node: ast.Call) -> Values:
+        classes = self.refer(node.args[0])
+        return tuple(OwnInstance(cls, above=True) for cls in classes if isinstance(cls, OwnClass))
+
+    def _partial(self, node: ast.Call) -> Values:
+        functions = self.refer(node.args[0])
+        rest = ast.Call(node.func, node.args[1:], node.keywords)
+        call = self._arguments(rest).call
+        found: list[Value] = []
+        for function in functions:
+            member = function.member("__call__") if isinstance(function, Instance) else function
+            if isinstance(member, Reached):
+                self.findings.use(node.args[0], member, UseKind.CALL, call=dataclasses.replace(call, is_partial=True))
+                found.append(Partial(member, call))
+            elif isinstance(member, Partial):
+                found.append(Partial(member.reached, member.called(call)))
+            elif isinstance(member, OwnFunction | OwnClass):
+                found.append(member)
+        return tuple(found)
+
+    def _get(self, node: ast.Call) -> Values:
+        """``getattr(te, "x")`` and its like; of ``hasattr``, and with a default, the name can be missing."""
+        owners = self.refer(node.args[0])
+        rest = [self._text(argument) for argument in node.args[1:2]]
+        default = joined(*(self.evaluate(argument) for argument in node.args[2:]))
+        names = texts(rest[0]) if rest else []
+        asks = isinstance(node.func, ast.Name) and node.func.id == "hasattr"
+        can_miss = asks or len(node.args) > 2  # noqa: PLR2004 - an object, a name and a default
+        found: list[Value] = []
+        for owner in owners:
+            if isinstance(owner, Reached | Instance) and not names:
+                self.findings.unread(node, COMPUTED)
+            found += [value for name in names for value in self._got(node, owner, name, can_miss=can_miss)]
+        if asks:
+            return tuple(Clue(Guard.PROBE, (value.path,), tells=True) for value in names_of_te(found))
+        return joined(tuple(found), default)
+
+    def _got(self, node: ast.Call, owner: Value, name: str, *, can_miss: bool) -> Values:
+        members = self.attribute(owner, name, node.args[0])
+        found = [dataclasses.replace(each, optional=each.path) if can_miss else each for each in names_of_te(members)]
+        for member in found:
+            self.findings.use(node, member, UseKind.DYNAMIC, guards=[Guard.PROBE] if can_miss else [])
+        return (*found, *(member for member in members if not isinstance(member, Reached)))
+
+    def _text(self, node: ast.expr) -> Values:
+        """A string that is looked at as a name by what it is given to."""
+        if isinstance(node, ast.Constant):
+            return (Text(node.value),) if isinstance(node.value, str) else ()
+        return self.evaluate(node)
+
+    def _patch(self, node: ast.Call) -> Values:
+        """``monkeypatch.setattr(te, "x", fake)``."""
+        names = texts(self._text(node.args[1]))
+        for owner in self.refer(node.args[0]):
+            for name in names:
+                self._got(node, owner, name, can_miss=False)
+        for argument in node.args[2:]:
+            self.evaluate(argument)
+        return ()
+
+    def _import(self, node: ast.Call) -> Values:
+        """``importlib.import_module`` and its like, with a name in a string."""
+        names = texts(self._text(node.args[0]))
+        package = [name for argument in node.args[1:2] for name in texts(self._text(argument))]
+        package += [name for keyword in node.keywords for name in texts(self.evaluate(keyword.value))]
+        names = [_absolute(name, package[0]) if package and name.startswith(".") else name for name in names]
+        if not names:
+            self.findings.unread(node, COMPUTED)
+        can_miss = isinstance(node.func, ast.Attribute) and node.func.attr == "importorskip"
+        found = self.reach_text(node, names, can_miss=can_miss)
+        own = (self.project.module(name, self.location) for name in names)
+        return (*found, *(OwnModule(location) for location in own if location))
+
+    def _import_top(self, node: ast.Call) -> Values:
+        """``__import__("transformer_engine.jax")`` gives the package at the top."""
+        found = names_of_te(self._import(node))
+        return (dataclasses.replace(found[0], path=PACKAGE),) if found else ()
+
+    def _find_spec(self, node: ast.Call) -> Values:
+        found = self.reach_text(node, texts(self._text(node.args[0])), can_miss=True)
+        return tuple(Clue(Guard.PROBE, (value.path,), tells=True) for value in names_of_te(found))
+
+    def _version(self, node: ast.Call) -> Values:
+        names = texts(self._text(node.args[0]))
+        is_version = any(name.replace("-", "_").startswith(PACKAGE) for name in names)
+        return (Clue(Guard.VERSION),) if is_version else ()
+
+    def _signature(self, node: ast.Call) -> Values:
+        """What is looked at before it is called; of a parameter, it is not known what that is."""
+        values = self.evaluate(node.args[0])
+        paths = tuple(value.path for value in names_of_te(values))
+        return (Clue(Guard.PROBE, paths),)
+
+    def _is_instance(self, node: ast.Call) -> Values:
+        self.evaluate(node.args[0])
+        for argument in node.args[1:]:
+            self.check_classes(argument)
+        return ()
+
+    def check_classes(self, node: ast.expr, kind: UseKind = UseKind.ISINSTANCE) -> Values:
+        """Note the classes, one or a tuple or union of them, that something is checked against."""
+        if isinstance(node, ast.Tuple):
+            return joined(*(self.check_classes(element, kind) for element in node.elts))
+        if isinstance(node, ast.BinOp):
+            return joined(self.check_classes(node.left, kind), self.check_classes(node.right, kind))
+        values = self.refer(node)
+        values = (*values, *elements(values))
+        for value in names_of_te(values):
+            self.findings.use(node, value, kind)
+        return values
+
+    _SPECIAL: ClassVar[dict[str, Callable[["Calls", ast.Call], Values]]] = {
+        "functools.partial": _partial,
+        "functools.partialmethod": _partial,
+        "builtins.getattr": _get,
+        "builtins.hasattr": _get,
+        "builtins.setattr": _patch,
+        "builtins.delattr": _patch,
+        "builtins.super": _super_of,
+        "builtins.isinstance": _is_instance,
+        "builtins.issubclass": _is_instance,
+        "builtins.__import__": _import_top,
+        "importlib.import_module": _import,
+        "importlib.util.find_spec": _find_spec,
+        "pytest.importorskip": _import,
+        "importlib.metadata.version": _version,
+        "importlib_metadata.version": _version,
+        "pkg_resources.get_distribution": _version,
+        "inspect.signature": _signature,
+        "inspect.getfullargspec": _signature,
+        "inspect.getsource": _signature,
+    }
+
+
+def _asked(values: Values) -> Values:
+    """What the result of an unknown function tells: one that is given a name and a string asks for something of it."""
+    names = tuple(value.path for value in names_of_te(values))
+    return *clues(values), *([Clue(Guard.PROBE, names)] if names and texts(values) else [])
+
+
+def _about(value: Value, arguments: Values) -> Value:
+    """What a function of the user's returns, given what it is called with."""
+    if isinstance(value, Clue) and value.guard is Guard.PROBE and not value.subjects:
+        return dataclasses.replace(value, subjects=tuple(name.path for name in names_of_te(arguments)))
+    return value
+
+
+def _absolute(name: str, package: str) -> str:
+    """What ``import_module(name, package)`` imports."""
+    below = name.lstrip(".")
+    return ".".join((*package.split(".")[: len(package.split(".")) - (len(name) - len(below) - 1)], below))

@@ -1,0 +1,229 @@
+"""Functions and classes of a user's sources: what they override, take, hold and return."""
+
+import abc
+import ast
+import collections
+import dataclasses
+import re
+from collections.abc import Iterable
+from typing import TypeAlias
+
+from mnist_fp8.gate.uses.annotations import Annotations
+from mnist_fp8.gate.uses.guards import Context, clues
+from mnist_fp8.gate.uses.parsing import Part
+from mnist_fp8.gate.uses.project import Exports, Project
+from mnist_fp8.gate.uses.scopes import Scope, ScopeKind, all_parameters, bindings
+from mnist_fp8.gate.uses.use import PACKAGE, Call, UseKind
+from mnist_fp8.gate.uses.values import (
+    Foreign,
+    OwnClass,
+    OwnFunction,
+    OwnInstance,
+    Partial,
+    Reached,
+    Values,
+    joined,
+    leads_to_te,
+    names_of_te,
+)
+from mnist_fp8.record.entries import Parameter
+
+FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
+_WORD = re.compile(r"[^\W\d]\w*")
+_ALWAYS = {PACKAGE, "import", "import_module", "__import__", "signature", "getfullargspec", "hasattr", "super"}
+"""Words that may lead to a use wherever they stand."""
+_PROPERTIES = {"builtins.property", "functools.cached_property"}
+_CONSTRUCTORS = {"__init__", "__new__", "__call__"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+    """The body of a function, which is executed after the scope around it.
+
+    Attributes:
+        node: the function.
+        scope: of its body, with what its parameters stand for.
+        context: what protects it.
+        part: where it is.
+    """
+
+    node: FunctionNode
+    scope: Scope
+    context: Context
+    part: Part
+
+
+class Definitions(Annotations):
+    """Defines functions and classes."""
+
+    def __init__(self, project: Project, location: str) -> None:
+        super().__init__(project, location)
+        self._jobs: collections.deque[Job] = collections.deque()
+        self._functions: dict[FunctionNode, OwnFunction] = {}
+        self._classes: dict[ast.ClassDef, OwnClass] = {}
+
+    @abc.abstractmethod
+    def block(self, body: Iterable[ast.stmt]) -> None:
+        """Execute some statements."""
+
+    def execute(self, parts: Iterable[Part]) -> Exports:
+        """Read a module, and note its uses.
+
+        It is read twice: what methods assign to attributes of their class, and what functions return, is known the
+        second time.
+
+        Returns:
+            What its names stand for in the end.
+        """
+        for _ in range(2):
+            self.findings.clear()
+            self.scope = Scope(ScopeKind.MODULE)
+            for part in parts:
+                self.findings.part = part
+                self.block(part.tree.body)
+            while self._jobs:
+                self._run(self._jobs.popleft())
+        return self.scope.values
+
+    def _run(self, job: Job) -> None:
+        self.findings.part = job.part
+        if self._may_use(job):
+            with self.within(job.scope), self.at(job.context):
+                self.block(job.node.body)
+
+    def _may_use(self, job: Job) -> bool:
+        """Whether there is a word in a function that may lead to a use: most functions have none."""
+        owner = job.scope.owner
+        if owner and any(isinstance(cls, Reached) for cls in owner.line()):
+            return True
+        text = "\n".join(job.part.lines[job.node.lineno - 1 : job.node.end_lineno])
+        return not self._leading_words(job.scope).isdisjoint(_WORD.findall(text))
+
+    def _leading_words(self, scope: Scope) -> frozenset[str]:
+        """Names, seen from a scope, that lead to Transformer Engine."""
+        own = {name for name, values in scope.values.items() if self._lead(values)}
+        found = own | self._held_words(scope.owner) if scope.owner else own
+        return self._words_around(scope.parent) | found
+
+    def _words_around(self, scope: Scope | None) -> frozenset[str]:
+        if scope is None:
+            return frozenset(_ALWAYS)
+        if scope.words is None:
+            scope.words = self._leading_words(scope)
+        return scope.words
+
+    def _held_words(self, owner: OwnClass) -> set[str]:
+        classes = [cls for cls in owner.line() if isinstance(cls, OwnClass)]
+        held = (item for cls in classes for item in (*cls.attributes.items(), *cls.assigned.items()))
+        return {name for name, values in held if self._lead(values)}
+
+    def _lead(self, values: Values) -> bool:
+        return any(map(self.project.leads, values))
+
+    # --- functions ---
+
+    def define_function(self, node: FunctionNode) -> None:
+        """Define a function; its body is executed later."""
+        context = self.findings.context
+        decorators = [self._decorated(decorator) for decorator in node.decorator_list]
+        names = {value.path for values in decorators for value in values if isinstance(value, Foreign)}
+        function = self._functions.setdefault(node, OwnFunction())
+        function.is_property = bool(names & _PROPERTIES)
+        owner = self.scope.owner if self.scope.kind is ScopeKind.CLASS else None
+        scope = Scope(ScopeKind.FUNCTION, self.scope, bindings=bindings(node.body), owner=owner, function=function)
+        self._define_parameters(node, scope, names)
+        function.returns = joined(function.returns, self.annotated(node.returns))
+        self.scope.bind(node.name, (function,))
+        if owner:
+            self._override(node, owner, is_static="builtins.staticmethod" in names)
+        probes = [clue.guard for values in decorators for clue in clues(values)]  # pytest.mark.skipif
+        self._jobs.append(Job(node, scope, context.in_function().under(*probes), self.findings.part))
+
+    def _define_parameters(self, node: FunctionNode, scope: Scope, decorators: set[str]) -> None:
+        arguments = node.args
+        positional = [*arguments.posonlyargs, *arguments.args]
+        defaults = [*[None] * (len(positional) - len(arguments.defaults)), *arguments.defaults, *arguments.kw_defaults]
+        by_default = dict(zip((each.arg for each in (*positional, *arguments.kwonlyargs)), defaults, strict=True))
+        for parameter in all_parameters(arguments):
+            default = by_default.get(parameter.arg)
+            values = self.evaluate(default) if default is not None else ()
+            is_variadic = parameter in (arguments.vararg, arguments.kwarg)
+            annotated = self.annotated(parameter.annotation)
+            scope.values[parameter.arg] = () if is_variadic else joined(values, annotated)
+        if scope.owner and positional and "builtins.staticmethod" not in decorators:
+            is_class = "builtins.classmethod" in decorators or node.name in ("__new__", "__init_subclass__")
+            scope.values[positional[0].arg] = (scope.owner if is_class else OwnInstance(scope.owner),)
+
+    def _decorated(self, node: ast.expr) -> Values:
+        """What a decorator is; one of Transformer Engine's is noted as such."""
+        if isinstance(node, ast.Call):
+            values = self.call(node, UseKind.DECORATOR)
+            for value in values:
+                if isinstance(value, Partial):
+                    self.findings.use(node, value.reached, UseKind.DECORATOR, call=value.called(Call(1)))
+            return values
+        values = self.refer(node)
+        for value in names_of_te(values):
+            self.findings.use(node, value, UseKind.DECORATOR)
+        return values
+
+    def return_from(self, node: ast.Return) -> None:
+        """Note what a function returns."""
+        values = self.evaluate(node.value) if node.value else ()
+        function = self.scope.function
+        if function is not None and any(map(leads_to_te, values)):
+            function.returns = joined(function.returns, self.findings.context.bound(values))
+
+    # --- classes ---
+
+    def define_class(self, node: ast.ClassDef) -> None:
+        """Define a class: its body is executed at once, its methods later."""
+        for decorator in node.decorator_list:
+            self._decorated(decorator)
+        bases = joined(*(self._base(base) for base in node.bases))
+        for keyword in node.keywords:
+            self.evaluate(keyword.value)
+        cls = self._classes.setdefault(node, OwnClass(node.name))
+        cls.bases = tuple(base for base in bases if isinstance(base, Reached | OwnClass) and base is not cls)
+        with self.within(Scope(ScopeKind.CLASS, self.scope, owner=cls)) as scope:
+            self.block(node.body)
+        cls.attributes = scope.values
+        self.scope.bind(node.name, (cls,))
+
+    def _base(self, node: ast.expr) -> Values:
+        target = node.value if isinstance(node, ast.Subscript) else node
+        if target is not node:
+            self.evaluate(node.slice)
+        values = self.refer(target)
+        for value in names_of_te(values):
+            self.findings.use(target, value, UseKind.SUBCLASS)
+        return values
+
+    def _override(self, node: FunctionNode, owner: OwnClass, *, is_static: bool) -> None:
+        """Note a method of a class that is derived from Transformer Engine's: it may override one."""
+        owner.has_constructor |= node.name in _CONSTRUCTORS - {"__call__"}
+        if node.name.startswith("__") and not node.name.endswith("__"):  # private to the class
+            return
+        for base in names_of_te(owner.line()):
+            path = dataclasses.replace(base, path=f"{base.path}.{node.name}", on_instance=True)
+            self.findings.use(node, path, UseKind.OVERRIDE, parameters=_parameters(node.args, is_static=is_static))
+
+
+def _parameters(arguments: ast.arguments, *, is_static: bool) -> tuple[Parameter, ...]:
+    """What a method takes after ``self``."""
+    positional = [(each.arg, "positional") for each in arguments.posonlyargs]
+    positional += [(each.arg, "either") for each in arguments.args]
+    defaults = [*[None] * (len(positional) - len(arguments.defaults)), *arguments.defaults]
+    found = [Parameter(*each, _source(default)) for each, default in zip(positional, defaults, strict=True)]
+    found = found if is_static else found[1:]
+    if arguments.vararg:
+        found.append(Parameter(arguments.vararg.arg, "*", None))
+    for each, default in zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True):
+        found.append(Parameter(each.arg, "keyword", _source(default)))
+    if arguments.kwarg:
+        found.append(Parameter(arguments.kwarg.arg, "**", None))
+    return tuple(found)
+
+
+def _source(default: ast.expr | None) -> str | None:
+    return None if default is None else ast.unparse(default)

@@ -1,0 +1,390 @@
+"""What the expressions in a user's sources stand for, and the uses of Transformer Engine in them."""
+
+import abc
+import ast
+import builtins
+import contextlib
+import dataclasses
+import re
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, ClassVar, TypeAlias
+
+from mnist_fp8.gate.uses.findings import Findings
+from mnist_fp8.gate.uses.guards import Context, clues, presence, turned
+from mnist_fp8.gate.uses.project import Project
+from mnist_fp8.gate.uses.scopes import Scope, ScopeKind, all_parameters, bindings
+from mnist_fp8.gate.uses.use import Guard, UseKind
+from mnist_fp8.gate.uses.values import (
+    Clue,
+    Foreign,
+    Instance,
+    Items,
+    OwnClass,
+    OwnFunction,
+    OwnInstance,
+    OwnModule,
+    Reached,
+    Text,
+    Value,
+    Values,
+    elements,
+    is_te,
+    joined,
+    keywords_of,
+    names_of_te,
+    texts,
+)
+
+Comprehension: TypeAlias = ast.ListComp | ast.SetComp | ast.GeneratorExp | ast.DictComp
+_BUILTINS = {*dir(builtins)}
+_NAME = re.compile(r"transformer_engine(?:\.\w+)+(?::\w+(?:\.\w+)*)?")
+"""A string that is a name as a whole; an entry point has a colon in it."""
+_LONGEST = 200
+"""Characters of a string that may be a name."""
+_MOST_ITEMS = 1000
+_KEEP_ITEMS = {"get", "items", "keys", "values", "copy", "index", "count"}
+"""Methods that change no list or dictionary."""
+
+
+class Expressions(abc.ABC):
+    """Evaluates expressions, and notes the uses in them.
+
+    Attributes:
+        project: the user's other modules.
+        location: of the module that is read.
+        findings: what was found in it.
+        scope: the scope that is being evaluated.
+    """
+
+    def __init__(self, project: Project, location: str) -> None:
+        self.project = project
+        self.location = location
+        self.findings = Findings()
+        self.scope = Scope(ScopeKind.MODULE)
+
+    @abc.abstractmethod
+    def call(self, node: ast.Call, kind: UseKind = UseKind.CALL, unpacked: int | None = None) -> Values:
+        """What a call returns."""
+
+    @contextlib.contextmanager
+    def at(self, context: Context) -> Iterator[None]:
+        """Evaluate what is protected in another way."""
+        before, self.findings.context = self.findings.context, context
+        try:
+            yield
+        finally:
+            self.findings.context = before
+
+    @contextlib.contextmanager
+    def within(self, scope: Scope) -> Iterator[Scope]:
+        """Evaluate what is in another scope."""
+        before, self.scope = self.scope, scope
+        try:
+            yield scope
+        finally:
+            self.scope = before
+
+    def evaluate(self, node: ast.AST) -> Values:
+        """What an expression stands for. Names of Transformer Engine in it are read."""
+        evaluator = self._EVALUATORS.get(type(node))
+        if evaluator is not None:
+            return evaluator(self, node)
+        for field in node._fields:
+            value = getattr(node, field, None)
+            if isinstance(value, ast.AST):
+                self.evaluate(value)
+            elif isinstance(value, list):
+                for each in value:
+                    if isinstance(each, ast.AST):
+                        self.evaluate(each)
+        return ()
+
+    def refer(self, node: ast.AST) -> Values:
+        """What an expression stands for; a name of Transformer Engine that it ends with is not yet noted as a use."""
+        if isinstance(node, ast.Name):
+            return self._look_up(node.id)
+        if isinstance(node, ast.Attribute):
+            values = self.refer(node.value)
+            if isinstance(node.value, ast.Name) and node.attr not in _KEEP_ITEMS:
+                self._forget_items(node.value, values)
+            found = (self.attribute(value, node.attr, node.value) for value in values)
+            return joined(*found)
+        return self.evaluate(node)
+
+    def read(self, node: ast.AST, values: Values) -> Values:
+        """Note that names of Transformer Engine are read, and give what they are as values."""
+        for value in names_of_te(values):
+            self.findings.use(node, value, UseKind.READ)
+        return tuple(value.read() if isinstance(value, Reached) else value for value in values)
+
+    def attribute(self, value: Value, name: str, node: ast.AST) -> Values:
+        """What an attribute of a value is; the value is noted as read where it is the last name that is followed."""
+        match value:
+            case Reached():
+                member = value.member(name)
+                if member:
+                    return (member,)
+                self.findings.use(node, value, UseKind.READ)
+                read = value.read()
+                return () if isinstance(read, Reached) else self.attribute(read, name, node)
+            case Instance():
+                member = value.member(name)
+                return (member,) if member else ()
+            case Foreign():
+                return (Foreign(f"{value.path}.{name}"),)
+            case OwnModule():
+                return self.project.member(value.location, name)
+            case OwnClass():
+                return value.find(name)
+            case OwnInstance():
+                found = value.cls.find(name, above=value.above)
+                return joined(*(_of_instance(each) for each in found))
+            case Clue():
+                return (value,)
+            case Items() if name in ("get", "pop", "values"):
+                return value.values
+            case _:
+                return ()
+
+    def _look_up(self, name: str) -> Values:
+        values = self.scope.look_up(name)
+        if values is not None:
+            return values
+        if name in _BUILTINS:
+            return (Foreign(f"builtins.{name}"),)
+        stars = names_of_te(self.scope.module.values.get("*", ()))
+        return tuple(member for star in stars if (member := star.member(name)))
+
+    def _name(self, node: ast.Name) -> Values:
+        values = self._look_up(node.id)
+        self._forget_items(node, values)
+        return self.read(node, values) if values else ()
+
+    def _forget_items(self, node: ast.Name, values: Values) -> None:
+        """Whoever is given a dictionary, or calls its methods, may change its keys."""
+        if any(isinstance(value, Items) and value.keywords is not None for value in values):
+            self.scope.forget_keywords(node.id)
+
+    def _attribute(self, node: ast.Attribute) -> Values:
+        return self.read(node, self.refer(node))
+
+    def _constant(self, node: ast.Constant) -> Values:
+        if not isinstance(node.value, str) or len(node.value) > _LONGEST:
+            return ()
+        if _NAME.fullmatch(node.value):
+            self.findings.text(node, node.value.replace(":", "."))
+        return (Text(node.value),)
+
+    def _call(self, node: ast.Call) -> Values:
+        return self.call(node)
+
+    def _starred(self, node: ast.Starred | ast.Await) -> Values:
+        return self.evaluate(node.value)
+
+    def _items(self, node: ast.Tuple | ast.List | ast.Set) -> Values:
+        values = [value for element in node.elts for value in self.evaluate(element)]
+        return (Items(tuple(dict.fromkeys(values[:_MOST_ITEMS]))),)
+
+    def _dict(self, node: ast.Dict) -> Values:
+        keywords: list[str] | None = []
+        held: list[Value] = []
+        for key, value in zip(node.keys, node.values, strict=True):
+            if key is None:
+                values = self.refer(value)
+                names = keywords_of(values)
+            else:
+                names = texts(self.evaluate(key))[:1] or None
+                values = self.evaluate(value)
+            held += values
+            keywords = None if keywords is None or names is None else [*keywords, *names]
+        known = None if keywords is None else tuple(dict.fromkeys(keywords))
+        return (Items(tuple(dict.fromkeys(held[:_MOST_ITEMS])), known),)
+
+    def _subscript(self, node: ast.Subscript) -> Values:
+        values = self.refer(node.value)
+        keys = self.evaluate(node.slice)
+        if Foreign("sys.modules") in values:
+            return self.reach_text(node, texts(keys))
+        for value in names_of_te(values):
+            self.findings.use(node.value, value, UseKind.READ)
+        return joined(*(_subscripted(value) for value in values))
+
+    def reach_text(self, node: ast.AST, names: Sequence[str], *, can_miss: bool = False) -> Values:
+        """The names of Transformer Engine that are reached by strings."""
+        found = [Reached(name, optional=name if can_miss else "") for name in names if is_te(name)]
+        for value in found:
+            self.findings.use(node, value, UseKind.DYNAMIC, guards=[Guard.PROBE] if can_miss else [])
+        return self.findings.context.bound(tuple(found))
+
+    def _formatted(self, node: ast.JoinedStr) -> Values:
+        parts = [texts(self.evaluate(part)) for part in node.values]
+        return (Text("".join(part[0] for part in parts)),) if all(len(part) == 1 for part in parts) else ()
+
+    def _formatted_value(self, node: ast.FormattedValue) -> Values:
+        if node.format_spec is not None:
+            self.evaluate(node.format_spec)
+        return self.evaluate(node.value)
+
+    def _binary(self, node: ast.BinOp) -> Values:
+        left, right = self.evaluate(node.left), self.evaluate(node.right)
+        one, other = texts(left), texts(right)
+        if isinstance(node.op, ast.Add) and len(one) == len(other) == 1:
+            return (Text(one[0] + other[0]),)
+        return clues(left + right)
+
+    def _compare(self, node: ast.Compare) -> Values:
+        values = self.evaluate(node.left)
+        for other in node.comparators:
+            values += self.evaluate(other)
+        found = clues(values)
+        negates = isinstance(node.ops[0], ast.Is | ast.Eq | ast.NotIn)
+        is_none = isinstance(node.comparators[0], ast.Constant) and node.comparators[0].value is None
+        if is_none:
+            return tuple(turned(clue) if negates else clue for clue in presence(values))
+        if Foreign("sys.modules") in values and (asked := [name for name in texts(values) if is_te(name)]):
+            return (Clue(Guard.PROBE, tuple(asked), tells=not negates),)
+        return tuple(dataclasses.replace(clue, tells=None) for clue in found)
+
+    def _not(self, node: ast.UnaryOp) -> Values:
+        values = presence(self.evaluate(node.operand))
+        return tuple(turned(clue) if isinstance(node.op, ast.Not) else clue for clue in values)
+
+    def _bool_op(self, node: ast.BoolOp) -> Values:
+        """``hasattr(te, "x") and te.x``: each operand protects those after it. Values may be those of any operand."""
+        context, found = self.findings.context, []
+        for operand in node.values:
+            with self.at(context):
+                values = self.evaluate(operand)
+            yes, no = context.split(presence(values))
+            context = yes if isinstance(node.op, ast.And) else no
+            found.append(values)
+        values = joined(*found)
+        return tuple(dataclasses.replace(each, tells=None) if isinstance(each, Clue) else each for each in values)
+
+    def _if_expression(self, node: ast.IfExp) -> Values:
+        yes, no = self.findings.context.split(presence(self.evaluate(node.test)))
+        with self.at(yes):
+            values = yes.bound(self.evaluate(node.body))
+        with self.at(no):
+            return joined(values, no.bound(self.evaluate(node.orelse)))
+
+    def _walrus(self, node: ast.NamedExpr) -> Values:
+        values = self.evaluate(node.value)
+        if isinstance(node.target, ast.Name):
+            self.scope.of_walrus.bind(node.target.id, values)
+        return values
+
+    def _lambda(self, node: ast.Lambda) -> Values:
+        arguments = node.args
+        defaults = [*arguments.defaults, *filter(None, arguments.kw_defaults)]
+        for default in defaults:
+            self.evaluate(default)
+        scope = Scope(ScopeKind.FUNCTION, self.scope)
+        scope.bindings.names = {argument.arg for argument in all_parameters(arguments)}
+        with self.within(scope), self.at(self.findings.context.in_function()):
+            return (OwnFunction(self.evaluate(node.body)),)
+
+    def _comprehension(self, node: Comprehension) -> Values:
+        scope = Scope(ScopeKind.COMPREHENSION, self.scope)
+        for generator in node.generators:
+            scope.bindings.names |= bindings([ast.Expr(generator.target)]).names
+        context = self.findings.context
+        with self.within(scope):
+            for generator in node.generators:
+                with self.at(context):
+                    self.assign(generator.target, elements(self.evaluate(generator.iter)))
+                    for test in generator.ifs:
+                        context, _ = context.split(presence(self.evaluate(test)))
+            with self.at(context):
+                results = [node.key, node.value] if isinstance(node, ast.DictComp) else [node.elt]
+                return clues(tuple(value for result in results for value in self.evaluate(result)))
+
+    def assign(self, target: ast.expr, values: Values, source: ast.expr | None = None) -> None:
+        """Bind what is assigned to.
+
+        Args:
+            target: a name, an attribute, an element, or several of them.
+            values: what is assigned.
+            source: the expression that is, where it is known.
+        """
+        match target:
+            case ast.Name():
+                self.scope.bind(target.id, self.findings.context.bound(values))
+            case ast.Tuple() | ast.List():
+                self._assign_each(target, values, source)
+            case ast.Starred():
+                self.assign(target.value, ())
+            case ast.Attribute():
+                for owner in self.refer(target.value):
+                    self._assign_attribute(owner, target, values)
+            case ast.Subscript():
+                self.evaluate(target.value)
+                self.evaluate(target.slice)
+
+    def _assign_each(self, target: ast.Tuple | ast.List, values: Values, source: ast.expr | None) -> None:
+        is_alike = isinstance(source, ast.Tuple | ast.List) and len(source.elts) == len(target.elts)
+        if is_alike and not any(isinstance(each, ast.Starred) for each in (*source.elts, *target.elts)):
+            for element, value in zip(target.elts, source.elts, strict=True):
+                with self.at_rest():
+                    found = self.evaluate(value)
+                self.assign(element, found, value)
+        else:
+            for element in target.elts:
+                self.assign(element, clues(values))
+
+    @contextlib.contextmanager
+    def at_rest(self) -> Iterator[None]:
+        """Evaluate again what was evaluated before: no use is noted."""
+        before, self.findings = self.findings, Findings()
+        self.findings.context = before.context
+        try:
+            yield
+        finally:
+            self.findings = before
+
+    def _assign_attribute(self, owner: Value, target: ast.Attribute, values: Values) -> None:
+        match owner:
+            case OwnInstance() if not owner.above:
+                owner.cls.assigned[target.attr] = joined(owner.cls.assigned.get(target.attr, ()), values)
+            case OwnClass():
+                owner.attributes[target.attr] = joined(owner.attributes.get(target.attr, ()), values)
+            case Reached() if member := owner.member(target.attr):
+                self.findings.use(target, member, UseKind.READ)
+
+    _EVALUATORS: ClassVar[dict[type[ast.AST], Callable[..., Values]]] = {
+        ast.Name: _name,
+        ast.Attribute: _attribute,
+        ast.Constant: _constant,
+        ast.Call: _call,
+        ast.Starred: _starred,
+        ast.Await: _starred,
+        ast.Tuple: _items,
+        ast.List: _items,
+        ast.Set: _items,
+        ast.Dict: _dict,
+        ast.Subscript: _subscript,
+        ast.JoinedStr: _formatted,
+        ast.FormattedValue: _formatted_value,
+        ast.BinOp: _binary,
+        ast.UnaryOp: _not,
+        ast.BoolOp: _bool_op,
+        ast.Compare: _compare,
+        ast.IfExp: _if_expression,
+        ast.NamedExpr: _walrus,
+        ast.Lambda: _lambda,
+        ast.ListComp: _comprehension,
+        ast.SetComp: _comprehension,
+        ast.GeneratorExp: _comprehension,
+        ast.DictComp: _comprehension,
+    }
+
+
+def _of_instance(value: Value) -> Values:
+    return value.returns if isinstance(value, OwnFunction) and value.is_property else (value,)
+
+
+def _subscripted(value: Value) -> Values:
+    """What an element of something is: a generic class stays what it is."""
+    if isinstance(value, Items):
+        return value.values
+    return (value,) if isinstance(value, Reached | OwnClass | Clue) else ()

@@ -1,0 +1,133 @@
+"""Which releases of Transformer Engine a user's code fits, and what each of them changed for it: pure."""
+
+import dataclasses
+import itertools
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+
+from packaging.version import Version
+
+from mnist_fp8.gate.uses.judge import judge
+from mnist_fp8.gate.uses.judgement import Judgement, Outcome
+from mnist_fp8.gate.uses.use import Use
+from mnist_fp8.record.names import Names
+
+MOST_LEFT_OUT = 3
+"""Releases between others that a range leaves out by name; with more, it is cut there."""
+_FAILS = {Outcome.BREAKS, Outcome.BROKEN_ALREADY}
+_ABSENT = _FAILS | {Outcome.GUARDED}
+
+
+@dataclasses.dataclass(frozen=True)
+class History:
+    """What becomes of one use over all releases.
+
+    Attributes:
+        use: the use.
+        fits: releases that have its name and that it fits, the oldest first; those too in which that is not known.
+        changes: what a release changed for it, by the release; nothing where it stayed as it was.
+    """
+
+    use: Use
+    fits: tuple[str, ...]
+    changes: Mapping[str, tuple[Judgement, ...]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Fitting:
+    """Which releases some code fits.
+
+    Attributes:
+        releases: all that are known, the oldest first.
+        fits: those that all uses fit that nothing protects, or that may.
+        unknown: those of them in which it is not known of a use.
+        histories: of each use that names something in one of them, in their order.
+    """
+
+    releases: tuple[str, ...]
+    fits: tuple[str, ...]
+    unknown: tuple[str, ...]
+    histories: tuple[History, ...]
+
+    @property
+    def ranges(self) -> tuple[str, ...]:
+        """The releases that it fits, as pip takes them, such as ``>=2.9,<2.12``; several if they lie apart."""
+        return ranges(self.releases, self.fits)
+
+
+def fitting(uses: Sequence[Use], releases: Mapping[str, Names], used: str = "") -> Fitting:
+    """Which releases code fits.
+
+    What an argument by position means, or that a method is called, can change in silence. So it is asked between two
+    releases: nothing may break from the one that the code is written for to another one, before or after it.
+
+    Args:
+        uses: all uses of the code.
+        releases: names of each known release, by version.
+        used: the release that the code is written for; the newest that fits best, if it is not known or fits worse.
+    """
+    ordered = {version: releases[version] for version in sorted(releases, key=Version)}
+    if not ordered:
+        return Fitting((), (), (), ())
+    failing = {version: len(_uses(judge(uses, names, names), _FAILS)) for version, names in ordered.items()}
+    best = [version for version, number in failing.items() if number == min(failing.values())]
+    written_for = ordered[used if used in best else best[-1]]
+    seen = {version: judge(uses, written_for, names) for version, names in ordered.items()}
+    steps = {version: judge(uses, ordered[before], ordered[version]) for before, version in itertools.pairwise(ordered)}
+    fits = tuple(version for version, found in seen.items() if not _uses(found, _FAILS))
+    unknown = tuple(version for version in fits if _uses(seen[version], {Outcome.UNKNOWN}))
+    return Fitting(tuple(ordered), fits, unknown, tuple(_histories(seen, steps)))
+
+
+def _uses(judgements: Iterable[Judgement], outcomes: Collection[Outcome]) -> set[Use]:
+    return {each.use for each in judgements if each.outcome in outcomes}
+
+
+def _histories(seen: Mapping[str, Iterable[Judgement]], steps: Mapping[str, Iterable[Judgement]]) -> Iterator[History]:
+    there = {version: _uses(found, set(Outcome)) - _uses(found, _ABSENT) for version, found in seen.items()}
+    changed: dict[Use, dict[str, list[Judgement]]] = {}
+    for version, found in steps.items():
+        for each in found:
+            if each.outcome not in (Outcome.SAME, Outcome.BROKEN_ALREADY):
+                changed.setdefault(each.use, {}).setdefault(version, []).append(each)
+    for use in dict.fromkeys(each.use for found in seen.values() for each in found):
+        changes = {version: tuple(found) for version, found in changed.get(use, {}).items()}
+        yield History(use, tuple(version for version in seen if use in there[version]), changes)
+
+
+def ranges(releases: Sequence[str], fits: Collection[str]) -> tuple[str, ...]:
+    """Releases as pip takes them, each range in as few words as it takes.
+
+    Args:
+        releases: all that are known, the oldest first.
+        fits: some of them.
+    """
+    runs = [list(run) for fit, run in itertools.groupby(releases, fits.__contains__) if fit]
+    joined: list[list[str]] = []
+    for run in runs:
+        gap = releases[releases.index(joined[-1][-1]) + 1 : releases.index(run[0])] if joined else ()
+        if joined and len(gap) <= MOST_LEFT_OUT:
+            joined[-1] += run
+        else:
+            joined.append(run)
+    return tuple(_range(releases, run) for run in joined)
+
+
+def _range(releases: Sequence[str], run: Sequence[str]) -> str:
+    """One range; what it leaves out between its ends by name."""
+    first, end = releases.index(run[0]), releases.index(run[-1]) + 1
+    left_out = [each for each in releases[first:end] if each not in run]
+    words = [f">={_short(run[0])}", *([f"<{_short(releases[end])}"] if end < len(releases) else [])]
+    for series in dict.fromkeys(map(_series, left_out)):
+        whole = [each for each in releases if _series(each) == series]
+        some = [each for each in left_out if _series(each) == series]
+        words += [f"!={series}.*"] if whole == some else [f"!={each}" for each in some]
+    return ",".join(words)
+
+
+def _short(version: str) -> str:
+    """``2.9`` for ``2.9.0``, which is the same release to pip."""
+    return _series(version) if Version(version) == Version(_series(version)) else version
+
+
+def _series(version: str) -> str:
+    return ".".join(map(str, Version(version).release[:2]))

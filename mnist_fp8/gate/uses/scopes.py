@@ -1,0 +1,154 @@
+"""Python's scopes: which names a function binds, and what they stand for."""
+
+import ast
+import dataclasses
+import enum
+
+from mnist_fp8.gate.uses.values import Items, OwnClass, OwnFunction, Values, joined
+
+
+class ScopeKind(enum.Enum):
+    """What a scope belongs to."""
+
+    MODULE = enum.auto()
+    CLASS = enum.auto()
+    FUNCTION = enum.auto()
+    COMPREHENSION = enum.auto()
+
+
+@dataclasses.dataclass(slots=True)
+class Bindings:
+    """The names that a function binds, and those that it declares to be of an outer scope."""
+
+    names: set[str] = dataclasses.field(default_factory=set)
+    globals: set[str] = dataclasses.field(default_factory=set)
+    nonlocals: set[str] = dataclasses.field(default_factory=set)
+
+
+@dataclasses.dataclass(slots=True)
+class Scope:
+    """A module, class, function or comprehension.
+
+    Attributes:
+        kind: which of them.
+        parent: the scope around it.
+        values: what its names stand for, at the place that is being evaluated.
+        bindings: of a function or comprehension, the names that are its own wherever they are bound.
+        owner: the class that it is the body of, or a method of.
+        function: the function whose body it is.
+        words: names, seen from its end, that lead to Transformer Engine; ``None`` until that is asked.
+    """
+
+    kind: ScopeKind
+    parent: "Scope | None" = None
+    values: dict[str, Values] = dataclasses.field(default_factory=dict)
+    bindings: Bindings = dataclasses.field(default_factory=Bindings)
+    owner: OwnClass | None = None
+    function: OwnFunction | None = None
+    words: frozenset[str] | None = None
+
+    def look_up(self, name: str) -> Values | None:
+        """What a name stands for where it is read; ``None`` if it is bound nowhere."""
+        scope: Scope | None = self.module if name in self.bindings.globals else self
+        is_nonlocal = name in self.bindings.nonlocals
+        while scope is not None:
+            is_skipped = scope is not self and scope.kind is ScopeKind.CLASS
+            if name in scope.values and not is_skipped and not (is_nonlocal and scope is self):
+                return scope.values[name]
+            if name in scope.bindings.names and not (is_nonlocal and scope is self):
+                return ()
+            scope = scope.parent
+        return None
+
+    def forget_keywords(self, name: str) -> None:
+        """Note that the keys of a dictionary may be changed."""
+        scope: Scope | None = self
+        while scope is not None and name not in scope.values:
+            scope = scope.parent
+        if scope is not None:
+            values = scope.values[name]
+            scope.values[name] = tuple(Items(value.values) if isinstance(value, Items) else value for value in values)
+
+    def bind(self, name: str, values: Values) -> None:
+        """Bind a name: to a scope that runs at another time, values are added."""
+        if name in self.bindings.globals:
+            module = self.module
+            module.values[name] = joined(module.values.get(name, ()), values)
+        elif name in self.bindings.nonlocals:
+            scope = self.parent
+            while scope is not None and (scope.kind is ScopeKind.CLASS or name not in scope.values):
+                scope = scope.parent
+            if scope is not None:
+                scope.values[name] = joined(scope.values[name], values)
+        else:
+            self.values[name] = values
+
+    @property
+    def module(self) -> "Scope":
+        """The scope of the module."""
+        scope = self
+        while scope.parent is not None:
+            scope = scope.parent
+        return scope
+
+    @property
+    def of_walrus(self) -> "Scope":
+        """The scope to which ``:=`` binds."""
+        scope = self
+        while scope.kind is ScopeKind.COMPREHENSION and scope.parent is not None:
+            scope = scope.parent
+        return scope
+
+    def class_of_method(self) -> OwnClass | None:
+        """The class whose method this is, or is in."""
+        scope: Scope | None = self
+        while scope is not None and scope.owner is None:
+            scope = scope.parent
+        return scope.owner if scope else None
+
+
+def all_parameters(arguments: ast.arguments) -> list[ast.arg]:
+    """All parameters of a function, in their order."""
+    variadic = [argument for argument in (arguments.vararg, arguments.kwarg) if argument]
+    return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *variadic]
+
+
+def bindings(body: list[ast.stmt]) -> Bindings:
+    """The names that a body binds, without what is in the functions and classes in it."""
+    found = Bindings()
+    pending: list[ast.AST] = [*body]
+    while pending:
+        node = pending.pop()
+        match node:
+            case ast.Name():
+                if not isinstance(node.ctx, ast.Load):
+                    found.names.add(node.id)
+                continue
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+                found.names.add(node.name)
+                continue
+            case ast.Import() | ast.ImportFrom():
+                found.names.update((alias.asname or alias.name.partition(".")[0]) for alias in node.names)
+                continue
+            case ast.Global():
+                found.globals.update(node.names)
+            case ast.Nonlocal():
+                found.nonlocals.update(node.names)
+            case ast.Lambda() | ast.Constant():
+                continue
+            case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                walruses = (each.target for each in ast.walk(node) if isinstance(each, ast.NamedExpr))
+                found.names.update(target.id for target in walruses)
+                continue
+            case ast.ExceptHandler() | ast.MatchAs() | ast.MatchStar():
+                found.names.update(filter(None, [node.name]))
+            case ast.MatchMapping():
+                found.names.update(filter(None, [node.rest]))
+        for field in node._fields:
+            value = getattr(node, field, None)
+            if isinstance(value, list):
+                pending += [each for each in value if isinstance(each, ast.AST)]
+            elif isinstance(value, ast.AST):
+                pending.append(value)
+    found.names -= found.globals | found.nonlocals
+    return found
