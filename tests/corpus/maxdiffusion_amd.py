@@ -55,7 +55,7 @@ def by_helper(ids, positions):
 
 
 def by_argument(ids, positions, needs_is_thd):
-    """The same with an answer that the caller has kept."""
+    """The same with an answer that the layer has kept."""
     from transformer_engine.jax.attention import SequenceDescriptor
 
     if needs_is_thd:
@@ -66,6 +66,19 @@ def by_argument(ids, positions, needs_is_thd):
             is_segment_ids_reordered=False,
         )
     return SequenceDescriptor.from_segment_ids_and_pos(segment_ids=ids, segment_pos=positions)
+
+
+class Attention:
+    """Fused attention over padded sequences, which asks once."""
+
+    def __init__(self, heads, head_dim, dtype, kernel="cudnn_flash_te"):
+        if kernel == "cudnn_flash_te":
+            self.needs_is_thd = needs_is_thd()
+            self.attend = attention(heads, head_dim, dtype, is_padded=True)
+
+    def __call__(self, query, key, value, ids, positions):
+        descriptor = by_argument(ids, positions, getattr(self, "needs_is_thd", False))
+        return self.attend(query, key, value, sequence_descriptor=descriptor)
 
 
 def attention(heads, head_dim, dtype, is_padded):
