@@ -177,7 +177,10 @@ class Names:
         definition = self.definitions.get(path)
         if definition is None:
             return None
-        return Found(path, definition, is_certain=not definition.is_conditional and path not in self.unread)
+        is_read = (
+            path not in self.unread or definition.signature.what == "module"
+        )  # what it holds is sure, not the rest
+        return Found(path, definition, is_certain=is_read and not definition.is_conditional)
 
     def _target(self, alias: str) -> "Found":
         """What an alias stands for; its target as it is written where that leads nowhere, or back."""

@@ -4,7 +4,7 @@ import ast
 import builtins
 import dataclasses
 import itertools
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 
 from mnist_fp8.record.names import Passed
 
@@ -42,7 +42,7 @@ def read_body(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Body:
     """Read a body. Functions inside of it call and set what is around them, but do not return for it."""
     first = next((argument.arg for argument in (*function.args.posonlyargs, *function.args.args)), "")
     every = [node for statement in function.body for node in ast.walk(statement)]
-    own = [node for statement in function.body for node in _in_scope(statement)]
+    own = list(_in_scope(function.body))
     return Body(
         _returned(own),
         frozenset(_raised(own)),
@@ -54,12 +54,14 @@ def read_body(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Body:
     )
 
 
-def _in_scope(node: ast.AST) -> Iterator[ast.AST]:
-    """A node and all below it that run with it: not what is inside of functions and classes."""
-    yield node
-    if not isinstance(node, _SCOPES):
-        for child in ast.iter_child_nodes(node):
-            yield from _in_scope(child)
+def _in_scope(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:
+    """Statements and all below them that run with them: not what is inside of functions and classes."""
+    nodes = list(statements)
+    while nodes:
+        node = nodes.pop()
+        yield node
+        if not isinstance(node, _SCOPES):
+            nodes.extend(ast.iter_child_nodes(node))
 
 
 def _returned(own: list[ast.AST]) -> int | None:
@@ -157,7 +159,7 @@ def bound_names(scope: ast.Module | ast.ClassDef) -> dict[str, bool]:
     found: dict[str, bool] = {}
     for statement in scope.body:
         is_branch = isinstance(statement, _BRANCHES)
-        for node in _in_scope(statement):
+        for node in _in_scope([statement]):
             if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
                 found[node.id] = found.get(node.id, False) or is_branch or isinstance(node.ctx, ast.Del)
     return found
@@ -165,5 +167,4 @@ def bound_names(scope: ast.Module | ast.ClassDef) -> dict[str, bool]:
 
 def dynamic_call(scope: ast.Module | ast.ClassDef) -> str:
     """A call in a module or class that binds names at run time; empty if there is none."""
-    nodes = (node for statement in scope.body for node in _in_scope(statement))
-    return next((name for node in nodes if (name := _called(node)) in _DYNAMIC), "")
+    return next((name for node in _in_scope(scope.body) if (name := _called(node)) in _DYNAMIC), "")

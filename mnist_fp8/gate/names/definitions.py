@@ -12,9 +12,9 @@ from mnist_fp8.gate.names.notes import Notes
 from mnist_fp8.gate.names.public import public_paths
 from mnist_fp8.gate.names.source import Named, is_attribute, is_class, is_function, is_import, is_module, modules
 from mnist_fp8.record.entries import Signature
-from mnist_fp8.record.names import Definition, Names, Passed
+from mnist_fp8.record.names import PACKAGE, Definition, Names, Passed
 
-_ADD_NO_NAMES = {"dataclass", "register_pytree_node_class", "unique", "final", "total_ordering", "runtime_checkable"}
+_ADD_NO_NAMES = {"dataclass", "register_dataclass", "register_pytree_node_class", "unique", "final", "total_ordering"}
 """Decorators that add no names to a class, but for what every dataclass has."""
 _METACLASSES = {"abc.ABCMeta", "enum.EnumMeta", "enum.EnumType"}
 
@@ -66,7 +66,7 @@ class _Reader:
             self._condition(alias.path)
 
     def _condition(self, path: str) -> None:
-        if path in self._notes.conditional:
+        if path in self._notes.conditional and self.aliases[path].startswith(f"{PACKAGE}."):
             self.unread[path] = "a condition decides on it"
 
     def _second_name(self, member: Named) -> bool:

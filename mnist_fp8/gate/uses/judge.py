@@ -69,9 +69,9 @@ def _changes(pair: Pair, *, was_reached: bool) -> Iterator[Change]:
 
 
 def _doubts(pair: Pair) -> Iterator[Change]:
-    """That it was certain what a name is, and is not now; of a module only other names are not."""
+    """That it was certain what a name is, and is not now."""
     is_certain = [bool(side.found and side.found.is_certain) for side in (pair.old, pair.new)]
-    if is_certain == [True, False] and pair.new.what != "module":
+    if is_certain == [True, False]:
         yield Outcome.UNKNOWN, Misfit(Cause.NOT_READ)
 
 
