@@ -12,7 +12,7 @@ from mnist_fp8.gate.uses.annotations import Annotations
 from mnist_fp8.gate.uses.guards import Context, clues
 from mnist_fp8.gate.uses.parsing import Part
 from mnist_fp8.gate.uses.project import Exports, Project
-from mnist_fp8.gate.uses.scopes import Scope, ScopeKind, all_parameters, bindings
+from mnist_fp8.gate.uses.scopes import Bindings, Scope, ScopeKind, all_parameters, bindings
 from mnist_fp8.gate.uses.use import PACKAGE, Call, UseKind
 from mnist_fp8.gate.uses.values import (
     Foreign,
@@ -32,6 +32,8 @@ FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 _WORD = re.compile(r"[^\W\d]\w*")
 _ALWAYS = {PACKAGE, "import", "import_module", "__import__", "signature", "getfullargspec", "hasattr", "super"}
 """Words that may lead to a use wherever they stand."""
+_ANY = ""
+"""Stands for every word."""
 _PROPERTIES = {"builtins.property", "functools.cached_property"}
 _CONSTRUCTORS = {"__init__", "__new__", "__call__"}
 
@@ -61,6 +63,8 @@ class Definitions(Annotations):
         self._jobs: collections.deque[Job] = collections.deque()
         self._functions: dict[FunctionNode, OwnFunction] = {}
         self._classes: dict[ast.ClassDef, OwnClass] = {}
+        self._bindings: dict[FunctionNode, Bindings] = {}
+        self._globals: dict[str, Values] = {}
 
     @abc.abstractmethod
     def block(self, body: Iterable[ast.stmt]) -> None:
@@ -69,56 +73,64 @@ class Definitions(Annotations):
     def execute(self, parts: Iterable[Part]) -> Exports:
         """Read a module, and note its uses.
 
-        It is read twice: what methods assign to attributes of their class, and what functions return, is known the
-        second time.
+        It is read again where methods assign to attributes of their class, or functions return, what leads to
+        Transformer Engine: that is not known before.
 
         Returns:
             What its names stand for in the end.
         """
-        for _ in range(2):
-            self.findings.clear()
-            self.scope = Scope(ScopeKind.MODULE)
-            for part in parts:
-                self.findings.part = part
-                self.block(part.tree.body)
-            while self._jobs:
-                self._run(self._jobs.popleft())
-        return self.scope.values
+        self._execute(parts)
+        if self._globals or any(map(_is_late, (*self._classes.values(), *self._functions.values()))):
+            self._execute(parts)
+        values = self.scope.values
+        return {name: joined(values[name], self._globals.get(name, ())) for name in values}
+
+    def _execute(self, parts: Iterable[Part]) -> None:
+        self.findings.clear()
+        self.scope = Scope(ScopeKind.MODULE, added=self._globals)
+        self.scope.values.update(dict.fromkeys(self._globals, ()))
+        for part in parts:
+            self.findings.part = part
+            self.block(part.tree.body)
+        while self._jobs:
+            self._run(self._jobs.popleft())
 
     def _run(self, job: Job) -> None:
         self.findings.part = job.part
-        if self._may_use(job):
+        text = "\n".join(job.part.lines[job.node.lineno - 1 : job.node.end_lineno])
+        if self._may_use(job, text):
+            found = self._bindings.get(job.node) or bindings(job.node.body, has_walrus=":=" in text)
+            job.scope.bindings = self._bindings[job.node] = found
             with self.within(job.scope), self.at(job.context):
                 self.block(job.node.body)
 
-    def _may_use(self, job: Job) -> bool:
+    def _may_use(self, job: Job, text: str) -> bool:
         """Whether there is a word in a function that may lead to a use: most functions have none."""
-        owner = job.scope.owner
-        if owner and any(isinstance(cls, Reached) for cls in owner.line()):
-            return True
-        text = "\n".join(job.part.lines[job.node.lineno - 1 : job.node.end_lineno])
-        return not self._leading_words(job.scope).isdisjoint(_WORD.findall(text))
+        words = self._words(job.scope.parent) | self._leading(job.scope)
+        return _ANY in words or not words.isdisjoint(_WORD.findall(text))
 
-    def _leading_words(self, scope: Scope) -> frozenset[str]:
-        """Names, seen from a scope, that lead to Transformer Engine."""
-        own = {name for name, values in scope.values.items() if self._lead(values)}
-        found = own | self._held_words(scope.owner) if scope.owner else own
-        return self._words_around(scope.parent) | found
-
-    def _words_around(self, scope: Scope | None) -> frozenset[str]:
+    def _words(self, scope: Scope | None) -> frozenset[str]:
+        """Names, seen from the end of a scope, that lead to Transformer Engine."""
         if scope is None:
             return frozenset(_ALWAYS)
         if scope.words is None:
-            scope.words = self._leading_words(scope)
+            held = self._held(scope.owner) if scope.owner and scope.kind is ScopeKind.CLASS else set()
+            scope.words = self._words(scope.parent) | self._leading(scope) | held
         return scope.words
 
-    def _held_words(self, owner: OwnClass) -> set[str]:
-        classes = [cls for cls in owner.line() if isinstance(cls, OwnClass)]
-        held = (item for cls in classes for item in (*cls.attributes.items(), *cls.assigned.items()))
-        return {name for name, values in held if self._lead(values)}
+    def _leading(self, scope: Scope) -> set[str]:
+        items = (*scope.values.items(), *scope.added.items())
+        return {name for name, values in items if any(map(self.project.leads, values))}
 
-    def _lead(self, values: Values) -> bool:
-        return any(map(self.project.leads, values))
+    def _held(self, owner: OwnClass) -> set[str]:
+        """Names of attributes that lead there; any word may, in a class that is derived from Transformer Engine's."""
+        found: set[str] = set()
+        for cls in owner.line():
+            if isinstance(cls, Reached):
+                return {_ANY}
+            held = (*cls.attributes.items(), *cls.assigned.items())
+            found |= {name for name, values in held if any(map(self.project.leads, values))}
+        return found
 
     # --- functions ---
 
@@ -130,7 +142,7 @@ class Definitions(Annotations):
         function = self._functions.setdefault(node, OwnFunction())
         function.is_property = bool(names & _PROPERTIES)
         owner = self.scope.owner if self.scope.kind is ScopeKind.CLASS else None
-        scope = Scope(ScopeKind.FUNCTION, self.scope, bindings=bindings(node.body), owner=owner, function=function)
+        scope = Scope(ScopeKind.FUNCTION, self.scope, owner=owner, function=function)
         self._define_parameters(node, scope, names)
         function.returns = joined(function.returns, self.annotated(node.returns))
         self.scope.bind(node.name, (function,))
@@ -207,6 +219,14 @@ class Definitions(Annotations):
         for base in names_of_te(owner.line()):
             path = dataclasses.replace(base, path=f"{base.path}.{node.name}", on_instance=True)
             self.findings.use(node, path, UseKind.OVERRIDE, parameters=_parameters(node.args, is_static=is_static))
+
+
+def _is_late(defined: OwnClass | OwnFunction) -> bool:
+    """Whether what was learnt of a class or function at its end may have been missed before."""
+    if isinstance(defined, OwnFunction):
+        return bool(defined.returns)
+    is_of_te = any(isinstance(cls, Reached) for cls in defined.line())
+    return any(is_of_te or any(map(leads_to_te, values)) for values in defined.assigned.values())
 
 
 def _parameters(arguments: ast.arguments, *, is_static: bool) -> tuple[Parameter, ...]:

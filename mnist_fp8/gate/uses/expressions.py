@@ -287,7 +287,7 @@ class Expressions(abc.ABC):
     def _comprehension(self, node: Comprehension) -> Values:
         scope = Scope(ScopeKind.COMPREHENSION, self.scope)
         for generator in node.generators:
-            scope.bindings.names |= bindings([ast.Expr(generator.target)]).names
+            scope.bindings.names |= bindings([ast.Delete([generator.target])]).names
         context = self.findings.context
         with self.within(scope):
             for generator in node.generators:

@@ -1,7 +1,7 @@
 """The uses that were found in one file."""
 
 import ast
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 from mnist_fp8.gate.uses.guards import Context
 from mnist_fp8.gate.uses.parsing import Part
@@ -76,12 +76,17 @@ class Findings:
 
     @property
     def uses(self) -> list[Use]:
-        """Each use once; a string is none where the name in it is reached by ``getattr`` or ``importlib``."""
-        dynamic = {use.path for use in self._uses if use.kind is UseKind.DYNAMIC}
+        """Each use once; a string is none where it is, or begins, a name that is reached by strings."""
+        reached = [use.path for use in self._uses if use.kind is UseKind.DYNAMIC]
+        begun = {path[:end] for path in reached for end in (len(path), *_dots(path))}
         found = dict.fromkeys(self._uses)
-        return [use for use in found if not (use.kind is UseKind.TEXT and use.path in dynamic)]
+        return [use for use in found if not (use.kind is UseKind.TEXT and use.path in begun)]
 
     @property
     def unread_places(self) -> list[Unread]:
         """What cannot be read, each once."""
         return [*dict.fromkeys(self._unread)]
+
+
+def _dots(path: str) -> Iterator[int]:
+    return (index for index, character in enumerate(path) if character == ".")

@@ -1,15 +1,16 @@
 """Source of Python as trees: of a file, or of the cells of a notebook, in which IPython's own commands are blanked.
 
 The standard library's parser reads 130,000 lines a second; astroid, parso and libcst read about 10,000, and libcst's
-scopes 1,300. They would read newer grammar than the running Python's, too. That is given up: a file that this Python
-cannot parse is named, and counts as not looked at.
+scopes 1,300. They read newer grammar than the running Python's, too: what that has of types and exceptions is written
+in older grammar before it is parsed, and a line with a newer f-string is left out, and named. A file that cannot be
+parsed then is named, and counts as not looked at.
 """
 
 import ast
 import dataclasses
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from mnist_fp8.core.reading import parse_json
@@ -19,6 +20,13 @@ from mnist_fp8.gate.uses.use import Place
 _NEW_LINE = re.compile(r"\r\n|\r|\n")
 _COMMAND = re.compile(r"^([ \t]*)(?:[%!?]|[\w.]+\?{1,2}[ \t]*$|[\w., \t]+=[ \t]*[%!]).*", re.MULTILINE)
 """A line that IPython runs: ``%magic``, ``!command``, ``name?``, ``files = !ls``."""
+_BRACKETS = r"\[[^\[\]]*(?:\[[^\[\]]*\][^\[\]]*)*\]"
+_GENERIC = re.compile(rf"^([ \t]*(?:(?:async[ \t]+)?def|class)[ \t]+\w+[ \t]*)({_BRACKETS})", re.MULTILINE)
+_TYPE = re.compile(rf"^([ \t]*)(type[ \t]+)(\w+)([ \t]*(?:{_BRACKETS})?[ \t]*)=", re.MULTILINE)
+_EXCEPT = re.compile(r"^([ \t]*)except[ \t]([\w.]+(?:[ \t]*,[ \t]*[\w.]+)+)[ \t]*:", re.MULTILINE)
+_FORMATTED = re.compile(r"([ \t]*).*\b[fFrRtT]{1,2}[\"']")
+"""A line with an f-string or t-string, which may hold quotes and backslashes since Python 3.12."""
+_MOST_LEFT_OUT = 20
 _OF_PYTHON = {"time", "timeit", "capture", "prun", "python", "python3"}
 """Magics over a cell of Python."""
 
@@ -51,7 +59,7 @@ class Part:
 
 @dataclasses.dataclass(frozen=True)
 class Broken:
-    """A cell, or a file, that does not parse.
+    """A cell or file, or a line of it, that does not parse.
 
     Attributes:
         place: where the parser stopped.
@@ -72,23 +80,58 @@ def parse(source: Source, content: bytes) -> Iterator[Part | Broken]:
     """
     if source.kind is Kind.NOTEBOOK:
         for number, text in _cells(decode(content, is_python=False)):
-            yield _parse(text, source.shown, number)
+            yield from _parse(text, source.shown, number)
     else:
-        yield _parse(decode(content, is_python=True), source.shown)
+        yield from _parse(decode(content, is_python=True), source.shown)
 
 
-def _parse(text: str, shown: str, cell: int = 0) -> Part | Broken:
+def _parse(text: str, shown: str, cell: int = 0) -> Iterator[Part | Broken]:
+    lines = _NEW_LINE.split(text)
     try:
-        return Part(_tree(text), _NEW_LINE.split(text), shown, cell)
+        tree, left_out = _parsed(text)
     except SyntaxError as error:
-        lines = _NEW_LINE.split(text)
-        line = min(error.lineno or 1, len(lines))
-        place = Place(shown, line, max(error.offset or 1, 1), cell, lines[line - 1].strip())
-        return Broken(place, f"this Python cannot parse it: {error.msg}", text)
+        yield Broken(_place(lines, shown, cell, error), f"this Python cannot parse it: {error.msg}", text)
     except (RecursionError, MemoryError):
-        return Broken(Place(shown, 0, cell=cell), "it is nested too deeply", text)
+        yield Broken(Place(shown, 0, cell=cell), "it is nested too deeply", text)
     except ValueError as error:  # null bytes
-        return Broken(Place(shown, 0, cell=cell), f"this Python cannot parse it: {error}", text)
+        yield Broken(Place(shown, 0, cell=cell), f"this Python cannot parse it: {error}", text)
+    else:
+        yield Part(tree, lines, shown, cell)
+        for error in left_out:
+            yield Broken(_place(lines, shown, cell, error), f"this Python cannot parse the line: {error.msg}", text)
+
+
+def _place(lines: Sequence[str], shown: str, cell: int, error: SyntaxError) -> Place:
+    line = min(error.lineno or 1, len(lines))
+    return Place(shown, line, max(error.offset or 1, 1), cell, lines[line - 1].strip())
+
+
+def _parsed(text: str) -> tuple[ast.Module, list[SyntaxError]]:
+    """The tree of a source, and why lines of it are left out."""
+    try:
+        return _tree(text), []
+    except SyntaxError:
+        text = _in_older_grammar(text)
+    left_out: list[SyntaxError] = []
+    while True:
+        try:
+            return _tree(text), left_out
+        except SyntaxError as error:
+            lines = text.splitlines(keepends=True)
+            line = (error.lineno or 1) - 1
+            found = _FORMATTED.match(lines[line]) if line < len(lines) and len(left_out) < _MOST_LEFT_OUT else None
+            if found is None:
+                raise
+            left_out.append(error)
+            lines[line] = f"{found[1]}pass\n"
+            text = "".join(lines)
+
+
+def _in_older_grammar(text: str) -> str:
+    """What Python 3.12 and later have of types and exceptions, as Python 3.11 has it; columns stay."""
+    text = _GENERIC.sub(lambda match: match[1] + " " * len(match[2]), text)
+    text = _TYPE.sub(lambda match: match[1] + match[3] + " " * (len(match[2]) + len(match[4])) + "=", text)
+    return _EXCEPT.sub(r"\1except(\2):", text)
 
 
 def _tree(text: str) -> ast.Module:

@@ -17,13 +17,9 @@ from mnist_fp8.gate.uses.values import OwnModule, Reached, Value, Values, leads_
 Exports: TypeAlias = dict[str, Values]
 """The names of a module. Those of ``from transformer_engine.x import *`` stand under ``*``."""
 
-_IMPORT = re.compile(
-    rb"""(?:^|[;:"]|\\n)[ \t]*(?:  # of a notebook, JSON strings are looked at
-        from[ \t]+ (?P<module> \.*[ \t]*[\w.]* ) [ \t]*\bimport\b[ \t]* (?P<names> \([^)]*\) | (?:\\\r?\n|[^\n;\\"])* )
-        | import[ \t]+ (?P<modules> (?:\\\r?\n|[^\n;\\"])* )
-    )""",
-    re.MULTILINE | re.VERBOSE,
-)
+_BEFORE = re.compile(rb'(?:^|[;:"]|\\n)[ \t]*(?:from[ \t]+(\.*[ \t]*[\w.]*)[ \t]*)?$', re.MULTILINE)
+"""What stands before the word ``import`` on its line; in a notebook, lines are strings of JSON."""
+_AFTER = re.compile(rb'[ \t]+(\([^)]*\)|(?:\\\r?\n|[^\n;\\"])*)|\([^)]*\)')
 _COMMENT = re.compile(r"#.*|[()\\]")
 _DEEPEST = 6
 """Folders above a package that an import may name, as it does where there is no ``__init__.py``."""
@@ -51,13 +47,19 @@ class Facts:
 
 
 def _imports(content: bytes) -> Iterator[tuple[str, tuple[str, ...]]]:
-    for match in _IMPORT.finditer(content):
-        module, names, modules = (_COMMENT.sub(" ", (text or b"").decode(errors="replace")) for text in match.groups())
-        words = tuple(word[0] for name in (names or modules).split(",") if (word := name.split()))
-        if match["modules"] is None:
-            yield module.replace(" ", ""), words
-        else:
-            yield from ((word, ()) for word in words)
+    """All imports, wherever they stand, without parsing: some strings and comments are taken for such, too."""
+    end = 0
+    while (start := content.find(b"import", end)) >= 0:
+        end = start + len(b"import")
+        before = _BEFORE.search(content, content.rfind(b"\n", 0, start) + 1, start)
+        after = _AFTER.match(content, end)
+        if before and after:
+            names = _COMMENT.sub(" ", after[0].decode(errors="replace"))
+            words = tuple(word[0] for name in names.split(",") if (word := name.split()))
+            if before[1] is not None:
+                yield before[1].decode(errors="replace").replace(" ", ""), words
+            else:
+                yield from ((word, ()) for word in words)
 
 
 class Project:

@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import enum
+from collections.abc import Iterable
 
 from mnist_fp8.gate.uses.values import Items, OwnClass, OwnFunction, Values, joined
 
@@ -36,6 +37,7 @@ class Scope:
         bindings: of a function or comprehension, the names that are its own wherever they are bound.
         owner: the class that it is the body of, or a method of.
         function: the function whose body it is.
+        added: of a module, what functions bind to names of it that they declare to be global.
         words: names, seen from its end, that lead to Transformer Engine; ``None`` until that is asked.
     """
 
@@ -45,6 +47,7 @@ class Scope:
     bindings: Bindings = dataclasses.field(default_factory=Bindings)
     owner: OwnClass | None = None
     function: OwnFunction | None = None
+    added: dict[str, Values] = dataclasses.field(default_factory=dict)
     words: frozenset[str] | None = None
 
     def look_up(self, name: str) -> Values | None:
@@ -54,7 +57,7 @@ class Scope:
         while scope is not None:
             is_skipped = scope is not self and scope.kind is ScopeKind.CLASS
             if name in scope.values and not is_skipped and not (is_nonlocal and scope is self):
-                return scope.values[name]
+                return joined(scope.values[name], scope.added.get(name, ()))
             if name in scope.bindings.names and not (is_nonlocal and scope is self):
                 return ()
             scope = scope.parent
@@ -73,13 +76,15 @@ class Scope:
         """Bind a name: to a scope that runs at another time, values are added."""
         if name in self.bindings.globals:
             module = self.module
-            module.values[name] = joined(module.values.get(name, ()), values)
+            module.values.setdefault(name, ())
+            module.added[name] = joined(module.added.get(name, ()), values)
         elif name in self.bindings.nonlocals:
             scope = self.parent
             while scope is not None and (scope.kind is ScopeKind.CLASS or name not in scope.values):
                 scope = scope.parent
             if scope is not None:
                 scope.values[name] = joined(scope.values[name], values)
+                scope.words = None
         else:
             self.values[name] = values
 
@@ -113,42 +118,74 @@ def all_parameters(arguments: ast.arguments) -> list[ast.arg]:
     return [*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs, *variadic]
 
 
-def bindings(body: list[ast.stmt]) -> Bindings:
-    """The names that a body binds, without what is in the functions and classes in it."""
+def bindings(body: Iterable[ast.stmt], *, has_walrus: bool = True) -> Bindings:
+    """The names that a body binds, without what is in the functions and classes in it.
+
+    Args:
+        body: some statements.
+        has_walrus: whether ``:=`` may be in them: to look into every expression takes five times as long.
+    """
     found = Bindings()
     pending: list[ast.AST] = [*body]
     while pending:
         node = pending.pop()
-        match node:
-            case ast.Name():
-                if not isinstance(node.ctx, ast.Load):
-                    found.names.add(node.id)
-                continue
-            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
-                found.names.add(node.name)
-                continue
-            case ast.Import() | ast.ImportFrom():
-                found.names.update((alias.asname or alias.name.partition(".")[0]) for alias in node.names)
-                continue
-            case ast.Global():
-                found.globals.update(node.names)
-            case ast.Nonlocal():
-                found.nonlocals.update(node.names)
-            case ast.Lambda() | ast.Constant():
-                continue
-            case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
-                walruses = (each.target for each in ast.walk(node) if isinstance(each, ast.NamedExpr))
-                found.names.update(target.id for target in walruses)
-                continue
-            case ast.ExceptHandler() | ast.MatchAs() | ast.MatchStar():
-                found.names.update(filter(None, [node.name]))
-            case ast.MatchMapping():
-                found.names.update(filter(None, [node.rest]))
-        for field in node._fields:
-            value = getattr(node, field, None)
+        _bind(node, found)
+        for field in _FIELDS.get(type(node), ()):
+            value = getattr(node, field)
             if isinstance(value, list):
-                pending += [each for each in value if isinstance(each, ast.AST)]
-            elif isinstance(value, ast.AST):
+                pending += value
+            elif value is not None:
                 pending.append(value)
+        if has_walrus and isinstance(node, ast.stmt) and not isinstance(node, _DEFINITIONS):
+            walruses = (each.target for each in ast.walk(node) if isinstance(each, ast.NamedExpr))
+            found.names.update(target.id for target in walruses)
     found.names -= found.globals | found.nonlocals
     return found
+
+
+_DEFINITIONS = (ast.FunctionDef, ast.AsyncFunctionDef, ast.ClassDef)
+_FIELDS: dict[type[ast.AST], tuple[str, ...]] = {
+    ast.Assign: ("targets",),
+    ast.AnnAssign: ("target",),
+    ast.AugAssign: ("target",),
+    ast.Delete: ("targets",),
+    ast.For: ("target", "body", "orelse"),
+    ast.AsyncFor: ("target", "body", "orelse"),
+    ast.While: ("body", "orelse"),
+    ast.If: ("body", "orelse"),
+    ast.With: ("items", "body"),
+    ast.AsyncWith: ("items", "body"),
+    ast.withitem: ("optional_vars",),
+    ast.Try: ("body", "handlers", "orelse", "finalbody"),
+    ast.TryStar: ("body", "handlers", "orelse", "finalbody"),
+    ast.ExceptHandler: ("body",),
+    ast.Match: ("cases",),
+    ast.match_case: ("pattern", "body"),
+    ast.MatchAs: ("pattern",),
+    ast.MatchOr: ("patterns",),
+    ast.MatchSequence: ("patterns",),
+    ast.MatchMapping: ("patterns",),
+    ast.MatchClass: ("patterns", "kwd_patterns"),
+    ast.Tuple: ("elts",),
+    ast.List: ("elts",),
+    ast.Starred: ("value",),
+}
+"""Where in a statement or target names are bound."""
+
+
+def _bind(node: ast.AST, found: Bindings) -> None:
+    match node:
+        case ast.Name():
+            found.names.add(node.id)
+        case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
+            found.names.add(node.name)
+        case ast.Import() | ast.ImportFrom():
+            found.names.update((alias.asname or alias.name.partition(".")[0]) for alias in node.names)
+        case ast.Global():
+            found.globals.update(node.names)
+        case ast.Nonlocal():
+            found.nonlocals.update(node.names)
+        case ast.ExceptHandler(name=str(name)) | ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+            found.names.add(name)
+        case ast.MatchMapping(rest=str(name)):
+            found.names.add(name)
