@@ -175,12 +175,7 @@ class Names:
         if path in self.aliases and not (following and (below in self.definitions or below in self.aliases)):
             return self._target(path)
         definition = self.definitions.get(path)
-        if definition is None:
-            return None
-        is_read = (
-            path not in self.unread or definition.signature.what == "module"
-        )  # what it holds is sure, not the rest
-        return Found(path, definition, is_certain=is_read and not definition.is_conditional)
+        return None if definition is None else Found(path, definition, is_certain=not definition.is_conditional)
 
     def _target(self, alias: str) -> "Found":
         """What an alias stands for; its target as it is written where that leads nowhere, or back."""

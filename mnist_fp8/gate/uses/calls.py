@@ -1,4 +1,4 @@
-"""What calls return, and the uses of Transformer Engine that they are: directly, by a partial, or by a name in a string."""
+"""What calls return, and the uses of Transformer Engine that they are: also by a partial, or by a name in a string."""
 
 import ast
 import dataclasses
@@ -101,37 +101,35 @@ class Calls(Expressions):
     def _called(self, function: Value, node: ast.expr, arguments: _Arguments, kind: UseKind) -> Values:
         """What a call of one value returns."""
         call = arguments.call
+        results: Values = ()
         match function:
             case Reached():
-                self.findings.use(node, function, kind, call=call)
-                found = function.called()
-                return (found,) if found else ()
-            case Instance():
-                return self._member_called(function.member("__call__"), node, arguments, kind)
+                results = self._te_called(function, node, call, kind)
+            case Instance() if member := function.member("__call__"):
+                results = self._te_called(member, node, call, kind)
             case Partial():
-                self.findings.use(node, function.reached, kind, call=function.called(call))
-                found = function.reached.called()
-                return (found,) if found else ()
+                results = self._te_called(function.reached, node, function.called(call), kind)
             case OwnFunction():
-                return tuple(_about(value, arguments.values) for value in function.returns)
+                results = tuple(_about(value, arguments.values) for value in function.returns)
             case OwnClass():
                 self._constructed(function, node, call, kind)
-                return (OwnInstance(function),)
+                results = (OwnInstance(function),)
             case OwnInstance():
                 methods = function.cls.find("__call__")
-                return joined(*(self._called(method, node, arguments, kind) for method in methods))
+                results = joined(*(self._called(method, node, arguments, kind) for method in methods))
             case Foreign("builtins.dict"):
                 names = None if call.has_kwargs or call.positional else call.keywords
-                return (Items(joined(arguments.values, elements(arguments.values)), names),)
+                results = (Items(joined(arguments.values, elements(arguments.values)), names),)
             case Foreign(path) if path in _TRANSPARENT:
-                return tuple(value for value in arguments.values if isinstance(value, _Callable))
+                results = tuple(value for value in arguments.values if isinstance(value, _Callable))
             case Clue():
-                return (function,)
-            case _:
-                return ()
+                results = (function,)
+        return results
 
-    def _member_called(self, member: Reached | None, node: ast.expr, arguments: _Arguments, kind: UseKind) -> Values:
-        return self._called(member, node, arguments, kind) if member else ()
+    def _te_called(self, function: Reached, node: ast.expr, call: Call, kind: UseKind) -> Values:
+        self.findings.use(node, function, kind, call=call)
+        found = function.called()
+        return (found,) if found else ()
 
     def _constructed(self, cls: OwnClass, node: ast.expr, call: Call, kind: UseKind) -> None:
         """Note the call of a constructor that a class of the user's inherits from Transformer Engine."""

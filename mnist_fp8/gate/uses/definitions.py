@@ -80,7 +80,8 @@ class Definitions(Annotations):
             What its names stand for in the end.
         """
         self._execute(parts)
-        if self._globals or any(map(_is_late, (*self._classes.values(), *self._functions.values()))):
+        defined: list[OwnClass | OwnFunction] = [*self._classes.values(), *self._functions.values()]
+        if self._globals or any(_is_late(each) for each in defined):
             self._execute(parts)
         values = self.scope.values
         return {name: joined(values[name], self._globals.get(name, ())) for name in values}
@@ -203,8 +204,9 @@ class Definitions(Annotations):
         self.scope.bind(node.name, (cls,))
 
     def _base(self, node: ast.expr) -> Values:
-        target = node.value if isinstance(node, ast.Subscript) else node
-        if target is not node:
+        target = node
+        if isinstance(node, ast.Subscript):
+            target = node.value
             self.evaluate(node.slice)
         values = self.refer(target)
         for value in names_of_te(values):

@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import re
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, ClassVar, TypeAlias
+from typing import ClassVar, TypeAlias
 
 from mnist_fp8.gate.uses.findings import Findings
 from mnist_fp8.gate.uses.guards import Context, clues, presence, turned
@@ -44,6 +44,7 @@ _LONGEST = 200
 _MOST_ITEMS = 1000
 _KEEP_ITEMS = {"get", "items", "keys", "values", "copy", "index", "count"}
 """Methods that change no list or dictionary."""
+_GIVE_ITEMS = {"get", "pop", "values"}
 
 
 class Expressions(abc.ABC):
@@ -119,32 +120,33 @@ class Expressions(abc.ABC):
 
     def attribute(self, value: Value, name: str, node: ast.AST) -> Values:
         """What an attribute of a value is; the value is noted as read where it is the last name that is followed."""
+        found: Values = ()
         match value:
             case Reached():
-                member = value.member(name)
-                if member:
-                    return (member,)
-                self.findings.use(node, value, UseKind.READ)
-                read = value.read()
-                return () if isinstance(read, Reached) else self.attribute(read, name, node)
-            case Instance():
-                member = value.member(name)
-                return (member,) if member else ()
+                found = self._member(value, name, node)
+            case Instance() if member := value.member(name):
+                found = (member,)
             case Foreign():
-                return (Foreign(f"{value.path}.{name}"),)
+                found = (Foreign(f"{value.path}.{name}"),)
             case OwnModule():
-                return self.project.member(value.location, name)
+                found = self.project.member(value.location, name)
             case OwnClass():
-                return value.find(name)
+                found = value.find(name)
             case OwnInstance():
-                found = value.cls.find(name, above=value.above)
-                return joined(*(_of_instance(each) for each in found))
+                found = joined(*(_of_instance(each) for each in value.cls.find(name, above=value.above)))
             case Clue():
-                return (value,)
-            case Items() if name in ("get", "pop", "values"):
-                return value.values
-            case _:
-                return ()
+                found = (value,)
+            case Items() if name in _GIVE_ITEMS:
+                found = value.values
+        return found
+
+    def _member(self, value: Reached, name: str, node: ast.AST) -> Values:
+        member = value.member(name)
+        if member:
+            return (member,)
+        self.findings.use(node, value, UseKind.READ)
+        read = value.read()
+        return () if isinstance(read, Reached) else self.attribute(read, name, node)
 
     def _look_up(self, name: str) -> Values:
         values = self.scope.look_up(name)
@@ -189,12 +191,8 @@ class Expressions(abc.ABC):
         keywords: list[str] | None = []
         held: list[Value] = []
         for key, value in zip(node.keys, node.values, strict=True):
-            if key is None:
-                values = self.refer(value)
-                names = keywords_of(values)
-            else:
-                names = texts(self.evaluate(key))[:1] or None
-                values = self.evaluate(value)
+            values = self.refer(value) if key is None else self.evaluate(value)
+            names = keywords_of(values) if key is None else (tuple(texts(self.evaluate(key))[:1]) or None)
             held += values
             keywords = None if keywords is None or names is None else [*keywords, *names]
         known = None if keywords is None else tuple(dict.fromkeys(keywords))
@@ -322,9 +320,10 @@ class Expressions(abc.ABC):
                 self.evaluate(target.slice)
 
     def _assign_each(self, target: ast.Tuple | ast.List, values: Values, source: ast.expr | None) -> None:
-        is_alike = isinstance(source, ast.Tuple | ast.List) and len(source.elts) == len(target.elts)
-        if is_alike and not any(isinstance(each, ast.Starred) for each in (*source.elts, *target.elts)):
-            for element, value in zip(target.elts, source.elts, strict=True):
+        sources = source.elts if isinstance(source, ast.Tuple | ast.List) else []
+        is_starred = any(isinstance(each, ast.Starred) for each in (*sources, *target.elts))
+        if len(sources) == len(target.elts) and not is_starred:
+            for element, value in zip(target.elts, sources, strict=True):
                 with self.at_rest():
                     found = self.evaluate(value)
                 self.assign(element, found, value)

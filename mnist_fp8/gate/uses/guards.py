@@ -68,14 +68,15 @@ class Context:
             if clue.guard is not Guard.PROBE or not clue.subjects:
                 yes, no = yes.under(clue.guard), no.under(clue.guard)
             elif clue.tells is None:
-                yes, no = yes._probing(clue), no.under(Guard.PROBE)
+                yes, no = yes.probing(clue), no.under(Guard.PROBE)
             elif clue.tells:
-                yes, no = yes._probing(clue), no.falling_back([Guard.PROBE], clue.subjects)
+                yes, no = yes.probing(clue), no.falling_back([Guard.PROBE], clue.subjects)
             else:
-                yes, no = yes.falling_back([Guard.PROBE], clue.subjects), no._probing(clue)
+                yes, no = yes.falling_back([Guard.PROBE], clue.subjects), no.probing(clue)
         return yes, no
 
-    def _probing(self, clue: Clue) -> "Context":
+    def probing(self, clue: Clue) -> "Context":
+        """The context of what is done where the subjects of a clue are as they should be."""
         return dataclasses.replace(self, probed=(*self.probed, *clue.subjects))
 
     def bound(self, values: Values) -> Values:

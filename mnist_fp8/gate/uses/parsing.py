@@ -97,8 +97,8 @@ def _parse(text: str, shown: str, cell: int = 0) -> Iterator[Part | Broken]:
         yield Broken(Place(shown, 0, cell=cell), f"this Python cannot parse it: {error}", text)
     else:
         yield Part(tree, lines, shown, cell)
-        for error in left_out:
-            yield Broken(_place(lines, shown, cell, error), f"this Python cannot parse the line: {error.msg}", text)
+        for each in left_out:
+            yield Broken(_place(lines, shown, cell, each), f"this Python cannot parse the line: {each.msg}", text)
 
 
 def _place(lines: Sequence[str], shown: str, cell: int, error: SyntaxError) -> Place:

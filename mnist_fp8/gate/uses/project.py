@@ -87,13 +87,13 @@ class Project:
 
     def _index(self, location: str) -> None:
         """Note every dotted name under which a module may be imported, and the folders that it is in."""
-        folder, above = os.path.dirname(location), 0
+        folder, above = _above(location), 0
         while above < _DEEPEST and folder not in ("", "/"):
             self._folders.add(folder)
             if folder not in self.files:  # else the package is what can be imported
                 self._names.setdefault(location[len(folder) + 1 :].replace("/", "."), []).append(location)
                 above += 1
-            folder = os.path.dirname(folder)
+            folder = _above(folder)
 
     def module(self, name: str, importer: str) -> str | None:
         """The location of the module that an import leads to; ``None`` if it is none of the user's.
@@ -104,21 +104,23 @@ class Project:
         """
         if name.startswith("."):
             return self._relative(name, importer)
-        key = name, os.path.dirname(importer)
+        key = name, _above(importer)
         if key not in self._modules:
             first = name.partition(".")[0]
             is_other = first in sys.stdlib_module_names or first == PACKAGE
             candidates = () if is_other else self._names.get(name, ())
-            near = max(candidates, key=lambda each: (len(os.path.commonpath((each, importer))), -len(each)), default=None)
+            near = max(
+                candidates, key=lambda each: (len(os.path.commonpath((each, importer))), -len(each)), default=None
+            )
             self._modules[key] = near
         return self._modules[key]
 
     def _relative(self, name: str, importer: str) -> str | None:
         path = name.lstrip(".")
         is_package = importer in self.files and self.files[importer].path.endswith("/__init__.py")
-        folder = importer if is_package else os.path.dirname(importer)
+        folder = importer if is_package else _above(importer)
         for _ in range(len(name) - len(path) - 1):
-            folder = os.path.dirname(folder)
+            folder = _above(folder)
         location = f"{folder}/{path.replace('.', '/')}".rstrip("/")
         return location if location in self.files or location in self._folders else None
 
@@ -179,8 +181,14 @@ class Project:
         if any(self.leads(value) for values in exports.values() for value in values):
             while location not in ("", "/") and location not in self._leading:
                 self._leading.add(location)
-                location = os.path.dirname(location)
+                location = _above(location)
 
 
 def _location(path: str) -> str:
-    return path.removesuffix("/__init__.py") if path.endswith("/__init__.py") else os.path.splitext(path)[0]
+    if path.endswith("/__init__.py"):
+        return _above(path)
+    return path.removesuffix(".py") if path.endswith(".py") else f"{path}:"  # beside a module of that name
+
+
+def _above(location: str) -> str:
+    return location.rpartition("/")[0]

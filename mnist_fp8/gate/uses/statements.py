@@ -8,7 +8,19 @@ from mnist_fp8.gate.uses import guards
 from mnist_fp8.gate.uses.definitions import Definitions
 from mnist_fp8.gate.uses.guards import Context, presence
 from mnist_fp8.gate.uses.use import Guard, Use, UseKind
-from mnist_fp8.gate.uses.values import Foreign, Instance, Items, OwnModule, Reached, Values, elements, is_te, joined, texts
+from mnist_fp8.gate.uses.values import (
+    Foreign,
+    Instance,
+    Items,
+    OwnModule,
+    Reached,
+    Value,
+    Values,
+    elements,
+    is_te,
+    joined,
+    texts,
+)
 
 Branch: TypeAlias = tuple[Context, Sequence[ast.stmt]]
 _ABSENT = {Guard.IMPORT_ERROR, Guard.ATTRIBUTE_ERROR}
@@ -94,7 +106,9 @@ class Statements(Definitions):
     def _try(self, node: ast.Try) -> None:
         context, before = self.findings.context, self.scope.values
         caught = [self._caught(handler) for handler in node.handlers]
-        mends = [names for names, handler in zip(caught, node.handlers, strict=True) if not guards.gives_up(handler.body)]
+        mends = [
+            names for names, handler in zip(caught, node.handlers, strict=True) if not guards.gives_up(handler.body)
+        ]
         protecting = guards.guards_of(name for names in mends for name in names)
         length = len(self.findings)
         self.scope.values = dict(before)
@@ -125,11 +139,12 @@ class Statements(Definitions):
         if handler.type is None:
             return ["BaseException"]
         types = handler.type.elts if isinstance(handler.type, ast.Tuple) else [handler.type]
-        return [name for each in types for name in guards.exception_names(self.check_classes(each, UseKind.CATCH), each)]
+        return [
+            name for each in types for name in guards.exception_names(self.check_classes(each, UseKind.CATCH), each)
+        ]
 
     def _match(self, node: ast.Match) -> None:
         subject = self.evaluate(node.subject)
-        branches: list[Branch] = []
         before = self.scope.values
         after = [before]
         for case in node.cases:
@@ -154,16 +169,22 @@ class Statements(Definitions):
                 self.scope.bind(name, self._instances_of(inner))
             case ast.MatchAs(name=str(name)):
                 self.scope.bind(name, subject)
-            case ast.MatchMapping(rest=str(name)) | ast.MatchStar(name=str(name)):
+            case ast.MatchStar(name=str(name)):
                 self.scope.bind(name, ())
             case ast.MatchValue():
                 self.evaluate(node.value)
-        if isinstance(node, ast.MatchSequence | ast.MatchOr | ast.MatchMapping):
-            for each in node.patterns:
-                self._pattern(each, ())
-        if isinstance(node, ast.MatchMapping):
-            for key in node.keys:
-                self.evaluate(key)
+            case ast.MatchSequence() | ast.MatchOr():
+                for each in node.patterns:
+                    self._pattern(each, ())
+            case ast.MatchMapping():
+                self._pattern_of_mapping(node)
+
+    def _pattern_of_mapping(self, node: ast.MatchMapping) -> None:
+        for key, value in zip(node.keys, node.patterns, strict=True):
+            self.evaluate(key)
+            self._pattern(value, ())
+        if node.rest:
+            self.scope.bind(node.rest, ())
 
     def _instances_of(self, node: ast.pattern) -> Values:
         values = self.refer(node.cls) if isinstance(node, ast.MatchClass) else ()
@@ -173,7 +194,11 @@ class Statements(Definitions):
 
     def _assign(self, node: ast.Assign) -> None:
         targets = [target for target in node.targets if isinstance(target, ast.Tuple | ast.List)]
-        if isinstance(node.value, ast.Call) and targets and not any(isinstance(e, ast.Starred) for e in targets[0].elts):
+        if (
+            isinstance(node.value, ast.Call)
+            and targets
+            and not any(isinstance(e, ast.Starred) for e in targets[0].elts)
+        ):
             values = self.call(node.value, unpacked=len(targets[0].elts))
         else:
             values = self.evaluate(node.value)
@@ -182,7 +207,9 @@ class Statements(Definitions):
 
     def _annotated_assign(self, node: ast.AnnAssign) -> None:
         is_local = self.scope.function is not None
-        values = joined(self.evaluate(node.value) if node.value else (), self.annotated(node.annotation, is_lazy=is_local))
+        values = joined(
+            self.evaluate(node.value) if node.value else (), self.annotated(node.annotation, is_lazy=is_local)
+        )
         if self.scope.owner and not is_local and isinstance(node.target, ast.Name):
             self.scope.owner.fields.add(node.target.id)
         if node.value is not None or not is_local or isinstance(node.target, ast.Attribute):
@@ -242,7 +269,7 @@ class Statements(Definitions):
                     values = () if node.level else (Foreign(f"{module}.{alias.name}"),)
                 self._bind(alias.asname or alias.name, *values)
 
-    def _bind(self, name: str, *values: Reached | Foreign | OwnModule) -> None:
+    def _bind(self, name: str, *values: Value) -> None:
         self.scope.bind(name, self.findings.context.bound(values))
 
     def _import_star(self, alias: ast.alias, module: str) -> None:

@@ -3,6 +3,7 @@
 import dataclasses
 import enum
 
+from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.record.entries import Parameter
 
 PACKAGE = "transformer_engine"
@@ -142,3 +143,16 @@ class Uses:
     files: int
     lines: int
     left_out: int = 0
+
+    def demand(self) -> None:
+        """Refuse sources that use nothing: a verdict cannot rest on them.
+
+        Raises:
+            ConfigError: there is no use; one line that says what was looked at.
+        """
+        if not self.uses:
+            unread = f", and {len(self.unread):,} places could not be read" if self.unread else ""
+            raise ConfigError(
+                f"your code uses nothing of Transformer Engine: {self.files:,} files with {self.lines:,} lines were"
+                f" looked at{unread}; expected sources that import {PACKAGE}: name the folder that holds them"
+            )

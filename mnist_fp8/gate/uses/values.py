@@ -235,17 +235,7 @@ class OwnInstance:
 
 
 Value: TypeAlias = (
-    Reached
-    | Instance
-    | Partial
-    | Clue
-    | Text
-    | Items
-    | Foreign
-    | OwnModule
-    | OwnFunction
-    | OwnClass
-    | OwnInstance
+    Reached | Instance | Partial | Clue | Text | Items | Foreign | OwnModule | OwnFunction | OwnClass | OwnInstance
 )
 Values: TypeAlias = tuple[Value, ...]
 """All that a name may stand for: it can be bound in more than one branch. Empty where nothing is known."""

@@ -52,8 +52,11 @@ def compare(
 
     Raises:
         RecordError: they are of different kinds of run, and so nothing in them can be compared.
+        ConfigError: the sources use nothing of Transformer Engine.
     """
     refuse_other_run(old, new)
+    if uses:
+        uses.demand()
     scope = Scope.of(old, new)
     looked_at = coverage(old, new, scope, only, tests)
     of_one_side = running(old) ^ running(new)

@@ -10,7 +10,8 @@ from textwrap import dedent
 import pytest
 
 from mnist_fp8.gate.uses.scan import find_uses
-from mnist_fp8.gate.uses.use import Call, Use, Uses
+from mnist_fp8.gate.uses.use import Call, Use, UseKind, Uses
+from mnist_fp8.record.entries import Parameter
 
 
 def _call(call: Call) -> str:
@@ -19,23 +20,27 @@ def _call(call: Call) -> str:
     return f"({', '.join(words)}{', ...' * call.is_partial}){unpacked}"
 
 
+def _parameter(parameter: Parameter) -> str:
+    kind = "" if parameter.kind == "either" else f"{parameter.kind} "
+    return f"{kind}{parameter.name}{'' if parameter.default is None else f'={parameter.default}'}"
+
+
 def brief(use: Use) -> str:
     """A use in one line."""
-    parameters = ", ".join(
-        f"{'' if each.kind == 'either' else each.kind + ' '}{each.name}{'' if each.default is None else '=' + each.default}"
-        for each in use.parameters
-    )
-    words = [
-        str(use.place.line),
-        use.kind.name,
-        use.path.removeprefix("transformer_engine.") + (_call(use.call) if use.call else f"({parameters})" * bool(parameters)),
-        *(["of instance"] if use.on_instance and use.kind.name != "OVERRIDE" else []),
-        *([f"[{', '.join(sorted(guard.name for guard in use.guards))}]"] if use.guards else []),
-        *([f"catching {', '.join(use.caught)}"] if use.caught else []),
-        *([f"without {use.optional.removeprefix('transformer_engine.')}"] if use.optional else []),
-        *([f"if not {', '.join(each.removeprefix('transformer_engine.') for each in use.fallback_for)}"] if use.fallback_for else []),
-    ]
-    return " ".join(words)
+    words = [str(use.place.line), use.kind.name, use.path + (_call(use.call) if use.call else "")]
+    if use.parameters:
+        words[-1] += f"({', '.join(map(_parameter, use.parameters))})"
+    if use.on_instance and use.kind is not UseKind.OVERRIDE:
+        words.append("of instance")
+    if use.guards:
+        words.append(f"[{', '.join(sorted(guard.name for guard in use.guards))}]")
+    if use.caught:
+        words.append(f"catching {', '.join(use.caught)}")
+    if use.optional:
+        words.append(f"without {use.optional}")
+    if use.fallback_for:
+        words.append(f"if not {', '.join(use.fallback_for)}")
+    return " ".join(words).replace("transformer_engine.", "")
 
 
 def scan(folder: Path, **files: str) -> Uses:
@@ -312,7 +317,7 @@ WAYS = {
         """,
         [
             "2 IMPORT jax",
-            "4 CALL jax.autocast(0) catching ValueError, transformer_engine.jax.RecipeError",
+            "4 CALL jax.autocast(0) catching ValueError, jax.RecipeError",
             "5 CATCH jax.RecipeError",
         ],
     ),
@@ -323,7 +328,14 @@ WAYS = {
         [te.two(y) for y in te.three() if te.four]
         {k: te.five for k in range(3)}
         """,
-        ["2 IMPORT jax", "3 CALL jax.one(1)", "4 CALL jax.two(1)", "4 CALL jax.three(0)", "4 READ jax.four", "5 READ jax.five"],
+        [
+            "2 IMPORT jax",
+            "3 CALL jax.one(1)",
+            "4 CALL jax.two(1)",
+            "4 CALL jax.three(0)",
+            "4 READ jax.four",
+            "5 READ jax.five",
+        ],
     ),
     # --- values that flow ---
     "an instance": (
@@ -345,7 +357,11 @@ WAYS = {
         from transformer_engine.jax.flax import LayerNorm
         y = LayerNorm()(x)
         """,
-        ["2 IMPORT jax.flax.LayerNorm", "3 CALL jax.flax.LayerNorm(0)", "3 CALL jax.flax.LayerNorm.__call__(1) of instance"],
+        [
+            "2 IMPORT jax.flax.LayerNorm",
+            "3 CALL jax.flax.LayerNorm(0)",
+            "3 CALL jax.flax.LayerNorm.__call__(1) of instance",
+        ],
     ),
     "an attribute that another method set": (
         """
@@ -607,7 +623,12 @@ WAYS = {
             first = make(1)
             def f(self): return make(2), self.make(3)
         """,
-        ["2 IMPORT jax", "4 READ jax.flax.DenseGeneral", "5 CALL jax.flax.DenseGeneral(1)", "6 CALL jax.flax.DenseGeneral(1)"],
+        [
+            "2 IMPORT jax",
+            "4 READ jax.flax.DenseGeneral",
+            "5 CALL jax.flax.DenseGeneral(1)",
+            "6 CALL jax.flax.DenseGeneral(1)",
+        ],
     ),
     "variables of a comprehension": (
         """
@@ -662,8 +683,7 @@ WAYS = {
         [
             "2 IMPORT jax.flax.module.TransformerEngineBase",
             "3 SUBCLASS jax.flax.module.TransformerEngineBase",
-            "4 OVERRIDE jax.flax.module.TransformerEngineBase.generate_quantizer_set"
-            "(postfix='', keyword n_groups=1, ** rest)",
+            "4 OVERRIDE jax.flax.module.TransformerEngineBase.generate_quantizer_set(postfix='', keyword n_groups=1, ** rest)",
             "5 CALL jax.flax.module.TransformerEngineBase.generate_quantizer_set(1) of instance",
             "7 OVERRIDE jax.flax.module.TransformerEngineBase.make(positional a, b)",
             "8 OVERRIDE jax.flax.module.TransformerEngineBase._own",
