@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from mnist_fp8.gate.uses.binding import Misfit, defaults, moved, risks
+from mnist_fp8.gate.uses.binding import Misfit, defaults, ignored, moved, risks
 from mnist_fp8.gate.uses.fit import Fit
 from mnist_fp8.gate.uses.judgement import Cause, Outcome
 from mnist_fp8.gate.uses.use import Use, UseKind
@@ -84,6 +84,8 @@ def _call(pair: Pair) -> Iterator[Change]:
         yield pair.breaks, misfit
     for misfit in risks(old.call, old.parameters, new.parameters):
         yield Outcome.UNKNOWN, misfit
+    for keyword in ignored(old.call, old.parameters, new.parameters):
+        yield Outcome.CHANGES, Misfit(Cause.UNKNOWN_KEYWORD, keyword)
     for parameter, _ in defaults(old.call, old.parameters, new.parameters):
         yield Outcome.CHANGES, Misfit(Cause.DEFAULT, parameter.name)
     yield from _result(pair)
