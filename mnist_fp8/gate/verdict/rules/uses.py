@@ -165,7 +165,8 @@ RULES = (*_BREAKS.values(), *_CHANGES.values(), *_OTHERS.values())
 def rule_of_use(judgement: Judgement) -> Rule | None:
     """The rule for what becomes of a use; ``None`` where nothing does, or where that was not looked at."""
     outcome, cause = judgement.outcome, judgement.cause
-    if cause is None or (outcome is Outcome.UNKNOWN and cause is Cause.NOT_READ):
+    is_unread = outcome is Outcome.UNKNOWN and cause is Cause.NOT_READ
+    if cause is None or is_unread or (outcome is Outcome.GUARDED and judgement.old == judgement.new):
         return None
     by_cause = {Outcome.BREAKS: _BREAKS, Outcome.CHANGES: _CHANGES}.get(outcome)
     return by_cause[cause] if by_cause else _OTHERS[outcome]

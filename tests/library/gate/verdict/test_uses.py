@@ -186,10 +186,19 @@ def test_every_outcome_and_cause_has_a_rule() -> None:
 
 def _rule(outcome: Outcome, cause: Cause) -> Any:
     try:
-        return rule_of_use(Judgement(call(), outcome, cause))
+        return rule_of_use(Judgement(call(), outcome, cause, old="f(x)", new="f(x, y)"))
     except KeyError:  # no judgement has these two together
         return None
 
 
-def test_what_stays_is_no_difference() -> None:
-    assert list(use_differences([Judgement(call(), Outcome.SAME)])) == []
+@pytest.mark.parametrize(
+    "judgement",
+    [
+        Judgement(call(), Outcome.SAME),
+        Judgement(call(), Outcome.GUARDED, Cause.NAME_GONE, F),
+        Judgement(call(), Outcome.GUARDED, Cause.MISSING_ARGUMENT, "y", "f(x, y)", "f(x, y)"),
+    ],
+    ids=["fits both", "guarded, gone in both", "guarded, fits neither"],
+)
+def test_what_stays_is_no_difference(judgement: Judgement) -> None:
+    assert list(use_differences([judgement])) == []
