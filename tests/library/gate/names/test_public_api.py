@@ -9,7 +9,7 @@ import pytest
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.gate.names.public_api import public_api
 from mnist_fp8.gate.names.reading import read_names
-from mnist_fp8.gate.verdict.signatures import ApiChange, SignatureDifference, shown, signature_differences
+from mnist_fp8.gate.verdict.signatures import ApiChange, SignatureDifference, signature_differences
 from mnist_fp8.record.entries import Parameter, Signature
 from support.packages import JAX, installed, package
 from support.subprocesses import run_code
@@ -25,7 +25,7 @@ def api(root: Path) -> dict[str, Signature]:
 def read(folder: Path, files: dict[str, str]) -> dict[str, str]:
     """Public names as a person reads them, without modules."""
     found = api(package(folder, files))
-    return {name: f"{each.what} {shown(each)}" for name, each in found.items() if each.what != "module"}
+    return {name: f"{each.what} {each.as_source}" for name, each in found.items() if each.what != "module"}
 
 
 NAMES: dict[str, tuple[dict[str, str], dict[str, str]]] = {
@@ -786,24 +786,24 @@ def test_difference_is_what_a_caller_notices(old: str, new: str, expected: list[
 def test_signature_is_shown_as_source_has_it() -> None:
     by_position = (Parameter("a", "positional", None), Parameter("b", "positional", "1"))
     by_keyword = (Parameter("c", "keyword", None), Parameter("d", "keyword", "2"))
-    assert shown(Signature("function", by_position + by_keyword)) == "(a, b=1, /, *, c, d=2)"
-    assert shown(Signature("function", (Parameter("rest", "*", None), *by_keyword))) == "(*rest, c, d=2)"
-    assert shown(Signature("method", by_position)) == "(a, b=1, /)"
-    assert shown(Signature("class")) == "()"
-    assert shown(Signature("attribute", value="'nvte'")) == "'nvte'"
-    assert not shown(Signature("module"))
+    assert Signature("function", by_position + by_keyword).as_source == "(a, b=1, /, *, c, d=2)"
+    assert Signature("function", (Parameter("rest", "*", None), *by_keyword)).as_source == "(*rest, c, d=2)"
+    assert Signature("method", by_position).as_source == "(a, b=1, /)"
+    assert Signature("class").as_source == "()"
+    assert Signature("attribute", value="'nvte'").as_source == "'nvte'"
+    assert not Signature("module").as_source
 
 
 def test_installed_transformer_engine_is_read() -> None:
     found = api(installed())
     assert [each.name for each in found[f"{JAX}.autocast"].parameters] == ["enabled", "recipe", "mesh_resource"]
-    assert shown(found[f"{JAX}.MeshResource"]).startswith("(dp_resource=None, tp_resource=None, ")
+    assert found[f"{JAX}.MeshResource"].as_source.startswith("(dp_resource=None, tp_resource=None, ")
     assert found[f"{JAX}.flax"] == Signature("module")
     dense = found[f"{JAX}.flax.DenseGeneral"]
     assert dense.what == "class"
     assert [each.name for each in dense.parameters[:4]] == ["features", "kernel_init", "kernel_axes", "use_bias"]
     assert [each.default for each in dense.parameters[:4]] == [None, "None", "()", "True"]
-    assert shown(found[f"{JAX}.flax.DenseGeneral.__call__"]) == "(inputs)"
+    assert found[f"{JAX}.flax.DenseGeneral.__call__"].as_source == "(inputs)"
     assert found[f"{JAX}.flax.DenseGeneral.generate_quantizer_set"].what == "method"
     assert Parameter("margin", "either", "0") in found[f"{RECIPE}.DelayedScaling"].parameters
     assert found[f"{RECIPE}.Format.E4M3"].what == "attribute"
