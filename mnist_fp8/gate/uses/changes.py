@@ -16,6 +16,7 @@ _NOTICE = _READS | _CALLS | {UseKind.OVERRIDE}
 """Uses that notice another kind of name; an import does not, and a subclass does not fit then."""
 _RUN = {"function", "method"}
 """Kinds of names that do something only where they are called."""
+_BY_POSITION = {Cause.MOVED_ARGUMENT, Cause.TOO_MANY_POSITIONAL}
 _HELD = {"property", "field"}
 """Kinds of names that are there without a call."""
 Change: TypeAlias = tuple[Outcome, Misfit]
@@ -82,8 +83,7 @@ def _call(pair: Pair) -> Iterator[Change]:
         return
     for misfit in moved(old.call, old.parameters, new.parameters):
         yield pair.breaks, misfit
-    for misfit in risks(old.call, old.parameters, new.parameters):
-        yield Outcome.UNKNOWN, misfit
+    yield from _risks(pair, is_seen=not old.call.is_partial)
     for keyword in ignored(old.call, old.parameters, new.parameters):
         yield Outcome.CHANGES, Misfit(Cause.UNKNOWN_KEYWORD, keyword)
     for parameter, _ in defaults(old.call, old.parameters, new.parameters):
@@ -106,11 +106,16 @@ def _result(pair: Pair) -> Iterator[Change]:
 
 
 def _unseen_calls(pair: Pair) -> Iterator[Change]:
-    """Why a call somewhere else may fail of what is read or subclassed here; fields of a class are given by name."""
-    if pair.old.parameters and pair.new.parameters:
-        for misfit in risks(pair.old.call, pair.old.parameters, pair.new.parameters):
-            if misfit.cause is not Cause.MOVED_ARGUMENT or pair.new.what != "class":
-                yield Outcome.UNKNOWN, misfit
+    """Why a call somewhere else may fail of what is read or subclassed here."""
+    return _risks(pair, is_seen=False)
+
+
+def _risks(pair: Pair, *, is_seen: bool) -> Iterator[Change]:
+    """What may fail by arguments that are not seen; of a class they are fields, which are given by name."""
+    old, new = pair.old.parameters, pair.new.parameters
+    for misfit in risks(pair.old.call, old, new) if old and new else ():
+        if is_seen or pair.new.what != "class" or misfit.cause not in _BY_POSITION:
+            yield Outcome.UNKNOWN, misfit
 
 
 def _value(pair: Pair) -> Iterator[Change]:
