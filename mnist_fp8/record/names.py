@@ -23,7 +23,10 @@ def _names_of(*classes: type) -> frozenset[str]:
     return frozenset(name for cls in classes for base in cls.__mro__ for name in vars(base))
 
 
-_EVERY_MODULE = _names_of(types.ModuleType) | {"__file__", "__path__", "__builtins__", "__cached__", "__annotations__"}
+_EVERY_MODULE = _names_of(types.ModuleType) | {
+    *("__name__", "__package__", "__path__", "__file__", "__cached__", "__loader__", "__spec__"),
+    *("__builtins__", "__annotations__", "__warningregistry__"),
+}
 _EVERY_CLASS = _names_of(type) - {"__call__"} | {"__dataclass_fields__", "__dataclass_params__", "__match_args__"}
 _KNOWN_BASES = {
     "abc.ABC": _names_of(abc.ABC),
@@ -199,10 +202,16 @@ class Names:
             if found:
                 is_certain = found.is_certain and not unsure
                 return dataclasses.replace(found, owner="" if owner == cls else owner, is_certain=is_certain)
-            may_have = owner in self.unread if owner in self.definitions else name in _KNOWN_BASES.get(owner, (name,))
-            unsure = unsure or (f"{owner}.{name}" if may_have else "")
+            unsure = unsure or (f"{owner}.{name}" if self._may_have(owner, name) else "")
         unsure = unsure or (f"{cls}.{name}" if name in _EVERY_CLASS else "")
         return Found(unsure, None, is_certain=False) if unsure else None
+
+    def _may_have(self, owner: str, name: str) -> bool:
+        """Whether a class may have a name that is not defined in its body."""
+        if owner in self.definitions:
+            return owner in self.unread
+        known = _KNOWN_BASES.get(owner)
+        return known is None or name in known or (owner.startswith("flax.") and name.startswith("_"))
 
     def _linear(self, path: str, below: tuple[str, ...]) -> tuple[str, ...]:
         """A class and its base classes; of those that come twice the last, as Python has them."""

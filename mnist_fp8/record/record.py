@@ -22,6 +22,7 @@ from mnist_fp8.record.claims import SuiteResult
 from mnist_fp8.record.entries import Value
 from mnist_fp8.record.entries_json import entries_from_json, entries_to_json
 from mnist_fp8.record.names import Names
+from mnist_fp8.record.names_json import names_from_json, names_to_json
 
 SCHEMA_VERSION = 2
 """Of stored records; raised when an entry changes its meaning."""
@@ -45,6 +46,7 @@ class Record:
         problem: why nothing could be measured, in Transformer Engine's words and one line; empty if it could.
         suite: what the suite said of the same installation; ``None`` if it was not asked.
         only: keys of what was asked for; empty if everything was.
+        names: every name of it, private ones too; ``None`` where they were not asked for or cannot be read.
     """
 
     te: str
@@ -75,7 +77,8 @@ class Record:
     def to_json(self) -> dict[str, Any]:
         """Plain data, with the version of its schema."""
         fields = {name: msgspec.to_builtins(getattr(self, name)) for name in _types()}
-        return {"schema_version": SCHEMA_VERSION, **fields, "entries": entries_to_json(self.entries)}
+        names = self.names and names_to_json(self.names)
+        return {"schema_version": SCHEMA_VERSION, **fields, "entries": entries_to_json(self.entries), "names": names}
 
     @classmethod
     def from_json(cls, document: Mapping[str, Any]) -> Self:
@@ -92,13 +95,14 @@ class Record:
         fields = {name: msgspec.convert(whole[name], wanted) for name, wanted in _types().items()}
         if fields["run"] not in ("", *(kind.value for kind in RunKind)):
             raise ValueError(f"{fields['run']!r} is no kind of run")
-        return cls(**fields, entries=entries_from_json(document["entries"]))
+        names = None if whole["names"] is None else names_from_json(whole["names"])
+        return cls(**fields, entries=entries_from_json(document["entries"]), names=names)
 
 
 @functools.cache
 def _types() -> dict[str, Any]:
-    """Types of the fields, but for entries, which have a form of their own."""
-    return {name: hint for name, hint in typing.get_type_hints(Record).items() if name != "entries"}
+    """Types of the fields, but for those that have a form of their own."""
+    return {name: hint for name, hint in typing.get_type_hints(Record).items() if name not in ("entries", "names")}
 
 
 def read_record(path: Path) -> Record:

@@ -7,14 +7,26 @@ from typing import Any
 
 import pytest
 
+from mnist_fp8.gate.names import reading
 from mnist_fp8.gate.releases import staging
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
-from mnist_fp8.gate.runner import execution, public_api
+from mnist_fp8.gate.runner import execution
 from mnist_fp8.record.entries import Signature
+from mnist_fp8.record.names import Definition, Names
 
 RELEASE = Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
+NAMES = Names(
+    {
+        "transformer_engine": Definition(Signature("module")),
+        "transformer_engine.f": Definition(Signature("function")),
+        "transformer_engine.g": Definition(Signature("class")),
+    },
+    {},
+    frozenset(("transformer_engine.f", "transformer_engine.g")),
+    {},
+)
 MEASURED = {
     "run": "host",
     "environment": {"jax": "0.10.2"},
@@ -52,7 +64,5 @@ def arrange_measurements(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dic
     monkeypatch.setattr(execution, "run", run)
     monkeypatch.setattr(staging, "stage", lambda: Path("/stage"))
     monkeypatch.setattr(staging, "measuring_digest", lambda: "m")
-    monkeypatch.setattr(
-        public_api, "public_api", lambda _package: {"te.f": Signature("function"), "te.g": Signature("class")}
-    )
+    monkeypatch.setattr(reading, "read_names", lambda _package: NAMES)
     return arranged

@@ -157,12 +157,19 @@ def is_conditional(node: ast.AST) -> bool:
 def bound_names(scope: ast.Module | ast.ClassDef) -> dict[str, bool]:
     """Names that assignments, loops and deletions bind in a module or class, with whether a condition decides on it."""
     found: dict[str, bool] = {}
-    for statement in scope.body:
+    for statement in itertools.chain.from_iterable(map(_at_run_time, scope.body)):
         is_branch = isinstance(statement, _BRANCHES)
         for node in _in_scope([statement]):
             if isinstance(node, ast.Name) and not isinstance(node.ctx, ast.Load):
                 found[node.id] = found.get(node.id, False) or is_branch or isinstance(node.ctx, ast.Del)
     return found
+
+
+def _at_run_time(statement: ast.stmt) -> list[ast.stmt]:
+    """A statement, but of one that is there for type checkers only what is in its place."""
+    if isinstance(statement, ast.If) and ast.unparse(statement.test).endswith("TYPE_CHECKING"):
+        return statement.orelse
+    return [statement]
 
 
 def dynamic_call(scope: ast.Module | ast.ClassDef) -> str:

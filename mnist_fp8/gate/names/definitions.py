@@ -14,7 +14,10 @@ from mnist_fp8.gate.names.source import Named, is_attribute, is_class, is_functi
 from mnist_fp8.record.entries import Signature
 from mnist_fp8.record.names import PACKAGE, Definition, Names, Passed
 
-_ADD_NO_NAMES = {"dataclass", "register_dataclass", "register_pytree_node_class", "unique", "final", "total_ordering"}
+_ADD_NO_NAMES = {
+    *("dataclasses.dataclass", "pydantic.dataclasses.dataclass", "enum.unique", "typing.final"),
+    *("jax.tree_util.register_dataclass", "jax.tree_util.register_pytree_node_class", "functools.total_ordering"),
+}
 """Decorators that add no names to a class, but for what every dataclass has."""
 _METACLASSES = {"abc.ABCMeta", "enum.EnumMeta", "enum.EnumType"}
 
@@ -88,7 +91,7 @@ class _Reader:
 
     def _class(self, cls: griffe.Class) -> None:
         self._define(cls, Signature("class", signatures.constructor(cls)))
-        unknown = [path for path in _decorators(cls) if path.rpartition(".")[2] not in _ADD_NO_NAMES]
+        unknown = [path for path in _decorators(cls) if path not in _ADD_NO_NAMES]
         unknown += [path for path in map(values.dotted, cls.keywords.values()) if path not in _METACLASSES]
         if unknown:
             self.unread.setdefault(cls.path, f"{unknown[0]} can add names to it")
@@ -197,7 +200,9 @@ def _shadowed(package: griffe.Module, notes: Notes) -> dict[str, str]:
         if notes.imports.get(path, path) != path:
             found[path] = notes.imports[path]
     for star in notes.stars.get(package.path, ()):
-        exported = package.modules_collection.get_member(star)
+        exported = values.member_at(star, package)
+        if exported is None or not is_module(exported):
+            continue
         names = exported.exports or [name for name in exported.members if not name.startswith("_")]
         found |= {
             f"{package.path}.{name}": f"{star}.{name}"

@@ -10,8 +10,8 @@ from mnist_fp8.record.entries import VARIADIC, Parameter, Signature
 
 ANYTHING = (Parameter("args", "*", None), Parameter("kwargs", "**", None))
 _FLAX_MODULE = "flax.linen.Module"
-_OF_FLAX = (Parameter("parent", "keyword", "None"), Parameter("name", "keyword", "None"))
-"""Fields that Flax adds to each module."""
+_OF_FLAX = (Parameter("parent", "either", "None"), Parameter("name", "either", "None"))
+"""Fields that Flax adds to each module, behind all others."""
 _MAKE_FIELDS = {"Module", "BaseLayer", "NamedTuple"}
 """Base classes (Flax's, Praxis', typing's) whose subclasses have fields without being decorated."""
 _WITHOUT_CONSTRUCTOR = {"object", "abc.ABC", "typing.Generic", "typing.Protocol"}

@@ -25,7 +25,7 @@ def is_version(text: str) -> bool:
 
 @functools.cache
 def known_digests() -> dict[str, dict[str, str]]:
-    """Digests of the Python files of each release, from the oldest; `find_jax.note_releases` writes the file."""
+    """Digests of the Python files of each release, from the oldest; `gate.names.noting` writes the file."""
     found: dict[str, dict[str, str]] = json.loads(RELEASES_FILE.read_text())
     return dict(sorted(found.items(), key=lambda item: Version(item[0])))
 

@@ -1,22 +1,14 @@
-"""Find the newest JAX that a Transformer Engine works with; and note the files of a new release.
+"""Find the newest JAX that a Transformer Engine works with: ``mnist-fp8 stacks --search 2.19.0`` tries releases."""
 
-``mnist-fp8 stacks --search 2.19.0`` tries JAX releases. ``python -m mnist_fp8.gate.releases.find_jax 2.19.0``
-downloads releases, all known ones if none is named, and writes the digests of their files into ``releases.json``.
-"""
-
-import json
 import re
-import sys
-import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 from packaging.version import Version
 
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases import catalogue, environments, staging, subjects, uv
-from mnist_fp8.gate.releases.catalogue import DISTRIBUTION, RELEASES_FILE
+from mnist_fp8.gate.releases.catalogue import DISTRIBUTION
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 
@@ -101,24 +93,3 @@ def _what_failed(ended: Ended) -> str:
     lines = ended.err.split("\n")
     named = [line for line in lines if re.match(r"[\w.]+(Error|Exception): ", line)] or lines
     return re.sub(r"^(\w+\.)+(?=\w+: )", "", named[-1]) or f"ended with exit code {ended.code}"
-
-
-def note_releases(versions: Sequence[str]) -> None:
-    """Download releases and write the digests of their files into ``releases.json``.
-
-    Raises:
-        EnvError: one cannot be downloaded.
-    """
-    known = json.loads(RELEASES_FILE.read_text())
-    for version in versions or catalogue.releases():
-        with tempfile.TemporaryDirectory() as folder:
-            release = f"transformer-engine=={version}"
-            arguments = ("--target", folder, "--python", sys.executable, "--no-deps", "--no-build")
-            uv.run("pip", "install", *arguments, release, what=f"the list of files of {release}")
-            known[version] = catalogue.file_digests(Path(folder) / "transformer_engine")
-    ordered = {version: known[version] for version in sorted(known, key=Version)}
-    RELEASES_FILE.write_text(json.dumps(ordered, indent=1) + "\n")
-
-
-if __name__ == "__main__":
-    note_releases(sys.argv[1:])

@@ -83,7 +83,8 @@ def words(subject: Subject) -> tuple[str, ...]:
 
 def _measured(environment: Environment, keys: Sequence[str], *, rerun: bool) -> Record:
     def cut(whole: Record) -> Record:
-        return dataclasses.replace(whole, entries=covered(whole.entries, keys))
+        names = whole.names if measuring.asks_for_names(keys) else None
+        return dataclasses.replace(whole, entries=covered(whole.entries, keys), names=names)
 
     record = kept_part(
         environment,

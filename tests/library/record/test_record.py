@@ -15,6 +15,7 @@ import pytest
 from mnist_fp8.core.errors import RecordError
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import Cost, Curves, Failure, Numbers, Parameter, Signature, Text, Value
+from mnist_fp8.record.names import Definition, Names, Passed
 from mnist_fp8.record.record import Record, read_record
 
 ENTRIES: dict[str, Value] = {
@@ -26,6 +27,22 @@ ENTRIES: dict[str, Value] = {
     "special/R/zeros": Failure("ValueError", "no"),
     "costs/import": Cost((0.1, 0.2), "s"),
 }
+NAMES = Names(
+    {
+        "transformer_engine": Definition(Signature("module")),
+        "transformer_engine.A": Definition(Signature("class", (Parameter("x", "either", "1"),)), ("abc.ABC",), ("d",)),
+        "transformer_engine.A.f": Definition(
+            Signature("method"),
+            returns=0,
+            raises=("ValueError",),
+            passed=(Passed(1, ("x",)), Passed(0, (), is_open=True)),
+        ),
+        "transformer_engine.B": Definition(Signature("attribute", value="3"), is_conditional=True),
+    },
+    {"transformer_engine.P": "jax.sharding.PartitionSpec"},
+    frozenset(("transformer_engine", "transformer_engine.A")),
+    {"transformer_engine.pytorch": "not read"},
+)
 SUITE = SuiteResult((ClaimResult("c", (TestResult("t", Outcome.FAILED, "why"),)),), "host run", 1.0, "it hung", "cd x")
 RECORD = Record(
     "2.0.0", "2.0.0", "host", {"jax": "0.10.2", "flax": "0.12", "python": "3.11"}, "s", ("2.0.0",), ENTRIES, 2.5
@@ -42,6 +59,19 @@ def written(folder: Path, record: Record, **changed: Any) -> Path:
 def test_record_that_is_written_is_read_as_it_was(tmp_path: Path, suite: SuiteResult | None) -> None:
     record = dataclasses.replace(RECORD, suite=suite, problem="none")
     assert read_record(written(tmp_path, record)) == record
+
+
+def test_names_that_are_written_are_read_as_they_were(tmp_path: Path) -> None:
+    record = dataclasses.replace(RECORD, names=NAMES)
+    assert read_record(written(tmp_path, record)) == record
+    assert "is_conditional" not in record.to_json()["names"]["definitions"]["transformer_engine"], "no empty fields"
+
+
+def test_record_of_before_names_were_read_has_none(tmp_path: Path) -> None:
+    document = RECORD.to_json()
+    del document["names"]
+    (tmp_path / "record.json").write_text(json.dumps(document))
+    assert read_record(tmp_path / "record.json").names is None
 
 
 def test_numbers_that_json_does_not_know_survive(tmp_path: Path) -> None:
@@ -126,7 +156,7 @@ def test_kind_of_run_that_there_is_not_is_one_line(tmp_path: Path) -> None:
     assert "('x' is no kind of run)" in refusal(written(tmp_path, RECORD, run="x"))
 
 
-WHOLE = json.loads(json.dumps(dataclasses.replace(RECORD, suite=SUITE).to_json()))
+WHOLE = json.loads(json.dumps(dataclasses.replace(RECORD, suite=SUITE, names=NAMES).to_json()))
 
 
 def places(document: Any, *path: Any) -> Iterator[tuple[Any, ...]]:

@@ -1,6 +1,5 @@
-"""The search for a JAX, and the list of files of each release."""
+"""The search for a JAX."""
 
-import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -90,25 +89,6 @@ def test_environment_that_cannot_be_made_is_an_answer(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(environments, "prepare", fail)
     assert find_jax.try_jax(SUBJECT, "0.9.1") == Attempt("0.9.1", "-", "no 0.9.1")
-
-
-def test_files_of_a_release_are_noted_in_order(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    def downloaded(*arguments: str, what: str) -> str:
-        assert "2.2.0" in what
-        package = Path(arguments[arguments.index("--target") + 1]) / "transformer_engine"
-        package.mkdir()
-        (package / "__init__.py").write_text("")
-        return ""
-
-    file = tmp_path / "releases.json"
-    file.write_text('{"2.10.0": {"a": "1"}, "1.9.0": {}}')
-    monkeypatch.setattr(find_jax, "RELEASES_FILE", file)
-    monkeypatch.setattr(uv, "run", downloaded)
-    find_jax.note_releases(["2.2.0"])
-    found = json.loads(file.read_text())
-    assert list(found) == ["1.9.0", "2.2.0", "2.10.0"]
-    assert found["2.2.0"] == {"__init__.py": "e3b0c44298fc1c14"}
-    assert found["2.10.0"] == {"a": "1"}
 
 
 def test_release_that_there_is_not_is_no_fault_of_each_jax(monkeypatch: pytest.MonkeyPatch) -> None:

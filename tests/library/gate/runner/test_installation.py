@@ -10,18 +10,20 @@ from typing import Any
 import pytest
 
 from mnist_fp8.core.errors import ConfigError, EnvError
+from mnist_fp8.gate.names import reading
 from mnist_fp8.gate.releases import staging
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
-from mnist_fp8.gate.runner import public_api, suite
+from mnist_fp8.gate.runner import suite
 from mnist_fp8.gate.runner.installation import examine
 from mnist_fp8.gate.runner.measuring import EVERYTHING
 from mnist_fp8.gate.runner.store import Attempt, record_file, unexamined
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import Failure, Signature, Text
+from mnist_fp8.record.names import Names
 from mnist_fp8.record.record import Record
-from support.arranged import arrange_measurements, environment
+from support.arranged import NAMES, arrange_measurements, environment
 
 
 @pytest.fixture
@@ -47,8 +49,8 @@ def test_record_has_what_was_measured_and_the_names(printed: dict[str, Any]) -> 
     assert printed["made"] == [[]]
     assert found.entries == {
         "bits/R/t": Text("1"),
-        "api/te.f": Signature("function"),
-        "api/te.g": Signature("class"),
+        "api/transformer_engine.f": Signature("function"),
+        "api/transformer_engine.g": Signature("class"),
     }
     assert (found.te, found.version, found.run, found.arguments) == ("2.3.0", "2.3.0", "host", ("2.3.0",))
     assert (found.problem, found.settings, found.environment["jax"]) == ("", "m", "0.10.2")
@@ -167,22 +169,22 @@ def test_variable_is_part_of_the_key_or_does_not_reach_the_run(
     assert environment().program_environ.get(name) == ("changed" if not name.startswith(("PYTHON", "PYTEST")) else None)
 
 
-PART = ["bits/R/t", "api/te.g*"]
+PART = ["bits/R/t", "api/transformer_engine.g*"]
 
 
 def test_part_of_what_was_measured_is_not_measured_again(printed: dict[str, Any]) -> None:
     measured()
     found = examine(environment(), entries=PART)
     assert printed["made"] == [[]]
-    assert list(found.entries) == ["bits/R/t", "api/te.g"]
+    assert list(found.entries) == ["bits/R/t", "api/transformer_engine.g"]
     examine(environment(), entries=PART, rerun=True)
     assert printed["made"] == [[], PART], "asked for"
-    assert "api/te.f" in measured().entries, "Control: the whole one is still there"
+    assert "api/transformer_engine.f" in measured().entries, "Control: the whole one is still there"
 
 
 def test_part_is_measured_alone_and_kept_as_a_part(printed: dict[str, Any]) -> None:
     for _ in range(2):
-        assert list(examine(environment(), entries=PART).entries) == ["bits/R/t", "api/te.g"]
+        assert list(examine(environment(), entries=PART).entries) == ["bits/R/t", "api/transformer_engine.g"]
     assert printed["made"] == [PART]
     measured()
     assert printed["made"] == [PART, []], "a part is not the whole"
@@ -239,12 +241,32 @@ def test_environment_that_fails_is_not_blamed_on_transformer_engine(printed: dic
 
 
 def test_source_that_cannot_be_read_is_an_entry(printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
-    def unreadable(_package: Path) -> dict[str, Signature]:
+    def unreadable(_package: Path) -> Names:
         raise ConfigError("x.py cannot be read")
 
     assert printed["made"] == []
-    monkeypatch.setattr(public_api, "public_api", unreadable)
+    monkeypatch.setattr(reading, "read_names", unreadable)
     assert measured().entries["api/source"] == Failure("ConfigError", "x.py cannot be read")
+    assert measured().names is None
+
+
+def test_module_that_cannot_be_read_leaves_the_names_of_others(
+    printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert printed["made"] == []
+    unread = dataclasses.replace(NAMES, unread={"transformer_engine.jax.x": "cannot be read"})
+    monkeypatch.setattr(reading, "read_names", lambda _package: unread)
+    assert measured().entries["api/source"] == Failure("ConfigError", "transformer_engine.jax.x cannot be read")
+    assert measured().names == unread
+
+
+@pytest.mark.parametrize(("keys", "expected"), [(["bits/*"], None), (["api/*"], NAMES), (EVERYTHING, NAMES)])
+def test_names_come_with_public_ones(keys: Sequence[str], expected: Names | None, printed: dict[str, Any]) -> None:
+    assert examine(environment(), entries=keys).names == expected
+    whole = examine(environment(), entries=EVERYTHING)
+    assert whole.names == NAMES
+    assert examine(environment(), entries=keys).names == expected, "what is cut out of the whole"
+    assert len(printed["made"]) == (1 if keys == EVERYTHING else 2)
 
 
 # --- claims --------------------------------------------------------------------------------------------------------

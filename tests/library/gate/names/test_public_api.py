@@ -1,6 +1,5 @@
 """Public names and signatures read from source, and what differs between two of them for a caller."""
 
-import importlib.util
 import platform
 import textwrap
 from pathlib import Path
@@ -8,30 +7,24 @@ from pathlib import Path
 import pytest
 
 from mnist_fp8.core.errors import ConfigError
-from mnist_fp8.gate.runner.public_api import public_api
+from mnist_fp8.gate.names.public_api import public_api
+from mnist_fp8.gate.names.reading import read_names
 from mnist_fp8.gate.verdict.signatures import ApiChange, SignatureDifference, signature_differences
 from mnist_fp8.record.entries import Parameter, Signature
+from support.packages import JAX, installed, package
 from support.subprocesses import run_code
 
-JAX = "transformer_engine.jax"
 RECIPE = "transformer_engine.common.recipe"
 
 
-def package(folder: Path, files: dict[str, str]) -> Path:
-    """Write a tiny Transformer Engine, with empty ``__init__.py`` where none is given."""
-    root = folder / "transformer_engine"
-    for name, code in {"jax/__init__.py": "", **files}.items():
-        path = root / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(textwrap.dedent(code))
-        for above in path.relative_to(root).parents:
-            (root / above / "__init__.py").touch()
-    return root
+def api(root: Path) -> dict[str, Signature]:
+    """Public names and their signatures."""
+    return public_api(read_names(root))
 
 
 def read(folder: Path, files: dict[str, str]) -> dict[str, str]:
     """Public names as a person reads them, without modules."""
-    found = public_api(package(folder, files))
+    found = api(package(folder, files))
     return {name: f"{each.what} {each.as_source}" for name, each in found.items() if each.what != "module"}
 
 
@@ -322,7 +315,7 @@ def test_modules_are_names_too(tmp_path: Path) -> None:
         "jax/setup.py": "",
         "common/recipe.py": "",
     }
-    found = public_api(package(tmp_path, files))
+    found = api(package(tmp_path, files))
     assert dict.fromkeys((RECIPE, JAX, f"{JAX}.dense", f"{JAX}.flax"), Signature("module")) == found
     assert list(found) == sorted(found)
 
@@ -784,8 +777,7 @@ DIFFERENCES: dict[str, tuple[str, str, list[Row]]] = {
 @pytest.mark.parametrize(("old", "new", "expected"), DIFFERENCES.values(), ids=DIFFERENCES)
 def test_difference_is_what_a_caller_notices(old: str, new: str, expected: list[Row], tmp_path: Path) -> None:
     before, after = (
-        public_api(package(tmp_path / name, {"jax/x.py": code}))[f"{JAX}.x.f"]
-        for name, code in (("old", old), ("new", new))
+        api(package(tmp_path / name, {"jax/x.py": code}))[f"{JAX}.x.f"] for name, code in (("old", old), ("new", new))
     )
     assert signature_differences(before, after) == tuple(SignatureDifference(*row) for row in expected)
     assert signature_differences(after, after) == ()
@@ -802,16 +794,8 @@ def test_signature_is_shown_as_source_has_it() -> None:
     assert not Signature("module").as_source
 
 
-def installed() -> Path:
-    """The Transformer Engine of this environment, found and not imported."""
-    spec = importlib.util.find_spec("transformer_engine")
-    assert spec
-    assert spec.origin
-    return Path(spec.origin).parent
-
-
 def test_installed_transformer_engine_is_read() -> None:
-    found = public_api(installed())
+    found = api(installed())
     assert [each.name for each in found[f"{JAX}.autocast"].parameters] == ["enabled", "recipe", "mesh_resource"]
     assert found[f"{JAX}.MeshResource"].as_source.startswith("(dp_resource=None, tp_resource=None, ")
     assert found[f"{JAX}.flax"] == Signature("module")
@@ -831,9 +815,10 @@ def test_reading_imports_nothing_and_comparing_needs_no_griffe(tmp_path: Path) -
     root = package(tmp_path, {"__init__.py": "1 / 0", "jax/__init__.py": "import jax", "jax/x.py": "1 / 0\nf = 1"})
     run_code(f"""
         import pathlib, sys
-        from mnist_fp8.gate.runner import public_api
+        from mnist_fp8.gate.names.public_api import public_api
+        from mnist_fp8.gate.names.reading import read_names
         assert "griffe" not in sys.modules
-        found = public_api.public_api(pathlib.Path({str(root)!r}))
+        found = public_api(read_names(pathlib.Path({str(root)!r})))
         assert found["{JAX}.x.f"].value == "1"
         assert not sys.modules.keys() & {{"transformer_engine", "jax"}}
     """)
@@ -842,8 +827,8 @@ def test_reading_imports_nothing_and_comparing_needs_no_griffe(tmp_path: Path) -
 def test_folder_that_is_named_is_read_and_no_other(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked = package(tmp_path / "asked", {"jax/asked.py": ""})
     monkeypatch.chdir(package(tmp_path / "here", {"jax/here.py": ""}).parent)
-    assert list(public_api(asked)) == [JAX, f"{JAX}.asked"]
-    assert list(public_api(Path("transformer_engine"))) == [JAX, f"{JAX}.here"]
+    assert list(api(asked)) == [JAX, f"{JAX}.asked"]
+    assert list(api(Path("transformer_engine"))) == [JAX, f"{JAX}.here"]
 
 
 @pytest.mark.parametrize("folder", ["transformer_engine", "transformer_engine/jax", "elsewhere", "missing"])
@@ -853,22 +838,30 @@ def test_folder_without_transformer_engine_is_refused_in_one_line(folder: str, t
     (tmp_path / "elsewhere" / "jax").mkdir(parents=True)
     (tmp_path / "elsewhere" / "jax" / "__init__.py").touch()
     with pytest.raises(ConfigError) as caught:
-        public_api(tmp_path / folder)
+        api(tmp_path / folder)
     expected = "expected a folder transformer_engine with jax/__init__.py in it"
     assert str(caught.value) == f"{tmp_path / folder} is no Transformer Engine for JAX; {expected}"
 
 
 @pytest.mark.parametrize(
-    "name", ["__init__.py", "jax/__init__.py", "jax/dense.py", "jax/flax/__init__.py", "jax/flax/module.py"]
+    ("name", "path"),
+    [
+        ("__init__.py", "{root}/__init__.py"),
+        ("jax/__init__.py", JAX),
+        ("jax/dense.py", f"{JAX}.dense"),
+        ("jax/flax/__init__.py", f"{JAX}.flax"),
+        ("jax/flax/module.py", f"{JAX}.flax.module"),
+    ],
 )
 def test_source_that_cannot_be_read_is_no_removed_name(
-    name: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    name: str, path: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     root = package(tmp_path, {"jax/flax/module.py": "", name: "def dense(:"})
     with pytest.raises(ConfigError) as caught:
-        public_api(root)
+        api(root)
+    where = f"{path.format(root=root)} cannot be read by Python {platform.python_version()}"
     what_to_do = "run mnist-fp8 with the Python that this Transformer Engine is made for"
-    assert str(caught.value) == f"{root / name} cannot be read by Python {platform.python_version()}; {what_to_do}"
+    assert str(caught.value) == f"{where}; {what_to_do}"
     assert not caplog.records
 
 
@@ -885,4 +878,4 @@ def test_files_that_are_no_modules_are_passed_over(tmp_path: Path) -> None:
         path = root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("def (")
-    assert list(public_api(root)) == [JAX, f"{JAX}.dense", f"{JAX}.dense.x"]
+    assert list(api(root)) == [JAX, f"{JAX}.dense", f"{JAX}.dense.x"]
