@@ -110,12 +110,12 @@ class Calls(Expressions):
             case Partial():
                 results = self._te_called(function.reached, node, function.called(call), kind)
             case OwnFunction():
-                results = tuple(_about(value, arguments.values) for value in function.returns)
+                results = tuple(_about(value, arguments.values) for value in self.returned(function))
             case OwnClass():
                 self._constructed(function, node, call, kind)
                 results = (OwnInstance(function),)
             case OwnInstance():
-                methods = function.cls.find("__call__")
+                methods = self.find(function.cls, "__call__")
                 results = joined(*(self._called(method, node, arguments, kind) for method in methods))
             case Foreign("builtins.dict"):
                 names = None if call.has_kwargs or call.positional else call.keywords

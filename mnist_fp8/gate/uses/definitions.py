@@ -4,6 +4,7 @@ import abc
 import ast
 import collections
 import dataclasses
+import functools
 import re
 from collections.abc import Iterable
 from typing import TypeAlias
@@ -12,7 +13,7 @@ from mnist_fp8.gate.uses.annotations import Annotations
 from mnist_fp8.gate.uses.guards import Context, clues
 from mnist_fp8.gate.uses.parsing import Part
 from mnist_fp8.gate.uses.project import Exports, Project
-from mnist_fp8.gate.uses.scopes import Bindings, Scope, ScopeKind, all_parameters, bindings
+from mnist_fp8.gate.uses.scopes import Scope, ScopeKind, all_parameters, bindings
 from mnist_fp8.gate.uses.use import PACKAGE, Call, UseKind
 from mnist_fp8.gate.uses.values import (
     Foreign,
@@ -38,7 +39,7 @@ _PROPERTIES = {"builtins.property", "functools.cached_property"}
 _CONSTRUCTORS = {"__init__", "__new__", "__call__"}
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(eq=False)
 class Job:
     """The body of a function, which is executed after the scope around it.
 
@@ -54,6 +55,16 @@ class Job:
     context: Context
     part: Part
 
+    @functools.cached_property
+    def text(self) -> str:
+        """Its source."""
+        return "\n".join(self.part.lines[self.node.lineno - 1 : self.node.end_lineno])
+
+    @functools.cached_property
+    def words(self) -> frozenset[str]:
+        """All words in it."""
+        return frozenset(_WORD.findall(self.text))
+
 
 class Definitions(Annotations):
     """Defines functions and classes."""
@@ -63,7 +74,7 @@ class Definitions(Annotations):
         self._jobs: collections.deque[Job] = collections.deque()
         self._functions: dict[FunctionNode, OwnFunction] = {}
         self._classes: dict[ast.ClassDef, OwnClass] = {}
-        self._bindings: dict[FunctionNode, Bindings] = {}
+        self._scopes: list[Scope] = []
         self._globals: dict[str, Values] = {}
 
     @abc.abstractmethod
@@ -73,15 +84,13 @@ class Definitions(Annotations):
     def execute(self, parts: Iterable[Part]) -> Exports:
         """Read a module, and note its uses.
 
-        It is read again where methods assign to attributes of their class, or functions return, what leads to
-        Transformer Engine: that is not known before.
+        It is read again where something was asked of a class or function before all of it was known.
 
         Returns:
             What its names stand for in the end.
         """
         self._execute(parts)
-        defined: list[OwnClass | OwnFunction] = [*self._classes.values(), *self._functions.values()]
-        if self._globals or any(_is_late(each) for each in defined):
+        if self._globals or self.was_early():
             self._execute(parts)
         values = self.scope.values
         return {name: joined(values[name], self._globals.get(name, ())) for name in values}
@@ -93,22 +102,32 @@ class Definitions(Annotations):
         for part in parts:
             self.findings.part = part
             self.block(part.tree.body)
-        while self._jobs:
-            self._run(self._jobs.popleft())
+        pending = self._run_jobs()
+        while may_use := [job for job in pending if self._may_use(job)]:  # by what others have found
+            self._jobs.extend(may_use)
+            pending = [job for job in pending if job not in may_use] + self._run_jobs()
 
-    def _run(self, job: Job) -> None:
-        self.findings.part = job.part
-        text = "\n".join(job.part.lines[job.node.lineno - 1 : job.node.end_lineno])
-        if self._may_use(job, text):
-            found = self._bindings.get(job.node) or bindings(job.node.body, has_walrus=":=" in text)
-            job.scope.bindings = self._bindings[job.node] = found
+    def _run_jobs(self) -> list[Job]:
+        """Execute the bodies of functions that may use Transformer Engine, and give the others."""
+        others = []
+        while self._jobs:
+            job = self._jobs.popleft()
+            self.findings.part = job.part
+            if not self._may_use(job):
+                others.append(job)
+                continue
+            job.scope.bindings = bindings(job.node.body, has_walrus=":=" in job.text)
             with self.within(job.scope), self.at(job.context):
                 self.block(job.node.body)
+        for scope in self._scopes:
+            scope.words = None
+        self._scopes.clear()
+        return others
 
-    def _may_use(self, job: Job, text: str) -> bool:
+    def _may_use(self, job: Job) -> bool:
         """Whether there is a word in a function that may lead to a use: most functions have none."""
         words = self._words(job.scope.parent) | self._leading(job.scope)
-        return _ANY in words or not words.isdisjoint(_WORD.findall(text))
+        return _ANY in words or not words.isdisjoint(job.words)
 
     def _words(self, scope: Scope | None) -> frozenset[str]:
         """Names, seen from the end of a scope, that lead to Transformer Engine."""
@@ -117,11 +136,12 @@ class Definitions(Annotations):
         if scope.words is None:
             held = self._held(scope.owner) if scope.owner and scope.kind is ScopeKind.CLASS else set()
             scope.words = self._words(scope.parent) | self._leading(scope) | held
+            self._scopes.append(scope)
         return scope.words
 
     def _leading(self, scope: Scope) -> set[str]:
         items = (*scope.values.items(), *scope.added.items())
-        return {name for name, values in items if any(map(self.project.leads, values))}
+        return {name for name, values in items if values and any(map(self.project.leads, values))}
 
     def _held(self, owner: OwnClass) -> set[str]:
         """Names of attributes that lead there; any word may, in a class that is derived from Transformer Engine's."""
@@ -154,15 +174,16 @@ class Definitions(Annotations):
 
     def _define_parameters(self, node: FunctionNode, scope: Scope, decorators: set[str]) -> None:
         arguments = node.args
+        scope.values.update((parameter.arg, ()) for parameter in all_parameters(arguments))
         positional = [*arguments.posonlyargs, *arguments.args]
-        defaults = [*[None] * (len(positional) - len(arguments.defaults)), *arguments.defaults, *arguments.kw_defaults]
-        by_default = dict(zip((each.arg for each in (*positional, *arguments.kwonlyargs)), defaults, strict=True))
+        by_position = zip(positional[len(positional) - len(arguments.defaults) :], arguments.defaults, strict=True)
+        for parameter, default in (*by_position, *zip(arguments.kwonlyargs, arguments.kw_defaults, strict=True)):
+            scope.values[parameter.arg] = self.evaluate(default) if default is not None else ()
         for parameter in all_parameters(arguments):
-            default = by_default.get(parameter.arg)
-            values = self.evaluate(default) if default is not None else ()
-            is_variadic = parameter in (arguments.vararg, arguments.kwarg)
-            annotated = self.annotated(parameter.annotation)
-            scope.values[parameter.arg] = () if is_variadic else joined(values, annotated)
+            if parameter.annotation is not None:
+                found = self.annotated(parameter.annotation)
+                is_variadic = parameter in (arguments.vararg, arguments.kwarg)
+                scope.values[parameter.arg] = () if is_variadic else joined(scope.values[parameter.arg], found)
         if scope.owner and positional and "builtins.staticmethod" not in decorators:
             is_class = "builtins.classmethod" in decorators or node.name in ("__new__", "__init_subclass__")
             scope.values[positional[0].arg] = (scope.owner if is_class else OwnInstance(scope.owner),)
@@ -198,7 +219,8 @@ class Definitions(Annotations):
             self.evaluate(keyword.value)
         cls = self._classes.setdefault(node, OwnClass(node.name))
         cls.bases = tuple(base for base in bases if isinstance(base, Reached | OwnClass) and base is not cls)
-        with self.within(Scope(ScopeKind.CLASS, self.scope, owner=cls)) as scope:
+        scope = Scope(ScopeKind.CLASS, self.scope, owner=cls)
+        with self.within(scope):
             self.block(node.body)
         cls.attributes = scope.values
         self.scope.bind(node.name, (cls,))
@@ -221,14 +243,6 @@ class Definitions(Annotations):
         for base in names_of_te(owner.line()):
             path = dataclasses.replace(base, path=f"{base.path}.{node.name}", on_instance=True)
             self.findings.use(node, path, UseKind.OVERRIDE, parameters=_parameters(node.args, is_static=is_static))
-
-
-def _is_late(defined: OwnClass | OwnFunction) -> bool:
-    """Whether what was learnt of a class or function at its end may have been missed before."""
-    if isinstance(defined, OwnFunction):
-        return bool(defined.returns)
-    is_of_te = any(isinstance(cls, Reached) for cls in defined.line())
-    return any(is_of_te or any(map(leads_to_te, values)) for values in defined.assigned.values())
 
 
 def _parameters(arguments: ast.arguments, *, is_static: bool) -> tuple[Parameter, ...]:

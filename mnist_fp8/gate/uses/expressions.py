@@ -3,10 +3,9 @@
 import abc
 import ast
 import builtins
-import contextlib
 import dataclasses
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeAlias
 
 from mnist_fp8.gate.uses.findings import Findings
@@ -47,6 +46,22 @@ _KEEP_ITEMS = {"get", "items", "keys", "values", "copy", "index", "count"}
 _GIVE_ITEMS = {"get", "pop", "values"}
 
 
+class Swapped:
+    """Gives something another attribute for a while; `contextlib` takes three times as long for that."""
+
+    __slots__ = ("_before", "_name", "_owner", "_value")
+
+    def __init__(self, owner: object, name: str, value: object) -> None:
+        self._owner, self._name, self._value = owner, name, value
+
+    def __enter__(self) -> None:
+        self._before = getattr(self._owner, self._name)
+        setattr(self._owner, self._name, self._value)
+
+    def __exit__(self, *_: object) -> None:
+        setattr(self._owner, self._name, self._before)
+
+
 class Expressions(abc.ABC):
     """Evaluates expressions, and notes the uses in them.
 
@@ -62,28 +77,26 @@ class Expressions(abc.ABC):
         self.location = location
         self.findings = Findings()
         self.scope = Scope(ScopeKind.MODULE)
+        self._members: dict[tuple[OwnClass, str, bool], Values] = {}
+        self._returns: dict[OwnFunction, Values] = {}
+
+    def was_early(self) -> bool:
+        """Whether something was asked of a class or function before all of it was known."""
+        return any(function.returns != found for function, found in self._returns.items()) or any(
+            cls.find(name, above=above) != found for (cls, name, above), found in self._members.items()
+        )
 
     @abc.abstractmethod
     def call(self, node: ast.Call, kind: UseKind = UseKind.CALL, unpacked: int | None = None) -> Values:
         """What a call returns."""
 
-    @contextlib.contextmanager
-    def at(self, context: Context) -> Iterator[None]:
+    def at(self, context: Context) -> "Swapped":
         """Evaluate what is protected in another way."""
-        before, self.findings.context = self.findings.context, context
-        try:
-            yield
-        finally:
-            self.findings.context = before
+        return Swapped(self.findings, "context", context)
 
-    @contextlib.contextmanager
-    def within(self, scope: Scope) -> Iterator[Scope]:
+    def within(self, scope: Scope) -> "Swapped":
         """Evaluate what is in another scope."""
-        before, self.scope = self.scope, scope
-        try:
-            yield scope
-        finally:
-            self.scope = before
+        return Swapped(self, "scope", scope)
 
     def evaluate(self, node: ast.AST) -> Values:
         """What an expression stands for. Names of Transformer Engine in it are read."""
@@ -108,8 +121,7 @@ class Expressions(abc.ABC):
             values = self.refer(node.value)
             if isinstance(node.value, ast.Name) and node.attr not in _KEEP_ITEMS:
                 self._forget_items(node.value, values)
-            found = (self.attribute(value, node.attr, node.value) for value in values)
-            return joined(*found)
+            return joined(*[self.attribute(value, node.attr, node.value) for value in values])
         return self.evaluate(node)
 
     def read(self, node: ast.AST, values: Values) -> Values:
@@ -131,9 +143,9 @@ class Expressions(abc.ABC):
             case OwnModule():
                 found = self.project.member(value.location, name)
             case OwnClass():
-                found = value.find(name)
+                found = self.find(value, name)
             case OwnInstance():
-                found = joined(*(_of_instance(each) for each in value.cls.find(name, above=value.above)))
+                found = joined(*[self._of_instance(each) for each in self.find(value.cls, name, above=value.above)])
             case Clue():
                 found = (value,)
             case Items() if name in _GIVE_ITEMS:
@@ -147,6 +159,20 @@ class Expressions(abc.ABC):
         self.findings.use(node, value, UseKind.READ)
         read = value.read()
         return () if isinstance(read, Reached) else self.attribute(read, name, node)
+
+    def _of_instance(self, value: Value) -> Values:
+        return self.returned(value) if isinstance(value, OwnFunction) and value.is_property else (value,)
+
+    def find(self, cls: OwnClass, name: str, *, above: bool = False) -> Values:
+        """What a class has under a name, as far as that is known already."""
+        found = cls.find(name, above=above)
+        self._members.setdefault((cls, name, above), found)
+        return found
+
+    def returned(self, function: OwnFunction) -> Values:
+        """What a function of the user's returns, as far as that is known already."""
+        self._returns.setdefault(function, function.returns)
+        return function.returns
 
     def _look_up(self, name: str) -> Values:
         values = self.scope.look_up(name)
@@ -164,8 +190,9 @@ class Expressions(abc.ABC):
 
     def _forget_items(self, node: ast.Name, values: Values) -> None:
         """Whoever is given a dictionary, or calls its methods, may change its keys."""
-        if any(isinstance(value, Items) and value.keywords is not None for value in values):
-            self.scope.forget_keywords(node.id)
+        for value in values:
+            if isinstance(value, Items) and value.keywords is not None:
+                self.scope.forget_keywords(node.id)
 
     def _attribute(self, node: ast.Attribute) -> Values:
         return self.read(node, self.refer(node))
@@ -331,15 +358,11 @@ class Expressions(abc.ABC):
             for element in target.elts:
                 self.assign(element, clues(values))
 
-    @contextlib.contextmanager
-    def at_rest(self) -> Iterator[None]:
+    def at_rest(self) -> "Swapped":
         """Evaluate again what was evaluated before: no use is noted."""
-        before, self.findings = self.findings, Findings()
-        self.findings.context = before.context
-        try:
-            yield
-        finally:
-            self.findings = before
+        findings = Findings()
+        findings.context, findings.part = self.findings.context, self.findings.part
+        return Swapped(self, "findings", findings)
 
     def _assign_attribute(self, owner: Value, target: ast.Attribute, values: Values) -> None:
         match owner:
@@ -376,10 +399,6 @@ class Expressions(abc.ABC):
         ast.GeneratorExp: _comprehension,
         ast.DictComp: _comprehension,
     }
-
-
-def _of_instance(value: Value) -> Values:
-    return value.returns if isinstance(value, OwnFunction) and value.is_property else (value,)
 
 
 def _subscripted(value: Value) -> Values:

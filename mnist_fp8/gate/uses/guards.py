@@ -87,12 +87,8 @@ class Context:
 
     def _bound(self, value: Reached) -> Reached:
         optional = value.optional or (value.path if self.guards(value.path) & _ABSENCE else "")
-        return dataclasses.replace(
-            value,
-            optional=optional,
-            fallback_for=value.fallback_for or self.fallback_for,
-            is_typing=value.is_typing or Guard.TYPE_CHECKING in self.lasting,
-        )
+        is_typing = value.is_typing or Guard.TYPE_CHECKING in self.lasting
+        return Reached(value.path, optional, value.fallback_for or self.fallback_for, value.on_instance, is_typing)
 
 
 def clues(values: Iterable[Value]) -> tuple[Clue, ...]:

@@ -1,7 +1,6 @@
 """What the names in a user's sources stand for, as far as that leads to Transformer Engine."""
 
 import dataclasses
-import re
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
@@ -52,14 +51,16 @@ class Reached:
     def owner(self) -> "Reached | None":
         """The class that it is a member of, if it is written like one."""
         path = self.path.rpartition(".")[0]
-        return dataclasses.replace(self, path=path, on_instance=False) if _is_class(path.rpartition(".")[2]) else None
+        if not _is_class(path.rpartition(".")[2]):
+            return None
+        return Reached(path, self.optional, self.fallback_for, is_typing=self.is_typing)
 
     def member(self, name: str) -> "Reached | None":
         """What an attribute of it is; ``None`` where that is nothing of Transformer Engine's."""
         is_end = self.on_instance or self.name == VERSION or (self.owner is not None and not self.is_class)
         if is_end or name in _OF_EVERY_OBJECT:
             return None
-        return dataclasses.replace(self, path=f"{self.path}.{name}")
+        return Reached(f"{self.path}.{name}", self.optional, self.fallback_for, is_typing=self.is_typing)
 
     def called(self) -> "Instance | None":
         """What a call of it returns, if that is known by its name."""
@@ -76,7 +77,7 @@ class Reached:
 
 
 def _is_class(name: str) -> bool:
-    return bool(re.match("_?[A-Z]", name)) and not name.isupper()
+    return name.lstrip("_")[:1].isupper() and not name.isupper()
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -88,8 +89,10 @@ class Instance:
 
     def member(self, name: str) -> Reached | None:
         """What an attribute of it is."""
-        found = None if self.is_member and name in _OF_MEMBERS else self.cls.member(name)
-        return dataclasses.replace(found, on_instance=True) if found else None
+        if name in _OF_EVERY_OBJECT or (self.is_member and name in _OF_MEMBERS):
+            return None
+        cls = self.cls
+        return Reached(f"{cls.path}.{name}", cls.optional, cls.fallback_for, on_instance=True, is_typing=cls.is_typing)
 
 
 @dataclasses.dataclass(frozen=True, slots=True)
@@ -195,6 +198,8 @@ class OwnClass:
 
     def line(self) -> "list[OwnClass | Reached]":
         """The class and what it is derived from, the nearest first."""
+        if not self.bases:
+            return [self]
         found: dict[OwnClass | Reached, None] = {}
         pending: list[Value] = [self]
         while pending:
@@ -243,12 +248,13 @@ Values: TypeAlias = tuple[Value, ...]
 
 def joined(*several: Values) -> Values:
     """All of some values, each once."""
-    if not several:
-        return ()
-    first, *others = several
-    if all(values == first or not values for values in others):
-        return first
-    return tuple(dict.fromkeys(value for values in several for value in values))[:MOST]
+    found: Values = ()
+    for values in several:
+        if not found:
+            found = values
+        elif values and values != found:
+            found = tuple(dict.fromkeys(found + values))[:MOST]
+    return found
 
 
 def leads_to_te(value: Value, depth: int = 3) -> bool:
