@@ -85,24 +85,29 @@ def misfits(call: Call, parameters: Parameters) -> Iterator[Misfit]:
 
 def risks(call: Call, old: Parameters, new: Parameters) -> Iterator[Misfit]:
     """Why a call may raise TypeError now and did not before, by what its ``*args`` and ``**kwargs`` may hold."""
-    names, places = call.has_kwargs or call.is_partial, call.has_args or call.is_partial
-    if not (names or places):
-        return
-    if names:
-        for name in old.named:
-            if name not in call.keywords and not new.takes(name):
-                yield Misfit(Cause.UNKNOWN_KEYWORD, name)
-        if old.has_kwargs and not new.has_kwargs:
-            yield Misfit(Cause.UNKNOWN_KEYWORD, "**")
-    if places and (len(new.positional) < len(old.positional) or old.has_args) and not new.has_args:
-        yield Misfit(Cause.TOO_MANY_POSITIONAL)
-    if places:
+    has_names, has_places = call.has_kwargs or call.is_partial, call.has_args or call.is_partial
+    if has_names:
+        yield from _names_at_risk(call, old, new)
+    if has_places:
+        if (len(new.positional) < len(old.positional) or old.has_args) and not new.has_args:
+            yield Misfit(Cause.TOO_MANY_POSITIONAL)
         yield from _moved(old, new, call.positional, len(old.positional))
-    needed = {each.name for each in old.required()}
-    given = [*(each.name for each in new.positional[: call.positional]), *call.keywords]
-    for parameter in new.required():
-        if parameter.name not in given and parameter.name not in needed:
-            yield Misfit(Cause.MISSING_ARGUMENT, parameter.name)
+    if has_names or has_places:
+        needed = {each.name for each in old.required()} - given_by_position(call, old)
+        for parameter in new.required():
+            if parameter.name not in needed | given_by_position(call, new) | {*call.keywords}:
+                yield Misfit(Cause.MISSING_ARGUMENT, parameter.name)
+
+
+def _names_at_risk(call: Call, old: Parameters, new: Parameters) -> Iterator[Misfit]:
+    """What ``**kwargs`` may hold that only the old takes, or that the new takes by position already."""
+    for name in old.named:
+        if name not in call.keywords and not new.takes(name):
+            yield Misfit(Cause.UNKNOWN_KEYWORD, name)
+    if old.has_kwargs and not new.has_kwargs:
+        yield Misfit(Cause.UNKNOWN_KEYWORD, "**")
+    before, after = (given_by_position(call, side) & side.named.keys() for side in (old, new))
+    yield from (Misfit(Cause.TOO_MANY_POSITIONAL, name) for name in sorted(after - before) if old.takes(name))
 
 
 def moved(call: Call, old: Parameters, new: Parameters) -> Iterator[Misfit]:

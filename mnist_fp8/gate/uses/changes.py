@@ -1,5 +1,6 @@
 """What changes for a use that fits two Transformer Engines."""
 
+import ast
 import dataclasses
 from collections.abc import Iterator
 from typing import TypeAlias
@@ -14,9 +15,9 @@ _READS = {UseKind.READ, UseKind.DYNAMIC}
 _CALLS = {UseKind.CALL, UseKind.DECORATOR}
 _NOTICE = _READS | _CALLS | {UseKind.OVERRIDE}
 """Uses that notice another kind of name; an import does not, and a subclass does not fit then."""
+_OF_POSITIONS = {Cause.MOVED_ARGUMENT, Cause.TOO_MANY_POSITIONAL}
 _RUN = {"function", "method"}
 """Kinds of names that do something only where they are called."""
-_BY_POSITION = {Cause.MOVED_ARGUMENT, Cause.TOO_MANY_POSITIONAL}
 _HELD = {"property", "field"}
 """Kinds of names that are there without a call."""
 Change: TypeAlias = tuple[Outcome, Misfit]
@@ -58,9 +59,9 @@ def changes(pair: Pair) -> Iterator[Change]:
             yield from _call(pair)
         case UseKind.READ | UseKind.DYNAMIC:
             yield from _value(pair)
-            yield from _unseen_calls(pair)
+            yield from _risks(pair)
         case UseKind.SUBCLASS:
-            yield from list(_bases(pair)) or _unseen_calls(pair)
+            yield from list(_bases(pair)) or _risks(pair)
         case UseKind.OVERRIDE:
             yield from _hook(pair)
 
@@ -83,7 +84,7 @@ def _call(pair: Pair) -> Iterator[Change]:
         return
     for misfit in moved(old.call, old.parameters, new.parameters):
         yield pair.breaks, misfit
-    yield from _risks(pair, is_seen=not old.call.is_partial)
+    yield from _risks(pair)
     for keyword in ignored(old.call, old.parameters, new.parameters):
         yield Outcome.CHANGES, Misfit(Cause.UNKNOWN_KEYWORD, keyword)
     for parameter, _ in defaults(old.call, old.parameters, new.parameters):
@@ -105,28 +106,32 @@ def _result(pair: Pair) -> Iterator[Change]:
             yield Outcome.CHANGES, Misfit(Cause.EXCEPTION, error)
 
 
-def _unseen_calls(pair: Pair) -> Iterator[Change]:
-    """Why a call somewhere else may fail of what is read or subclassed here."""
-    return _risks(pair, is_seen=False)
-
-
-def _risks(pair: Pair, *, is_seen: bool) -> Iterator[Change]:
-    """What may fail by arguments that are not seen; of a class they are fields, which are given by name."""
-    old, new = pair.old.parameters, pair.new.parameters
-    for misfit in risks(pair.old.call, old, new) if old and new else ():
-        if is_seen or pair.new.what != "class" or misfit.cause not in _BY_POSITION:
-            yield Outcome.UNKNOWN, misfit
+def _risks(pair: Pair) -> Iterator[Change]:
+    """Why a call may fail by arguments that are not seen; fields of a class are given by name."""
+    old, new = pair.old, pair.new
+    if old.parameters and new.parameters:
+        by_name = new.what == "class" and not (pair.use.call and pair.use.call.has_args)
+        for misfit in risks(old.call, old.parameters, new.parameters):
+            if not (by_name and misfit.cause in _OF_POSITIONS):
+                yield Outcome.UNKNOWN, misfit
 
 
 def _value(pair: Pair) -> Iterator[Change]:
-    if pair.old.what not in ("attribute", "member") or pair.old.value == pair.new.value:
+    old, new = pair.old, pair.new
+    if old.what not in ("attribute", "member") or old.value == new.value:
         return
-    if pair.old.what == "member":
+    if old.what == "member":
         yield Outcome.CHANGES, Misfit(Cause.MEMBER, pair.use.path.rpartition(".")[2])
-    elif pair.use.kind in _CALLS:
-        yield Outcome.UNKNOWN, Misfit(Cause.VALUE)
-    else:
-        yield Outcome.CHANGES, Misfit(Cause.VALUE)
+    elif _is_constant(old.value) or _is_constant(new.value):  # what is computed may be the same in other words
+        yield Outcome.UNKNOWN if pair.use.kind in _CALLS else Outcome.CHANGES, Misfit(Cause.VALUE)
+
+
+def _is_constant(source: str) -> bool:
+    try:
+        ast.literal_eval(source)
+    except (ValueError, SyntaxError):
+        return False
+    return True
 
 
 def _bases(pair: Pair) -> Iterator[Change]:

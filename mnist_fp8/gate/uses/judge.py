@@ -1,17 +1,19 @@
 """What becomes of each use when Transformer Engine changes: pure."""
 
-import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import dataclasses
+from collections.abc import Iterable, Iterator, Sequence
 
 from mnist_fp8.gate.uses.binding import Misfit, given_by_position, moved, renamed
 from mnist_fp8.gate.uses.changes import Change, Pair, changes
 from mnist_fp8.gate.uses.fit import Fit, fit
 from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
-from mnist_fp8.gate.uses.places import moved_to, was_there
+from mnist_fp8.gate.uses.places import Moves, was_there
 from mnist_fp8.gate.uses.protection import is_covered, is_reached
-from mnist_fp8.gate.uses.use import Use, UseKind
+from mnist_fp8.gate.uses.use import Place, Use, UseKind
 from mnist_fp8.record.entries import CALLED
 from mnist_fp8.record.names import Names
+
+_ANYWHERE = Place("", 0)
 
 
 def judge(uses: Iterable[Use], old: Names, new: Names) -> tuple[Judgement, ...]:
@@ -27,20 +29,27 @@ def judge(uses: Iterable[Use], old: Names, new: Names) -> tuple[Judgement, ...]:
         a text or a member that names nothing of Transformer Engine: a method of the user's own, words that look like a
         name, or what an instance has whose class is not the one that an annotation says.
     """
-    uses = tuple(uses)
-    where = functools.cache(lambda path: moved_to(path, old, new))
-    pairs = (Pair(use, fit(use, old), fit(use, new), old, new) for use in uses)
-    return tuple(each for pair in pairs if not _names_nothing(pair) for each in _judgements(pair, uses, where))
+    uses, moves = tuple(uses), Moves(old, new)
+    judged: dict[Use, tuple[Judgement, ...]] = {}
+    found: list[Judgement] = []
+    for use in uses:
+        # The same at many places is judged once; which file it is in matters for a fallback only.
+        alike = use if use.fallback_for else dataclasses.replace(use, place=_ANYWHERE)
+        if alike not in judged:
+            pair = Pair(alike, fit(alike, old), fit(alike, new), old, new)
+            judged[alike] = () if _names_nothing(pair) else tuple(_judgements(pair, uses, moves))
+        found += (dataclasses.replace(each, use=use) for each in judged[alike])
+    return tuple(found)
 
 
-def _judgements(pair: Pair, uses: Sequence[Use], where: Callable[[str], str]) -> Iterator[Judgement]:
+def _judgements(pair: Pair, uses: Sequence[Use], moves: Moves) -> Iterator[Judgement]:
     was_reached, is_reached_now = (is_reached(pair.use, uses, names) for names in (pair.old_names, pair.new_names))
     found = list(_changes(pair, was_reached=was_reached))
     for outcome, misfit in found:
         is_guarded = not is_reached_now or is_covered(pair.use, outcome, misfit, uses, pair.new_names)
         result = Outcome.GUARDED if is_guarded and outcome is not Outcome.BETTER else outcome
         old, new = (_text(side, misfit, pair.use) for side in (pair.old, pair.new))
-        yield Judgement(pair.use, result, misfit.cause, misfit.subject, old, new, _instead(pair, misfit, where))
+        yield Judgement(pair.use, result, misfit.cause, misfit.subject, old, new, _instead(pair, misfit, moves))
     if not found:
         yield Judgement(pair.use, Outcome.SAME)
 
@@ -113,10 +122,10 @@ def _gone(pair: Pair) -> Change:
     return outcome, Misfit(cause, path)
 
 
-def _instead(pair: Pair, misfit: Misfit, where: Callable[[str], str]) -> str:
+def _instead(pair: Pair, misfit: Misfit, moves: Moves) -> str:
     """What can be written now."""
     if pair.old.found and pair.new.found is None:
-        return where(misfit.subject or pair.use.path)
+        return moves.of(misfit.subject or pair.use.path)
     return _new_name(pair, misfit)
 
 

@@ -1,5 +1,7 @@
 """Where a name that is gone lives now."""
 
+import functools
+
 from mnist_fp8.record.names import Definition, Found, Names
 
 _OF_CLASSES = {"method", "property", "field", "member"}
@@ -22,43 +24,69 @@ def was_there(path: str, names: Names) -> bool:
     return above is not None and f"{above.path}.{name}" in names.aliases
 
 
-def moved_to(path: str, old: Names, new: Names) -> str:
-    """The path under which something that is gone is found now; empty if there is none, or more than one.
+class Moves:
+    """Where names that are gone live now."""
 
-    Args:
-        path: that leads somewhere in the old names and nowhere in the new ones.
-        old: the names in which it was.
-        new: those in which it is gone.
-    """
-    found = old.find(path)
-    if found is None:
-        return ""
-    if found.definition is None:  # it was imported from elsewhere, and still is there
-        return found.path
-    owner, _, name = path.rpartition(".")
-    if found.definition.signature.what not in _OF_CLASSES:
-        ends = [each for each in (*new.definitions, *new.aliases) if each.endswith(f".{name}")]
-        places = {each: there.path for each in ends if (there := new.find(each)) and _alike(found.definition, there)}
-        if places:
-            nearest = min(places, key=lambda each: (each not in new.public, each.count("."), each))
-            return nearest if len({*places.values()}) == 1 else ""
-    return _renamed(found.definition, owner, old, new)
+    def __init__(self, old: Names, new: Names) -> None:
+        """From the names in which they were, to those in which they are looked for."""
+        self._old, self._new = old, new
+        self._found: dict[str, str] = {}
 
+    @functools.cached_property
+    def _by_last(self) -> dict[str, list[str]]:
+        """New paths by their last part."""
+        found: dict[str, list[str]] = {}
+        for path in (*self._new.definitions, *self._new.aliases):
+            found.setdefault(path.rpartition(".")[2], []).append(path)
+        return found
 
-def _alike(before: Definition, found: Found) -> bool:
-    return found.definition is not None and found.definition.signature.what == before.signature.what
+    @functools.cached_property
+    def _by_owner(self) -> dict[str, list[str]]:
+        """New definitions by the module or class that they are in."""
+        found: dict[str, list[str]] = {}
+        for path in self._new.definitions:
+            found.setdefault(path.rpartition(".")[0], []).append(path)
+        return found
 
+    def of(self, path: str) -> str:
+        """The path under which something is found now that is gone; empty if there is none, or more than one.
 
-def _renamed(before: Definition, owner: str, old: Names, new: Names) -> str:
-    """What came in the same module or class and takes the same parameters."""
-    home, old_home = new.find(owner), old.find(owner)
-    if home is None or old_home is None or not before.signature.parameters:
-        return ""
-    came = [
-        path
-        for path, definition in new.definitions.items()
-        if definition.signature == before.signature
-        and path.rpartition(".")[0] == home.path
-        and f"{old_home.path}.{path.rpartition('.')[2]}" not in old.definitions
-    ]
-    return f"{owner}.{came[0].rpartition('.')[2]}" if len(came) == 1 else ""
+        Args:
+            path: that leads somewhere in the old names and nowhere in the new ones.
+        """
+        if path not in self._found:
+            self._found[path] = self._moved(path)
+        return self._found[path]
+
+    def _moved(self, path: str) -> str:
+        found = self._old.find(path)
+        if found is None:
+            return ""
+        if found.definition is None:  # it was imported from elsewhere, and still is there
+            return found.path
+        owner, _, name = path.rpartition(".")
+        if found.definition.signature.what not in _OF_CLASSES:
+            places = {each: there.path for each in self._by_last.get(name, ()) if (there := self._alike(each, found))}
+            if places:
+                nearest = min(places, key=lambda each: (each not in self._new.public, each.count("."), each))
+                return nearest if len({*places.values()}) == 1 else ""
+        return self._renamed(found.definition, owner)
+
+    def _alike(self, path: str, before: Found) -> Found | None:
+        """What a new path leads to, if that is of the same kind."""
+        found = self._new.find(path)
+        kinds = {each.definition.signature.what for each in (before, found) if each and each.definition}
+        return found if found and found.definition and len(kinds) == 1 else None
+
+    def _renamed(self, before: Definition, owner: str) -> str:
+        """What came in the same module or class and takes the same parameters."""
+        home, old_home = self._new.find(owner), self._old.find(owner)
+        if home is None or old_home is None or not before.signature.parameters:
+            return ""
+        came = [
+            name
+            for name in (path.rpartition(".")[2] for path in self._by_owner.get(home.path, ()))
+            if self._new.definitions[f"{home.path}.{name}"].signature == before.signature
+            and f"{old_home.path}.{name}" not in self._old.definitions
+        ]
+        return f"{owner}.{came[0]}" if len(came) == 1 else ""

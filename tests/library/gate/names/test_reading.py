@@ -540,21 +540,33 @@ PASSED = """
         def make(self, postfix, n_groups=1): return super().make(postfix, n_groups)
     class C(Base):
         def make(self, postfix): ...
+    def hand(hooked, *, other):
+        def inner(): return hooked(3, n_groups=4)
+        return other.hooked(5) + hand(hooked)
+    class D:
+        def hooked(self, x, n_groups): ...
+        def hand(self, f): ...
+        def runs(self, hand): return hand(1)
 """
+A = f"{JAX}.x.A"
 
 
 @pytest.mark.parametrize(
     ("path", "expected"),
     [
-        ("x.Base.make", [Passed(0, ("n_groups", "postfix")), Passed(1, ())]),
-        ("x.B.make", [Passed(0, ("n_groups", "postfix")), Passed(1, ())]),
+        ("x.Base.make", [Passed(0, ("n_groups", "postfix"), by=A), Passed(1, (), by=A)]),
+        ("x.B.make", [Passed(0, ("n_groups", "postfix"), by=A), Passed(1, (), by=A)]),
         ("x.C.make", []),
         ("x.Base.unused", []),
-        ("x.A.build", [Passed(1, (), is_open=True)]),
-        ("x.A.hook", [Passed(0, (), is_open=True)]),
+        ("x.A.build", [Passed(1, (), is_open=True, by=A)]),
+        ("x.A.hook", [Passed(0, (), is_open=True, by=A)]),
+        ("x.D.hooked", [Passed(1, ("n_groups",))]),
+        ("x.D.hand", []),
     ],
 )
-def test_passed_is_how_a_method_is_called_on_self(path: str, expected: list[Passed], tmp_path: Path) -> None:
+def test_passed_is_how_a_method_is_called_on_self_or_where_it_is_handed_on(
+    path: str, expected: list[Passed], tmp_path: Path
+) -> None:
     definition = found(read(tmp_path, PASSED), path).definition
     assert definition
     assert list(definition.passed) == expected

@@ -1,6 +1,5 @@
 """Calls are bound to parameters as Python binds them."""
 
-import inspect
 import itertools
 
 from hypothesis import given
@@ -8,15 +7,9 @@ from hypothesis import strategies as st
 
 from mnist_fp8.gate.uses.binding import Parameters, misfits, risks
 from mnist_fp8.gate.uses.use import Call
-from mnist_fp8.record.entries import Parameter
+from mnist_fp8.record.entries import Parameter, Signature
 
-KINDS = {
-    "positional": inspect.Parameter.POSITIONAL_ONLY,
-    "either": inspect.Parameter.POSITIONAL_OR_KEYWORD,
-    "*": inspect.Parameter.VAR_POSITIONAL,
-    "keyword": inspect.Parameter.KEYWORD_ONLY,
-    "**": inspect.Parameter.VAR_KEYWORD,
-}
+KINDS = ["positional", "either", "*", "keyword", "**"]
 """Kinds of parameters, in the order in which a signature has them."""
 NAMES = list("abcdef")
 
@@ -25,14 +18,14 @@ NAMES = list("abcdef")
 def signatures(draw: st.DrawFn) -> tuple[Parameter, ...]:
     """Parameters that a function can have."""
     names = draw(st.permutations(NAMES))[: draw(st.integers(0, len(NAMES)))]
-    kinds = sorted((draw(st.sampled_from(["positional", "either", "keyword"])) for _ in names), key=list(KINDS).index)
+    kinds = sorted((draw(st.sampled_from(["positional", "either", "keyword"])) for _ in names), key=KINDS.index)
     first_default = draw(st.integers(0, len(names)))
     found = [
         Parameter(name, kind, "0" if (draw(st.booleans()) if kind == "keyword" else place >= first_default) else None)
         for place, (name, kind) in enumerate(zip(names, kinds, strict=True))
     ]
-    found += [Parameter(f"more{kind}", kind, None) for kind in ("*", "**") if draw(st.booleans())]
-    return tuple(sorted(found, key=lambda each: list(KINDS).index(each.kind)))
+    found += [Parameter("xy"[len(kind) - 1], kind, None) for kind in ("*", "**") if draw(st.booleans())]
+    return tuple(sorted(found, key=lambda each: KINDS.index(each.kind)))
 
 
 def calls(**unknown: bool) -> st.SearchStrategy[Call]:
@@ -42,14 +35,9 @@ def calls(**unknown: bool) -> st.SearchStrategy[Call]:
 
 def binds(parameters: tuple[Parameter, ...], call: Call, more: int = 0, names: tuple[str, ...] = ()) -> bool:
     """Whether Python binds a call, with some more arguments."""
-    signature = inspect.Signature([
-        inspect.Parameter(
-            each.name.rstrip("*"), KINDS[each.kind], default=inspect.Parameter.empty if each.default is None else 0
-        ) if each.kind not in ("*", "**") else inspect.Parameter(f"more{len(each.kind)}", KINDS[each.kind])
-        for each in parameters
-    ])  # fmt: skip
+    function = eval(f"lambda {Signature('function', parameters).as_source[1:-1]}: None")  # noqa: S307 - ours
     try:
-        signature.bind(*range(call.positional + more), **dict.fromkeys((*call.keywords, *names), 0))
+        function(*range(call.positional + more), **dict.fromkeys((*call.keywords, *names), 0))
     except TypeError:
         return False
     return True
