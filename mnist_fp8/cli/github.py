@@ -3,8 +3,9 @@
 # ruff: noqa: T201 - a command prints
 import argparse
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from mnist_fp8.cli.output import CHANGED, OK, verdict_code
@@ -62,13 +63,44 @@ def conclude(comparison: "Comparison", *, github: bool) -> int:
     _append("GITHUB_OUTPUT", f"verdict={verdict}\n")
     level, meaning = _ANNOTATIONS[verdict]
     annotate(level, f"{verdict}: {meaning}")
+    if comparison.uses:
+        _annotate_code(comparison)
     return OK if code == CHANGED and not comparison.is_partial else code
 
 
-def annotate(level: str, message: str) -> None:
-    """Print an annotation, which GitHub shows above the log: an ``error``, a ``warning`` or a ``notice``."""
-    escaped = message.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
-    print(f"::{level}::{escaped}")
+def _annotate_code(comparison: "Comparison") -> None:
+    """Have GitHub show at the user's own lines what becomes of them. It shows the first ten of each level."""
+    from mnist_fp8.gate.reports.uses import words  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.reports.verdict.view import View  # noqa: PLC0415
+    from mnist_fp8.gate.uses.judgement import Outcome  # noqa: PLC0415
+
+    levels = {Outcome.BREAKS: "error", Outcome.BROKEN_ALREADY: "warning", Outcome.CHANGES: "warning"}
+    code = View.of(comparison).code
+    for fate in code.fates if code else ():
+        if fate.status in levels:
+            place = fate.use.place
+            at: dict[str, str | int] = {"file": place.file}
+            if not place.cell:  # its line is none of the file
+                at |= {"line": place.line, "col": place.column}
+            what = f"{words.joined(fate.happens)} {words.joined(fate.write)}"
+            annotate(levels[fate.status], f"{fate.line.number}: {what}" if place.cell else what, at)
+
+
+def annotate(level: str, message: str, at: Mapping[str, str | int] = MappingProxyType({})) -> None:
+    """Print an annotation, which GitHub shows above the log, or at a line of a file.
+
+    Args:
+        level: ``error``, ``warning`` or ``notice``.
+        message: what it says.
+        at: ``file``, ``line`` and ``col``, as far as it has a place.
+    """
+    place = ",".join(f"{name}={_escaped(str(value), ':,')}" for name, value in at.items())
+    print(f"::{level}{' ' if place else ''}{place}::{_escaped(message)}")
+
+
+def _escaped(text: str, separators: str = "") -> str:
+    """Without what would end a message, or a property of it."""
+    return "".join(f"%{ord(each):02X}" if each in f"%\r\n{separators}" else each for each in text)
 
 
 def _append(variable: str, text: str) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from mnist_fp8.core.errors import ConfigError
 
 if TYPE_CHECKING:
+    from mnist_fp8.gate.uses.use import Uses
     from mnist_fp8.record.record import Record
 
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no public name
@@ -58,13 +59,19 @@ def add_only(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def check_keys(only: Sequence[str], records: "Sequence[Record]" = ()) -> None:
+def check_keys(only: Sequence[str], records: "Sequence[Record]" = (), uses: "Uses | None" = None) -> None:
     """Refuse a key that names no area, or, once it is known what there is, that fits nothing.
+
+    Args:
+        only: the keys.
+        records: of both sides, once they are measured.
+        uses: of the user's own sources, if there are any.
 
     Raises:
         ConfigError: one of them does.
     """
-    from mnist_fp8.record.entries import AREAS, covers  # noqa: PLC0415 - `--help` needs none of it
+    from mnist_fp8.gate.verdict.rules.uses import key_of  # noqa: PLC0415 - `--help` needs none of it
+    from mnist_fp8.record.entries import AREAS, covers  # noqa: PLC0415
 
     for key in only:
         area = key.partition("/")[0]
@@ -74,6 +81,7 @@ def check_keys(only: Sequence[str], records: "Sequence[Record]" = ()) -> None:
         return
     there = {key for record in records for key in record.entries}
     there |= {f"claims/{claim.name}" for record in records if record.suite for claim in record.suite.claims}
+    there |= {key_of(use) for use in uses.uses} if uses else set()
     for key in only:
         if not any(covers(key, name) for name in there):
             raise ConfigError(f"nothing is measured under {key!r}; mnist-fp8 measure -o FILE writes all keys")

@@ -21,7 +21,7 @@ OK, DID_NOT_HOLD, COULD_NOT_RUN, NOTHING_VERIFIED, CHANGED, PARTIAL, INTERRUPTED
 EXIT_CODES = {
     OK: "it is done, and what was verified holds",
     DID_NOT_HOLD: "it ran, and something did not hold: a claim or an upgrade is BROKEN, Transformer Engine does not "
-    "work, training diverged or was not in FP8",
+    "work, no release fits your code, training diverged or was not in FP8",
     COULD_NOT_RUN: "it could not run; one line says why",
     NOTHING_VERIFIED: "too little was verified: UNVERIFIED",
     CHANGED: "an upgrade is CHANGED",

@@ -5,6 +5,7 @@ import argparse
 from mnist_fp8.cli.github import add_github, conclude
 from mnist_fp8.cli.options import Commands, add_only, add_output, add_policy, add_rerun, check_keys
 from mnist_fp8.cli.output import RUNS, VERDICT_CODES, check_output, new_folder, show_verdict
+from mnist_fp8.cli.own_code import add_uses, demand_uses, known_names, own_sources
 from mnist_fp8.core.errors import ConfigError
 
 
@@ -32,6 +33,7 @@ def add(commands: Commands) -> None:
     parser.add_argument(
         "--flax", type=_parse_pair, default=(None, None), metavar="OLD:NEW", help="versions of Flax, or one for both"
     )
+    add_uses(parser)
     add_policy(parser)
     add_github(parser)
     add_only(parser)
@@ -52,22 +54,28 @@ def run(args: argparse.Namespace) -> int:
     from mnist_fp8.cli.progress import watching  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.releases import subjects  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner import upgrade  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.runner.measuring import asks_for_names  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner.suite_tests import suite_tests  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.verdict import compare, policy  # noqa: PLC0415 - `--help` needs none of these
 
     if args.new is None and args.jax[0] == args.jax[1] and args.flax[0] == args.flax[1]:
         raise ConfigError("nothing changes: expected a second Transformer Engine, --jax OLD:NEW or --flax OLD:NEW")
     check_keys(args.only)
+    if args.uses and args.only and not asks_for_names(args.only):
+        raise ConfigError("--uses has no part in what --only names; expected uses, or a key of it, among them")
     accepted = policy.load(args.policy) if args.policy else ()
+    sources = own_sources(args.uses) if not args.only or asks_for_names(args.only) else ()
     if args.output or not args.only:
         check_output(args.output or RUNS)
     old = subjects.parse_subject(args.old)
     new = subjects.parse_subject(args.new) if args.new else old
     with watching() as watcher:
+        uses = demand_uses(sources, watcher)
         pair = upgrade.sides(old, new, args.jax, args.flax)
         records = upgrade.measure_both(pair, only=args.only, rerun=args.rerun, watcher=watcher)
-    check_keys(args.only, records)
+    check_keys(args.only, records, uses)
     tests = {} if args.only else suite_tests()
-    comparison = compare.compare(*records, accepted, only=args.only, tests=tests)
+    releases = known_names() if uses else {}
+    comparison = compare.compare(*records, accepted, only=args.only, tests=tests, uses=uses, releases=releases)
     show_verdict(comparison, args.output or (None if args.only else new_folder("upgrade")))
     return conclude(comparison, github=args.github)

@@ -4,6 +4,7 @@ import codecs
 import json
 import math
 import stat
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,19 @@ def read_text(path: Path) -> str:
 def encoding_of(content: bytes) -> str:
     """The encoding that the mark of a text names; UTF-8 without one."""
     return next((name for mark, name in _ENCODINGS.items() if content.startswith(mark)), "utf-8")
+
+
+def read_toml(path: Path) -> dict[str, Any]:
+    """What a TOML file holds.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is no TOML file; the message says why.
+    """
+    try:
+        return tomllib.loads(read_text(path))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
 
 
 def parse_json(text: str) -> Any:  # noqa: ANN401 - whatever JSON can hold

@@ -145,6 +145,13 @@ def test_verdict_decides_in_the_program_and_reports_are_kept_whatever_it_is(name
     assert upload["if"] == "always()"
 
 
+@pytest.mark.parametrize(("uses", "options"), [("", ""), ("src\nmy code.py\n", " --uses src --uses my code.py")])
+def test_action_hands_on_the_sources_that_it_is_given(tmp_path: Path, uses: str, options: str) -> None:
+    stand_in(tmp_path, "mnist-fp8", "exit 3")
+    assert run_step("te-upgrade", "upgrade", tmp_path, OLD="a.txt", NEW="newest", USES=uses).returncode == 3
+    assert calls(tmp_path) == [f"mnist-fp8 upgrade a.txt newest{options} -o upgrade --github"]
+
+
 def test_cache_is_saved_for_the_pull_request_alone() -> None:
     saves = [
         step

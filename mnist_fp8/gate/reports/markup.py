@@ -1,8 +1,9 @@
 """Pieces of Markdown, HTML and XML that all reports share."""
 
+import itertools
 import re
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import jinja2
 
@@ -25,6 +26,40 @@ def row(cells: Sequence[str]) -> str:
 def literal(text: str) -> str:
     """Text that Markdown leaves alone, in the cell of a table, too."""
     return re.sub(r"([\\`*_{}\[\]<>#|&~])", r"\\\1", text)
+
+
+def words(text: str) -> str:
+    """Text that is taken as it is, in the cell of a table, too: it mentions nobody, and no pull request."""
+    return re.sub(r"([@#])(?=\w)", r"\1<!-- -->", literal(text))
+
+
+def code(text: str) -> str:
+    """The same for a value; a span of code cannot hold every text."""
+    return f"<code>{literal(text)}</code>" if re.search(r"[`|]", text) else f"`{text}`"
+
+
+def folded(title: str, heading: Sequence[str], cells: Iterable[Sequence[str]], room: int, note: str = "") -> str:
+    """A table that is opened by a click and says how many rows had no room; nothing without rows."""
+    body = [row(each) for each in cells]
+    if not body:
+        return ""
+    kept = list(itertools.takewhile(lambda end: end <= room, itertools.accumulate(len(each) + 1 for each in body)))
+    lines = [row(heading), row(["---"] * len(heading)), *body[: len(kept)]]
+    more = len(body) - len(kept)
+    parts = [f"<details><summary>{title}</summary>", note, "\n".join(lines) if kept else ""]
+    parts += [f"And {more:,} more." if more else "", "</details>"]
+    return "\n\n".join(filter(None, parts))
+
+
+def bullets(lines: Iterable[str]) -> str:
+    """A list in Markdown; what the lines say is `literal` already."""
+    return "\n".join(f"- {each}" for each in lines)
+
+
+def at_most(lines: Sequence[str], number: int) -> list[str]:
+    """The first lines, and how many more there are."""
+    more = len(lines) - number
+    return [*lines[:number], f"and {more:,} more"] if more > 0 else list(lines)
 
 
 def template(name: str) -> jinja2.Template:

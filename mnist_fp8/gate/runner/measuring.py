@@ -80,8 +80,8 @@ def _problem(document: Mapping[str, Any], ended: Ended, printed: str) -> str:
 
 
 def asks_for_names(keys: Sequence[str]) -> bool:
-    """Whether some keys are those of public names."""
-    return any(key.partition("/")[0].partition("*")[0] in ("", "api") for key in keys)
+    """Whether some keys are those of names, or of what a user's code uses of them."""
+    return any(key.partition("/")[0].partition("*")[0] in ("", "api", "uses") for key in keys)
 
 
 def _with_names(record: Record, environment: Environment, keys: Sequence[str]) -> Record:

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from typing import TypeAlias
 
 from packaging.version import Version
 
@@ -24,11 +25,13 @@ class History:
     Attributes:
         use: the use.
         fits: releases that have its name and that it fits, the oldest first; those too in which that is not known.
+        fails: releases that it does not fit, and where nothing protects it.
         changes: what a release changed for it, by the release; nothing where it stayed as it was.
     """
 
     use: Use
     fits: tuple[str, ...]
+    fails: tuple[str, ...]
     changes: Mapping[str, tuple[Judgement, ...]]
 
 
@@ -68,30 +71,38 @@ def fitting(uses: Sequence[Use], releases: Mapping[str, Names], used: str = "") 
     ordered = {version: releases[version] for version in sorted(releases, key=Version)}
     if not ordered:
         return Fitting((), (), (), ())
-    failing = {version: len(_uses(judge(uses, names, names), _FAILS)) for version, names in ordered.items()}
+    alone = {version: judge(uses, names, names) for version, names in ordered.items()}
+    failing = {version: len(_uses(found, _FAILS)) for version, found in alone.items()}
     best = [version for version, number in failing.items() if number == min(failing.values())]
     written_for = ordered[used if used in best else best[-1]]
     seen = {version: judge(uses, written_for, names) for version, names in ordered.items()}
     steps = {version: judge(uses, ordered[before], ordered[version]) for before, version in itertools.pairwise(ordered)}
     fits = tuple(version for version, found in seen.items() if not _uses(found, _FAILS))
     unknown = tuple(version for version in fits if _uses(seen[version], {Outcome.UNKNOWN}))
-    return Fitting(tuple(ordered), fits, unknown, tuple(_histories(seen, steps)))
+    return Fitting(tuple(ordered), fits, unknown, tuple(_histories(seen, steps, alone)))
 
 
 def _uses(judgements: Iterable[Judgement], outcomes: Collection[Outcome]) -> set[Use]:
     return {each.use for each in judgements if each.outcome in outcomes}
 
 
-def _histories(seen: Mapping[str, Iterable[Judgement]], steps: Mapping[str, Iterable[Judgement]]) -> Iterator[History]:
+_Judged: TypeAlias = Mapping[str, tuple[Judgement, ...]]
+"""Judgements by release."""
+
+
+def _histories(seen: _Judged, steps: _Judged, alone: _Judged) -> Iterator[History]:
     there = {version: _uses(found, set(Outcome)) - _uses(found, _ABSENT) for version, found in seen.items()}
+    failing = {version: _uses(found, _FAILS) for version, found in seen.items()}
     changed: dict[Use, dict[str, list[Judgement]]] = {}
-    for version, found in steps.items():
-        for each in found:
-            if each.outcome not in (Outcome.SAME, Outcome.BROKEN_ALREADY):
+    for before, version in itertools.pairwise(alone):
+        fit_neither = _uses(alone[before], _ABSENT) & _uses(alone[version], _ABSENT)
+        for each in steps[version]:
+            if each.outcome is not Outcome.SAME and each.use not in fit_neither:
                 changed.setdefault(each.use, {}).setdefault(version, []).append(each)
     for use in dict.fromkeys(each.use for found in seen.values() for each in found):
         changes = {version: tuple(found) for version, found in changed.get(use, {}).items()}
-        yield History(use, tuple(version for version in seen if use in there[version]), changes)
+        fits, fails = (tuple(version for version in seen if use in of[version]) for of in (there, failing))
+        yield History(use, fits, fails, changes)
 
 
 def ranges(releases: Sequence[str], fits: Collection[str]) -> tuple[str, ...]:
@@ -116,7 +127,7 @@ def _range(releases: Sequence[str], run: Sequence[str]) -> str:
     """One range; what it leaves out between its ends by name."""
     first, end = releases.index(run[0]), releases.index(run[-1]) + 1
     left_out = [each for each in releases[first:end] if each not in run]
-    words = [f">={_short(run[0])}", *([f"<{_short(releases[end])}"] if end < len(releases) else [])]
+    words = [f">={short(run[0])}", *([f"<{short(releases[end])}"] if end < len(releases) else [])]
     for series in dict.fromkeys(map(_series, left_out)):
         whole = [each for each in releases if _series(each) == series]
         some = [each for each in left_out if _series(each) == series]
@@ -124,7 +135,7 @@ def _range(releases: Sequence[str], run: Sequence[str]) -> str:
     return ",".join(words)
 
 
-def _short(version: str) -> str:
+def short(version: str) -> str:
     """``2.9`` for ``2.9.0``, which is the same release to pip."""
     return _series(version) if Version(version) == Version(_series(version)) else version
 

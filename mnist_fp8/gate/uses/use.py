@@ -137,6 +137,7 @@ class Uses:
         files: how many files were looked at.
         lines: how many lines they have.
         left_out: how many folders were not entered: environments, caches and what builds leave.
+        paths: of the folders and files that were named.
     """
 
     uses: tuple[Use, ...]
@@ -144,6 +145,7 @@ class Uses:
     files: int
     lines: int
     left_out: int = 0
+    paths: tuple[str, ...] = ()
 
     def demand(self) -> None:
         """Refuse sources that use nothing: a verdict cannot rest on them.

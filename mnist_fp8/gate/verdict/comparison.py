@@ -71,7 +71,9 @@ class Comparison:
 
     def command(self, key: str) -> str:
         """The command that shows an entry again, measured anew on both sides."""
-        words = ["mnist-fp8", "upgrade", *_arguments(self.old, self.new), "--only", key]
+        paths = self.uses.found.paths if self.uses and key.startswith("uses/") else ()
+        sources = [word for path in paths for word in ("--uses", path)]
+        words = ["mnist-fp8", "upgrade", *_arguments(self.old, self.new), *sources, "--only", key]
         return shlex.join(words)
 
 

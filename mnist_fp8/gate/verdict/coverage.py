@@ -152,7 +152,7 @@ def _subject(area: str, mode: str) -> str:
 
 
 def _of_entries(old: Record, new: Record, scope: Scope) -> Iterator[Gap]:
-    if not (old.entries.keys() & new.entries.keys() or (old.suite and new.suite)):
+    if not (old.entries.keys() & new.entries.keys() or (old.suite and new.suite) or (old.names and new.names)):
         yield Gap(GapKind.NOTHING_IN_COMMON, Effect.UNVERIFIED)
     lost = [*_of_one_side(old, new), *_without_labels(old, new)]
     if lost:

@@ -12,14 +12,13 @@ A policy is a TOML file::
 import dataclasses
 import datetime as dt
 import difflib
-import tomllib
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.patterns import matches
-from mnist_fp8.core.reading import read_text
+from mnist_fp8.core.reading import read_toml
 from mnist_fp8.gate.verdict.rules.apply import RULES
 from mnist_fp8.gate.verdict.rules.claims import BROKEN, BROKEN_BEFORE, DOES_NOT_START, FAILS_NOW
 from mnist_fp8.record.entries import AREAS
@@ -90,12 +89,10 @@ def load(path: Path, today: dt.date | None = None) -> tuple[Acceptance, ...]:
 
 def _entries(path: Path) -> list[Any]:
     try:
-        document = tomllib.loads(read_text(path))
+        document = read_toml(path)
     except OSError as error:
         raise ConfigError(f"policy {path} cannot be read: {error.strerror}") from error
-    except RecursionError as error:
-        raise ConfigError(f"policy {path} is no TOML file: it is nested too deeply") from error
-    except ValueError as error:  # no TOML, or no text
+    except ValueError as error:
         raise ConfigError(f"policy {path} is no TOML file: {error}") from error
     entries = document.pop("accept", [])
     if document:

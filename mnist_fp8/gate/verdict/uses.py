@@ -40,8 +40,11 @@ class JudgedUses:
         return {"uses": len({each.use for each in self.judgements})} if self.judgements else {}
 
     def reach(self, differences: Iterable[Difference]) -> list[Difference]:
-        """All differences: those of the uses, and of names no more than notes, as what is used of them is told here."""
-        if self.judgements is None:
+        """All differences: those of the uses, and of names no more than notes, as what is used of them is told here.
+
+        Where nothing is used, nothing is told: sources of something else must not make every difference a note.
+        """
+        if not self.judgements:
             return list(differences)
         return [*use_differences(self.judgements), *map(_noted, differences)]
 

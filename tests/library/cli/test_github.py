@@ -1,5 +1,6 @@
 """What a verdict is to a GitHub job."""
 
+import dataclasses
 import re
 import types
 from pathlib import Path
@@ -9,12 +10,19 @@ import pytest
 
 from mnist_fp8.cli import github, main
 from mnist_fp8.gate.reports.verdict import markdown
+from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
+from mnist_fp8.gate.uses.use import Place
 from mnist_fp8.gate.verdict import policy
+from mnist_fp8.gate.verdict.changes import EntryChange
+from mnist_fp8.gate.verdict.rules.rule import Difference
+from mnist_fp8.gate.verdict.rules.uses import RULES, key_of
+from support.comparing import WHOLE, compared
+from support.own_code import CODE, PACKED, judged
 from support.subprocesses import ROOT
 
 
 def comparison(verdict: str, *, is_partial: bool = False) -> Any:
-    return types.SimpleNamespace(verdict=types.SimpleNamespace(value=verdict), is_partial=is_partial)
+    return types.SimpleNamespace(verdict=types.SimpleNamespace(value=verdict), is_partial=is_partial, uses=None)
 
 
 @pytest.fixture
@@ -113,3 +121,28 @@ def test_policy_of_the_repository_is_used_where_there_is_one(
     (files / ".mnist-fp8" / "policy.toml").touch()
     main.main(["compare", "old.json", "new.json", *options])
     assert loaded[-1] == Path(expected)
+
+
+def test_lines_of_the_users_code_are_annotated(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    odd = dataclasses.replace(PACKED, place=Place("a,b:c%/d.py", 7, 3))
+    again = Judgement(odd, Outcome.BREAKS, Cause.MISSING_ARGUMENT, "is_thd")
+    code = dataclasses.replace(CODE, judgements=(*(CODE.judgements or ()), again))
+    github.conclude(dataclasses.replace(compared(WHOLE, WHOLE), uses=code), github=True)
+    verdict, *lines = capsys.readouterr().out.splitlines()
+    assert verdict.startswith("::notice::SAFE"), "the verdict is the first of those that GitHub shows"
+    needs = "`SequenceDescriptor.from_segment_ids_and_pos` now needs `is_thd`"
+    both = f"{needs} and `is_segment_ids_reordered`. Pass `is_thd=…` and `is_segment_ids_reordered=…`."
+    assert f"::error file=src/attention.py,line=41,col=5::{both}" in lines
+    assert f"::error file=a%2Cb%3Ac%25/d.py,line=7,col=3::{needs}. Pass `is_thd=…`." in lines
+    (in_cell,) = (line for line in lines if "try.ipynb" in line)
+    assert in_cell.startswith("::warning file=nb/try.ipynb::cell 4, line 2: `fused_attn` has another default")
+    assert sorted(line.split()[0] for line in lines) == ["::error"] * 4 + ["::warning"] * 2
+    assert files
+
+
+def test_accepted_line_gets_no_annotation(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    code = judged(Judgement(PACKED, Outcome.BREAKS, Cause.MISSING_ARGUMENT, "is_thd"))
+    difference = Difference("uses", PACKED.path, RULES[0], (EntryChange(key_of(PACKED), None, None),), "we know")
+    github.conclude(dataclasses.replace(compared(WHOLE, WHOLE), uses=code, differences=(difference,)), github=True)
+    assert "attention.py" not in capsys.readouterr().out
+    assert files

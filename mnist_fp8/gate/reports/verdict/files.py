@@ -9,7 +9,9 @@ from mnist_fp8 import __version__
 from mnist_fp8.core.plain import plain
 from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.reports.junit import Case, Mark, Suite, document
-from mnist_fp8.gate.reports.verdict.markdown import at_most
+from mnist_fp8.gate.reports.markup import at_most
+from mnist_fp8.gate.reports.uses import files as uses
+from mnist_fp8.gate.reports.uses.words import joined
 from mnist_fp8.gate.reports.verdict.view import ENTRIES_SHOWN, Shown, View, entries, not_seen, rows, scope, sentence
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison
@@ -33,7 +35,10 @@ def junit(comparison: Comparison) -> str:
     compared = {each.area: each.compared for each in rows(view)}
     suites = [Suite("upgrade", _verdict_cases(view), properties=_properties(view))]
     for area in AREAS:
-        cases = [_difference_case(view, shown) for shown in view.in_area(area)]
+        if area == "uses":
+            cases = list(uses.cases(view.code)) if view.code else []
+        else:
+            cases = [_difference_case(view, shown) for shown in view.in_area(area)]
         if area == "claims":
             cases += _claim_cases(view)
         elif area in compared and not cases:
@@ -50,6 +55,7 @@ def _properties(view: View) -> dict[str, str]:
         "old": view.old.title,
         "new": view.new.title,
         "run": scope(view),
+        **({"code": f"{view.code.headline} {joined(view.code.range)}"} if view.code else {}),
         **{f"limit {number}": each for number, each in enumerate(view.limits, 1)},
         **{f"not looked at {number}": each for number, each in enumerate(not_seen(view), 1)},
     }
@@ -102,6 +108,7 @@ def as_json(comparison: Comparison) -> str:
         "means": sentence(view),
         "run": comparison.old.run or comparison.new.run,
         "scope": scope(view),
+        "uses": uses.as_json(view.code) if view.code else None,
         "old": _side(comparison.old),
         "new": _side(comparison.new),
         "differences": [_plain_difference(comparison, difference) for difference in comparison.differences],

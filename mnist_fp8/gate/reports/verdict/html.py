@@ -3,6 +3,7 @@
 from mnist_fp8 import __version__
 from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.reports.markup import counted, template
+from mnist_fp8.gate.reports.uses import words
 from mnist_fp8.gate.reports.verdict.markdown import commands
 from mnist_fp8.gate.reports.verdict.view import (
     COLUMNS,
@@ -74,6 +75,10 @@ def html(comparison: Comparison) -> str:
         commands=commands,
         apart=apart,
         entries=entries,
+        code=view.code,
+        status_titles=words.TITLES,
+        fate_counts=words.counts,
+        is_source=lambda piece: isinstance(piece, words.Code),
         counted=counted,
         counts=counts,
         version=__version__,

@@ -2,10 +2,15 @@
 
 import itertools
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 
 from mnist_fp8 import __version__
-from mnist_fp8.gate.reports.markup import counted, cut, literal, row
+from mnist_fp8.gate.reports.markup import at_most, counted, cut, row
+from mnist_fp8.gate.reports.markup import bullets as _bullets
+from mnist_fp8.gate.reports.markup import code as _code
+from mnist_fp8.gate.reports.markup import folded as _folded
+from mnist_fp8.gate.reports.markup import words as _words
+from mnist_fp8.gate.reports.uses import files as uses
 from mnist_fp8.gate.reports.verdict.view import (
     COLUMNS,
     COMMANDS_SHOWN,
@@ -68,7 +73,10 @@ def markdown(comparison: Comparison) -> str:
     end = [*_markdown_end(view), f"<sub>mnist-fp8 {__version__}</sub>"]
     heading_and_count = 200
     room = MARKDOWN_LIMIT - heading_and_count - sum(len(part) + 2 for part in (*start, *end))
-    return "\n\n".join(filter(None, [*start, *_markdown_findings(view, room), *end])) + "\n"
+    code = list(uses.markdown(view.code, room // 2)) if view.code else []
+    room -= sum(len(part) + 2 for part in code)
+    parts = [*start[:2], *code, *start[2:], *_markdown_findings(view, room), *end]
+    return "\n\n".join(filter(None, parts)) + "\n"
 
 
 def _markdown_areas(found: Sequence[Row]) -> str:
@@ -133,33 +141,6 @@ def _values(entry: Entry) -> list[str]:
     return list(map(_code, around(entry.old, entry.new, 200)))
 
 
-def _words(text: str) -> str:
-    """Text that is taken as it is, in the cell of a table, too: it mentions nobody, and no pull request."""
-    return re.sub(r"([@#])(?=\w)", r"\1<!-- -->", literal(text))
-
-
-def _code(text: str) -> str:
-    """The same for a value; a span of code cannot hold every text."""
-    return f"<code>{literal(text)}</code>" if re.search(r"[`|]", text) else f"`{text}`"
-
-
-def _bullets(lines: Iterable[str]) -> str:
-    return "\n".join(f"- {each}" for each in lines)
-
-
-def _folded(title: str, heading: Sequence[str], cells: Iterable[Sequence[str]], room: int, note: str = "") -> str:
-    """A table that is opened by a click and says how many rows had no room; nothing without rows."""
-    body = [row(each) for each in cells]
-    if not body:
-        return ""
-    kept = list(itertools.takewhile(lambda end: end <= room, itertools.accumulate(len(each) + 1 for each in body)))
-    lines = [row(heading), row(["---"] * len(heading)), *body[: len(kept)]]
-    more = len(body) - len(kept)
-    parts = [f"<details><summary>{title}</summary>", note, "\n".join(lines) if kept else ""]
-    parts += [f"And {more:,} more." if more else "", "</details>"]
-    return "\n\n".join(filter(None, parts))
-
-
 def _markdown_end(view: View) -> Iterator[str]:
     said = [*view.limits, *(f"Policy: {each}" for each in view.stale)]
     if said:
@@ -168,12 +149,6 @@ def _markdown_end(view: View) -> Iterator[str]:
     yield "### What was not looked at"
     yield _bullets(_words(cut(each, 300)) for each in at_most(not_seen(view), 20))
     yield from filter(None, _markdown_folded(view))
-
-
-def at_most(lines: Sequence[str], number: int) -> list[str]:
-    """The first lines, and how many more there are."""
-    more = len(lines) - number
-    return [*lines[:number], f"and {more:,} more"] if more > 0 else list(lines)
 
 
 def _markdown_folded(view: View) -> Iterator[str]:

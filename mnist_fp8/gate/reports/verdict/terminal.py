@@ -10,7 +10,8 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.table import Table
 from rich.text import Text
 
-from mnist_fp8.gate.reports.verdict.markdown import at_most
+from mnist_fp8.gate.reports.markup import at_most
+from mnist_fp8.gate.reports.uses.terminal import section
 from mnist_fp8.gate.reports.verdict.view import (
     COLUMNS,
     Finding,
@@ -91,6 +92,9 @@ def _fitting(heights: Sequence[int], room: int) -> int:
 def _head(view: View, width: int) -> Iterator[RenderableType]:
     verdict = view.verdict
     yield Text.assemble((f" {verdict.value} ", _STYLES[verdict]), " ", (headline(view), "bold"))
+    if view.code:
+        yield from section(view.code, width)
+        yield Text()
     yield Text(sentence(view))
     yield from (_indented(each, width, "bold", "not verified: ") for each in at_most(view.unverified, 5))
     yield from (_indented(each, width, "bold", "in part: ") for each in at_most(view.partial, 5))

@@ -10,6 +10,7 @@ from mnist_fp8.core.plain import clean
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.reports.markup import counted, cut
+from mnist_fp8.gate.reports.uses.view import CodeView
 from mnist_fp8.gate.reports.verdict import gaps
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
@@ -92,6 +93,7 @@ class View:
     partial: tuple[str, ...]
     unseen: tuple[str, ...]
     stale: tuple[str, ...]
+    code: CodeView | None
 
     @classmethod
     def of(cls, comparison: Comparison) -> "View":
@@ -106,6 +108,7 @@ class View:
             gaps.texts(comparison.coverage, Effect.PARTIAL),
             gaps.texts(comparison.coverage, Effect.NOTED),
             tuple(map(clean, comparison.stale)),
+            CodeView.of(comparison.uses, comparison.differences) if comparison.uses else None,
         )
 
     @property
@@ -122,6 +125,11 @@ class View:
     def costs(self) -> tuple[CostChange, ...]:
         """Times and memory, on which no verdict rests."""
         return self.comparison.costs
+
+    @property
+    def listed(self) -> tuple[Shown, ...]:
+        """The differences but for those of the user's code, which has a section of its own."""
+        return tuple(shown for shown in self.differences if shown.area != "uses")
 
     def in_area(self, area: str) -> tuple[Shown, ...]:
         """The differences of an area."""
@@ -296,17 +304,17 @@ def findings(differences: Iterable[Shown]) -> list[Finding]:
 
 def counting(view: View) -> list[Finding]:
     """Groups of differences that decide the verdict."""
-    return findings(each for each in view.differences if each.counts)
+    return findings(each for each in view.listed if each.counts)
 
 
 def noted(view: View) -> list[Finding]:
     """Groups that are told and decide nothing."""
-    return findings(each for each in view.differences if each.rule.severity is Severity.NOTE and not each.accepted)
+    return findings(each for each in view.listed if each.rule.severity is Severity.NOTE and not each.accepted)
 
 
 def accepted(view: View) -> list[Finding]:
     """Groups that the policy accepts."""
-    return findings(each for each in view.differences if each.accepted)
+    return findings(each for each in view.listed if each.accepted)
 
 
 def apart(old: str, new: str) -> tuple[str, str, str, str]:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 
 from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
-from mnist_fp8.gate.uses.use import Place
+from mnist_fp8.gate.uses.use import Use
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, breaks, changes, difference, note
 from mnist_fp8.record.entries import Text
@@ -182,11 +182,12 @@ def use_differences(judgements: Iterable[Judgement]) -> Iterator[Difference]:
 
 
 def _entry(judgement: Judgement) -> EntryChange:
-    key = f"uses/{judgement.use.path}/{_where(judgement.use.place)}"
     old, new = (Text(text) if text else None for text in (judgement.old, judgement.new))
-    return EntryChange(key, old, new, part=judgement.subject)
+    return EntryChange(key_of(judgement.use), old, new, part=judgement.subject)
 
 
-def _where(place: Place) -> str:
-    """File and line, and of a notebook the cell."""
-    return f"{place.file}:{place.cell}.{place.line}" if place.cell else f"{place.file}:{place.line}"
+def key_of(use: Use) -> str:
+    """The key of what becomes of a use: its path, file and line, and of a notebook the cell."""
+    place = use.place
+    cell = f"{place.cell}." if place.cell else ""
+    return f"uses/{use.path}/{place.file}:{cell}{place.line}"

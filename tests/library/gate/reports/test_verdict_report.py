@@ -2,21 +2,17 @@
 
 import dataclasses
 import datetime as dt
-import io
 import json
 import math
 import re
 from collections.abc import Callable, Mapping
 from html import unescape
-from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
-from markdown_it import MarkdownIt
-from rich.console import Console
 
 from mnist_fp8.gate.reports import values
-from mnist_fp8.gate.reports.verdict import files, html, markdown, pictures, terminal, view
+from mnist_fp8.gate.reports.verdict import files, html, markdown, view
 from mnist_fp8.gate.verdict import compare
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison
@@ -27,6 +23,20 @@ from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, Severity
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import Cost, Curves, Numbers, Parameter, Quantity, Signature, Support, Text, Value
 from mnist_fp8.record.record import Record
+from support.reports import (
+    CLEAN,
+    FORMS,
+    NASTY,
+    lacks,
+    of_html,
+    of_json,
+    of_junit,
+    of_markdown,
+    of_terminal,
+    printed,
+    rendered,
+    without_pictures,
+)
 from support.subprocesses import run_code
 
 TODAY = dt.date(2026, 11, 22)
@@ -132,72 +142,7 @@ def many(differences: int, details: int = 1) -> Comparison:
 # --- every form --------------------------------------------------------------------------------------------------
 
 
-def printed(comparison: Comparison, width: int = 80) -> str:
-    out = io.StringIO()
-    Console(file=out, width=width).print(*terminal.terminal(comparison))
-    return out.getvalue()
-
-
-def of_terminal(comparison: Comparison) -> str:
-    """What the terminal says, a command made whole from its parts."""
-    text = " ".join(printed(comparison, 200).split())
-    return text.replace(" --only ", f" {comparison.command('KEY').removesuffix('KEY')}")
-
-
-def of_markdown(comparison: Comparison) -> str:
-    return unescape(re.sub(r"<[^>]*>", "", rendered(markdown.markdown(comparison))))
-
-
-def rendered(text: str) -> str:
-    """Markdown as GitHub makes HTML of it, as far as this page uses it."""
-    return str(MarkdownIt("commonmark").enable("table").render(text))
-
-
-def without_pictures(comparison: Comparison) -> str:
-    """The page; drawing takes most of its time."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name in ("training_curves", "trajectories", "errors_by_case", "error_distributions"):
-            patch.setattr(pictures, name, lambda *_: [])
-        return html.html(comparison)
-
-
-def of_html(comparison: Comparison) -> str:
-    """The text of the page."""
-    page = re.sub(r"<(style|script).*?</\1>", "", without_pictures(comparison), flags=re.DOTALL)
-    return " ".join(unescape(re.sub(r"<[^>]*>", "", page)).split())
-
-
-def of_junit(comparison: Comparison) -> str:
-    root = ET.fromstring(files.junit(comparison))  # noqa: S314 - our own
-    return " ".join(" ".join([*each.attrib.values(), each.text or ""]) for each in root.iter())
-
-
-def of_json(comparison: Comparison) -> str:
-    def texts(value: Any) -> str:
-        match value:
-            case dict():
-                return " ".join(map(texts, value.values()))
-            case list():
-                return " ".join(map(texts, value))
-        return str(value)
-
-    return texts(json.loads(files.as_json(comparison)))
-
-
-FORMS: dict[str, Callable[[Comparison], str]] = {
-    "terminal": of_terminal,
-    "markdown": of_markdown,
-    "html": of_html,
-    "junit": of_junit,
-    "json": of_json,
-}
 every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
-
-
-def lacks(text: str, *words: str) -> list[str]:
-    """Words that a text does not have, however it is broken into lines."""
-    flat = " ".join(text.split())
-    return [word for word in words if " ".join(word.split()) not in flat]
 
 
 @every_form
@@ -286,10 +231,6 @@ def test_accepted_differences_keep_their_reason_and_last_day(form: Callable[[Com
 @pytest.mark.parametrize("form", [of_markdown, of_html, of_junit, of_json])
 def test_noted_differences_are_there_and_count_for_nothing(form: Callable[[Comparison], str]) -> None:
     assert not lacks(form(EVERYTHING), "name added", "te.jax.new_name", "There is a new name to use.")
-
-
-NASTY = "a|b <script>alert(1)</script> \x1b[31m\x00 `c` @jax #12 [x](y) *d* _e_ &amp; \\| ~f~ \ud800"
-CLEAN = "a|b <script>alert(1)</script> �[31m� `c` @jax #12 [x](y) *d* _e_ &amp; \\| ~f~ �"
 
 
 @every_form

@@ -1,0 +1,69 @@
+"""The table in a user's ``pyproject.toml``."""
+
+from pathlib import Path
+
+import pytest
+
+from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.gate.uses import settings
+
+
+def written(folder: Path, text: str | bytes) -> Path:
+    file = folder / "pyproject.toml"
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def test_sources_are_relative_to_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path, '[tool.mnist-fp8]\nuses = ["src", "train.py", "/abs"]\n')
+    assert settings.sources(file) == (tmp_path / "src", tmp_path / "train.py", Path("/abs"))
+
+
+NOTHING = (
+    "",
+    "[project]\nname = 'x'",
+    "[tool.ruff]\nline-length = 1",
+    "[tool.mnist-fp8]",
+    "[tool.mnist-fp8]\nuses=[]",
+)
+
+
+@pytest.mark.parametrize("text", NOTHING)
+def test_file_without_sources_names_none(tmp_path: Path, text: str) -> None:
+    assert settings.sources(written(tmp_path, text)) == ()
+    assert settings.sources(tmp_path / "missing.toml") == ()
+
+
+def test_file_is_read_in_the_encoding_of_its_mark(tmp_path: Path) -> None:
+    file = written(tmp_path, '[tool.mnist-fp8]\nuses = ["ü"]\n'.encode("utf-16"))
+    assert settings.sources(file) == (tmp_path / "ü",)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("uses = [", "pyproject.toml is no TOML file: "),
+        (b"\xff", "pyproject.toml is no TOML file: it is no text in UTF-8"),
+        ("x = " + "[" * 100_000, "pyproject.toml is no TOML file: it is nested too deeply"),
+        ('[tool.mnist-fp8]\nuse = ["src"]', "has 'use'; expected nothing but uses"),
+        ('[tool.mnist-fp8]\nuses = "src"', "is 'src'; expected a list of paths"),
+        ("[tool.mnist-fp8]\nuses = [1]", "is [1]; expected a list of paths"),
+        ('[tool.mnist-fp8]\nuses = [""]', "is ['']; expected a list of paths"),
+        ("tool = 3", "is 3; expected a table"),
+        ("[tool]\nmnist-fp8 = 3", "is 3; expected a table"),
+        ("[[tool.mnist-fp8]]\nuses = []", "is [{'uses': []}]; expected a table"),
+    ],
+    ids=str,
+)
+def test_other_contents_are_one_line_that_names_what_is_wrong(tmp_path: Path, text: str | bytes, says: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        settings.sources(written(tmp_path, text))
+    assert says in str(refused.value)
+    assert "pyproject.toml" in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_folder_of_that_name_is_one_line(tmp_path: Path) -> None:
+    (tmp_path / "pyproject.toml").mkdir()
+    with pytest.raises(ConfigError, match=r"pyproject.toml cannot be read: Is a directory"):
+        settings.sources(tmp_path / "pyproject.toml")
