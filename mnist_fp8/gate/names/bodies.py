@@ -20,7 +20,8 @@ class Body:
     """What the body of a function tells.
 
     Attributes:
-        returns: elements of the tuple that each of its ``return`` has; ``None`` where they do not all have as many.
+        returns: elements of the tuple that each ``return`` has, or that its annotation says where they do not show it;
+            ``None`` where they do not all have as many.
         raises: what it raises, as source has it.
         passed: how it calls the methods of its first argument, by their names.
         handed: how it, or a function inside of it, calls its arguments, by their names.
@@ -44,7 +45,7 @@ def read_body(function: ast.FunctionDef | ast.AsyncFunctionDef) -> Body:
     every = [node for statement in function.body for node in ast.walk(statement)]
     own = list(_in_scope(function.body))
     return Body(
-        _returned(own),
+        _returned(own, function.returns),
         frozenset(_raised(own)),
         _passed(every, first),
         _handed([function.args, *every]),
@@ -64,14 +65,25 @@ def _in_scope(statements: Iterable[ast.AST]) -> Iterator[ast.AST]:
             nodes.extend(ast.iter_child_nodes(node))
 
 
-def _returned(own: list[ast.AST]) -> int | None:
+def _returned(own: list[ast.AST], annotation: ast.expr | None) -> int | None:
+    """How many elements are returned: by every ``return`` that shows it, else as the annotation says."""
     if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own):
         return None
     values = [node.value for node in own if isinstance(node, ast.Return)]
-    lengths = {
-        len(value.elts) if isinstance(value, ast.Tuple) and not _has_star(value.elts) else None for value in values
-    }
-    return lengths.pop() if len(lengths) == 1 else None
+    shown = {len(value.elts) for value in values if isinstance(value, ast.Tuple) and not _has_star(value.elts)}
+    if not all(isinstance(value, ast.Tuple) for value in values) or not values:
+        shown.add(_annotated(annotation))
+    return shown.pop() if len(shown) == 1 else None
+
+
+def _annotated(annotation: ast.expr | None) -> int | None:
+    """The elements of ``Tuple[int, str]``; of ``Tuple[int]`` it is not known whether it means any number."""
+    match annotation:
+        case ast.Subscript(value=ast.Name(id=name) | ast.Attribute(attr=name), slice=ast.Tuple(elts=elements)):
+            is_open = any(isinstance(element, ast.Constant) for element in elements)
+            return None if name not in ("Tuple", "tuple") or is_open or len(elements) == 1 else len(elements)
+        case _:
+            return None
 
 
 def _has_star(arguments: list[ast.expr]) -> bool:

@@ -32,12 +32,14 @@ class Parameters:
         named: those that can be given by name, by their name.
         has_args: whether there is ``*args``.
         has_kwargs: whether there is ``**kwargs``.
+        ignores_others: whether arguments by name that it does not know are ignored, as pydantic does.
     """
 
     positional: tuple[Parameter, ...]
     named: dict[str, Parameter]
     has_args: bool
     has_kwargs: bool
+    ignores_others: bool = False
 
     @classmethod
     def of(cls, parameters: Sequence[Parameter]) -> "Parameters":
@@ -57,7 +59,7 @@ class Parameters:
 
     def takes(self, keyword: str) -> bool:
         """Whether an argument can be given by that name."""
-        return keyword in self.named or self.has_kwargs
+        return keyword in self.named or self.has_kwargs or self.ignores_others
 
     def required(self) -> Iterator[Parameter]:
         """Those without a default."""
@@ -134,6 +136,12 @@ def defaults(call: Call, old: Parameters, new: Parameters) -> Iterator[tuple[Par
         other = new.every.get(name)
         if name not in given and other and one.default != other.default and None not in (one.default, other.default):
             yield one, other
+
+
+def ignored(call: Call, old: Parameters, new: Parameters) -> Iterator[str]:
+    """Arguments by name that were parameters and do nothing now."""
+    if new.ignores_others:
+        yield from (keyword for keyword in call.keywords if keyword in old.named and keyword not in new.named)
 
 
 def renamed(keyword: str, old: Parameters, new: Parameters) -> str:

@@ -2,10 +2,10 @@
 
 import ast
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import ClassVar
 
-from mnist_fp8.gate.uses.expressions import Expressions
+from mnist_fp8.gate.uses.expressions import MODULES, Expressions
 from mnist_fp8.gate.uses.guards import clues
 from mnist_fp8.gate.uses.use import PACKAGE, Call, Guard, UseKind
 from mnist_fp8.gate.uses.values import (
@@ -25,6 +25,7 @@ from mnist_fp8.gate.uses.values import (
     elements,
     joined,
     keywords_of,
+    leads_to_te,
     names_of_te,
     texts,
 )
@@ -33,7 +34,16 @@ COMPUTED = "a name that is computed"
 _SETTERS = {"setattr", "delattr", "object"}
 """Methods that are given a module and a name in it: of ``monkeypatch`` and of ``mock.patch``."""
 _TRANSPARENT = {
-    *("jax.jit", "jax.checkpoint", "jax.remat", "jax.named_call", "functools.cache", "functools.lru_cache"),
+    *(
+        "jax.jit",
+        "jax.vmap",
+        "jax.pmap",
+        "jax.checkpoint",
+        "jax.remat",
+        "jax.named_call",
+        "functools.cache",
+        "functools.lru_cache",
+    ),
     *(f"flax.{front}.{name}" for front in ("linen", "nnx") for name in ("jit", "remat", "checkpoint")),
 }
 """What returns something that is called as what it is given."""
@@ -44,10 +54,11 @@ _Callable = Reached | Partial | OwnFunction | OwnClass
 
 @dataclasses.dataclass(frozen=True)
 class _Arguments:
-    """The arguments of a call: what they are, and all values among them."""
+    """The arguments of a call: what they are, all values among them, and which of these each one has."""
 
     call: Call
     values: Values
+    each: Mapping[int | str, Values]
 
 
 class Calls(Expressions):
@@ -70,17 +81,20 @@ class Calls(Expressions):
             return self._super()
         if isinstance(node.func, ast.Attribute) and node.func.attr in _SETTERS and len(node.args) > 1:
             return self._patch(node)
+        length = len(self.findings)
         arguments = self._arguments(node, unpacked)
+        if _makes_module(functions, arguments.values):
+            self.findings.forget_texts(length)
         results = [self._called(function, node.func, arguments, kind) for function in functions]
         is_te_call = any(isinstance(function, Reached | Instance | Partial) for function in functions)
         return joined(*results, () if is_te_call else _asked(arguments.values))
 
     def _arguments(self, node: ast.Call, unpacked: int | None = None) -> _Arguments:
-        values: list[Value] = []
+        each: dict[int | str, Values] = {}
         positional, has_args, has_kwargs = 0, False, False
         keywords: list[str] = []
-        for argument in node.args:
-            values += self.evaluate(argument)
+        for place, argument in enumerate(node.args):
+            each[place] = self.evaluate(argument)
             if not isinstance(argument, ast.Starred):
                 positional += 1
             elif isinstance(argument.value, ast.Tuple | ast.List):
@@ -94,9 +108,9 @@ class Calls(Expressions):
                 has_kwargs |= known is None
             else:
                 keywords.append(keyword.arg)
-                values += self.evaluate(keyword.value)
+                each[keyword.arg] = self.evaluate(keyword.value)
         call = Call(positional, tuple(dict.fromkeys(keywords)), has_args, has_kwargs, unpacked)
-        return _Arguments(call, tuple(values))
+        return _Arguments(call, tuple(value for values in each.values() for value in values), each)
 
     def _called(self, function: Value, node: ast.expr, arguments: _Arguments, kind: UseKind) -> Values:
         """What a call of one value returns."""
@@ -110,9 +124,10 @@ class Calls(Expressions):
             case Partial():
                 results = self._te_called(function.reached, node, function.called(call), kind)
             case OwnFunction():
+                self._give(function, arguments)
                 results = tuple(_about(value, arguments.values) for value in self.returned(function))
             case OwnClass():
-                self._constructed(function, node, call, kind)
+                self._constructed(function, node, arguments, kind)
                 results = (OwnInstance(function),)
             case OwnInstance():
                 methods = self.find(function.cls, "__call__")
@@ -126,13 +141,27 @@ class Calls(Expressions):
                 results = (function,)
         return results
 
+    def _give(self, function: OwnFunction, arguments: _Arguments) -> None:
+        """Note what a function of the user's is given that leads to Transformer Engine."""
+        places = () if arguments.call.has_args else function.parameters
+        names: dict[int | str, str] = {**dict(enumerate(places)), **{name: name for name in arguments.call.keywords}}
+        for place, values in arguments.each.items():
+            found = tuple(filter(leads_to_te, values))
+            if found and place in names:
+                before = function.given.get(names[place], ())
+                function.given[names[place]] = joined(before, self.findings.context.bound(found))
+
     def _te_called(self, function: Reached, node: ast.expr, call: Call, kind: UseKind) -> Values:
         self.findings.use(node, function, kind, call=call)
         found = function.called()
         return (found,) if found else ()
 
-    def _constructed(self, cls: OwnClass, node: ast.expr, call: Call, kind: UseKind) -> None:
-        """Note the call of a constructor that a class of the user's inherits from Transformer Engine."""
+    def _constructed(self, cls: OwnClass, node: ast.expr, arguments: _Arguments, kind: UseKind) -> None:
+        """Note the call of a constructor, the user's or one that is inherited from Transformer Engine."""
+        for constructor in self.find(cls, "__init__"):
+            if isinstance(constructor, OwnFunction):
+                self._give(constructor, arguments)
+        call = arguments.call
         own = [each for each in cls.line() if isinstance(each, OwnClass)]
         bases = names_of_te(cls.line())
         if bases and not any(each.has_constructor for each in own):
@@ -237,9 +266,10 @@ class Calls(Expressions):
 
     def _signature(self, node: ast.Call) -> Values:
         """What is looked at before it is called; of a parameter, it is not known what that is."""
-        values = self.evaluate(node.args[0])
-        paths = tuple(value.path for value in names_of_te(values))
-        return (Clue(Guard.PROBE, paths),)
+        values = names_of_te(self.refer(node.args[0]))
+        for value in values:
+            self.findings.use(node.args[0], value, UseKind.INSPECT)
+        return (Clue(Guard.PROBE, tuple(value.path for value in values)),)
 
     def _is_instance(self, node: ast.Call) -> Values:
         self.evaluate(node.args[0])
@@ -280,6 +310,13 @@ class Calls(Expressions):
         "inspect.getfullargspec": _signature,
         "inspect.getsource": _signature,
     }
+
+
+def _makes_module(functions: Values, arguments: Values) -> bool:
+    """Whether a call puts something in the place of a module: a name of Transformer Engine says which one there."""
+    paths = [function.path for function in functions if isinstance(function, Foreign)]
+    is_given = not {Foreign(MODULES), Text(MODULES)}.isdisjoint(arguments)
+    return is_given or any(path == "types.ModuleType" or path.startswith(f"{MODULES}.") for path in paths)
 
 
 def _asked(values: Values) -> Values:

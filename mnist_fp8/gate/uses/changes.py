@@ -1,10 +1,11 @@
 """What changes for a use that fits two Transformer Engines."""
 
+import ast
 import dataclasses
 from collections.abc import Iterator
 from typing import TypeAlias
 
-from mnist_fp8.gate.uses.binding import Misfit, defaults, moved, risks
+from mnist_fp8.gate.uses.binding import Misfit, defaults, ignored, moved, risks
 from mnist_fp8.gate.uses.fit import Fit
 from mnist_fp8.gate.uses.judgement import Cause, Outcome
 from mnist_fp8.gate.uses.use import Use, UseKind
@@ -14,6 +15,7 @@ _READS = {UseKind.READ, UseKind.DYNAMIC}
 _CALLS = {UseKind.CALL, UseKind.DECORATOR}
 _NOTICE = _READS | _CALLS | {UseKind.OVERRIDE}
 """Uses that notice another kind of name; an import does not, and a subclass does not fit then."""
+_OF_POSITIONS = {Cause.MOVED_ARGUMENT, Cause.TOO_MANY_POSITIONAL}
 _RUN = {"function", "method"}
 """Kinds of names that do something only where they are called."""
 _HELD = {"property", "field"}
@@ -57,9 +59,9 @@ def changes(pair: Pair) -> Iterator[Change]:
             yield from _call(pair)
         case UseKind.READ | UseKind.DYNAMIC:
             yield from _value(pair)
-            yield from _unseen_calls(pair)
+            yield from _risks(pair)
         case UseKind.SUBCLASS:
-            yield from list(_bases(pair)) or _unseen_calls(pair)
+            yield from list(_bases(pair)) or _risks(pair)
         case UseKind.OVERRIDE:
             yield from _hook(pair)
 
@@ -82,8 +84,9 @@ def _call(pair: Pair) -> Iterator[Change]:
         return
     for misfit in moved(old.call, old.parameters, new.parameters):
         yield pair.breaks, misfit
-    for misfit in risks(old.call, old.parameters, new.parameters):
-        yield Outcome.UNKNOWN, misfit
+    yield from _risks(pair)
+    for keyword in ignored(old.call, old.parameters, new.parameters):
+        yield Outcome.CHANGES, Misfit(Cause.UNKNOWN_KEYWORD, keyword)
     for parameter, _ in defaults(old.call, old.parameters, new.parameters):
         yield Outcome.CHANGES, Misfit(Cause.DEFAULT, parameter.name)
     yield from _result(pair)
@@ -103,23 +106,32 @@ def _result(pair: Pair) -> Iterator[Change]:
             yield Outcome.CHANGES, Misfit(Cause.EXCEPTION, error)
 
 
-def _unseen_calls(pair: Pair) -> Iterator[Change]:
-    """Why a call somewhere else may fail of what is read or subclassed here; fields of a class are given by name."""
-    if pair.old.parameters and pair.new.parameters:
-        for misfit in risks(pair.old.call, pair.old.parameters, pair.new.parameters):
-            if misfit.cause is not Cause.MOVED_ARGUMENT or pair.new.what != "class":
+def _risks(pair: Pair) -> Iterator[Change]:
+    """Why a call may fail by arguments that are not seen; fields of a class are given by name."""
+    old, new = pair.old, pair.new
+    if old.parameters and new.parameters:
+        by_name = new.what == "class" and not (pair.use.call and pair.use.call.has_args)
+        for misfit in risks(old.call, old.parameters, new.parameters):
+            if not (by_name and misfit.cause in _OF_POSITIONS):
                 yield Outcome.UNKNOWN, misfit
 
 
 def _value(pair: Pair) -> Iterator[Change]:
-    if pair.old.what not in ("attribute", "member") or pair.old.value == pair.new.value:
+    old, new = pair.old, pair.new
+    if old.what not in ("attribute", "member") or old.value == new.value:
         return
-    if pair.old.what == "member":
+    if old.what == "member":
         yield Outcome.CHANGES, Misfit(Cause.MEMBER, pair.use.path.rpartition(".")[2])
-    elif pair.use.kind in _CALLS:
-        yield Outcome.UNKNOWN, Misfit(Cause.VALUE)
-    else:
-        yield Outcome.CHANGES, Misfit(Cause.VALUE)
+    elif _is_constant(old.value) or _is_constant(new.value):  # what is computed may be the same in other words
+        yield Outcome.UNKNOWN if pair.use.kind in _CALLS else Outcome.CHANGES, Misfit(Cause.VALUE)
+
+
+def _is_constant(source: str) -> bool:
+    try:
+        ast.literal_eval(source)
+    except (ValueError, SyntaxError):
+        return False
+    return True
 
 
 def _bases(pair: Pair) -> Iterator[Change]:

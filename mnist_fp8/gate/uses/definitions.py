@@ -48,12 +48,14 @@ class Job:
         scope: of its body, with what its parameters stand for.
         context: what protects it.
         part: where it is.
+        function: what is known of the function.
     """
 
     node: FunctionNode
     scope: Scope
     context: Context
     part: Part
+    function: OwnFunction
 
     @functools.cached_property
     def text(self) -> str:
@@ -116,6 +118,7 @@ class Definitions(Annotations):
             if not self._may_use(job):
                 others.append(job)
                 continue
+            self._given[job.function] = {**job.function.given}
             job.scope.bindings = bindings(job.node.body, has_walrus=":=" in job.text)
             with self.within(job.scope), self.at(job.context):
                 self.block(job.node.body)
@@ -126,6 +129,8 @@ class Definitions(Annotations):
 
     def _may_use(self, job: Job) -> bool:
         """Whether there is a word in a function that may lead to a use: most functions have none."""
+        for name in job.function.given.keys() & job.scope.values.keys():
+            job.scope.values[name] = joined(job.scope.values[name], job.function.given[name])
         words = self._words(job.scope.parent) | self._leading(job.scope)
         return _ANY in words or not words.isdisjoint(job.words)
 
@@ -162,15 +167,18 @@ class Definitions(Annotations):
         names = {value.path for values in decorators for value in values if isinstance(value, Foreign)}
         function = self._functions.setdefault(node, OwnFunction())
         function.is_property = bool(names & _PROPERTIES)
+        function.parameters = tuple(each.arg for each in (*node.args.posonlyargs, *node.args.args))
         owner = self.scope.owner if self.scope.kind is ScopeKind.CLASS else None
         scope = Scope(ScopeKind.FUNCTION, self.scope, owner=owner, function=function)
         self._define_parameters(node, scope, names)
         function.returns = joined(function.returns, self.annotated(node.returns))
         self.scope.bind(node.name, (function,))
         if owner:
-            self._override(node, owner, is_static="builtins.staticmethod" in names)
+            is_static = "builtins.staticmethod" in names
+            function.parameters = function.parameters[not is_static :]
+            self._override(node, owner, is_static=is_static)
         probes = [clue.guard for values in decorators for clue in clues(values)]  # pytest.mark.skipif
-        self._jobs.append(Job(node, scope, context.in_function().under(*probes), self.findings.part))
+        self._jobs.append(Job(node, scope, context.in_function().under(*probes), self.findings.part, function))
 
     def _define_parameters(self, node: FunctionNode, scope: Scope, decorators: set[str]) -> None:
         arguments = node.args

@@ -46,6 +46,9 @@ _KEEP_ITEMS = {"get", "items", "keys", "values", "copy", "index", "count"}
 _GIVE_ITEMS = {"get", "pop", "values"}
 
 
+MODULES = "sys.modules"
+
+
 class Swapped:
     """Gives something another attribute for a while; `contextlib` takes three times as long for that."""
 
@@ -79,11 +82,14 @@ class Expressions(abc.ABC):
         self.scope = Scope(ScopeKind.MODULE)
         self._members: dict[tuple[OwnClass, str, bool], Values] = {}
         self._returns: dict[OwnFunction, Values] = {}
+        self._given: dict[OwnFunction, dict[str, Values]] = {}
 
     def was_early(self) -> bool:
         """Whether something was asked of a class or function before all of it was known."""
-        return any(function.returns != found for function, found in self._returns.items()) or any(
-            cls.find(name, above=above) != found for (cls, name, above), found in self._members.items()
+        return (
+            any(function.returns != found for function, found in self._returns.items())
+            or any(function.given != found for function, found in self._given.items())
+            or any(cls.find(name, above=above) != found for (cls, name, above), found in self._members.items())
         )
 
     @abc.abstractmethod
@@ -266,7 +272,7 @@ class Expressions(abc.ABC):
         is_none = isinstance(node.comparators[0], ast.Constant) and node.comparators[0].value is None
         if is_none:
             return tuple(turned(clue) if negates else clue for clue in presence(values))
-        if Foreign("sys.modules") in values and (asked := [name for name in texts(values) if is_te(name)]):
+        if Foreign(MODULES) in values and (asked := [name for name in texts(values) if is_te(name)]):
             return (Clue(Guard.PROBE, tuple(asked), tells=not negates),)
         return tuple(dataclasses.replace(clue, tells=None) for clue in found)
 
@@ -343,8 +349,10 @@ class Expressions(abc.ABC):
                 for owner in self.refer(target.value):
                     self._assign_attribute(owner, target, values)
             case ast.Subscript():
-                self.evaluate(target.value)
+                length = len(self.findings)
                 self.evaluate(target.slice)
+                if Foreign(MODULES) in self.evaluate(target.value):
+                    self.findings.forget_texts(length)
 
     def _assign_each(self, target: ast.Tuple | ast.List, values: Values, source: ast.expr | None) -> None:
         sources = source.elts if isinstance(source, ast.Tuple | ast.List) else []

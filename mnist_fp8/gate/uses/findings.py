@@ -63,6 +63,10 @@ class Findings:
         """Note a name in a string."""
         self.use(node, Reached(path), UseKind.TEXT)
 
+    def forget_texts(self, length: int) -> None:
+        """Take back the names in strings that came after there were so many uses."""
+        self._uses[length:] = [use for use in self._uses[length:] if use.kind is not UseKind.TEXT]
+
     def unread(self, node: ast.AST, reason: str) -> None:
         """Note something that may be a use, but cannot be read."""
         self._unread.append(Unread(self.part.place(node), reason, may_use=True))

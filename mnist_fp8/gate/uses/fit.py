@@ -1,7 +1,7 @@
 """Whether a use fits one Transformer Engine: its name is there, and the call, override or base class is taken."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 
 from mnist_fp8.gate.uses.binding import Misfit, Parameters, given_by_position, misfits
 from mnist_fp8.gate.uses.judgement import Cause
@@ -12,6 +12,8 @@ from mnist_fp8.record.names import PACKAGE, Definition, Found, Names, Passed
 
 _WITHOUT_INIT = {"object", "abc.ABC", "typing.Generic", "typing.NamedTuple", "flax.linen.Module"}
 """Base classes from elsewhere whose subclasses take what their own fields say."""
+_IGNORING = "pydantic.dataclasses.dataclass"
+"""Makes a dataclass that ignores arguments by name that it does not know."""
 _SELF = Parameter("self", "positional", None)
 _WITHOUT_INSTANCE = ("classmethod", "staticmethod")
 """Decorators of methods that are called without an instance."""
@@ -66,7 +68,7 @@ class Fit:
 
 def fit(use: Use, names: Names) -> Fit:
     """How a use fits a Transformer Engine."""
-    found = names.find(use.path)
+    found = names.find(use.path) or (_below(use.path, names) if use.on_instance else None)
     if found is None:
         return Fit(None, misfits=(Misfit(Cause.NAME_GONE, gone(use.path, names)),))
     if found.definition is None:
@@ -82,6 +84,15 @@ def fit(use: Use, names: Names) -> Fit:
         return Fit(found, value, parameters=parameters)
     call = use.call or _PLAIN_DECORATOR
     return Fit(found, value, (*misfits(call, parameters), *_not_unpacked(call, definition)), call, parameters)
+
+
+def _below(path: str, names: Names) -> Found | None:
+    """A member of a class that is derived from the one that an instance is said to have."""
+    owner, _, name = path.rpartition(".")
+    base = names.find(owner)
+    derived = (each for each in names.definitions if base and base.path != each and base.path in names.mro(each))
+    found = next(filter(None, (names.find(f"{cls}.{name}") for cls in derived)), None)
+    return found and dataclasses.replace(found, is_certain=False)
 
 
 def _value(path: str, definition: Definition, names: Names) -> str:
@@ -134,15 +145,18 @@ def _parameters(use: Use, path: str, definition: Definition, names: Names) -> Pa
             is_bound = use.on_instance or any(each.endswith(_WITHOUT_INSTANCE) for each in definition.decorators)
             return Parameters.of(signature.parameters if is_bound else (_SELF, *signature.parameters))
         case "class":
-            return _constructor(path, signature.parameters, names)
+            return _constructor(path, definition, names)
     return None
 
 
-def _constructor(path: str, parameters: Sequence[Parameter], names: Names) -> Parameters | None:
+def _constructor(path: str, definition: Definition, names: Names) -> Parameters | None:
     """What a class takes, if that is not up to a base class from elsewhere."""
+    taken = Parameters.of(definition.signature.parameters)
+    if _IGNORING in definition.decorators:
+        taken = dataclasses.replace(taken, ignores_others=True)
     for cls in names.mro(path):
         if f"{cls}.__init__" in names.definitions:
-            return Parameters.of(parameters)
+            return taken
         if cls not in names.definitions and cls not in _WITHOUT_INIT:
             return None
-    return Parameters.of(parameters)
+    return taken

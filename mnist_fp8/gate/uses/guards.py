@@ -26,7 +26,7 @@ class Context:
 
     Attributes:
         handled: by handlers around it: they do not protect what a function does that is defined there.
-        lasting: by tests and in handlers: it protects that, too.
+        lasting: by tests: it protects that, too.
         caught: dotted names of the exceptions that are caught around it.
         probed: paths that were tested: it protects uses of them.
         fallback_for: paths whose failure leads here.
@@ -56,10 +56,9 @@ class Context:
         caught = tuple(dict.fromkeys((*self.caught, *exceptions)))
         return dataclasses.replace(self, handled=self.handled.union(guards), caught=caught)
 
-    def falling_back(self, guards: Iterable[Guard], paths: Iterable[str]) -> "Context":
-        """The context of what is done where something fails."""
-        fallback_for = tuple(dict.fromkeys((*self.fallback_for, *paths)))
-        return dataclasses.replace(self, lasting=self.lasting.union(guards), fallback_for=fallback_for)
+    def falling_back(self, paths: Iterable[str]) -> "Context":
+        """The context of what is done where something fails: nothing more protects it, once it is reached."""
+        return dataclasses.replace(self, fallback_for=tuple(dict.fromkeys((*self.fallback_for, *paths))))
 
     def split(self, clues: Sequence[Clue]) -> "tuple[Context, Context]":
         """The contexts of what is done where a test is true, and where it is false."""
@@ -70,9 +69,9 @@ class Context:
             elif clue.tells is None:
                 yes, no = yes.probing(clue), no.under(Guard.PROBE)
             elif clue.tells:
-                yes, no = yes.probing(clue), no.falling_back([Guard.PROBE], clue.subjects)
+                yes, no = yes.probing(clue), no.falling_back(clue.subjects)
             else:
-                yes, no = yes.falling_back([Guard.PROBE], clue.subjects), no.probing(clue)
+                yes, no = yes.falling_back(clue.subjects), no.probing(clue)
         return yes, no
 
     def probing(self, clue: Clue) -> "Context":
@@ -81,7 +80,7 @@ class Context:
 
     def bound(self, values: Values) -> Values:
         """Values as a name has them that is bound here: what is missing here is none that the code needs."""
-        if not (self.handled or self.lasting or self.probed):
+        if not (self.handled or self.lasting or self.probed or self.fallback_for):
             return values
         return tuple(self._bound(value) if isinstance(value, Reached) else value for value in values)
 

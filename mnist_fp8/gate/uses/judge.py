@@ -25,8 +25,9 @@ def judge(uses: Iterable[Use], old: Names, new: Names) -> tuple[Judgement, ...]:
         new: names of the one to move to.
 
     Returns:
-        In the order of the uses, one judgement of each, or several with different causes. There is none of an override
-        or a text that names nothing of Transformer Engine: a method of the user's own, or words that look like a name.
+        In the order of the uses, one judgement of each, or several with different causes. There is none of an override,
+        a text or a member that names nothing of Transformer Engine: a method of the user's own, words that look like a
+        name, or what an instance has whose class is not the one that an annotation says.
     """
     uses, moves = tuple(uses), Moves(old, new)
     judged: dict[Use, tuple[Judgement, ...]] = {}
@@ -45,7 +46,7 @@ def _judgements(pair: Pair, uses: Sequence[Use], moves: Moves) -> Iterator[Judge
     was_reached, is_reached_now = (is_reached(pair.use, uses, names) for names in (pair.old_names, pair.new_names))
     found = list(_changes(pair, was_reached=was_reached))
     for outcome, misfit in found:
-        is_guarded = not is_reached_now or is_covered(pair.use, outcome, misfit)
+        is_guarded = not is_reached_now or is_covered(pair.use, outcome, misfit, uses, pair.new_names)
         result = Outcome.GUARDED if is_guarded and outcome is not Outcome.BETTER else outcome
         old, new = (_text(side, misfit, pair.use) for side in (pair.old, pair.new))
         yield Judgement(pair.use, result, misfit.cause, misfit.subject, old, new, _instead(pair, misfit, moves))
@@ -54,9 +55,14 @@ def _judgements(pair: Pair, uses: Sequence[Use], moves: Moves) -> Iterator[Judge
 
 
 def _names_nothing(pair: Pair) -> bool:
-    if pair.use.kind is UseKind.TEXT:
+    use = pair.use
+    if use.kind is UseKind.TEXT:
         return pair.old.found is None
-    return pair.use.kind is UseKind.OVERRIDE and not (pair.old.definition or pair.new.definition)
+    if use.kind is UseKind.OVERRIDE:
+        return not (pair.old.definition or pair.new.definition)
+    return use.on_instance and all(
+        side.misfits == (Misfit(Cause.NAME_GONE, use.path),) for side in (pair.old, pair.new)
+    )
 
 
 def _changes(pair: Pair, *, was_reached: bool) -> Iterator[Change]:
@@ -65,7 +71,8 @@ def _changes(pair: Pair, *, was_reached: bool) -> Iterator[Change]:
     if not (old.is_read and new.is_read):
         yield Outcome.UNKNOWN, Misfit(Cause.NOT_READ)
     elif new.found is None and old.found:
-        yield _gone(pair)
+        outcome, misfit = _gone(pair)
+        yield Outcome.BROKEN_ALREADY if failed else outcome, misfit
     elif new.misfits:
         outcome = Outcome.BROKEN_ALREADY if failed else pair.breaks
         yield from ((outcome, misfit) for misfit in (new.misfits if failed else _told(pair)))

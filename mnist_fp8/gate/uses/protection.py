@@ -13,6 +13,8 @@ _CHOSEN = frozenset({Guard.VERSION, Guard.TYPE_CHECKING})
 _TESTED = _CHOSEN | {Guard.PROBE}
 """What runs only where it fits."""
 _TYPE_ERROR = frozenset({Guard.TYPE_ERROR, Guard.EXCEPTION})
+_CHOOSING = frozenset({Guard.VERSION, Guard.PROBE})
+"""Tests that choose from calls."""
 _CAUGHT: Mapping[Cause, frozenset[Guard]] = {
     Cause.MISSING_ARGUMENT: _TYPE_ERROR,
     Cause.UNKNOWN_KEYWORD: _TYPE_ERROR,
@@ -25,18 +27,21 @@ _GONE = {Cause.NAME_GONE, Cause.NOT_IMPORTABLE, Cause.MEMBER}
 _IMPORTS = {UseKind.IMPORT, UseKind.STAR}
 
 
-def is_covered(use: Use, outcome: Outcome, misfit: Misfit) -> bool:
+def is_covered(use: Use, outcome: Outcome, misfit: Misfit, uses: Iterable[Use], names: Names) -> bool:
     """Whether a use is protected from what becomes of it.
 
     Args:
         use: the use.
         outcome: what becomes of it without protection.
         misfit: why.
+        uses: all of the same sources.
+        names: of the Transformer Engine that it runs with.
     """
     if outcome is Outcome.CHANGES:
         return bool(use.guards & _CHOSEN)
     if misfit.cause not in _GONE:
-        return bool(use.guards & (_TESTED | _CAUGHT.get(misfit.cause, frozenset())))
+        is_caught = use.guards & (_CAUGHT.get(misfit.cause, frozenset()) | {Guard.TYPE_CHECKING})
+        return bool(is_caught or (use.guards & _CHOOSING and _has_way(use, uses, names)))
     if is_below(use.optional, misfit.subject):
         return True
     errors = {Guard.EXCEPTION}
@@ -45,6 +50,16 @@ def is_covered(use: Use, outcome: Outcome, misfit: Misfit) -> bool:
     if use.kind not in _IMPORTS:
         errors.add(Guard.ATTRIBUTE_ERROR)
     return bool(use.guards & (_TESTED | errors))
+
+
+def _has_way(use: Use, uses: Iterable[Use], names: Names) -> bool:
+    """Whether one of the calls that tests choose from fits, if the file has more than one of the same name."""
+    ways = [
+        each
+        for each in uses
+        if (each.path, each.place.file) == (use.path, use.place.file) and each.call and each.guards & _CHOOSING
+    ]
+    return len(ways) == 1 or any(not fit(way, names).misfits for way in ways)
 
 
 def is_reached(use: Use, uses: Iterable[Use], names: Names) -> bool:

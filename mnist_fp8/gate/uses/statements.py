@@ -23,7 +23,7 @@ from mnist_fp8.gate.uses.values import (
 )
 
 Branch: TypeAlias = tuple[Context, Sequence[ast.stmt]]
-_ABSENT = {Guard.IMPORT_ERROR, Guard.ATTRIBUTE_ERROR}
+_MISFITS = {Guard.IMPORT_ERROR, Guard.ATTRIBUTE_ERROR, Guard.TYPE_ERROR}
 _CATCHING = {
     *("contextlib.suppress", "pytest.raises"),
 }
@@ -123,7 +123,7 @@ class Statements(Definitions):
             self.scope.values = merged([before, tried])
             if handler.name:
                 self.scope.bind(handler.name, ())
-            falling_back = _falling_back(context, names, uses, handler)
+            falling_back = context.falling_back(_failing(uses, guards.guards_of(names)))
             with self.at(falling_back):
                 self.block(handler.body)
             if guards.goes_on(handler.body):
@@ -331,9 +331,7 @@ def merged(several: Sequence[dict[str, Values]]) -> dict[str, Values]:
     return {name: joined(*(values[name] for values in several if name in values)) for name in names}
 
 
-def _falling_back(context: Context, names: Sequence[str], uses: Sequence[Use], handler: ast.ExceptHandler) -> Context:
-    """The context of a handler: it is known what has failed if only a missing name can have led there."""
-    caught = guards.guards_of(names)
-    tells = caught <= _ABSENT or (caught == {Guard.EXCEPTION} and {use.kind for use in uses} <= _OF_NAMES)
-    paths = (use.path for use in uses) if caught and tells else ()
-    return context.falling_back(() if guards.gives_up(handler.body) else caught, paths)
+def _failing(uses: Iterable[Use], caught: set[Guard]) -> Iterable[str]:
+    """Paths whose failure leads to a handler; none where something else can have led there."""
+    tells = caught <= _MISFITS or {use.kind for use in uses} <= _OF_NAMES
+    return (use.path for use in uses) if caught and tells else ()

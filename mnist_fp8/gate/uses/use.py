@@ -23,6 +23,7 @@ class UseKind(enum.Enum):
     TEXT = "named in a string"
     DYNAMIC = "reached by getattr or importlib"
     STAR = "imported by *"
+    INSPECT = "asked for its signature"
 
 
 class Guard(enum.Enum):

@@ -170,10 +170,14 @@ class OwnFunction:
     Attributes:
         returns: what it may return.
         is_property: whether reading it calls it.
+        parameters: those that can be given by position, but for ``self``.
+        given: what calls give to its parameters, as far as that leads to Transformer Engine.
     """
 
     returns: "Values" = ()
     is_property: bool = False
+    parameters: tuple[str, ...] = ()
+    given: "dict[str, Values]" = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(eq=False, slots=True)

@@ -101,6 +101,12 @@ _CHANGES = {
         "Your method overrides nothing. Transformer Engine did not call it before, either.",
         "Look at who calls it.",
     ),
+    Cause.UNKNOWN_KEYWORD: changes(
+        "use-argument-ignored",
+        "argument that your code gives is ignored now",
+        "The call does not fail: recipes ignore arguments that they do not know. It silently does something else.",
+        "Leave the argument out, or pass what replaced it.",
+    ),
     Cause.RETURNS: changes(
         "use-returns-changed",
         "other number of returned values",

@@ -19,6 +19,8 @@ import flax.linen as nn
 from jax.sharding import PartitionSpec as P
 
 LIMIT = 448
+LIMITS = {"e4m3": 448}
+NAMES = list(LIMITS)
 
 
 class Error(Exception):
@@ -404,6 +406,13 @@ FAULTS: dict[str, tuple[list[str], dict[str, str]]] = {
             "api.Layer(features=1)": "BREAKS MISSING_ARGUMENT kind",
             OVERRIDER: "UNKNOWN MISSING_ARGUMENT kind",
             "api.Layer(features=1, name='x')": "BREAKS MISSING_ARGUMENT kind",
+            "import functools\nfunctools.partial(api.Layer, features=1)": "UNKNOWN MISSING_ARGUMENT kind",
+            "api.Layer(*rest)": "; ".join(
+                [
+                    "UNKNOWN MISSING_ARGUMENT kind",
+                    *(f"UNKNOWN MOVED_ARGUMENT {name}" for name in ("features", "use_bias", "parent", "name")),
+                ]
+            ),
         },
     ),
     "field of a module renamed": (
@@ -465,6 +474,11 @@ FAULTS: dict[str, tuple[list[str], dict[str, str]]] = {
         {"try:\n    api.other(1)\nexcept api.Error:\n    pass": f"BREAKS NAME_GONE {TE}.api.Error"},
     ),
     "constant changed": (["LIMIT = 448", "LIMIT = 240"], {"x = api.LIMIT": "CHANGES VALUE", "api.other(1)": SAME}),
+    "constant computed otherwise": (
+        ["NAMES = list(LIMITS)", "NAMES = [*LIMITS]"],
+        {"x = api.NAMES": SAME, "api.NAMES()": SAME},
+    ),
+    "constant computed": (["LIMIT = 448", "LIMIT = len(LIMITS)"], {"x = api.LIMIT": "CHANGES VALUE"}),
     "constant gone": (["LIMIT = 448", "MOST = 448"], {"x = api.LIMIT": f"BREAKS NAME_GONE {TE}.api.LIMIT"}),
     "name from elsewhere gone": (
         ["from jax.sharding import PartitionSpec as P\n", ""],
