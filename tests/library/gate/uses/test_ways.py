@@ -683,7 +683,10 @@ WAYS = {
         [
             "2 IMPORT jax.flax.module.TransformerEngineBase",
             "3 SUBCLASS jax.flax.module.TransformerEngineBase",
-            "4 OVERRIDE jax.flax.module.TransformerEngineBase.generate_quantizer_set(postfix='', keyword n_groups=1, ** rest)",
+            (
+                "4 OVERRIDE jax.flax.module.TransformerEngineBase.generate_quantizer_set"
+                "(postfix='', keyword n_groups=1, ** rest)"
+            ),
             "5 CALL jax.flax.module.TransformerEngineBase.generate_quantizer_set(1) of instance",
             "7 OVERRIDE jax.flax.module.TransformerEngineBase.make(positional a, b)",
             "8 OVERRIDE jax.flax.module.TransformerEngineBase._own",
