@@ -100,7 +100,7 @@ def test_scripts_without_a_suffix_are_read(write: Write) -> None:
 def test_configuration_is_read_as_text(write: Write) -> None:
     folder = write(
         {
-            "a.yaml": "# transformer_engine.jax.flax.Old\nm:\n  _target_: transformer_engine.jax.flax.DenseGeneral # x\n",
+            "a.yaml": "# transformer_engine.jax.flax.Old\nm:\n  _target_: transformer_engine.jax.flax.DenseGeneral #\n",
             "b.json": '{"a": "transformer_engine.jax.autocast"}',
             "c.toml": "url = 'https://host/transformer_engine-2.9.whl'\nurl = '#transformer_engine.jax.moe'",
             "d.txt": "transformer_engine.jax",
