@@ -699,7 +699,7 @@ def test_upgrade_of_jax_alone_takes_the_same_transformer_engine(entries_of: dict
 def test_key_of_nothing_is_one_line(entries_of: dict[str, Any], capsys: Captured) -> None:
     assert entries_of == {}
     for key, hint in (
-        ("numerixx/R", "a key begins with one of claims, api,"),
+        ("numerixx/R", "a key begins with one of claims, uses, api,"),
         ("numerics/none", "mnist-fp8 measure -o"),
     ):
         for command in (["upgrade", "2.18.0", "2.19.0"], ["measure", "2.19.0"]):
