@@ -9,7 +9,6 @@ import pytest
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.gate.names.reading import read_names
-from mnist_fp8.gate.verdict.signatures import shown
 from mnist_fp8.record.names import Found, Names, Passed
 from support.packages import JAX, package
 
@@ -40,7 +39,7 @@ def described(leads: Found) -> str:
     if leads.definition is None:
         return f"{where}: elsewhere"
     sure = "" if leads.is_certain else ", perhaps"
-    return f"{where}: {leads.definition.signature.what} {shown(leads.definition.signature)}".rstrip() + sure
+    return f"{where}: {leads.definition.signature.what} {leads.definition.signature.as_source}".rstrip() + sure
 
 
 DEFINITIONS: dict[str, tuple[str, dict[str, str]]] = {
