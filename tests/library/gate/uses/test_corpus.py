@@ -56,7 +56,7 @@ def judgements(name: str, old: str, new: str) -> tuple[Judgement, ...]:
 
 
 def becomes(use: dict[str, Any], old: str, new: str) -> tuple[set[Outcome], set[Outcome]]:
-    """What has to be said of a use, and what may be said besides; nothing of one that stays as it is, or is protected."""
+    """What has to be said of a use, and what may be said besides; nothing where it stays as it is, or is protected."""
     works = fitting_releases(use["works"])
     is_safe = [version in fitting_releases(use.get("guarded", use["works"])) for version in (old, new)]
     match old in works, new in works:
