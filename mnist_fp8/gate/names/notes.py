@@ -95,12 +95,12 @@ class Notes(griffe.Extension):
             return
         self._condition(node, function.path)
         body = self.bodies[function.path] = bodies.read_body(node)
-        for name in body.globals:
+        for name in sorted(body.globals):
             self._bound(function.module.path, name, is_conditional=True)
         if body.dynamic:
             self._is_dynamic(function.module.path, f"{body.dynamic}()")
         if function.name in ("__getattr__", "__getattribute__") and function.parent:
             self._is_dynamic(function.parent.path, function.name)
         if function.parent and function.parent.is_class and "staticmethod" not in function.labels:
-            for name in body.attributes:
+            for name in sorted(body.attributes):
                 self._bound(function.parent.path, name, is_conditional=False)

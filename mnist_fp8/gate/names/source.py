@@ -46,7 +46,7 @@ def load(package: Path) -> tuple[griffe.Module, Notes]:
             root = cast("griffe.Module", loader.load(PACKAGE, try_relative_path=False))
     except griffe.LoadingError as error:
         raise ConfigError(f"{package / '__init__.py'} {_UNREADABLE}") from error
-    notes.unread |= {f"{PACKAGE}.{name}": "no part of Transformer Engine for JAX" for name in _others(package)}
+    notes.unread |= {f"{PACKAGE}.{name}": "no part of Transformer Engine for JAX" for name in sorted(_others(package))}
     for parts, _path in loader.finder.submodules(root):
         if unread := _passed_over(root, package, parts):
             notes.unread[unread] = _UNREADABLE

@@ -413,4 +413,5 @@ def _subscripted(value: Value) -> Values:
     """What an element of something is: a generic class stays what it is."""
     if isinstance(value, Items):
         return value.values
-    return (value,) if isinstance(value, Reached | OwnClass | Clue) else ()
+    is_generic = isinstance(value, OwnClass | Clue) or (isinstance(value, Reached) and value.is_class)
+    return (value,) if is_generic else ()

@@ -20,6 +20,7 @@ Exports: TypeAlias = dict[str, Values]
 _BEFORE = re.compile(rb'(?:^|[;:"]|\\n)[ \t]*(?:from[ \t]+(\.*[ \t]*[\w.]*)[ \t]*)?$', re.MULTILINE)
 """What stands before the word ``import`` on its line; in a notebook, lines are strings of JSON."""
 _AFTER = re.compile(rb'[ \t]+(\([^)]*\)|(?:\\\r?\n|[^\n;\\"])*)|\([^)]*\)')
+_BY_NAME = re.compile(rb"_module\(\s*[\"']([\w.]+)[\"']")
 _COMMENT = re.compile(r"#.*|[()\\]")
 _DEEPEST = 6
 """Folders above a package that an import may name, as it does where there is no ``__init__.py``."""
@@ -53,7 +54,10 @@ def _imports(content: bytes) -> Iterator[tuple[str, tuple[str, ...]]]:
         end = start + len(b"import")
         before = _BEFORE.search(content, content.rfind(b"\n", 0, start) + 1, start)
         after = _AFTER.match(content, end)
-        if before and after:
+        named = _BY_NAME.match(content, end)
+        if named:
+            yield named[1].decode(), ()
+        elif before and after:
             names = _COMMENT.sub(" ", after[0].decode(errors="replace"))
             words = tuple(word[0] for name in names.split(",") if (word := name.split()))
             if before[1] is not None:

@@ -126,8 +126,8 @@ def decode(content: bytes, *, is_python: bool) -> str:
         if is_python:
             encoding, _ = tokenize.detect_encoding(io.BytesIO(content).readline)
         return content.decode(encoding)
-    except SyntaxError:
-        raise UnreadableError("it is in no encoding that Python knows", 1) from None
+    except SyntaxError as error:
+        raise UnreadableError(f"this Python cannot parse it: {error.msg}", 1) from None
     except (UnicodeError, LookupError):
         raise UnreadableError(f"it is no text in {encoding.removesuffix('-sig').upper()}") from None
 
@@ -223,7 +223,8 @@ def _is_left_out(folder: os.DirEntry[str]) -> bool:
     if name.startswith(".") or any(os.path.lexists(f"{folder.path}/{mark}") for mark in _OF_ENVIRONMENTS):
         return True
     is_package = os.path.lexists(f"{folder.path}/__init__.py")
-    return is_package if name == PACKAGE else name in LEFT_OUT and not is_package
+    is_built = name in LEFT_OUT or name.endswith(".egg-info")
+    return is_package if name == PACKAGE else is_built and not is_package
 
 
 def _is_script(entry: os.DirEntry[str]) -> bool:
