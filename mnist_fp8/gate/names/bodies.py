@@ -70,8 +70,9 @@ def _returned(own: list[ast.AST], annotation: ast.expr | None) -> int | None:
     if any(isinstance(node, ast.Yield | ast.YieldFrom) for node in own):
         return None
     values = [node.value for node in own if isinstance(node, ast.Return)]
-    shown: set[int | None]
-    shown = {len(value.elts) for value in values if isinstance(value, ast.Tuple) and not _has_star(value.elts)}
+    shown: set[int | None] = {
+        len(value.elts) for value in values if isinstance(value, ast.Tuple) and not _has_star(value.elts)
+    }
     if not all(isinstance(value, ast.Tuple) for value in values) or not values:
         shown.add(_annotated(annotation))
     return shown.pop() if len(shown) == 1 else None

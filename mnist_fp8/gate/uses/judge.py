@@ -33,8 +33,8 @@ def judge(uses: Iterable[Use], old: Names, new: Names) -> tuple[Judgement, ...]:
     judged: dict[Use, tuple[Judgement, ...]] = {}
     found: list[Judgement] = []
     for use in uses:
-        # The same at many places is judged once; which file it is in matters for a fallback only.
-        alike = use if use.fallback_for else dataclasses.replace(use, place=_ANYWHERE)
+        # The same at many places is judged once; which file it is in matters for what protects it only.
+        alike = use if use.fallback_for or use.guards else dataclasses.replace(use, place=_ANYWHERE)
         if alike not in judged:
             pair = Pair(alike, fit(alike, old), fit(alike, new), old, new)
             judged[alike] = () if _names_nothing(pair) else tuple(_judgements(pair, uses, moves))

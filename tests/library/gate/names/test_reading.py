@@ -485,6 +485,30 @@ def test_length_of_a_returned_tuple(body: str, returns: int | None, tmp_path: Pa
     assert definition.returns == returns
 
 
+@pytest.mark.parametrize(
+    ("annotation", "body", "returns"),
+    [
+        ("Tuple[int, str]", "return g(x)", 2),
+        ("typing.Tuple[int, str, int]", "return g(x)", 3),
+        ("tuple[int, str]", "y = g(x)\nreturn y", 2),
+        ("tuple[int, str]", "return 1, 2, 3", 3),
+        ("tuple[int, str]", "if x: return 1, 2, 3\nreturn g(x)", None),
+        ("tuple[int, ...]", "return g(x)", None),
+        ("Tuple[int]", "return g(x)", None),
+        ("tuple", "return g(x)", None),
+        ("Optional[Tuple[int, str]]", "return g(x)", None),
+        ("Iterator[tuple[int, str]]", "yield 1, 2", None),
+    ],
+)
+def test_annotation_tells_the_length_where_no_return_shows_it(
+    annotation: str, body: str, returns: int | None, tmp_path: Path
+) -> None:
+    names = read(tmp_path, f"def f(x) -> {annotation}:\n" + textwrap.indent(body, "    "))
+    definition = found(names, "x.f").definition
+    assert definition
+    assert definition.returns == returns
+
+
 def test_exceptions_are_those_of_the_own_body(tmp_path: Path) -> None:
     code = """
         from .z import TeError as Mine
