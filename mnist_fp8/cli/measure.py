@@ -25,7 +25,7 @@ def add(commands: Commands) -> None:
         "measure",
         help="measure what one Transformer Engine does, as a record to be compared",
         description="Measure what one Transformer Engine does: names and signatures, variables, float8 in programs, "
-        "errors, quantized tensors, metadata, special numbers, training curves, warnings and costs.",
+        "errors, quantized tensors, metadata, special numbers, training curves, warnings, the import and costs.",
     )
     parser.add_argument(
         "te",

@@ -55,12 +55,13 @@ class Package:
 
 def find_packages() -> dict[str, Package]:
     """The installed packages that matter, by name: those that we know, and those that JAX's CUDA plugins bound."""
-    known = _installed(_PACKAGES)
+    known = installed(_PACKAGES)
     plugins = [known[name] for name in known if name.endswith("-plugin")]
-    return known | _installed([name for plugin in plugins for name in plugin.bounds(WITH_CUDA)])
+    return known | installed([name for plugin in plugins for name in plugin.bounds(WITH_CUDA)])
 
 
-def _installed(names: Iterable[str]) -> dict[str, Package]:
+def installed(names: Iterable[str]) -> dict[str, Package]:
+    """Those of some packages that are installed, by their names."""
     packages = {name: _package(name) for name in names}
     return {name: package for name, package in packages.items() if package}
 

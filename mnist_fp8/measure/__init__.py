@@ -8,7 +8,8 @@ where the oracle is named; entries of two releases are compared to find what cha
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 
-from mnist_fp8.measure import behaviour, costs, metadata, numerics, programs, training, variables
+from mnist_fp8 import te
+from mnist_fp8.measure import behaviour, costs, imports, metadata, numerics, programs, training, variables
 from mnist_fp8.programs import cache
 from mnist_fp8.record.entries import Failure, Text, Value, covered
 
@@ -27,8 +28,9 @@ def measure(only: Sequence[str] = ()) -> dict[str, Value]:
     entries: dict[str, Value] = {}
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
-        entries |= costs.of_import()
-        for prefix, probe in costs.probes().items():  # first: what they compile must not come from a cache
+        te.engine()
+        first = {**imports.probes(), **costs.probes()}
+        for prefix, probe in first.items():  # what costs compile must not come from a cache
             entries |= _guarded(prefix, probe) if _may_hold(prefix, only) else {}
         cache.keep_programs()
         for module in (variables, programs, numerics, metadata, behaviour, training):

@@ -1,4 +1,4 @@
-"""Times and memory, for information: what Transformer Engine takes to import, to compile and to take a step."""
+"""Times and memory, for information: what Transformer Engine takes to compile and to take a step."""
 
 import functools
 import resource
@@ -8,7 +8,6 @@ from collections.abc import Callable, Mapping
 
 import jax
 
-from mnist_fp8 import te
 from mnist_fp8.measure.common import modes, program, tensors
 from mnist_fp8.record.entries import Cost, Value
 
@@ -20,13 +19,6 @@ def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
     """Measurements by the beginning of their keys."""
     timed = {f"costs/{name}": functools.partial(_timed, name) for name in modes()}
     return {**timed, "costs/process": _memory}
-
-
-def of_import() -> dict[str, Value]:
-    """Time to import Transformer Engine, JAX being there already; once a process."""
-    begin = time.perf_counter()
-    te.engine()
-    return {"costs/process/import": Cost((time.perf_counter() - begin,), "s")}
 
 
 def _timed(name: str) -> dict[str, Value]:

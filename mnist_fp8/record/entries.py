@@ -26,6 +26,7 @@ AREAS = {
     "behaviour": "what layers and contexts do",
     "training": "training curves",
     "warnings": "warnings and deprecations",
+    "import": "what the import does to its process",
     "costs": "times and memory, for information",
 }
 """All areas in the order of reports, with what they hold."""
@@ -141,6 +142,17 @@ class Resolved:
 
     ok: bool
     reason: str = ""
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """A package that another one imports.
+
+    Attributes:
+        declared: whether what the other asks for brings it; ``None`` where it has no metadata.
+    """
+
+    declared: bool | None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -323,6 +335,7 @@ Value: TypeAlias = (
     | Support
     | Needs
     | Resolved
+    | Imported
     | Products
     | Formats
     | Compiled

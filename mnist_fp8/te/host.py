@@ -37,7 +37,7 @@ HOST_CAPABILITY = 90
 
 _NATIVE = "transformer_engine_jax"
 _NATIVE_NAMES = (_NATIVE, f"transformer_engine.{_NATIVE}")
-_CUSTOM_CALLS_OFF = {"NVTE_JAX_CUSTOM_CALLS": "false", "NVTE_JAX_CUSTOM_CALLS_RE": "^$"}
+CUSTOM_CALLS_OFF = {"NVTE_JAX_CUSTOM_CALLS": "false", "NVTE_JAX_CUSTOM_CALLS_RE": "^$"}
 _ENUM_PREFIXES = ("NVTE_", "JAXX_", "DType", "QuantizeLayout")
 
 # Versions as the libraries encode them: 13.0 of CUDA and cuBLASLt and 9.19 of cuDNN, none below what TE asks for.
@@ -124,7 +124,7 @@ def load() -> ModuleType:
         raise ModuleNotFoundError("No module named 'transformer_engine'", name="transformer_engine")
     with _undone_on_error():
         sys.modules.update(dict.fromkeys(_NATIVE_NAMES, StandInModule(_NATIVE)))
-        os.environ.update(_CUSTOM_CALLS_OFF)
+        os.environ.update(CUSTOM_CALLS_OFF)
         # The package's own __init__ imports .jax, so `common` has to be prepared before __init__ runs.
         package = importlib.util.module_from_spec(spec)
         sys.modules["transformer_engine"] = package
@@ -202,7 +202,7 @@ def _project_building() -> Iterator[None]:
 @contextlib.contextmanager
 def _undone_on_error() -> Iterator[None]:
     modules = set(sys.modules)
-    before = {name: os.environ.get(name) for name in _CUSTOM_CALLS_OFF}
+    before = {name: os.environ.get(name) for name in CUSTOM_CALLS_OFF}
     try:
         yield
     except BaseException:

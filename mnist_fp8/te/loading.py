@@ -48,17 +48,31 @@ def engine() -> Engine:
     Raises:
         TeUnavailableError: it is not installed, does not import, or cannot run as ``MNIST_FP8_TE`` demands.
     """
-    kind = choose_run_kind(requested_run_kind(), no_gpu=why_no_gpu(), extension=find_extension())
+    kind = kind_of_run()
     prepare_xla()
-    try:
-        with host.without_pytorch():
-            module = host.load() if kind is RunKind.HOST else importlib.import_module("transformer_engine.jax")
-    except Exception as error:
-        message = f"Transformer Engine does not import ({kind.value} run): {type(error).__name__}: {error}"
-        raise TeUnavailableError(message) from error
+    module = import_te(kind)
     if kind is RunKind.KERNEL and jax.default_backend() != "gpu":
         raise TeUnavailableError(f"the driver shows a GPU, but JAX runs on {jax.default_backend()!r}")
     return Engine(kind, module, importlib.import_module("transformer_engine.common.recipe"))
+
+
+def import_te(kind: RunKind) -> ModuleType:
+    """Import ``transformer_engine.jax``.
+
+    Raises:
+        TeUnavailableError: it does not import.
+    """
+    try:
+        with host.without_pytorch():
+            return host.load() if kind is RunKind.HOST else importlib.import_module("transformer_engine.jax")
+    except Exception as error:
+        message = f"Transformer Engine does not import ({kind.value} run): {type(error).__name__}: {error}"
+        raise TeUnavailableError(message) from error
+
+
+def kind_of_run() -> RunKind:
+    """How Transformer Engine runs here; see `choose_run_kind`."""
+    return choose_run_kind(requested_run_kind(), no_gpu=why_no_gpu(), extension=find_extension())
 
 
 def prepare_xla() -> None:

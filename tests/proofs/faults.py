@@ -1,9 +1,12 @@
-"""Faults put into Transformer Engine by hand, and the claim that has to catch each.
+"""Faults put into Transformer Engine by hand, and the claim or rule that has to catch each.
 
 A fault is a file in ``tests/proofs/faults/``: an edit of one place of TE (written for 2.20.2), the claim and what its
 failure has to say. ``PYTHONPATH=.:tests python -m proofs.faults > docs/evidence/faults.md`` makes one edit at a time,
 for one process and not on disk, runs the claim's own tests there and writes the page: each fault has to turn its claim
 red with a message that matches. A fault whose place is not found in the source is an error, not a pass.
+
+What an import does to its process breaks no claim. Such a fault names a rule of verdicts instead: a copy of TE with the
+edit is imported, and what that does has to come under the rule.
 
 The run is a host run: the faults are in TE's Python. With ``--gpu``, those faults are made that only a GPU shows, the
 claims run on kernels, and the page is ``docs/evidence/faults-gpu.md``.
@@ -21,8 +24,10 @@ from typing import Any, Generic, TypeVar
 
 from mnist_fp8.cli.options import parse_count
 from mnist_fp8.gate.reports.markup import generated_by
+from mnist_fp8.gate.verdict.rules.apply import RULES
 from mnist_fp8.machine import driver
 from mnist_fp8.machine.driver import Gpu
+from proofs import effects
 from proofs.mutation import claims, farm, subject
 from proofs.mutation.claims import Verdict
 
@@ -39,6 +44,7 @@ class Fault:
         name: of its file, without the ending.
         what: the fault in a few words.
         claim: the claim that has to catch it, as the file ``tests/claims/test_<claim>.py``.
+        rule: the rule that has to apply, where no claim has to catch it.
         file: the file in TE.
         message: pattern that the failure's message has to match.
         old: text that stands in the file; its first occurrence is replaced.
@@ -46,12 +52,13 @@ class Fault:
         gpus: how many GPUs it takes to see it; none for a host run.
 
     Raises:
-        ValueError: there is no such claim, the pattern is none, or there is no text to replace.
+        ValueError: there is no such claim or rule, the pattern is none, or there is no text to replace.
     """
 
     name: str
     what: str
-    claim: str
+    claim: str = ""
+    rule: str = ""
     file: str
     message: str
     old: str
@@ -59,7 +66,11 @@ class Fault:
     gpus: int = 0
 
     def __post_init__(self) -> None:
-        if not Path(*claims.files((self.claim,))).exists():
+        if bool(self.claim) is bool(self.rule):
+            raise ValueError("one of the fields 'claim' and 'rule' is needed")
+        if self.rule and self.rule not in {rule.id for rule in RULES}:
+            raise ValueError(f"there is no rule {self.rule!r}")
+        if self.claim and not Path(*claims.files((self.claim,))).exists():
             raise ValueError(f"claim {self.claim!r} has no file tests/claims/test_{self.claim}.py")
         if not self.old:
             raise ValueError("field 'old' is empty; expected the text to replace")
@@ -67,6 +78,11 @@ class Fault:
             re.compile(self.message)
         except re.error as error:
             raise ValueError(f"message {self.message!r} is no pattern: {error}") from error
+
+    @property
+    def catcher(self) -> str:
+        """The claim or the rule that has to catch it."""
+        return self.claim or self.rule
 
 
 _Fault = TypeVar("_Fault", bound=Fault)
@@ -76,7 +92,7 @@ _Fault = TypeVar("_Fault", bound=Fault)
 
 
 def load(folder: Path, kind: type[_Fault]) -> tuple[_Fault, ...]:
-    """The faults in the files of a folder, by claim and name.
+    """The faults in the files of a folder, by claim or rule, and name.
 
     Args:
         folder: holds a TOML file for each fault.
@@ -86,7 +102,7 @@ def load(folder: Path, kind: type[_Fault]) -> tuple[_Fault, ...]:
         ValueError: a file is not as it should be; the message is one line that begins with its name.
     """
     faults = [_read(file, kind) for file in folder.glob("*.toml")]
-    return tuple(sorted(faults, key=lambda fault: (fault.claim, fault.name)))
+    return tuple(sorted(faults, key=lambda fault: (fault.catcher, fault.name)))
 
 
 def _read(file: Path, kind: type[_Fault]) -> _Fault:
@@ -122,11 +138,11 @@ def _typed(name: str, value: Any, kind: Any) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Outcome(Generic[_Fault]):
-    """What the claim said to a fault.
+    """What the claim or the rule said to a fault.
 
     Attributes:
         fault: the fault.
-        test: the first test that failed; empty if none did.
+        test: the first test that failed, or the rule; empty if there is none.
         message: its message.
     """
 
@@ -136,7 +152,7 @@ class Outcome(Generic[_Fault]):
 
     @property
     def caught(self) -> bool:
-        """Whether the claim turned red with the message that was asked for."""
+        """Whether the claim turned red, or the rule applied, with the message that was asked for."""
         return bool(self.test) and re.search(self.fault.message, self.message) is not None
 
 
@@ -153,7 +169,9 @@ def faulty(fault: Fault) -> str:
 
 
 def judge(fault: Fault) -> Verdict:
-    """Run the fault's claim in this process, with the fault in place."""
+    """Run the fault's claim in this process, with the fault in place; or import a copy that has it."""
+    if fault.rule:
+        return effects.judge(fault.rule, fault.file, faulty(fault))
     subject.replace(fault.file, faulty(fault))
     return claims.judge((fault.claim,), on_gpu=fault.gpus > 0)
 
@@ -177,7 +195,7 @@ def try_all(faults: Sequence[_Fault], jobs: int) -> list[Outcome[_Fault]]:
 def _progress(outcome: Outcome[Any]) -> str:
     found = "caught by" if outcome.caught else "MISSED:"
     said = "" if outcome.caught else f": {outcome.message or 'all tests passed'}"
-    return f"{outcome.fault.claim}/{outcome.fault.name}: {found} {outcome.test or 'no test'}{said}"
+    return f"{outcome.fault.catcher}/{outcome.fault.name}: {found} {outcome.test or 'no test'}{said}"
 
 
 # --- the page ------------------------------------------------------------------------------------------------------
@@ -191,7 +209,8 @@ INTRODUCTION = """\
 **{caught} of {count} were caught**, in {conditions}.
 
 Each row is one edit of Transformer Engine's Python, stored as a file in `tests/proofs/faults/`. The row shows the first
-test of the claim that failed, and the start of its message. A harmless edit in the same place leaves the claim green
+test of the claim that failed, and the start of its message; or the rule of a verdict that applies to what the import
+does. A harmless edit in the same place leaves the claim green
 (`tests/meta/test_faults.py`). `--only PATTERN` tries the faults whose claim or file name matches.
 """
 
@@ -205,7 +224,12 @@ def page(outcomes: Sequence[Outcome[Fault]], left: Sequence[Fault], conditions: 
         conditions: what they were tried with.
         on_gpu: whether on kernels; else on a host run.
     """
-    rows = ["| claim | fault | caught by | message |", "|---|---|---|---|", *map(_row, outcomes), *map(_left, left)]
+    rows = [
+        "| claim or rule | fault | caught by | message |",
+        "|---|---|---|---|",
+        *map(_row, outcomes),
+        *map(_left, left),
+    ]
     introduction = INTRODUCTION.format(
         title=f"Faults put into Transformer Engine, and what caught them{' on a GPU' if on_gpu else ''}",
         caught=sum(outcome.caught for outcome in outcomes),
@@ -219,11 +243,11 @@ def page(outcomes: Sequence[Outcome[Fault]], left: Sequence[Fault], conditions: 
 def _row(outcome: Outcome[Fault]) -> str:
     caught_by = outcome.test if outcome.caught else f"**missed** {outcome.test}"
     message = " ".join(outcome.message.split()).replace("|", "\\|")[:220]
-    return f"| {outcome.fault.claim} | {outcome.fault.what} | {caught_by} | {message} |"
+    return f"| {outcome.fault.catcher} | {outcome.fault.what} | {caught_by} | {message} |"
 
 
 def _left(fault: Fault) -> str:
-    return f"| {fault.claim} | {fault.what} | not tried | GPUs needed: {fault.gpus} |"
+    return f"| {fault.catcher} | {fault.what} | not tried | GPUs needed: {fault.gpus} |"
 
 
 def _conditions(gpus: Sequence[Gpu]) -> str:
@@ -278,12 +302,12 @@ def load_or_exit(folder: Path, kind: type[_Fault]) -> tuple[_Fault, ...]:
 
 
 def select(faults: Sequence[_Fault], pattern: str) -> list[_Fault]:
-    """The faults whose claim and name, with a slash between, match a pattern somewhere.
+    """The faults whose claim or rule and name, with a slash between, match a pattern somewhere.
 
     Raises:
         SystemExit: none does.
     """
-    found = [fault for fault in faults if re.search(pattern, f"{fault.claim}/{fault.name}")]
+    found = [fault for fault in faults if re.search(pattern, f"{fault.catcher}/{fault.name}")]
     return found or sys.exit(f"nothing to try: no CLAIM/NAME matches {pattern!r}")
 
 

@@ -16,6 +16,7 @@ from mnist_fp8.record.entries import (
     Curves,
     Failure,
     Formats,
+    Imported,
     Needs,
     Numbers,
     Product,
@@ -54,6 +55,8 @@ def text(value: Value | None, digits: int = 5) -> str:  # noqa: C901, PLR0911, P
             return "runs here" if ok else f"does not run here: {reason}"
         case Resolved(ok, reason):
             return "can be installed" if ok else f"cannot be installed: {reason}"
+        case Imported(declared):
+            return {True: "asked for", False: "not asked for", None: "no metadata say"}[declared]
         case Needs(versions, found):
             return f"{versions.strip() or 'any'}{f', with {found}' if found else ''}"
         case Signature() as signature:

@@ -21,7 +21,7 @@ from mnist_fp8.gate.verdict.scope import Scope, compared, is_compared, refuse_ot
 from mnist_fp8.record.entries import AREAS
 from mnist_fp8.record.record import Record
 
-_NOT_OF_RECIPES = ("api", "recipes", "behaviour", "warnings")
+_NOT_OF_RECIPES = ("api", "recipes", "behaviour", "warnings", "import")
 
 
 def compare(

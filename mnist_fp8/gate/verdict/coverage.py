@@ -16,7 +16,7 @@ ENOUGH = 2
 _TRAINED = {mode.recipe.name if mode.recipe else BF16: mode for mode in Mode if mode is not Mode.FLAX_BF16}
 _MODE_AREAS = ("variables", "float8", "numerics", "special", "training", "bits")
 """Areas that every mode is measured in; ``bits`` only where it quantizes, ``training`` as far as it is trained in."""
-_WHOLE_AREAS = {"api": None, "recipes": None, "behaviour": None, "metadata": "DelayedScaling"}
+_WHOLE_AREAS = {"api": None, "recipes": None, "behaviour": None, "import": None, "metadata": "DelayedScaling"}
 """The other areas that a whole record has entries of, and the recipe that has to run for it."""
 _CLASSES = "api/transformer_engine.jax.flax."
 

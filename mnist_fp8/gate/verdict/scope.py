@@ -11,8 +11,13 @@ from mnist_fp8.record.record import Record
 
 OTHER_DEVICE_FLOOR = 0.02
 """Relative difference of numbers from two devices that is taken for none: they may accumulate in another order."""
-TES_OWN_KEYS = ("api", "package", "recipes", "variables", "warnings")
+TES_OWN_KEYS = ("api", "package", "recipes", "variables", "warnings", "import")
 """Areas whose keys are names of Transformer Engine's: one that comes or goes is a difference, not a gap."""
+_WHOLE_OR_NOT_AT_ALL = {
+    "package": "there are no package metadata of {}: whether pip can install the new one is not verified",
+    "import": "what the import of {} does to its process was not measured",
+}
+"""Areas that a side has entries of, or was not looked at for."""
 _ONE_DEVICE = ("training", "special")
 
 
@@ -58,13 +63,11 @@ class Scope:
         if data[0] != data[1] and all(data):
             left_out.append("training")
             limits.append("trained on different data: training is not compared")
-        asks = [any(key.startswith("package/") for key in record.entries) for record in (old, new)]
-        if asks[0] != asks[1]:
-            left_out.append("package")
-            limits.append(
-                f"there are no package metadata of {new.te if asks[0] else old.te}:"
-                " whether pip can install the new one is not verified"
-            )
+        for area, missing in _WHOLE_OR_NOT_AT_ALL.items():
+            there = [any(key.startswith(f"{area}/") for key in record.entries) for record in (old, new)]
+            if there[0] != there[1]:
+                left_out.append(area)
+                limits.append(missing.format(clean((new if there[0] else old).te)))
         same_keys = old.settings == new.settings
         if not same_keys:
             limits.append("measured by different versions of mnist-fp8: what only one of them measures is not compared")

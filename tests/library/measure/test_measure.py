@@ -16,7 +16,18 @@ from mnist_fp8 import te
 from mnist_fp8.core.errors import TeUnavailableError
 from mnist_fp8.core.xla_flags import REPEATABLE
 from mnist_fp8.measure import __main__ as command
-from mnist_fp8.measure import behaviour, common, costs, measure, metadata, numerics, programs, training, variables
+from mnist_fp8.measure import (
+    behaviour,
+    common,
+    costs,
+    imports,
+    measure,
+    metadata,
+    numerics,
+    programs,
+    training,
+    variables,
+)
 from mnist_fp8.measure.costs import _COMPILED
 from mnist_fp8.measure.metadata import AMAXES, RECIPES
 from mnist_fp8.measure.numerics import RANGES, SHAPES
@@ -42,7 +53,7 @@ from mnist_fp8.record.entries import (
 )
 from mnist_fp8.te.dense_step import Step
 
-MODULES = (costs, variables, programs, numerics, metadata, behaviour, training)
+MODULES = (imports, costs, variables, programs, numerics, metadata, behaviour, training)
 DELAYED = "DelayedScaling"
 MINE = "--xla_cpu_enable_fast_math=false"
 """A flag that XLA knows: it ends the process at another, if it has not started before."""
@@ -99,7 +110,6 @@ def test_everything_is_measured_and_what_fails_says_why(asked: list[str]) -> Non
     assert found["special/bad"] == Failure("ValueError", "no such thing")
     assert found["numerics/one/a"] == Text("1")
     assert found["warnings/DeprecationWarning/old and more"] == Text("old and more")
-    assert isinstance(found["costs/process/import"], Cost)
 
 
 def measured_by_command(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:

@@ -18,6 +18,7 @@ from mnist_fp8.record.entries import (
     Curves,
     Failure,
     Formats,
+    Imported,
     NamedNumber,
     Needs,
     Numbers,
@@ -54,6 +55,8 @@ ENTRIES: dict[str, Value] = {
         (Contents("output", 3, 1, None), Contents("gradient", 0, 0, 2.5)), (NamedNumber("x", 0.0),)
     ),
     "api/te.f": Signature("function", (Parameter("x", "either", None), Parameter("y", "keyword", "3"))),
+    "import/packages/pydantic": Imported(declared=False),
+    "import/packages/numpy": Imported(declared=None),
     "api/te.LIMIT": Signature("attribute", value="448"),
     "special/R/zeros": Failure("ValueError", "no"),
     "costs/import": Cost((0.1, 0.2), "s"),

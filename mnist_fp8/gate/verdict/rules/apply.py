@@ -4,11 +4,13 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mnist_fp8.core.modes import Mode
 from mnist_fp8.gate.verdict.changes import EntryChange, NoiseApart
-from mnist_fp8.gate.verdict.rules import api, claims, layers, numbers, package, programs
+from mnist_fp8.gate.verdict.rules import api, claims, imports, layers, numbers, package, programs
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, difference
 from mnist_fp8.record.entries import Failure
 
-RULES: tuple[Rule, ...] = (*claims.RULES, *api.RULES, *package.RULES, *layers.RULES, *programs.RULES, *numbers.RULES)
+RULES: tuple[Rule, ...] = (
+    *(*claims.RULES, *api.RULES, *package.RULES, *layers.RULES, *imports.RULES, *programs.RULES, *numbers.RULES),
+)
 """Every rule; its id is its own."""
 _AREAS: dict[str, Callable[[EntryChange], Rule]] = {
     "package": package.rule_of_package,
@@ -22,9 +24,10 @@ _AREAS: dict[str, Callable[[EntryChange], Rule]] = {
     "behaviour": layers.rule_of_behaviour,
     "training": numbers.rule_of_training,
     "warnings": layers.rule_of_warning,
+    "import": imports.rule_of_import,
 }
 _OF_FLAX_ALONE = f"training/{Mode.FLAX_BF16.value}/"
-_OF_ONE_SIDE = ("package", "recipes", "variables", "warnings")
+_OF_ONE_SIDE = ("package", "recipes", "variables", "warnings", "import")
 """Areas whose own rules say what it means that an entry came or went."""
 
 

@@ -11,7 +11,7 @@ from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
 from mnist_fp8.gate.verdict.coverage import Effect, Gap, GapKind
 from mnist_fp8.gate.verdict.policy import Acceptance
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
-from mnist_fp8.record.entries import Codes, Cost, Failure, Formats, Signature, Support, Text, Value
+from mnist_fp8.record.entries import Codes, Cost, Failure, Formats, Imported, Signature, Support, Text, Value
 from support.comparing import EVERY_KIND, HOST, TODAY, WHOLE, F, changed, compared, curves, numbers, record
 
 ERROR = "numerics/R/output against float64"
@@ -259,6 +259,15 @@ def test_entry_that_is_gone_on_a_side_is_never_safe(key: str) -> None:
         for sides in ((WHOLE, cut), (cut, WHOLE)):
             old, new = record("1.0.0", sides[0]), record("2.0.0", sides[1], settings=settings)
             assert compare(old, new, (), TODAY).verdict is not UpgradeVerdict.SAFE, (settings, sides[0] is cut)
+
+
+def test_import_that_one_side_was_not_measured_for_is_a_part_and_no_difference() -> None:
+    without = {key: value for key, value in WHOLE.items() if area_of(key) != "import"}
+    whole = WHOLE | {"import/packages/pydantic": Imported(declared=False)}
+    for sides, te in (((whole, without), "2.0.0"), ((without, whole), "1.0.0")):
+        found = compared(*sides)
+        assert (found.differences, found.verdict) == ((), UpgradeVerdict.PARTIAL)
+        assert f"what the import of {te} does to its process was not measured" in found.limits
 
 
 def test_only_names_are_a_part() -> None:

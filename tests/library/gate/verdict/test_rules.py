@@ -20,6 +20,7 @@ from mnist_fp8.record.entries import (
     Curves,
     Failure,
     Formats,
+    Imported,
     NamedNumber,
     Numbers,
     Parameter,
@@ -196,6 +197,30 @@ CASES: list[tuple[str, Value | None, Value | None, str]] = [
     ("behaviour/layers/kernel of a BF16 layer", Text("float32"), Text("bfloat16"), "layer-kernel-dtype-changed"),
     ("behaviour/layers/anything else", Text("a"), Text("b"), "behaviour-changed"),
     ("behaviour/layers/anything else", Text("a"), Failure("ValueError", "b"), "fails-now"),
+    ("import/packages/x", None, Imported(declared=True), "import-uses-package"),
+    ("import/packages/x", None, Imported(declared=False), "import-needs-undeclared-package"),
+    ("import/packages/x", None, Imported(declared=None), "import-needs-undeclared-package"),
+    ("import/packages/x", Imported(declared=True), Imported(declared=False), "import-needs-undeclared-package"),
+    ("import/packages/x", Imported(declared=False), Imported(declared=True), "import-uses-package"),
+    ("import/packages/x", Imported(declared=False), None, "import-effect-gone"),
+    ("import/JAX configuration/jax_enable_x64", None, Text("True"), "import-changes-jax-config"),
+    ("import/JAX configuration/jax_enable_x64", Text("a"), Text("b"), "import-changes-jax-config"),
+    ("import/JAX configuration/jax_enable_x64", Text("True"), None, "import-effect-gone"),
+    ("import/JAX/has started", None, Text("True"), "import-starts-jax"),
+    ("import/libraries/flax.linen.linear.Dense", None, Text("x"), "import-patches-library"),
+    ("import/environment variables/XLA_FLAGS", None, Text("x"), "import-sets-environment-variables"),
+    ("import/warning filters/ignore Warning", None, Text("in force"), "import-filters-warnings"),
+    ("import/logging/root", None, Text("level 10"), "import-changes-logging"),
+    ("import/signal handlers/SIGINT", None, Text("SIG_IGN"), "import-handles-signals"),
+    ("import/threads/telemetry", None, Text("runs"), "import-starts-threads"),
+    ("import/exit handlers/number", None, Text("3"), "import-registers-exit-handlers"),
+    ("import/import system/sys.path x", None, Text("there"), "import-changes-import-system"),
+    ("import/settings/umask", None, Text("0"), "import-changes-process"),
+    ("import/output/stdout", None, Text("Welcome"), "import-prints"),
+    ("import/output/stdout", Text("Welcome"), Text("Welcome!"), "import-prints-other-words"),
+    ("import/end/output", None, Text("Goodbye"), "import-prints-at-exit"),
+    ("import/end/exit code", Text("0"), Text("1"), "import-changes-exit-code"),
+    ("import/all", None, Failure("RuntimeError", "x"), "fails-now"),
     ("warnings/DeprecationWarning/x", None, Text("x"), "warning-new"),
     ("warnings/DeprecationWarning/x", Text("x"), None, "warning-gone"),
     ("training/TE/loss", curves(1.0, 1.1, 0.9), curves(1.01, 1.1, 0.9), "training-path-changed"),
@@ -226,6 +251,12 @@ def test_change_comes_under_its_rule(key: str, old: Value | None, new: Value | N
 def test_more_nan_than_before_breaks() -> None:
     """The number counts, and not how often the word is there."""
     assert one(special((16, 0)), special((256, 0)), "special/R/zeros").rule.severity is Severity.BREAKS
+
+
+def test_package_of_what_has_no_metadata_is_no_difference() -> None:
+    entries: list[dict[str, Value]] = [{"import/packages/x": Imported(declared)} for declared in (True, None, False)]
+    assert compared(entries[0], entries[1]).differences == compared(entries[1], entries[2]).differences == ()
+    assert compared(entries[0], entries[2]).differences, "Control"
 
 
 def test_container_named_like_an_error_is_none() -> None:
