@@ -60,6 +60,14 @@ def test_a_harmless_edit_leaves_the_claim_green() -> None:
     assert not outcome.test, f"{outcome.test} failed: {outcome.message}"
 
 
+def test_a_harmless_edit_comes_under_no_rule_of_the_import() -> None:
+    banner = BY_NAME["import-prints-a-banner"]
+    edits = [dataclasses.replace(banner, message="stdout"), dataclasses.replace(banner, new=f"{banner.old}# print()\n")]
+    outcomes = {outcome.fault.new: outcome for outcome in run(edits, 2)}
+    assert outcomes[edits[0].new].caught, "Control"
+    assert not outcomes[edits[1].new].test, outcomes[edits[1].new].message
+
+
 def test_a_fault_without_its_place_is_an_error() -> None:
     misplaced = dataclasses.replace(INVERTED, old="no such text")
     with pytest.raises(LookupError, match=r"the text to replace is not in jax/quantize/quantizer.py"):
@@ -128,6 +136,9 @@ def test_faults_come_by_claim_and_then_by_name(tmp_path: Path) -> None:
         (Regression, {"origin": "'MaxText#2'"}, "field 'origin' is 'MaxText#2'; expected a list of strings"),
         (Regression, {"origin": "[2]"}, r"field 'origin' is [2]; expected a list of strings"),
         (Fault, {"claim": "'fp8'"}, "claim 'fp8' has no file tests/claims/test_fp8.py"),
+        (Fault, {"claim": None, "rule": "'import'"}, "there is no rule 'import'"),
+        (Fault, {"claim": None}, "one of the fields 'claim' and 'rule' is needed"),
+        (Fault, {"rule": "'import-prints'"}, "one of the fields 'claim' and 'rule' is needed"),
         (Fault, {"old": "''"}, "field 'old' is empty; expected the text to replace"),
         (Fault, {"message": "'('"}, "message '(' is no pattern: "),
         (Fault, {"what": "a fault"}, "Invalid value"),
@@ -204,7 +215,9 @@ def test_page_counts_what_was_caught_and_marks_what_was_missed_or_not_tried() ->
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_page_has_every_fault_and_what_caught_it(fault: Fault) -> None:
     text = (ROOT / "docs" / "evidence" / ("faults-gpu.md" if fault.gpus else "faults.md")).read_text()
-    row = re.escape(f"| {fault.claim} | {fault.what} | ") + ("(test_|not tried)" if fault.gpus else "test_")
+    row = re.escape(f"| {fault.catcher} | {fault.what} | ") + (
+        "(test_|not tried)" if fault.gpus else f"(test_|{fault.catcher} )"
+    )
     assert re.search(row, text), "write the page anew"
 
 

@@ -24,7 +24,7 @@ from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, Severity, differ
 from mnist_fp8.record.entries import OUTSIDE, Numbers, Value
 
 _BY_CAUSE = (
-    *("package", "api", "recipes", "variables", "metadata", "float8", "bits", "numerics", "special"),
+    *("package", "import", "api", "recipes", "variables", "metadata", "float8", "bits", "numerics", "special"),
     *("behaviour", "training", "warnings", "claims"),
 )
 """Areas, those first from which others may follow."""
