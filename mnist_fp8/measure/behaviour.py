@@ -7,18 +7,19 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.programs import jaxprs
 from mnist_fp8.record.entries import Text, Value
-from mnist_fp8.te.dense_step import BF16, dense_layer, dense_step, fp8, init
+from mnist_fp8.te.dense_step import BF16, dense_layer, dense_step, fp8, init, on_device
 
 
 @functools.cache
 def _x() -> jax.Array:
     """Return ones of shape ``(16, 32)`` in bfloat16: made when first asked for, as an import starts no device."""
-    return jnp.ones((16, 32), jnp.bfloat16)
+    return on_device(np.ones((16, 32)), "bfloat16")
 
 
 def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:

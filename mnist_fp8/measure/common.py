@@ -5,13 +5,12 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.dense import Array
-from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, init
+from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, init, on_device
 
 BF16 = "BF16"
 
@@ -45,8 +44,8 @@ def step(mode: te.Autocast, tensors: Mapping[str, Array], *, steps: int = 2) -> 
 def _layer_on(mode: te.Autocast, tensors: Mapping[str, Array]) -> tuple[Any, dict[str, Any], jax.Array, jax.Array]:
     """A layer without bias, its first variables with the given kernel, input and output gradient."""
     layer = dense_layer(features=tensors["kernel"].shape[1], use_bias=False)
-    x, grad = (jnp.asarray(tensors[name], jnp.bfloat16) for name in ("x", "grad"))
-    kernel = jnp.asarray(tensors["kernel"], jnp.float32)
+    x, grad = (on_device(tensors[name], "bfloat16") for name in ("x", "grad"))
+    kernel = on_device(tensors["kernel"])
     return layer, {**_state(layer, mode, x), "params": {"kernel": kernel}}, x, grad
 
 
@@ -58,7 +57,7 @@ def _state(layer: Any, mode: te.Autocast, x: jax.Array) -> dict[str, Any]:  # no
 
 def rounded(tensor: Array) -> Array:
     """A tensor whose numbers BF16 has, as float32."""
-    return np.array(jnp.asarray(tensor, jnp.bfloat16), np.float32)
+    return np.array(on_device(tensor, "bfloat16"), np.float32)
 
 
 def tensors(shape: tuple[int, int, int], seed: int = 0) -> dict[str, Array]:

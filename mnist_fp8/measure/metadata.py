@@ -3,7 +3,6 @@
 import functools
 from collections.abc import Callable, Mapping
 
-import jax.numpy as jnp
 import numpy as np
 
 from mnist_fp8 import te
@@ -11,7 +10,7 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle import dense
 from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, TENSORS, Meta
 from mnist_fp8.record.entries import Agreement, Numbers, Quantity, Value
-from mnist_fp8.te.dense_step import dense_layer, dense_step, init, read_meta, with_amax
+from mnist_fp8.te.dense_step import dense_layer, dense_step, init, on_device, read_meta, with_amax
 
 AMAXES = (1, 2, 4, 0.5, 0.5, 0.25, 8, 0, 0, 3, 3.75, 2**-10, 100, 7, 6, 5, 0, 0, 2**-5, 1.5)
 """Of the input, a step each; the kernel's and the output gradient's are the same in another order. BF16 has them."""
@@ -58,12 +57,12 @@ def _steps(recipe: RecipeConfig) -> list[dict[str, Meta]]:
     """Metadata after each step, by tensor."""
     mode = te.Autocast(recipe)
     layer = dense_layer(features=_SHAPES["kernel"][1], use_bias=False)
-    variables = init(layer, mode, jnp.zeros(_SHAPES["x"], jnp.bfloat16))
+    variables = init(layer, mode, on_device(np.zeros(_SHAPES["x"]), "bfloat16"))
     stored = []
     for step in range(len(AMAXES)):
         tensors = {which: with_amax(amax, _SHAPES[which], step) for which, amax in _amaxes(step).items()}
-        x, grad = (jnp.asarray(tensors[which], jnp.bfloat16) for which in ("x", "grad"))
-        variables["params"] = {"kernel": jnp.asarray(tensors["kernel"], jnp.float32)}
+        x, grad = (on_device(tensors[which], "bfloat16") for which in ("x", "grad"))
+        variables["params"] = {"kernel": on_device(tensors["kernel"])}
         found = dense_step(layer, mode, variables, x, grad)
         variables = {**variables, te.metadata_collection(): found.metadata}
         stored.append({which: read_meta(found.metadata, which) for which in TENSORS})

@@ -5,12 +5,13 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from flax import serialization
 
 from mnist_fp8 import te
 from mnist_fp8.measure.common import modes
 from mnist_fp8.record.entries import Support, Text, Value
+from mnist_fp8.te.dense_step import on_device
 
 
 def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
@@ -32,7 +33,7 @@ def _tree(name: str) -> dict[str, Value]:
     entries: dict[str, Value] = {}
     for layer, fields in (("dense", {}), ("dense over two axes", {"axis": (-2, -1)})):
         module = te.engine().module.flax.DenseGeneral(features=16, **fields)
-        x = jnp.ones((16, 4, 8) if fields else (16, 32), jnp.bfloat16)
+        x = on_device(np.ones((16, 4, 8) if fields else (16, 32)), "bfloat16")
         rngs = {"params": jax.random.key(0), "sr_rng": jax.random.key(0)}
         with mode():
             variables = jax.eval_shape(module.init, rngs, x)

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.dense import Array, Meta
@@ -70,15 +71,20 @@ def init(layer: Any, mode: Autocast, x: jax.Array) -> dict[str, Any]:  # noqa: A
         return dense.unbox(layer.init(jax.random.key(0), x))
 
 
+def on_device(numbers: npt.ArrayLike, dtype: npt.DTypeLike = "float32") -> jax.Array:
+    """Numbers as an array of JAX. NumPy converts them: for that, JAX would compile a program for each shape."""
+    return jax.device_put(np.array(numbers, jnp.dtype(dtype)))
+
+
 def variables_of(kernel: Array, metas: Mapping[str, Meta], bias: Array | None = None) -> dict[str, Any]:
     """Variables of a dense layer: float32 parameters and the metadata of ``x``, ``kernel`` and ``grad``."""
-    params = {"kernel": jnp.asarray(kernel, jnp.float32)}
+    params = {"kernel": on_device(kernel)}
     if bias is not None:
-        params["bias"] = jnp.asarray(bias, jnp.float32)
+        params["bias"] = on_device(bias)
     collection = {}
     for tensor, meta in metas.items():
-        collection[scale_leaf(tensor)] = jnp.asarray([meta.scale], jnp.float32)
-        collection[history_leaf(tensor)] = jnp.asarray(meta.history, jnp.float32)
+        collection[scale_leaf(tensor)] = on_device([meta.scale])
+        collection[history_leaf(tensor)] = on_device(meta.history)
     return {"params": params, **({metadata_collection(): collection} if collection else {})}
 
 

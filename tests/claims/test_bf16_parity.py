@@ -23,7 +23,7 @@ from mnist_fp8 import te
 from mnist_fp8.core.modes import Precision
 from mnist_fp8.oracle import dense
 from mnist_fp8.oracle.tolerances import BF16_NET, product_tolerance, rounding_tolerance
-from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step
+from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step, on_device, variables_of
 from mnist_fp8.training import train
 from mnist_fp8.training.config import TrainConfig
 from mnist_fp8.training.train import TrainState
@@ -77,12 +77,12 @@ def test_flax_layer_computes_the_same(case: DenseCase, seed: int) -> None:
 
 def _inputs(case: DenseCase, seed: int) -> tuple[dict[str, Any], jax.Array, jax.Array]:
     drawn = np.random.default_rng(seed)
-    params = {"kernel": jnp.asarray(drawn.normal(0, 0.5, case.contracted + case.features), jnp.float32)}
+    params = {"kernel": on_device(drawn.normal(0, 0.5, case.contracted + case.features))}
     if case.use_bias:
-        params["bias"] = jnp.asarray(drawn.normal(0, 1, case.features), jnp.float32)
-    x = jnp.asarray(drawn.normal(0, 1, case.batch + case.contracted), jnp.bfloat16)
+        params["bias"] = on_device(drawn.normal(0, 1, case.features))
+    x = on_device(drawn.normal(0, 1, case.batch + case.contracted), "bfloat16")
     # Halves up to 1: their sums over a batch stay below 128 and are BF16 numbers, so that bias gradients are exact.
-    grad = jnp.asarray(drawn.integers(-2, 3, case.batch + case.features) / 2, jnp.bfloat16)
+    grad = on_device(drawn.integers(-2, 3, case.batch + case.features) / 2, "bfloat16")
     return {"params": params}, x, grad
 
 
@@ -100,12 +100,12 @@ def _assert_step(
     kind = te.engine().kind
     tolerance_of = functools.partial(product_tolerance, dtype="bfloat16", kind=kind)
     rows, inner = case.rows, int(np.prod(case.contracted))
-    kernel = np.asarray(params["kernel"].astype(jnp.bfloat16), np.float64).reshape(inner, -1)
+    kernel = np.asarray(params["kernel"]).astype(jnp.bfloat16).astype(np.float64).reshape(inner, -1)
     flat_grad = np.asarray(grad, np.float64).reshape(rows, -1)
     exact = dense.dense(np.asarray(x, np.float64).reshape(rows, inner), kernel, flat_grad)
     output, tolerance = exact.y.value, tolerance_of(exact.y)
     if case.use_bias:
-        bias = np.asarray(params["bias"].astype(jnp.bfloat16), np.float64).reshape(1, -1)
+        bias = np.asarray(params["bias"]).astype(jnp.bfloat16).astype(np.float64).reshape(1, -1)
         output = output + bias
         tolerance = tolerance + rounding_tolerance(output, "bfloat16", roundings=1)
         dbias = np.asarray(step.grads["params"]["bias"]).reshape(-1)
@@ -127,7 +127,7 @@ def _assert_step(
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: f"{case.contracted}-to-{case.features}")
 def test_parameters_have_the_names_shapes_and_dtypes_of_flax(case: DenseCase) -> None:
-    x = jnp.zeros(case.batch + case.contracted, jnp.bfloat16)
+    x = on_device(np.zeros(case.batch + case.contracted), "bfloat16")
     ours = dense_layer(features=case.features, axis=case.axis, use_bias=case.use_bias)
     found = te.unbox(ours.init(jax.random.key(0), x))
     assert set(found) == {"params"}, f"collections={sorted(found)}, but should be params only"
@@ -139,7 +139,7 @@ def test_parameters_have_the_names_shapes_and_dtypes_of_flax(case: DenseCase) ->
 
 def test_initial_parameters_are_those_of_flax() -> None:
     """The kernel is lecun-normal: fan-in scaling, truncated at two standard deviations; the bias is zero."""
-    x = jnp.zeros((1, 400), jnp.bfloat16)
+    x = on_device(np.zeros((1, 400)), "bfloat16")
     key = jax.random.key(3)
     ours = te.unbox(dense_layer(features=300).init(key, x))["params"]
     flax_params = nn.Dense(300).init(key, x)["params"]
@@ -156,7 +156,7 @@ def test_initial_parameters_are_those_of_flax() -> None:
 @pytest.mark.parametrize("features", [(4, 64), (16, 16)], ids=str)
 def test_initial_kernel_of_several_feature_axes_is_as_large_as_that_of_flax(features: tuple[int, ...]) -> None:
     """Its fan-in are the contracted axes, however the features are laid out."""
-    x = jnp.zeros((1, 400), jnp.bfloat16)
+    x = on_device(np.zeros((1, 400)), "bfloat16")
     kernel = te.unbox(dense_layer(features=features).init(jax.random.key(3), x))["params"]["kernel"]
     deviation = float(np.asarray(kernel, np.float64).std() * np.sqrt(400))
     assert 0.99 < deviation < 1.01, f"standard deviation times sqrt(fan-in)={deviation:.4f}, but should be 1"
@@ -164,16 +164,16 @@ def test_initial_kernel_of_several_feature_axes_is_as_large_as_that_of_flax(feat
 
 def test_output_dtype_follows_the_input() -> None:
     layer = dense_layer(features=16)
-    params = {"params": {"kernel": jnp.ones((16, 16)), "bias": jnp.zeros(16)}}
+    params = {"params": {"kernel": on_device(np.ones((16, 16))), "bias": on_device(np.zeros(16))}}
     for dtype in (jnp.bfloat16, jnp.float32, jnp.float16):
-        x = jnp.ones((16, 16), dtype)
+        x = on_device(np.ones((16, 16)), dtype)
         found = dense_step(layer, BF16, params, x, x).y.dtype
         assert found == dtype, f"output dtype={found}, but should be the input's, {jnp.dtype(dtype)}"
 
 
 def test_axis_names_mean_nothing_without_a_mesh() -> None:
     """Outside any autocast, and so without a mesh resource, a layer for several devices is one for a single device."""
-    x, params = jnp.ones((4, 16)), {"params": {"kernel": jnp.eye(16), "bias": jnp.arange(16.0)}}
+    x, params = on_device(np.ones((4, 16))), variables_of(np.eye(16), {}, np.arange(16))
     names = {"input_axes": ("batch", "hidden"), "kernel_axes": ("hidden", "features"), "bias_axes": ("features",)}
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "TransformerEngine logical axes", DeprecationWarning)
@@ -187,7 +187,7 @@ def test_float32_input_is_computed_in_float32() -> None:
     drawn = np.random.default_rng(4)
     x, kernel, grad = (drawn.normal(0, 1, shape).astype(np.float32) for shape in ((16, 32), (32, 16), (16, 16)))
     layer = dense_layer(features=16, use_bias=False)
-    step = dense_step(layer, BF16, {"params": {"kernel": jnp.asarray(kernel)}}, jnp.asarray(x), jnp.asarray(grad))
+    step = dense_step(layer, BF16, {"params": {"kernel": on_device(kernel)}}, on_device(x), on_device(grad))
     exact = dense.dense(x, kernel, grad)
     for name, actual, expected in (
         ("output", step.y, exact.y),

@@ -12,7 +12,6 @@ import dataclasses
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -23,7 +22,7 @@ from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.oracle import dense
 from mnist_fp8.oracle.dense import TENSORS, Array
 from mnist_fp8.oracle.tolerances import BF16_NET, PARTIAL_SUMS, product_tolerance
-from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, exact, variables_of
+from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, exact, on_device, variables_of
 from mnist_fp8.training import train
 from mnist_fp8.training.config import TrainConfig
 from mnist_fp8.training.train import Metadata, TrainState
@@ -65,7 +64,7 @@ def run_layer(recipe: str, mesh: Mesh | None, parts: int = 2) -> Step:
     kernel, bias = drawn.normal(0, 1, (32, 16)), drawn.normal(0, 1, 16)
     variables = variables_of(kernel, metas if recipe == "delayed" else {}, bias)
     layer = dense_layer(features=16)
-    batch = jnp.asarray(x, jnp.bfloat16), jnp.asarray(grad, jnp.bfloat16)
+    batch = on_device(x, "bfloat16"), on_device(grad, "bfloat16")
     if mesh is None:
         return dense_step(layer, te.Autocast(RECIPES[recipe]), variables, *batch)
     axes = mesh.axis_names
@@ -119,7 +118,7 @@ def test_mesh_resource_that_a_compiled_function_enters_itself_is_enough() -> Non
     variables = variables_of(kernel, dict.fromkeys(TENSORS, meta_of(32)))
     layer = dense_layer(features=48, use_bias=False)
     with te.mesh_context(mesh):
-        batch = jnp.asarray(x, jnp.bfloat16), jnp.asarray(grad, jnp.bfloat16)
+        batch = on_device(x, "bfloat16"), on_device(grad, "bfloat16")
         divided = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("dp")))
         step = dense_step(layer, mode, jax.device_put(variables, NamedSharding(mesh, PartitionSpec())), *divided)
     expected = x @ kernel

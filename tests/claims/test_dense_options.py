@@ -25,7 +25,7 @@ from mnist_fp8 import te
 from mnist_fp8.oracle.dense import TENSORS, Array, Meta
 from mnist_fp8.oracle.tolerances import exact_tolerance
 from mnist_fp8.programs import jaxprs
-from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step, exact, fp8, init, variables_of
+from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step, exact, fp8, init, on_device, variables_of
 from support.assertions import assert_close, assert_equal, assert_same_structure, assert_trees_equal
 from support.metadata import meta_of
 from support.programs import equations
@@ -104,8 +104,8 @@ def test_axes_and_features_in_every_form_multiply_the_flattened_tensors(mode: st
         te.dense_general(**layout.fields),
         MODES[mode],
         variables_of(kernel.reshape(layout.kernel), metas_for(mode), bias.reshape(layout.out)),
-        jnp.asarray(x.reshape(layout.x)),
-        jnp.asarray(grad.reshape(layout.y)),
+        on_device(x.reshape(layout.x)),
+        on_device(grad.reshape(layout.y)),
     )
     expected = {
         "output": (step.y, (x @ kernel + bias).reshape(layout.y)),
@@ -132,7 +132,7 @@ def test_any_iterable_of_axes_and_features_is_taken(features: Any, axis: Any) ->
 def test_contraction_that_leaves_out_the_last_axis_is_refused(mode: str, shape: Any, axis: Any) -> None:
     layer = te.dense_general(features=16, axis=axis)
     with pytest.raises(AssertionError, match="Dense layer only supports `NN` layout"):
-        init(layer, MODES[mode], jnp.ones(shape, jnp.bfloat16))
+        init(layer, MODES[mode], on_device(np.ones(shape), "bfloat16"))
 
 
 AXES = {"not the last": ((2, 5, 5, 3), (1, 3)), "not in order": ((2, 5, 3, 3), (-1, -2))}
@@ -149,8 +149,8 @@ def test_axes_in_any_place_and_order_mean_what_they_mean_to_flax(name: str, mode
     if is_refused(layer, MODES[mode], x):
         return
     stored = kernel.reshape(te.kernel_shape(tuple(contracted), (4,)))
-    found = dense_step(layer, MODES[mode], variables_of(stored, metas_for(mode)), jnp.asarray(x), jnp.asarray(y))
-    expected = dense_step(reference, BF16, variables_of(kernel, {}), jnp.asarray(x), jnp.asarray(y))
+    found = dense_step(layer, MODES[mode], variables_of(stored, metas_for(mode)), on_device(x), on_device(y))
+    expected = dense_step(reference, BF16, variables_of(kernel, {}), on_device(x), on_device(y))
     assert_exact(where=f"{mode}: output", actual=found.y, expected=expected.y)
     assert_exact(where=f"{mode}: input gradient", actual=found.dx, expected=expected.dx)
     dkernel = found.grads["params"]["kernel"].reshape(kernel.shape)
@@ -160,7 +160,7 @@ def test_axes_in_any_place_and_order_mean_what_they_mean_to_flax(name: str, mode
 def is_refused(layer: Any, mode: te.Autocast, x: Array) -> bool:
     """Whether a layer says at its initialisation that it cannot do what it is asked for."""
     try:
-        init(layer, mode, jnp.asarray(x))
+        init(layer, mode, on_device(x))
     except (AssertionError, NotImplementedError, ValueError):
         return True
     return False
@@ -168,7 +168,7 @@ def is_refused(layer: Any, mode: te.Autocast, x: Array) -> bool:
 
 def test_axis_beyond_the_input_is_refused() -> None:
     with pytest.raises(IndexError):
-        init(te.dense_general(features=16, axis=2), BF16, jnp.ones((16, 32), jnp.bfloat16))
+        init(te.dense_general(features=16, axis=2), BF16, on_device(np.ones((16, 32)), "bfloat16"))
 
 
 # --- inputs without a batch axis --------------------------------------------------------------------------------------
@@ -194,7 +194,7 @@ def rowless_step(step: Callable[..., Step], layout: Layout, x: Array, grad: Arra
     layer = te.dense_general(**layout.fields, use_bias=use_bias)
     shape = jax.eval_shape(layer.apply, variables, jax.ShapeDtypeStruct(layout.x, x.dtype)).shape
     assert shape == layout.y, f"one row: output shape={shape}, but should be {layout.y}"
-    return step(layer, BF16, variables, jnp.asarray(x), jnp.asarray(grad))
+    return step(layer, BF16, variables, on_device(x), on_device(grad))
 
 
 def rowless_parameters() -> tuple[Array, Array]:
@@ -251,7 +251,7 @@ def test_mapped_inputs_without_a_batch_axis_are_one_row_each(layout: Layout, use
 def test_fp8_layer_without_a_batch_axis_is_refused(mode: str, layout: Layout, use_bias: bool) -> None:  # noqa: FBT001
     """By ``vmap`` over examples as well: it shows the layer the same shape."""
     layer = te.dense_general(**layout.fields, use_bias=use_bias)
-    x = jnp.ones(layout.x, jnp.bfloat16)
+    x = on_device(np.ones(layout.x), "bfloat16")
     for call in (init, lambda layer, mode, x: jax.vmap(functools.partial(init, layer, mode))(x[None])):
         with pytest.raises(AssertionError, match="flatten_axis is out of bounds"):
             call(layer, MODES[mode], x)
@@ -311,7 +311,7 @@ class Recorder:
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_initialisers_are_called_with_flax_keys_the_shape_and_the_dtype(dtype: str, mode: str) -> None:
     ours, reference = Recorder(), Recorder()
-    x, shape = jnp.ones((2, 8, 4, 8), jnp.bfloat16), {"features": (2, 8), "axis": (-2, -1)}
+    x, shape = on_device(np.ones((2, 8, 4, 8)), "bfloat16"), {"features": (2, 8), "axis": (-2, -1)}
     variables = init(te.dense_general(**shape, **ours.fields(), dtype=jnp.dtype(dtype)), MODES[mode], x)
     nn.DenseGeneral(**shape, **reference.fields(), param_dtype=jnp.dtype(dtype)).init(jax.random.key(0), x)
     found = [(name, shape, dtype) for name, _, shape, dtype in ours.calls]
@@ -328,7 +328,7 @@ def test_initialisers_are_called_with_flax_keys_the_shape_and_the_dtype(dtype: s
 def test_layer_without_bias_has_none(mode: str) -> None:
     recorder = Recorder()
     layer = te.dense_general(features=FEATURES, use_bias=False, **recorder.fields())
-    variables = init(layer, MODES[mode], jnp.ones((ROWS, CONTRACTED), jnp.bfloat16))
+    variables = init(layer, MODES[mode], on_device(np.ones((ROWS, CONTRACTED)), "bfloat16"))
     expected = {"kernel": ((CONTRACTED, FEATURES), "float32")}
     assert_same_structure(where=f"{mode}: parameters", actual=variables["params"], expected=expected)
     assert [name for name, *_ in recorder.calls] == ["kernel"], "the bias was initialised although there is none"
@@ -454,9 +454,9 @@ def test_low_rank_adaptation_adds_its_scaled_product(mode: str, alpha: float | N
     x, kernel, grad, bias = exact((16, 32), 1), exact((32, 16), 2, 3.5), exact((16, 16), 3, 7.0), exact((16,), 4)
     a, b = ternary((32, 4), 5, NOT_FP8), ternary((4, 16), 6)
     variables = variables_of(kernel, metas_for(mode), bias)
-    variables["params"] |= {"lora_a_kernel": jnp.asarray(a), "lora_b_kernel": jnp.asarray(b)}
+    variables["params"] |= {"lora_a_kernel": on_device(a), "lora_b_kernel": on_device(b)}
     layer = lora_layer(alpha, features=16)
-    step = dense_step(layer, MODES[mode], variables, jnp.asarray(x), jnp.asarray(grad))
+    step = dense_step(layer, MODES[mode], variables, on_device(x), on_device(grad))
     expected = {
         "kernel": x.T @ grad,
         "bias": grad.sum(axis=0),
@@ -477,11 +477,9 @@ def test_low_rank_adaptation_has_one_pair_of_matrices_for_each_leading_feature(m
     x, kernel, grad = exact((16, 32), 1), exact((32, 16), 2, 3.5), exact((16, 16), 3, 7.0)
     a, b = ternary((32, 2, 4), 5), ternary((2, 4, 8), 6)
     variables = variables_of(kernel.reshape(4, 8, 2, 8), metas_for(mode))
-    variables["params"] |= {"lora_a_kernel": jnp.asarray(a.reshape(4, 8, 2, 4)), "lora_b_kernel": jnp.asarray(b)}
+    variables["params"] |= {"lora_a_kernel": on_device(a.reshape(4, 8, 2, 4)), "lora_b_kernel": on_device(b)}
     layer = lora_layer(8.0, features=(2, 8), axis=(-2, -1), use_bias=False)
-    step = dense_step(
-        layer, MODES[mode], variables, jnp.asarray(x.reshape(16, 4, 8)), jnp.asarray(grad.reshape(16, 2, 8))
-    )
+    step = dense_step(layer, MODES[mode], variables, on_device(x.reshape(16, 4, 8)), on_device(grad.reshape(16, 2, 8)))
     added = np.stack([2 * x @ a[:, i] @ b[i] for i in range(2)], axis=1)
     expected = (x @ kernel).reshape(16, 2, 8) + added
     assert_exact(where=f"{mode}: output", actual=step.y, expected=expected)
@@ -511,7 +509,7 @@ def test_low_rank_adaptation_takes_up_to_five_axes_and_refuses_more() -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_low_rank_adaptation_starts_without_an_effect(mode: str) -> None:
     """A starts like a kernel and B at zero, and the layer's other parameters are as ever."""
-    x, plain = jnp.asarray(exact((ROWS, CONTRACTED), 1)), dense_layer(features=FEATURES)
+    x, plain = on_device(exact((ROWS, CONTRACTED), 1)), dense_layer(features=FEATURES)
     layer = lora_layer(8.0, features=FEATURES)
     with_lora, without = init(layer, MODES[mode], x), init(plain, MODES[mode], x)
     expected = {"lora_a_kernel": ((CONTRACTED, 4), "float32"), "lora_b_kernel": ((4, FEATURES), "float32")}
@@ -520,7 +518,7 @@ def test_low_rank_adaptation_starts_without_an_effect(mode: str) -> None:
     kept = {name: with_lora["params"][name] for name in without["params"]}
     assert_trees_equal(where="other parameters", actual=kept, expected=without["params"])
     assert_equal(where="initial B", actual=added["lora_b_kernel"], expected=np.zeros((4, FEATURES)))
-    grad = jnp.zeros((ROWS, FEATURES))
+    grad = on_device(np.zeros((ROWS, FEATURES)))
     found, wanted = (
         dense_step(*args, x, grad).y for args in ((layer, MODES[mode], with_lora), (plain, MODES[mode], without))
     )
@@ -529,7 +527,7 @@ def test_low_rank_adaptation_starts_without_an_effect(mode: str) -> None:
 
 def test_initial_low_rank_matrix_is_drawn_like_a_kernel() -> None:
     """With a custom initialiser by it, and by default with the standard deviation of a fan-in of 400."""
-    x, recorder = jnp.ones((1, 400), jnp.bfloat16), Recorder()
+    x, recorder = on_device(np.ones((1, 400)), "bfloat16"), Recorder()
     init(lora_layer(None, features=(3, 8), **recorder.fields(), dtype=jnp.bfloat16), BF16, x)
     found = [(name, shape, dtype) for name, _, shape, dtype in recorder.calls]
     kernels = [("kernel", (400, 3, 8), "bfloat16"), ("bias", (3, 8), "bfloat16"), ("kernel", (400, 3, 4), "bfloat16")]
@@ -551,7 +549,7 @@ def test_transposed_batch_and_sequence_warn_and_change_no_result(mode: str) -> N
     x, kernel, grad = exact((2, 8, 32), 1), exact((32, 16), 2, 3.5), exact((2, 8, 16), 3, 7.0)
     layer = te.dense_general(features=16, use_bias=False, transpose_batch_sequence=True)
     with pytest.warns(UserWarning, match="transpose_batch_sequence is not well tested"):
-        step = dense_step(layer, MODES[mode], variables_of(kernel, metas_for(mode)), jnp.asarray(x), jnp.asarray(grad))
+        step = dense_step(layer, MODES[mode], variables_of(kernel, metas_for(mode)), on_device(x), on_device(grad))
     dkernel = x.reshape(16, 32).T @ grad.reshape(16, 16)
     assert_exact(where=f"{mode}: output", actual=step.y, expected=x @ kernel)
     assert_exact(where=f"{mode}: input gradient", actual=step.dx, expected=grad @ kernel.T)
@@ -561,13 +559,13 @@ def test_transposed_batch_and_sequence_warn_and_change_no_result(mode: str) -> N
 def gradient_jaxpr(name: str | None, mode: te.Autocast, policy: Any = None) -> Any:
     """The jaxpr of a layer's gradient, with a checkpoint name and rematerialised with a policy if there are any."""
     layer = te.dense_general(features=FEATURES, **({"quantization_checkpoint_name": name} if name else {}))
-    x = jnp.ones((48, CONTRACTED), jnp.bfloat16)
+    x = on_device(np.ones((48, CONTRACTED)), "bfloat16")
 
     def loss(variables: Any, x: jax.Array) -> jax.Array:
         return jnp.sum(layer.apply(variables, x).astype(jnp.float32))
 
     with mode():
-        variables = te.unbox(layer.init(jax.random.key(0), x))
+        variables = te.unbox(jax.eval_shape(layer.init, jax.random.key(0), x))
         return jax.make_jaxpr(jax.grad(jax.checkpoint(loss, policy=policy) if policy else loss))(variables, x)
 
 

@@ -13,14 +13,13 @@ from typing import Any
 
 import flax.errors
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.programs import jaxprs
-from mnist_fp8.te.dense_step import fp8, init
+from mnist_fp8.te.dense_step import fp8, init, on_device
 from mnist_fp8.training import train
 from mnist_fp8.training.config import TrainConfig
 from support.assertions import assert_equal, assert_trees_equal
@@ -28,12 +27,12 @@ from support.assertions import assert_equal, assert_trees_equal
 
 def x() -> jax.Array:
     """An input of 16 rows."""
-    return jax.random.normal(jax.random.key(5), (16, 32), jnp.bfloat16) * 3
+    return on_device(np.random.default_rng(5).normal(0, 3, (16, 32)), "bfloat16")
 
 
 def output_gradient() -> jax.Array:
     """The gradient of the output for it."""
-    return jax.random.normal(jax.random.key(6), (16, 16), jnp.bfloat16)
+    return on_device(np.random.default_rng(6).normal(0, 1, (16, 16)), "bfloat16")
 
 
 @pytest.fixture(scope="module")
@@ -48,8 +47,8 @@ def variables(layer: Any) -> dict[str, Any]:
     made = init(layer, fp8(amax_history_len=4), x())
     name = te.metadata_collection()
     assert name in made, f"Control: initialisation under autocast made only {sorted(made)}"
-    made[name] = {leaf: jnp.full_like(value, 3.25) for leaf, value in made[name].items()}
-    made["params"]["bias"] = jnp.linspace(-1, 1, 16)
+    made[name] = {leaf: on_device(np.full(value.shape, 3.25)) for leaf, value in made[name].items()}
+    made["params"]["bias"] = on_device(np.linspace(-1, 1, 16))
     return made
 
 
@@ -123,7 +122,7 @@ def test_metadata_stay_untouched_outside_autocast(layer: Any, variables: dict[st
 def test_gradient_of_unused_metadata_is_zero(layer: Any, variables: dict[str, Any]) -> None:
     """They do not take part; written back as metadata, these zeros would destroy them (see the next test)."""
     grads = passes(layer, variables)[2][te.metadata_collection()]
-    assert_trees_equal(where="gradient of metadata", actual=grads, expected=jax.tree.map(jnp.zeros_like, grads))
+    assert_trees_equal(where="gradient of metadata", actual=grads, expected=jax.tree.map(np.zeros_like, grads))
 
 
 def test_training_outside_autocast_keeps_metadata_for_later() -> None:
@@ -261,5 +260,5 @@ def test_stale_metadata_do_not_disturb_a_recipe_that_keeps_none(layer: Any, vari
         without = passes(layer, {"params": variables["params"]})
     assert_equal(where="output under current scaling", actual=with_stale[0], expected=without[0])
     stale_grads = with_stale[2][te.metadata_collection()]
-    zeros = jax.tree.map(jnp.zeros_like, stale_grads)
+    zeros = jax.tree.map(np.zeros_like, stale_grads)
     assert_trees_equal(where="gradient of stale metadata", actual=stale_grads, expected=zeros)

@@ -22,7 +22,7 @@ from mnist_fp8 import te
 from mnist_fp8.core.errors import Float8MissingError
 from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.programs import jaxprs
-from mnist_fp8.te.dense_step import BF16, dense_layer, fp8
+from mnist_fp8.te.dense_step import BF16, dense_layer, fp8, on_device
 from mnist_fp8.training import fp8_check, train
 from mnist_fp8.training.config import TrainConfig
 from support.programs import equations
@@ -34,7 +34,7 @@ Function = Callable[..., Any]
 
 def ones() -> jax.Array:
     """An input of 16 rows."""
-    return jnp.ones((16, 32), jnp.bfloat16)
+    return on_device(np.ones((16, 32)), "bfloat16")
 
 
 class Stack(nn.Module):
@@ -58,7 +58,7 @@ def gradient_jaxpr(
     """
     with mode():
         model = Stack()
-        variables = te.unbox(model.init(jax.random.key(0), ones()))
+        variables = te.unbox(jax.eval_shape(model.init, jax.random.key(0), ones()))
 
         def loss(variables: Any, x: jax.Array) -> jax.Array:
             return jnp.sum(model.apply(variables, x).astype(jnp.float32) ** 2)

@@ -24,7 +24,17 @@ from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.oracle.dense import TENSORS, Array, Meta, initial_meta
 from mnist_fp8.oracle.tolerances import fp8_error_band, scale_tolerance
-from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, fp8, init, read_meta, variables_of, with_amax
+from mnist_fp8.te.dense_step import (
+    Step,
+    dense_layer,
+    dense_step,
+    fp8,
+    init,
+    on_device,
+    read_meta,
+    variables_of,
+    with_amax,
+)
 from mnist_fp8.training import train
 from mnist_fp8.training.config import TrainConfig
 from support.assertions import (
@@ -49,7 +59,7 @@ def run_step(mode: te.Autocast, metas: dict[str, Meta], amaxes: dict[str, float]
 
 def batch_of(amaxes: dict[str, float], seed: int = 0) -> list[jax.Array]:
     """Input and output gradient with the given amaxes, in BF16."""
-    return [jnp.asarray(with_amax(amaxes[name], SHAPES[name], seed), jnp.bfloat16) for name in ("x", "grad")]
+    return [on_device(with_amax(amaxes[name], SHAPES[name], seed), "bfloat16") for name in ("x", "grad")]
 
 
 # --- what is stored ------------------------------------------------------------------------------------------------
@@ -58,7 +68,7 @@ def batch_of(amaxes: dict[str, float], seed: int = 0) -> list[jax.Array]:
 @pytest.mark.parametrize("length", [1, 16, 1024])
 def test_metadata_start_as_scale_one_and_an_empty_history(length: int) -> None:
     layer = dense_layer(features=FEATURES)
-    variables = init(layer, fp8(amax_history_len=length), jnp.ones(SHAPES["x"], jnp.bfloat16))
+    variables = init(layer, fp8(amax_history_len=length), on_device(np.ones(SHAPES["x"]), "bfloat16"))
     metadata = variables[te.metadata_collection()]
     expected = {te.scale_leaf(t): ((1,), "float32") for t in TENSORS}
     expected |= {te.history_leaf(t): ((length,), "float32") for t in TENSORS}
@@ -67,7 +77,7 @@ def test_metadata_start_as_scale_one_and_an_empty_history(length: int) -> None:
 
 
 def test_default_history_keeps_1024_steps() -> None:
-    variables = init(dense_layer(features=FEATURES), fp8(), jnp.ones(SHAPES["x"], jnp.bfloat16))
+    variables = init(dense_layer(features=FEATURES), fp8(), on_device(np.ones(SHAPES["x"]), "bfloat16"))
     for tensor in TENSORS:
         found = variables[te.metadata_collection()][te.history_leaf(tensor)].shape
         assert found == (1024,), f"default history of {tensor}: shape={found}, but should be (1024,)"
@@ -76,7 +86,7 @@ def test_default_history_keeps_1024_steps() -> None:
 def test_current_scaling_keeps_no_metadata() -> None:
     # Control: metadata belong to delayed scaling.
     layer = dense_layer(features=FEATURES)
-    variables = init(layer, fp8("Float8CurrentScaling"), jnp.ones(SHAPES["x"], jnp.bfloat16))
+    variables = init(layer, fp8("Float8CurrentScaling"), on_device(np.ones(SHAPES["x"]), "bfloat16"))
     assert set(variables) == {"params"}, f"collections={sorted(variables)}, but should be params only"
 
 
@@ -252,7 +262,7 @@ def test_amax_is_found_in_every_corner_of_a_tensor(corner: tuple[int, int]) -> N
     for name, value in values.items():
         value[corner] = -amaxes[name]
     metas, mode = dict.fromkeys(TENSORS, initial_meta(4)), fp8(amax_history_len=4)
-    x, grad = (jnp.asarray(values[name], jnp.bfloat16) for name in ("x", "grad"))
+    x, grad = (on_device(values[name], "bfloat16") for name in ("x", "grad"))
     layer = dense_layer(features=FEATURES, use_bias=False)
     step = dense_step(layer, mode, variables_of(values["kernel"], metas), x, grad)
     expected = next_metas(metas, amaxes, {"amax_history_len": 4})
@@ -319,7 +329,7 @@ def test_evaluation_leaves_metadata_as_they_are() -> None:
     """Even where the collection may be written to."""
     metas = settled_metas()
     variables = variables_of(with_amax(20.0, SHAPES["kernel"], 0), metas)
-    x = jnp.asarray(with_amax(30.0, SHAPES["x"], 0), jnp.bfloat16)
+    x = on_device(with_amax(30.0, SHAPES["x"], 0), "bfloat16")
     layer = dense_layer(features=FEATURES, use_bias=False)
     name = te.metadata_collection()
     with fp8(amax_history_len=4)():
@@ -451,7 +461,7 @@ def outputs_of_steps(length: int, apply: LayerOfStep, runs: tuple[bool, ...]) ->
 
 def twos() -> tuple[jax.Array, Array]:
     """Input and kernel of an amax of 2, in float32: gradients of two branches have to be of one dtype."""
-    return jnp.asarray(with_amax(2.0, SHAPES["x"], 0)), with_amax(2.0, SHAPES["kernel"], 1)
+    return on_device(with_amax(2.0, SHAPES["x"], 0)), with_amax(2.0, SHAPES["kernel"], 1)
 
 
 def assert_outputs_of_twos(outputs: Sequence[jax.Array], steps: Sequence[int]) -> None:
@@ -478,7 +488,7 @@ def test_layer_bridged_into_nnx_returns_the_same_metadata() -> None:
         grads = nnx.to_flat_state(nnx.grad(loss, argnums=wanted)(model))
     found = {path[-1]: leaf.get_value() for path, leaf in grads}
     variables = {"params": {"kernel": model.kernel.get_value()}, name: init(layer, mode, x)[name]}
-    step = dense_step(layer, mode, variables, x, jnp.ones((ROWS, FEATURES), x.dtype))
+    step = dense_step(layer, mode, variables, x, on_device(np.ones((ROWS, FEATURES)), x.dtype))
     assert_equal(where="kernel gradient", actual=found.pop("kernel"), expected=step.grads["params"]["kernel"])
     assert_trees_equal(where="metadata", actual=found, expected=step.metadata)
     assert newest(read_meta(found, "x")) == 4, "Control: the amax of the input should have been recorded"
@@ -502,7 +512,7 @@ def test_amaxes_that_would_not_be_reduced_are_refused() -> None:
     recipe.reduce_amax = False
     layer = dense_layer(features=FEATURES)
     with pytest.raises(AssertionError, match="reduce_amax"), te.autocast(enabled=True, recipe=recipe):
-        layer.init(jax.random.key(0), jnp.ones(SHAPES["x"], jnp.bfloat16))
+        layer.init(jax.random.key(0), on_device(np.ones(SHAPES["x"]), "bfloat16"))
 
 
 def test_recipe_counts_that_is_in_force_and_not_the_first_of_the_process() -> None:
@@ -532,7 +542,7 @@ def test_metadata_collection_has_the_name_that_checkpoints_know() -> None:
 def test_autocast_without_metadata_is_an_error_that_names_them() -> None:
     """TE documents that variables come from an initialisation under autocast; there is no silent fallback."""
     layer = dense_layer(features=FEATURES, use_bias=False)
-    x = jnp.ones(SHAPES["x"], jnp.bfloat16)
+    x = on_device(np.ones(SHAPES["x"]), "bfloat16")
     with fp8()(), pytest.raises(flax.errors.FlaxError, match=te.metadata_collection()):
         layer.apply(variables_of(with_amax(1.0, SHAPES["kernel"], 0), {}), x)
 
@@ -542,7 +552,7 @@ def test_autocast_creates_missing_metadata_when_they_are_mutable() -> None:
     name = te.metadata_collection()
     variables = variables_of(with_amax(1.0, SHAPES["kernel"], 0), {})
     with fp8(amax_history_len=4)():
-        _, created = layer.apply(variables, jnp.ones(SHAPES["x"], jnp.bfloat16), mutable=[name])
+        _, created = layer.apply(variables, on_device(np.ones(SHAPES["x"]), "bfloat16"), mutable=[name])
     assert_metas(created[name], dict.fromkeys(TENSORS, initial_meta(4)), where="created metadata")
 
 

@@ -23,7 +23,7 @@ from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.oracle import dense
 from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, TENSORS, Array, DensePasses, Meta
 from mnist_fp8.oracle.tolerances import product_tolerance, rounding_tolerance, sum_tolerance
-from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, fp8, variables_of
+from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, fp8, on_device, variables_of
 from support.assertions import assert_close, assert_equal
 from support.codes import codes_at_both_ends
 from support.metadata import meta_of
@@ -38,13 +38,13 @@ def tensors(seed: int, spread: Mapping[str, float] | None = None, dtype: str = "
     """Normally distributed x, kernel and grad, rounded to a dtype."""
     drawn = np.random.default_rng(seed)
     values = {name: drawn.normal(0, (spread or {}).get(name, 1), shape) for name, shape in SHAPES.items()}
-    return {name: np.array(jnp.asarray(value, dtype), np.float32) for name, value in values.items()}
+    return {name: np.array(on_device(value, dtype), np.float32) for name, value in values.items()}
 
 
 def run(mode: te.Autocast, values: Mapping[str, Array], dtype: str, metas: Mapping[str, Meta]) -> Step:
     """Forward and backward pass of a layer without bias on the given tensors."""
     layer = dense_layer(features=FEATURES, use_bias=False)
-    x, grad = (jnp.asarray(values[name], dtype) for name in ("x", "grad"))
+    x, grad = (on_device(values[name], dtype) for name in ("x", "grad"))
     return dense_step(layer, mode, variables_of(values["kernel"], metas), x, grad)
 
 
@@ -175,7 +175,7 @@ def test_rounding_is_to_the_nearest_code_and_ties_to_even() -> None:
     ones = {name: np.float32(1) for name in TENSORS}
     layer = dense_layer(features=16, use_bias=False)
     variables = variables_of(np.eye(16, dtype=np.float32), metas_of(ones))
-    step = dense_step(layer, fp8(amax_history_len=4), variables, jnp.asarray(x), jnp.zeros((16, 16), jnp.float32))
+    step = dense_step(layer, fp8(amax_history_len=4), variables, on_device(x), on_device(np.zeros((16, 16))))
     assert_equal(where="codes of E4M3", actual=step.y[0, : len(codes)], expected=codes)
 
 
@@ -193,7 +193,7 @@ def test_current_scaling_spreads_a_tensor_over_the_whole_format() -> None:
     values["kernel"] = np.eye(16, dtype=np.float32)
     scales = {"x": np.float32(256), "kernel": np.float32(448), "grad": np.float32(32768)}
     layer = dense_layer(features=16, use_bias=False)
-    x, grad = jnp.asarray(values["x"]), jnp.asarray(values["grad"])
+    x, grad = on_device(values["x"]), on_device(values["grad"])
     step = dense_step(layer, fp8("Float8CurrentScaling"), variables_of(values["kernel"], {}), x, grad)
     expected = dense.fp8_dense(**values, scales=scales, fp8_format="HYBRID")
     assert_equal(where="Control: codes lost to underflow", actual=expected.y.value[values["x"] != 0].min(), expected=0)
@@ -217,7 +217,7 @@ def test_several_contracted_axes_and_features_quantize_alike() -> None:
     values = tensors(6, {"kernel": 0.3, "grad": 0.01})
     layer = dense_layer(features=(2, 8), axis=(-2, -1), use_bias=False)
     kernel = values["kernel"].reshape(te.kernel_shape((6, 8), (2, 8)))
-    x, grad = jnp.asarray(values["x"].reshape(4, 8, 6, 8)), jnp.asarray(values["grad"].reshape(4, 8, 2, 8))
+    x, grad = on_device(values["x"].reshape(4, 8, 6, 8)), on_device(values["grad"].reshape(4, 8, 2, 8))
     step = dense_step(layer, fp8(amax_history_len=4), variables_of(kernel, metas_of(SCALES)), x, grad)
     flat = Step(
         step.y.reshape(ROWS, FEATURES),
@@ -241,7 +241,7 @@ def test_evaluation_computes_what_the_forward_pass_of_training_does(recipe: str,
         with mode():
             return layer.apply(variables, x)
 
-    found = jax.jit(evaluate)(variables, jnp.asarray(values["x"], dtype))
+    found = jax.jit(evaluate)(variables, on_device(values["x"], dtype))
     assert_equal(where="output of an evaluation", actual=found, expected=run(mode, values, dtype, metas).y)
 
 
@@ -272,7 +272,7 @@ def test_bias_and_its_gradient_are_not_quantized(dtype: str) -> None:
     values["grad"] = np.round(values["grad"] * 2).clip(-2, 2) / 2  # sums of which are BF16 numbers
     bias = np.asarray(jnp.linspace(-3.1, 3.1, FEATURES, dtype="bfloat16"), np.float32)
     with_bias, without = dense_layer(features=FEATURES), dense_layer(features=FEATURES, use_bias=False)
-    x, grad = jnp.asarray(values["x"], dtype), jnp.asarray(values["grad"], dtype)
+    x, grad = on_device(values["x"], dtype), on_device(values["grad"], dtype)
     mode, metas = fp8(amax_history_len=4), metas_of(SCALES)
     biased = dense_step(with_bias, mode, variables_of(values["kernel"], metas, bias), x, grad)
     plain = dense_step(without, mode, variables_of(values["kernel"], metas), x, grad)

@@ -33,7 +33,7 @@ from mnist_fp8.oracle.tolerances import (
     rounding_tolerance,
 )
 from mnist_fp8.programs import hlo
-from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, exact, fp8, variables_of
+from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, exact, fp8, on_device, variables_of
 from support.assertions import assert_close, assert_close_norm, assert_equal, assert_trees_equal
 from support.codes import codes_at_both_ends
 from support.kernels import (
@@ -231,7 +231,7 @@ def test_special_numbers_go_the_same_way_on_both_paths(recipe: str, case: str) -
     values[name][3, 5] = special
     metas = {tensor: meta_of(64) for tensor in TENSORS} if recipe == "delayed" else {}
     layer, variables = dense_layer(features=48, use_bias=False), variables_of(values["kernel"], metas)
-    x, grad = (jnp.asarray(values[tensor], jnp.bfloat16) for tensor in ("x", "grad"))
+    x, grad = (on_device(values[tensor], "bfloat16") for tensor in ("x", "grad"))
     kernels = dense_step(layer, RECIPES[recipe], variables, x, grad)
     with without_custom_calls():
         reference = dense_step.lower(layer, RECIPES[recipe], variables, x, grad).compile(compiler_options=CUBLAS)(
@@ -259,7 +259,7 @@ def test_metadata_of_kernels_jax_path_and_oracle_are_the_same_step_by_step() -> 
     def steps() -> Iterator[dict[str, Any]]:
         collection = variables_of(kernel, {tensor: meta_of(1, (0, 0, 0, 0)) for tensor in TENSORS})
         for seed, amax in enumerate(amaxes):
-            x, grad = (jnp.asarray(exact(size, seed) * (amax / 1.75), jnp.bfloat16) for size in ((32, 16), (32, 48)))
+            x, grad = (on_device(exact(size, seed) * (amax / 1.75), "bfloat16") for size in ((32, 16), (32, 48)))
             found = dense_step(layer, mode, collection, x, grad)
             collection = {**collection, te.metadata_collection(): found.metadata}
             yield jax.device_get(found.metadata)

@@ -23,11 +23,12 @@ import flax.errors
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from mnist_fp8 import te
 from mnist_fp8.programs import jaxprs
-from mnist_fp8.te.dense_step import dense_layer
+from mnist_fp8.te.dense_step import dense_layer, on_device
 from support.programs import equations
 from support.subprocesses import ROOT, run_code
 
@@ -445,7 +446,7 @@ def passes_jaxpr(rngs: dict[str, jax.Array] | None = None, layer: Any = None) ->
         y, pull_back = jax.vjp(apply, variables, x)
         return variables, y, pull_back(y)
 
-    return jax.make_jaxpr(passes)(jnp.ones((32, 64), jnp.bfloat16))
+    return jax.make_jaxpr(passes)(on_device(np.ones((32, 64)), "bfloat16"))
 
 
 def program_of(recipe: Any) -> str:
@@ -814,7 +815,7 @@ def operands(jaxpr: Any) -> Counter[tuple[bool, str, str]]:
 def assert_operands(recipe: Any, forward: str, grad: str, rngs: dict[str, jax.Array] | None = None) -> None:
     """The products of initialisation, forward and backward pass take the given dtypes, and there are no metadata."""
     __tracebackhide__ = True
-    layer, x = dense_layer(features=64), jnp.ones((32, 64), jnp.bfloat16)
+    layer, x = dense_layer(features=64), on_device(np.ones((32, 64)), "bfloat16")
     with te.autocast(enabled=True, recipe=recipe):
         variables = jax.eval_shape(layer.init, {"params": jax.random.key(0)} | (rngs or {}), x)
         found = operands(passes_jaxpr(rngs))

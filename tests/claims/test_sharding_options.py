@@ -20,7 +20,6 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -29,7 +28,7 @@ from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.dense import TENSORS, Meta
 from mnist_fp8.oracle.tolerances import exact_tolerance
-from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, exact, init, variables_of
+from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, exact, init, on_device, variables_of
 from support.assertions import assert_close, assert_equal
 from support.metadata import assert_metas, meta_of, next_metas
 from support.programs import equations
@@ -61,7 +60,7 @@ def test_parameters_carry_the_names_of_their_axes(mode: str) -> None:
         low_rank_adaptation_dim=4,
     )
     with te.Autocast(RECIPES[mode])(), nn.logical_axis_rules((("in", None),)):
-        variables = layer.init(jax.random.key(0), jnp.ones((16, 32), jnp.bfloat16))
+        variables = layer.init(jax.random.key(0), on_device(np.ones((16, 32)), "bfloat16"))
     found = {name: box.names for name, box in variables["params"].items()}
     expected = {
         "kernel": ("in", "heads", "out"),
@@ -75,7 +74,7 @@ def test_parameters_carry_the_names_of_their_axes(mode: str) -> None:
 
 
 def test_axes_have_no_names_by_default() -> None:
-    variables = te.dense_general(features=16).init(jax.random.key(0), jnp.ones((16, 32), jnp.bfloat16))
+    variables = te.dense_general(features=16).init(jax.random.key(0), on_device(np.ones((16, 32)), "bfloat16"))
     found = {name: box.names for name, box in variables["params"].items()}
     assert found == {"kernel": (), "bias": ()}, f"names of axes={found}, but should be empty"
 
@@ -98,7 +97,7 @@ STACKS = {
 
 @pytest.mark.parametrize("how", STACKS)
 def test_stack_of_layers_needs_no_name_of_its_axis_where_the_others_have_none(how: str) -> None:
-    variables = STACKS[how]().init(jax.random.key(0), jnp.ones((ROWS, CONTRACTED), jnp.bfloat16), None)
+    variables = STACKS[how]().init(jax.random.key(0), on_device(np.ones((ROWS, CONTRACTED)), "bfloat16"), None)
     found = te.unbox(variables)["params"]["layer"]["kernel"].shape
     expected = (2, *te.kernel_shape((CONTRACTED,), (CONTRACTED,)))
     assert found == expected, f"shape of the stacked kernels={found}, but should be {expected}"
@@ -108,7 +107,7 @@ def test_stack_of_layers_needs_no_name_of_its_axis_where_the_others_have_none(ho
 def test_wrong_number_of_kernel_axes_is_refused(axes: tuple[str, ...]) -> None:
     layer = te.dense_general(features=16, kernel_axes=axes)
     with pytest.raises(AssertionError, match=r"len\(kernel_shape\) to match len\(kernel_axes\).*\(32, 16\)"):
-        init(layer, te.Autocast(), jnp.ones((16, 32), jnp.bfloat16))
+        init(layer, te.Autocast(), on_device(np.ones((16, 32)), "bfloat16"))
 
 
 # --- a divided layer ------------------------------------------------------------------------------------------------
@@ -225,7 +224,7 @@ def test_divided_layer_computes_the_whole_product(name: str, recipe: str) -> Non
     """
     plan, given = PLANS[name], tensors()
     variables = variables_of(given["kernel"], metas_for(recipe), given["bias"])
-    arguments = variables, jnp.asarray(given["x"]), jnp.asarray(given["grad"])
+    arguments = variables, on_device(given["x"]), on_device(given["grad"])
     with divided(plan) as mesh:
         whole = jax.device_put(arguments, NamedSharding(mesh, PartitionSpec()))
         step = fresh_step(te.Autocast(RECIPES[recipe], tuple(plan.sizes)))(dense_layer(**LAYER), *whole)
@@ -266,7 +265,7 @@ def constraints(layer: Any, recipe: str = "bf16", axes: tuple[str, ...] = ()) ->
     """Dtype, shape and division of all tensors that a layer's passes constrain, but for those kept whole."""
     given = tensors()
     variables = variables_of(given["kernel"], metas_for(recipe), given["bias"])
-    x, grad = (jnp.asarray(given[name], jnp.bfloat16) for name in ("x", "grad"))
+    x, grad = (on_device(given[name], "bfloat16") for name in ("x", "grad"))
     step = functools.partial(fresh_step(te.Autocast(RECIPES[recipe], axes)), layer)
     found = equations(jax.make_jaxpr(step)(variables, x, grad), "sharding_constraint")
     every = ((e.invars[0].aval, tuple(e.params["sharding"].spec)) for e in found)
@@ -390,7 +389,7 @@ def test_te_names_are_constrained_with_flax_rules_that_te_extended() -> None:
 
 def test_te_names_for_another_number_of_axes_are_refused() -> None:
     layer = te.dense_general(features=FEATURES, input_axes=("nvte_batch", "nvte_hidden"))
-    x = jnp.ones((BATCH, ROWS, CONTRACTED), jnp.bfloat16)
+    x = on_device(np.ones((BATCH, ROWS, CONTRACTED)), "bfloat16")
     with pytest.warns(DeprecationWarning, match=DEPRECATED), pytest.raises(AssertionError):
         layer.init(jax.random.key(0), x)
 
@@ -492,7 +491,7 @@ def test_axes_that_shard_map_has_taken_are_left_out_of_constraints(manual: tuple
     several: Any = ("dp", "tp")  # where TE has a name of one mesh axis in its types
     resource = te.mesh_resource(dp_resource="dp", tp_resource="tp", cp_resource=several)
     dp, whole, given = PartitionSpec("dp"), PartitionSpec(), tensors()
-    arguments = variables_of(given["kernel"], {}), jnp.asarray(given["x"]), jnp.asarray(given["grad"])
+    arguments = variables_of(given["kernel"], {}), on_device(given["x"]), on_device(given["grad"])
 
     def passes(variables: Any, x: jax.Array, grad: jax.Array) -> Any:
         y, pull_back = jax.vjp(layer.apply, variables, x)

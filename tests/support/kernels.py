@@ -7,12 +7,11 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from mnist_fp8.oracle import dense
 from mnist_fp8.oracle.dense import FORMATS, TENSORS, Array, DensePasses, Product
-from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step, fp8, variables_of
+from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step, fp8, on_device, variables_of
 from support.metadata import meta_of
 
 Shape = tuple[int, int, int]
@@ -73,14 +72,14 @@ def tensors(shape: Shape, seed: int = 9) -> dict[str, Array]:
         values = drawn.standard_normal(size, np.float32) * SPREAD[name]
         largest = np.argmax(np.abs(values))
         values.flat[largest] = 251 / 128 * np.exp2(np.ceil(np.log2(np.abs(values.flat[largest]) / (251 / 128))))
-        found[name] = np.array(jnp.asarray(values, jnp.bfloat16), np.float32)
+        found[name] = np.array(on_device(values, "bfloat16"), np.float32)
     return found
 
 
 def arguments(recipe: str, values: Mapping[str, Array]) -> tuple[Any, ...]:
     """Arguments of `dense_step` for a layer without bias on some tensors."""
     metas = {name: meta_of(float(SCALES[name])) for name in TENSORS} if recipe == "delayed" else {}
-    x, grad = (jnp.asarray(values[name], jnp.bfloat16) for name in ("x", "grad"))
+    x, grad = (on_device(values[name], "bfloat16") for name in ("x", "grad"))
     layer = dense_layer(features=values["kernel"].shape[1], use_bias=False)
     return layer, RECIPES[recipe], variables_of(values["kernel"], metas), x, grad
 
