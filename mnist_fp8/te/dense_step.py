@@ -71,6 +71,12 @@ def init(layer: Any, mode: Autocast, x: jax.Array) -> dict[str, Any]:  # noqa: A
         return dense.unbox(layer.init(jax.random.key(0), x))
 
 
+def init_shapes(layer: Any, mode: Autocast, x: jax.Array | jax.ShapeDtypeStruct) -> dict[str, Any]:  # noqa: ANN401
+    """What `init` returns as shapes and dtypes: traced, not computed, and refused where `init` is."""
+    shapes: dict[str, Any] = jax.eval_shape(functools.partial(init, layer, mode), x)
+    return shapes
+
+
 def on_device(numbers: npt.ArrayLike, dtype: npt.DTypeLike = "float32") -> jax.Array:
     """Numbers as an array of JAX. NumPy converts them: for that, JAX would compile a program for each shape."""
     return jax.device_put(np.array(numbers, jnp.dtype(dtype)))

@@ -25,7 +25,18 @@ from mnist_fp8 import te
 from mnist_fp8.oracle.dense import TENSORS, Array, Meta
 from mnist_fp8.oracle.tolerances import exact_tolerance
 from mnist_fp8.programs import jaxprs
-from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step, exact, fp8, init, on_device, variables_of
+from mnist_fp8.te.dense_step import (
+    BF16,
+    Step,
+    dense_layer,
+    dense_step,
+    exact,
+    fp8,
+    init,
+    init_shapes,
+    on_device,
+    variables_of,
+)
 from support.assertions import assert_close, assert_equal, assert_same_structure, assert_trees_equal
 from support.metadata import meta_of
 from support.programs import equations
@@ -132,7 +143,7 @@ def test_any_iterable_of_axes_and_features_is_taken(features: Any, axis: Any) ->
 def test_contraction_that_leaves_out_the_last_axis_is_refused(mode: str, shape: Any, axis: Any) -> None:
     layer = te.dense_general(features=16, axis=axis)
     with pytest.raises(AssertionError, match="Dense layer only supports `NN` layout"):
-        init(layer, MODES[mode], on_device(np.ones(shape), "bfloat16"))
+        init_shapes(layer, MODES[mode], jax.ShapeDtypeStruct(shape, jnp.bfloat16))
 
 
 AXES = {"not the last": ((2, 5, 5, 3), (1, 3)), "not in order": ((2, 5, 3, 3), (-1, -2))}
@@ -160,7 +171,7 @@ def test_axes_in_any_place_and_order_mean_what_they_mean_to_flax(name: str, mode
 def is_refused(layer: Any, mode: te.Autocast, x: Array) -> bool:
     """Whether a layer says at its initialisation that it cannot do what it is asked for."""
     try:
-        init(layer, mode, on_device(x))
+        init_shapes(layer, mode, on_device(x))
     except (AssertionError, NotImplementedError, ValueError):
         return True
     return False
@@ -168,7 +179,7 @@ def is_refused(layer: Any, mode: te.Autocast, x: Array) -> bool:
 
 def test_axis_beyond_the_input_is_refused() -> None:
     with pytest.raises(IndexError):
-        init(te.dense_general(features=16, axis=2), BF16, on_device(np.ones((16, 32)), "bfloat16"))
+        init_shapes(te.dense_general(features=16, axis=2), BF16, jax.ShapeDtypeStruct((16, 32), jnp.bfloat16))
 
 
 # --- inputs without a batch axis --------------------------------------------------------------------------------------
@@ -251,10 +262,11 @@ def test_mapped_inputs_without_a_batch_axis_are_one_row_each(layout: Layout, use
 def test_fp8_layer_without_a_batch_axis_is_refused(mode: str, layout: Layout, use_bias: bool) -> None:  # noqa: FBT001
     """By ``vmap`` over examples as well: it shows the layer the same shape."""
     layer = te.dense_general(**layout.fields, use_bias=use_bias)
-    x = on_device(np.ones(layout.x), "bfloat16")
-    for call in (init, lambda layer, mode, x: jax.vmap(functools.partial(init, layer, mode))(x[None])):
+    one, mapped = (jax.ShapeDtypeStruct(shape, jnp.bfloat16) for shape in (layout.x, (1, *layout.x)))
+    initialised = functools.partial(init, layer, MODES[mode])
+    for function, x in ((initialised, one), (jax.vmap(initialised), mapped)):
         with pytest.raises(AssertionError, match="flatten_axis is out of bounds"):
-            call(layer, MODES[mode], x)
+            jax.eval_shape(function, x)
 
 
 # --- parameters: which, how they start, their dtype -------------------------------------------------------------------
@@ -336,7 +348,7 @@ def test_layer_without_bias_has_none(mode: str) -> None:
 
 def shapes_of_step(layer: Any, mode: te.Autocast, x: jax.ShapeDtypeStruct) -> tuple[dict[str, Any], Step]:
     """Variables and results of a layer as shapes and dtypes: traced, not computed."""
-    variables = jax.eval_shape(functools.partial(init, layer, mode), x)
+    variables = init_shapes(layer, mode, x)
     grad = jax.eval_shape(lambda variables, x: _apply(layer, mode, variables, x), variables, x)
     return variables, jax.eval_shape(functools.partial(dense_step, layer, mode), variables, x, grad)
 
@@ -419,7 +431,7 @@ LAYERS = ["['block']['DenseGeneral_0']", "['block']['own']", "['block']['shared'
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_each_layer_has_one_set_of_float32_metadata_under_its_own_name(dtype: str, x_dtype: str) -> None:
     x = jax.ShapeDtypeStruct((ROWS, CONTRACTED), x_dtype)
-    variables = jax.eval_shape(functools.partial(init, Model(jnp.dtype(dtype)), MODES["delayed"]), x)
+    variables = init_shapes(Model(jnp.dtype(dtype)), MODES["delayed"], x)
     leaves = jax.tree_util.tree_leaves_with_path(variables[te.metadata_collection()])
     found = {jax.tree_util.keystr(path): leaf for path, leaf in leaves}
     scales, histories = ([leaf(t) for t in TENSORS] for leaf in (te.scale_leaf, te.history_leaf))
@@ -564,8 +576,8 @@ def gradient_jaxpr(name: str | None, mode: te.Autocast, policy: Any = None) -> A
     def loss(variables: Any, x: jax.Array) -> jax.Array:
         return jnp.sum(layer.apply(variables, x).astype(jnp.float32))
 
+    variables = init_shapes(layer, mode, x)
     with mode():
-        variables = te.unbox(jax.eval_shape(layer.init, jax.random.key(0), x))
         return jax.make_jaxpr(jax.grad(jax.checkpoint(loss, policy=policy) if policy else loss))(variables, x)
 
 

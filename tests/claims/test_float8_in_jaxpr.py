@@ -8,6 +8,7 @@ the other way round.
 """
 
 import contextlib
+import functools
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
@@ -117,8 +118,8 @@ def test_hybrid_is_the_default_format(recipe: str) -> None:
 
 def test_autocast_without_a_recipe_is_delayed_scaling() -> None:
     with te.autocast(enabled=True):
-        variables = te.unbox(Stack().init(jax.random.key(0), ones()))
-        forward = jax.make_jaxpr(lambda: Stack().apply(variables, ones()))()
+        variables = te.unbox(jax.eval_shape(Stack().init, jax.random.key(0), ones()))
+        forward = jax.make_jaxpr(Stack().apply)(variables, ones())
     found = operands(forward)
     expected = {(layer, "forward"): Counter({(E4M3, E4M3): 1}) for layer in ("first", "second")}
     assert found == expected, f"products={found}, but should be {expected}"
@@ -157,8 +158,8 @@ def test_products_stay_float8_in_a_scan_over_layers() -> None:
         return jnp.sum(y.astype(jnp.float32) ** 2)
 
     with fp8()():
-        variables = te.unbox(layer.init(jax.random.key(0), ones()))
-        stacked = jax.tree.map(lambda leaf: jnp.stack([leaf, leaf]), variables)
+        variables = te.unbox(jax.eval_shape(layer.init, jax.random.key(0), ones()))
+        stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), variables)
         found = operands(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(stacked, ones()))
     total = {direction: products for (_, direction), products in found.items()}
     expected = {"forward": Counter({(E4M3, E4M3): 1}), "backward": Counter({(E4M3, E5M2): 2})}
@@ -177,8 +178,8 @@ def test_rematerialised_products_stay_float8() -> None:
 
 def test_forward_program_alone_holds_e4m3_and_no_e5m2() -> None:
     with fp8()():
-        variables = te.unbox(Stack().init(jax.random.key(0), ones()))
-        found = jaxprs.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(ones()))
+        variables = te.unbox(jax.eval_shape(Stack().init, jax.random.key(0), ones()))
+        found = jaxprs.quantized_dtypes(jax.make_jaxpr(Stack().apply)(variables, ones()))
     assert found == {E4M3}, f"quantized dtypes={sorted(found)}, but should be {E4M3} only"
 
 
@@ -190,13 +191,13 @@ def test_former_name_of_autocast_means_the_same() -> None:
     with contextlib.ExitStack() as stack:
         with pytest.warns(DeprecationWarning, match="autocast"):
             stack.enter_context(te.former_autocast(recipe))
-        variables = te.unbox(Stack().init(jax.random.key(0), ones()))
-        gradient = jax.grad(lambda x: jnp.sum(Stack().apply(variables, x).astype(jnp.float32)))
-        found = jaxprs.quantized_dtypes(jax.make_jaxpr(gradient)(ones()))
+        variables = te.unbox(jax.eval_shape(Stack().init, jax.random.key(0), ones()))
+        gradient = jax.grad(lambda x, variables: jnp.sum(Stack().apply(variables, x).astype(jnp.float32)))
+        found = jaxprs.quantized_dtypes(jax.make_jaxpr(gradient)(ones(), variables))
     assert found == {E4M3}, f"quantized dtypes={sorted(found)}, but should be {E4M3} only"
     history = variables[te.metadata_collection()]["first"][te.history_leaf("x")]
     assert history.shape == (16,), f"history shape={history.shape}, but should be (16,)"
-    assert not jaxprs.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(ones())), "it did not end"
+    assert not jaxprs.quantized_dtypes(jax.make_jaxpr(Stack().apply)(variables, ones())), "it did not end"
 
 
 @pytest.mark.host
@@ -222,8 +223,8 @@ def test_disabled_autocast_ignores_its_recipe() -> None:
     # Control.
     recipe = te.make_recipe(RecipeConfig())
     with te.autocast(enabled=False, recipe=recipe):
-        variables = te.unbox(Stack().init(jax.random.key(0), ones()))
-        found = jaxprs.quantized_dtypes(jax.make_jaxpr(lambda x: Stack().apply(variables, x))(ones()))
+        variables = te.unbox(jax.eval_shape(Stack().init, jax.random.key(0), ones()))
+        found = jaxprs.quantized_dtypes(jax.make_jaxpr(Stack().apply)(variables, ones()))
     assert not found, f"quantized dtypes={sorted(found)}, but should be none"
     assert set(variables) == {"params"}, f"collections={sorted(variables)}, but should be params only"
 
@@ -231,7 +232,7 @@ def test_disabled_autocast_ignores_its_recipe() -> None:
 def test_no_float8_outside_autocast() -> None:
     # Control.
     layer = dense_layer(features=16)
-    variables = te.unbox(layer.init(jax.random.key(0), ones()))
+    variables = te.unbox(jax.eval_shape(layer.init, jax.random.key(0), ones()))
     jaxpr = jax.make_jaxpr(jax.grad(lambda v: jnp.sum(layer.apply(v, ones()).astype(jnp.float32))))(variables)
     found = jaxprs.quantized_dtypes(jaxpr)
     assert not found, f"quantized dtypes={sorted(found)}, but should be none"
@@ -242,7 +243,7 @@ def test_no_float8_in_the_flax_layer_under_autocast() -> None:
     # Control: autocast is about TE's layers only.
     layer = nn.Dense(16, dtype=jnp.bfloat16)
     with fp8()():
-        variables = layer.init(jax.random.key(0), ones())
+        variables = jax.eval_shape(layer.init, jax.random.key(0), ones())
         jaxpr = jax.make_jaxpr(jax.grad(lambda v: jnp.sum(layer.apply(v, ones()).astype(jnp.float32))))(variables)
     assert not jaxprs.quantized_dtypes(jaxpr)
     assert set(variables) == {"params"}
@@ -253,7 +254,7 @@ def test_no_float8_in_the_flax_layer_under_autocast() -> None:
 
 def _network(precision: Precision, recipe: str = "DelayedScaling") -> tuple[Any, ...]:
     config = TrainConfig(precision=precision, recipe=RecipeConfig(recipe), batch_size=16)
-    state, metadata = train.create_train_state(config)
+    state, metadata = jax.eval_shape(functools.partial(train.create_train_state, config))
     images, labels = np.zeros((16, 28, 28, 1), np.float32), np.zeros(16, np.int32)
     return state, images, labels, metadata, {"dropout": jax.random.key(0)}
 
@@ -351,7 +352,7 @@ def test_check_fp8_rejects_a_model_that_only_looks_like_fp8(how: str) -> None:
     state, images, labels, _, rngs = _network(Precision.TE_FP8, "Float8CurrentScaling")
     model = LooksLikeFp8(how)
     with state.mode():
-        variables = te.unbox(model.init(jax.random.key(0), images))
+        variables = te.unbox(jax.eval_shape(model.init, jax.random.key(0), images))
     fake = state.replace(apply_fn=model.apply, params=variables["params"])
     with pytest.raises(Float8MissingError, match=MESSAGES[how]):
         fp8_check.check_fp8(fake, images, labels, {}, rngs)
@@ -374,7 +375,7 @@ class Unusual(nn.Module):
 def test_check_fp8_accepts_unusual_models_that_do_compute_in_fp8() -> None:
     state, images, labels, _, rngs = _network(Precision.TE_FP8, "Float8CurrentScaling")
     with state.mode():
-        variables = te.unbox(Unusual().init(jax.random.key(0), images))
+        variables = te.unbox(jax.eval_shape(Unusual().init, jax.random.key(0), images))
     unusual = state.replace(apply_fn=Unusual().apply, params=variables["params"])
     found = fp8_check.check_fp8(unusual, images, labels, {}, rngs)
     assert len(found) == 12, f"float8 products={len(found)}, but should be 3 for each of 4 uses"
@@ -384,7 +385,7 @@ def test_check_fp8_rejects_a_model_without_dense_layers() -> None:
     # Control: nothing found is nothing verified.
     state, images, labels, _, rngs = _network(Precision.TE_FP8, "Float8CurrentScaling")
     model = nn.Conv(32, (28, 28), padding="VALID")
-    params = model.init(jax.random.key(0), images)["params"]
+    params = jax.eval_shape(model.init, jax.random.key(0), images)["params"]
 
     def apply(variables: Any, x: jax.Array, **_: Any) -> jax.Array:
         return model.apply(variables, x).reshape(x.shape[0], -1)

@@ -29,7 +29,7 @@ from mnist_fp8.te.dense_step import (
     dense_layer,
     dense_step,
     fp8,
-    init,
+    init_shapes,
     on_device,
     read_meta,
     variables_of,
@@ -44,7 +44,7 @@ from support.assertions import (
     assert_same_structure,
     assert_trees_equal,
 )
-from support.metadata import assert_metas, newest, next_metas
+from support.metadata import assert_metas, initial_metadata, newest, next_metas
 
 ROWS, CONTRACTED, FEATURES = 16, 32, 16
 SHAPES = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}
@@ -68,8 +68,7 @@ def batch_of(amaxes: dict[str, float], seed: int = 0) -> list[jax.Array]:
 @pytest.mark.parametrize("length", [1, 16, 1024])
 def test_metadata_start_as_scale_one_and_an_empty_history(length: int) -> None:
     layer = dense_layer(features=FEATURES)
-    variables = init(layer, fp8(amax_history_len=length), on_device(np.ones(SHAPES["x"]), "bfloat16"))
-    metadata = variables[te.metadata_collection()]
+    metadata = initial_metadata(layer, fp8(amax_history_len=length), on_device(np.ones(SHAPES["x"]), "bfloat16"))
     expected = {te.scale_leaf(t): ((1,), "float32") for t in TENSORS}
     expected |= {te.history_leaf(t): ((length,), "float32") for t in TENSORS}
     assert_same_structure(where="metadata after init", actual=metadata, expected=expected)
@@ -77,7 +76,7 @@ def test_metadata_start_as_scale_one_and_an_empty_history(length: int) -> None:
 
 
 def test_default_history_keeps_1024_steps() -> None:
-    variables = init(dense_layer(features=FEATURES), fp8(), on_device(np.ones(SHAPES["x"]), "bfloat16"))
+    variables = init_shapes(dense_layer(features=FEATURES), fp8(), on_device(np.ones(SHAPES["x"]), "bfloat16"))
     for tensor in TENSORS:
         found = variables[te.metadata_collection()][te.history_leaf(tensor)].shape
         assert found == (1024,), f"default history of {tensor}: shape={found}, but should be (1024,)"
@@ -86,7 +85,7 @@ def test_default_history_keeps_1024_steps() -> None:
 def test_current_scaling_keeps_no_metadata() -> None:
     # Control: metadata belong to delayed scaling.
     layer = dense_layer(features=FEATURES)
-    variables = init(layer, fp8("Float8CurrentScaling"), on_device(np.ones(SHAPES["x"]), "bfloat16"))
+    variables = init_shapes(layer, fp8("Float8CurrentScaling"), on_device(np.ones(SHAPES["x"]), "bfloat16"))
     assert set(variables) == {"params"}, f"collections={sorted(variables)}, but should be params only"
 
 
@@ -487,7 +486,7 @@ def test_layer_bridged_into_nnx_returns_the_same_metadata() -> None:
         model = nnx.bridge.ToNNX(layer, rngs=nnx.Rngs(0)).lazy_init(x)
         grads = nnx.to_flat_state(nnx.grad(loss, argnums=wanted)(model))
     found = {path[-1]: leaf.get_value() for path, leaf in grads}
-    variables = {"params": {"kernel": model.kernel.get_value()}, name: init(layer, mode, x)[name]}
+    variables = {"params": {"kernel": model.kernel.get_value()}, name: initial_metadata(layer, mode, x)}
     step = dense_step(layer, mode, variables, x, on_device(np.ones((ROWS, FEATURES)), x.dtype))
     assert_equal(where="kernel gradient", actual=found.pop("kernel"), expected=step.grads["params"]["kernel"])
     assert_trees_equal(where="metadata", actual=found, expected=step.metadata)

@@ -37,7 +37,7 @@ from mnist_fp8.plugin.needs import through_orbax
 from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step, fp8, init, on_device, read_meta, variables_of
 from support.assertions import assert_close, assert_close_norm, assert_equal, assert_same_structure, assert_trees_equal
 from support.codes import codes_at_both_ends
-from support.metadata import assert_metas, meta_of, next_metas
+from support.metadata import assert_metas, initial_metadata, meta_of, next_metas
 
 ROWS, CONTRACTED, FEATURES = 32, 48, 16
 
@@ -420,13 +420,6 @@ CARRIES: dict[str, tuple[dict[str, Any], str, tuple[int, ...]]] = {
     "margin -1, so that the next step saturates": ({"amax_history_len": 3, "margin": -1}, "bfloat16", (2, 2, 8)),
 }
 """Recipe options, dtype and batch shape."""
-
-
-@functools.partial(jax.jit, static_argnums=(0, 1))
-def initial_metadata(layer: Any, mode: te.Autocast, x: jax.Array) -> dict[str, Any]:
-    """Metadata of an initialisation, without its random numbers."""
-    metadata: dict[str, Any] = init(layer, mode, x)[te.metadata_collection()]
-    return metadata
 
 
 @pytest.mark.xla_sums_in_float32

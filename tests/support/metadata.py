@@ -1,14 +1,16 @@
 """FP8 metadata: what a recipe makes of them, by the oracle, and how TE's are compared with that."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 import numpy as np
 
 from mnist_fp8 import te
 from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, Meta, next_meta, next_meta_before_2_3
 from mnist_fp8.oracle.tolerances import scale_tolerance
-from mnist_fp8.te.dense_step import read_meta
+from mnist_fp8.te.dense_step import init, read_meta
 from support.assertions import assert_close, assert_equal
 
 
@@ -20,6 +22,13 @@ def meta_of(scale: float | np.float32, history: tuple[float, ...] = (0, 1, 2, 3)
     if not te.metadata_dialect().stores_next_scale:
         history = (0,) * len(history)
     return Meta(np.float32(scale), np.asarray(history, np.float32))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1))
+def initial_metadata(layer: Any, mode: te.Autocast, x: jax.Array) -> dict[str, Any]:
+    """Metadata of an initialisation, without its random numbers."""
+    metadata: dict[str, Any] = init(layer, mode, x)[te.metadata_collection()]
+    return metadata
 
 
 def newest(meta: Meta) -> float:
