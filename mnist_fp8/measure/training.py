@@ -92,10 +92,11 @@ def _run(name: str, seed: int, steps: int = STEPS) -> _Run:
     train_ds, test_ds = _data()
     state, metadata = train.create_train_state(config)
     losses = []
+    take_step = train.step_of_many()
     for step, key in enumerate(jax.random.split(jax.random.key(seed), STEPS)[:steps]):
         rows = slice(step * BATCH, (step + 1) * BATCH)
         batch = train_ds["image"][rows], train_ds["label"][rows]
-        state, metadata, loss, _ = train.train_step(state, metadata, *batch, key)
+        state, metadata, loss, _ = take_step(state, metadata, *batch, key)
         losses.append(loss)
     means = np.asarray(losses, np.float64).reshape(-1, EVERY).mean(axis=1)
     test_loss, test_accuracy = train.eval_model(state, test_ds, TEST_SIZE, metadata)

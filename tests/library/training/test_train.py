@@ -229,7 +229,7 @@ class Steps:
 def steps_of(monkeypatch: pytest.MonkeyPatch, count: int, batch_size: int, seed: int = 0) -> tuple[Steps, Any, Any]:
     """The steps of an epoch, what it returned, and the progress that it reported."""
     steps, progress = Steps(), []
-    monkeypatch.setattr(train, "train_step", steps)
+    monkeypatch.setattr(train, "step_of_many", lambda: steps)
     key = jax.random.key(seed)
     result = train.train_epoch(
         "state",  # type: ignore[arg-type]
