@@ -33,6 +33,8 @@ FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 _WORD = re.compile(r"[^\W\d]\w*")
 _ALWAYS = {PACKAGE, "import", "import_module", "__import__", "signature", "getfullargspec", "hasattr", "super"}
 """Words that may lead to a use wherever they stand."""
+_MOST_ROUNDS = 20
+"""Functions that return what others return, in a row."""
 _ANY = ""
 """Stands for every word."""
 _PROPERTIES = {"builtins.property", "functools.cached_property"}
@@ -105,8 +107,11 @@ class Definitions(Annotations):
             self.findings.part = part
             self.block(part.tree.body)
         pending = self._run_jobs()
-        while may_use := [job for job in pending if self._may_use(job)]:  # by what others have found
-            self._jobs.extend(may_use)
+        for _ in range(_MOST_ROUNDS):
+            may_use = {job for job in pending if self._may_use(job)}  # by what others have found
+            if not may_use:
+                break
+            self._jobs.extend(job for job in pending if job in may_use)
             pending = [job for job in pending if job not in may_use] + self._run_jobs()
 
     def _run_jobs(self) -> list[Job]:

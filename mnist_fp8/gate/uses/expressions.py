@@ -186,8 +186,10 @@ class Expressions(abc.ABC):
             return values
         if name in _BUILTINS:
             return (Foreign(f"builtins.{name}"),)
-        stars = names_of_te(self.scope.module.values.get("*", ()))
-        return tuple(member for star in stars if (member := star.member(name)))
+        stars = self.scope.module.values.get("*", ())
+        return (
+            self.attribute(stars[0], name, ast.Name(name)) if len(stars) == 1 and isinstance(stars[0], Reached) else ()
+        )
 
     def _name(self, node: ast.Name) -> Values:
         values = self._look_up(node.id)

@@ -19,8 +19,12 @@ Exports: TypeAlias = dict[str, Values]
 
 _BEFORE = re.compile(rb'(?:^|[;:"]|\\n)[ \t]*(?:from[ \t]+(\.*[ \t]*[\w.]*)[ \t]*)?$', re.MULTILINE)
 """What stands before the word ``import`` on its line; in a notebook, lines are strings of JSON."""
-_AFTER = re.compile(rb'[ \t]+(\([^)]*\)|(?:\\\r?\n|[^\n;\\"])*)|\([^)]*\)')
+_AFTER = re.compile(rb'(?!\w)[ \t]*(?:\([^)]*|(?:\\\r?\n|[^\n;\\"])*)')
 _BY_NAME = re.compile(rb"_module\(\s*[\"']([\w.]+)[\"']")
+_NEARBY, _LONGEST = 300, 5000
+"""Bytes before and after the word that are looked at."""
+_MOST = 10_000
+"""Imports of a file."""
 _COMMENT = re.compile(r"#.*|[()\\]")
 _DEEPEST = 6
 """Folders above a package that an import may name, as it does where there is no ``__init__.py``."""
@@ -50,20 +54,22 @@ class Facts:
 def _imports(content: bytes) -> Iterator[tuple[str, tuple[str, ...]]]:
     """All imports, wherever they stand, without parsing: some strings and comments are taken for such, too."""
     end = 0
-    while (start := content.find(b"import", end)) >= 0:
+    for _ in range(_MOST):
+        if (start := content.find(b"import", end)) < 0:
+            return
         end = start + len(b"import")
-        before = _BEFORE.search(content, content.rfind(b"\n", 0, start) + 1, start)
-        after = _AFTER.match(content, end)
-        named = _BY_NAME.match(content, end)
-        if named:
+        nearby = max(start - _NEARBY, 0)  # a line may be endless
+        before = _BEFORE.search(content, max(content.rfind(b"\n", nearby, start) + 1, nearby), start)
+        if named := _BY_NAME.match(content, end):
             yield named[1].decode(), ()
-        elif before and after:
+        elif before and (after := _AFTER.match(content, end, end + _LONGEST)):
             names = _COMMENT.sub(" ", after[0].decode(errors="replace"))
             words = tuple(word[0] for name in names.split(",") if (word := name.split()))
-            if before[1] is not None:
-                yield before[1].decode(errors="replace").replace(" ", ""), words
-            else:
+            if before[1] is None:
                 yield from ((word, ()) for word in words)
+            else:
+                is_cut = len(after[0]) == _LONGEST
+                yield before[1].decode(errors="replace").replace(" ", ""), ("*",) if is_cut else words
 
 
 class Project:

@@ -3,9 +3,13 @@
 import ast
 import dataclasses
 import enum
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from typing import TypeAlias
 
 from mnist_fp8.gate.uses.values import Items, OwnClass, OwnFunction, Values, joined
+
+Changes: TypeAlias = dict[str, Values | None]
+"""What names stand for that were bound or, with ``None``, unbound."""
 
 
 class ScopeKind(enum.Enum):
@@ -49,6 +53,7 @@ class Scope:
     function: OwnFunction | None = None
     added: dict[str, Values] = dataclasses.field(default_factory=dict)
     words: frozenset[str] | None = None
+    _branches: list[Changes] = dataclasses.field(default_factory=list)
 
     def look_up(self, name: str) -> Values | None:
         """What a name stands for where it is read; ``None`` if it is bound nowhere."""
@@ -70,7 +75,7 @@ class Scope:
             scope = scope.parent
         if scope is not None:
             values = scope.values[name]
-            scope.values[name] = tuple(Items(value.values) if isinstance(value, Items) else value for value in values)
+            scope.set(name, tuple(Items(value.values) if isinstance(value, Items) else value for value in values))
 
     def bind(self, name: str, values: Values) -> None:
         """Bind a name: to a scope that runs at another time, values are added."""
@@ -83,10 +88,45 @@ class Scope:
             while scope is not None and (scope.kind is ScopeKind.CLASS or name not in scope.values):
                 scope = scope.parent
             if scope is not None:
-                scope.values[name] = joined(scope.values[name], values)
+                scope.set(name, joined(scope.values[name], values))
                 scope.words = None
         else:
+            self.set(name, values)
+
+    def set(self, name: str, values: Values | None) -> None:
+        """Set what a name of this scope stands for; ``None`` unbinds it."""
+        if self._branches:
+            self._branches[-1].setdefault(name, self.values.get(name))
+        if values is None:
+            self.values.pop(name, None)
+        else:
             self.values[name] = values
+
+    def enter_branch(self) -> None:
+        """Begin what is done in one of several cases."""
+        self._branches.append({})
+
+    def leave_branch(self) -> Changes:
+        """Undo what a branch has changed, and give it. That takes no longer for a module with many names."""
+        before = self._branches.pop()
+        changes = {name: self.values.get(name) for name in before}
+        for name, values in before.items():
+            if values is None:
+                self.values.pop(name, None)
+            else:
+                self.values[name] = values
+        return changes
+
+    def changed(self) -> Changes:
+        """What the branch has changed so far."""
+        return {name: self.values.get(name) for name in self._branches[-1]}
+
+    def merge(self, branches: Sequence[Changes]) -> None:
+        """Take over what several branches have changed: after any of them, what follows is reached."""
+        for name in dict.fromkeys(name for changes in branches for name in changes):
+            before = self.values.get(name)
+            found = [values for changes in branches if (values := changes.get(name, before)) is not None]
+            self.set(name, joined(*found) if found else None)
 
     @property
     def module(self) -> "Scope":

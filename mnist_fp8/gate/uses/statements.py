@@ -2,7 +2,7 @@
 
 import ast
 from collections.abc import Callable, Iterable, Sequence
-from typing import ClassVar, TypeAlias
+from typing import TYPE_CHECKING, ClassVar, TypeAlias
 
 from mnist_fp8.gate.uses import guards
 from mnist_fp8.gate.uses.definitions import Definitions
@@ -22,11 +22,12 @@ from mnist_fp8.gate.uses.values import (
     texts,
 )
 
+if TYPE_CHECKING:
+    from mnist_fp8.gate.uses.scopes import Changes
+
 Branch: TypeAlias = tuple[Context, Sequence[ast.stmt]]
 _MISFITS = {Guard.IMPORT_ERROR, Guard.ATTRIBUTE_ERROR, Guard.TYPE_ERROR}
-_CATCHING = {
-    *("contextlib.suppress", "pytest.raises"),
-}
+_CATCHING = {"contextlib.suppress", "pytest.raises"}
 _OF_NAMES = {UseKind.IMPORT, UseKind.READ, UseKind.DYNAMIC}
 
 
@@ -50,15 +51,14 @@ class Statements(Definitions):
             branches: what is done, and what protects it.
             is_whole: whether one of them is done in every case.
         """
-        before = self.scope.values
-        after = [] if is_whole else [before]
+        after: list[Changes] = [] if is_whole else [{}]
         for context, body in branches:
-            self.scope.values = dict(before)
+            self.scope.enter_branch()
             with self.at(context):
                 self.block(body)
-            if guards.goes_on(body):
-                after.append(self.scope.values)
-        self.scope.values = merged(after) if after else self.scope.values
+            changes = self.scope.leave_branch()
+            after += [changes] if guards.goes_on(body) else []
+        self.scope.merge(after)
 
     def _if(self, node: ast.If) -> None:
         values = self.evaluate(node.test)
@@ -104,32 +104,35 @@ class Statements(Definitions):
             return [name for each in node.args for name in guards.exception_names(self.refer(each), each)]
 
     def _try(self, node: ast.Try) -> None:
-        context, before = self.findings.context, self.scope.values
+        context, scope = self.findings.context, self.scope
         caught = [self._caught(handler) for handler in node.handlers]
         mends = [
             names for names, handler in zip(caught, node.handlers, strict=True) if not guards.gives_up(handler.body)
         ]
         protecting = guards.guards_of(name for names in mends for name in names)
         length = len(self.findings)
-        self.scope.values = dict(before)
+        scope.enter_branch()
         with self.at(context.catching((name for names in caught for name in names), protecting)):
             self.block(node.body)
-        uses, tried = self.findings.since(length), self.scope.values
+        uses, tried = self.findings.since(length), scope.changed()
         self.block(node.orelse)
         tried_well = node.orelse or node.body
-        after = [self.scope.values] if guards.goes_on(tried_well) else []
+        changes = scope.leave_branch()
+        after = [changes] if guards.goes_on(tried_well) else []
         rest = context
         for names, handler in zip(caught, node.handlers, strict=True):
-            self.scope.values = merged([before, tried])
+            scope.enter_branch()
+            scope.merge([{}, tried])
             if handler.name:
-                self.scope.bind(handler.name, ())
+                scope.bind(handler.name, ())
             falling_back = context.falling_back(_failing(uses, guards.guards_of(names)))
             with self.at(falling_back):
                 self.block(handler.body)
+            changes = scope.leave_branch()
             if guards.goes_on(handler.body):
-                after.append(self.scope.values)
+                after.append(changes)
                 rest = falling_back
-        self.scope.values = merged(after or [before, tried])
+        scope.merge(after)
         self.block(node.finalbody)
         if guards.steps_aside(tried_well):
             self.findings.context = rest
@@ -145,17 +148,16 @@ class Statements(Definitions):
 
     def _match(self, node: ast.Match) -> None:
         subject = self.evaluate(node.subject)
-        before = self.scope.values
-        after = [before]
+        after: list[Changes] = [{}]
         for case in node.cases:
-            self.scope.values = dict(before)
+            self.scope.enter_branch()
             self._pattern(case.pattern, subject)
             if case.guard is not None:
                 self.evaluate(case.guard)
             self.block(case.body)
-            if guards.goes_on(case.body):
-                after.append(self.scope.values)
-        self.scope.values = merged(after)
+            changes = self.scope.leave_branch()
+            after += [changes] if guards.goes_on(case.body) else []
+        self.scope.merge(after)
 
     def _pattern(self, node: ast.pattern, subject: Values) -> None:
         """Bind what a pattern takes; a class in it is checked for."""
@@ -231,7 +233,7 @@ class Statements(Definitions):
     def _delete(self, node: ast.Delete) -> None:
         for target in node.targets:
             if isinstance(target, ast.Name):
-                self.scope.values.pop(target.id, None)
+                self.scope.set(target.id, None)
             else:
                 self.evaluate(target)
 
@@ -273,15 +275,26 @@ class Statements(Definitions):
         self.scope.bind(name, self.findings.context.bound(values))
 
     def _import_star(self, alias: ast.alias, module: str) -> None:
+        location = self.project.module(module, self.location)
         if is_te(module):
             self.findings.use(alias, Reached(module), UseKind.STAR)
-            self.scope.values["*"] = joined(self.scope.values.get("*", ()), (Reached(module),))
-            return
-        location = self.project.module(module, self.location)
-        if location is None:
-            return
-        for name in self._exported(location):
-            self.scope.bind(name, self.project.member(location, name))
+            self._add_star(alias, Reached(module))
+        elif location is None:
+            self._add_star(alias, Foreign(module))
+        else:
+            for name in self._exported(location):
+                values = self.project.member(location, name)
+                if name == "*":
+                    self._add_star(alias, *values)
+                else:
+                    self.scope.bind(name, values)
+
+    def _add_star(self, alias: ast.alias, *modules: Value) -> None:
+        """Note modules of which all names are taken: which of them has a name is known where there is but one."""
+        stars = joined(self.scope.values.get("*", ()), modules)
+        self.scope.set("*", stars)
+        if len(stars) > 1 and any(isinstance(each, Reached) for each in stars):
+            self.findings.unread(alias, "names that come by * from one of several modules")
 
     def _exported(self, location: str) -> list[str]:
         """The names that ``*`` takes from a module of the user's."""
@@ -321,14 +334,6 @@ class Statements(Definitions):
         ast.Nonlocal: _nothing,
         ast.Pass: _nothing,
     }
-
-
-def merged(several: Sequence[dict[str, Values]]) -> dict[str, Values]:
-    """What names stand for after branches."""
-    if len(several) == 1:
-        return several[0]
-    names = dict.fromkeys(name for values in several for name in values)
-    return {name: joined(*(values[name] for values in several if name in values)) for name in names}
 
 
 def _failing(uses: Iterable[Use], caught: set[Guard]) -> Iterable[str]:

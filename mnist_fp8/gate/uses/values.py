@@ -13,6 +13,7 @@ _OF_EVERY_OBJECT = {
     *("__wrapped__", "__annotations__", "__mro__", "__bases__", "__code__", "__signature__", "__defaults__"),
 }
 """What Python gives to modules, classes and functions: no name of Transformer Engine's."""
+_LONGEST_LINE = 40
 VERSION = "__version__"
 _OF_MEMBERS = {"name", "value"}
 _SAME_INSTANCE = {"replace", "_replace", "clone", "copy", "bind"}
@@ -206,7 +207,7 @@ class OwnClass:
             return [self]
         found: dict[OwnClass | Reached, None] = {}
         pending: list[Value] = [self]
-        while pending:
+        while pending and len(found) < _LONGEST_LINE:
             cls = pending.pop(0)
             if isinstance(cls, OwnClass) and cls not in found:
                 pending[:0] = cls.bases

@@ -100,7 +100,7 @@ def test_scripts_without_a_suffix_are_read(write: Write) -> None:
 def test_configuration_is_read_as_text(write: Write) -> None:
     folder = write(
         {
-            "a.yaml": "# transformer_engine.jax.flax.Old\nmodel:\n  _target_: transformer_engine.jax.flax.DenseGeneral # x\n",
+            "a.yaml": "# transformer_engine.jax.Old\nmodel:\n  _target_: transformer_engine.jax.flax.DenseGeneral #\n",
             "b.json": '{"a": "transformer_engine.jax.autocast"}',
             "c.toml": "url = 'https://host/transformer_engine-2.9.whl'\nurl = '#transformer_engine.jax.moe'",
             "d.txt": "transformer_engine.jax",
@@ -203,6 +203,11 @@ def test_what_does_not_parse_is_named(write: Write, source: str, line: int | Non
         "class A(A): pass\nclass B(A, te.B): pass\nB().x",
         "def f(): return f()\nf()(te.a)",
         "te = te.a\n" * 300,
+        "".join(f"if te.a: b{n} = te.c\n" for n in range(5000)),
+        "x = '" + "import " * 100_000 + "'; te.a",
+        "x = '" + "from a import (" * 20_000 + "'; te.a",
+        "".join(f"def f{n}(): return f{n + 1}()\n" for n in range(1000)) + "def f1000(): return te.A()\nf0().b",
+        "class A0(te.A): pass\n" + "".join(f"class A{n + 1}(A{n}):\n def f(self): self.a()\n" for n in range(1000)),
     ],
 )
 def test_what_is_nested_deeply_or_turns_in_circles_ends(write: Write, source: str) -> None:

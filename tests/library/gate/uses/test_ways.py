@@ -127,6 +127,14 @@ WAYS = {
         """,
         ["2 STAR jax.flax"],
     ),
+    "one star of several": (
+        """
+        from transformer_engine.jax.flax import *
+        from other import *
+        DenseGeneral(features=1)
+        """,
+        ["2 STAR jax.flax"],
+    ),
     "an import that may fail": (
         """
         try:
@@ -673,8 +681,8 @@ WAYS = {
         """
         from transformer_engine.jax.flax.module import TransformerEngineBase
         class Mine(TransformerEngineBase):
-            def generate_quantizer_set(self, postfix="", *, n_groups: int = 1, **rest):
-                return super().generate_quantizer_set(postfix)
+            def generate_quantizer_set(self, p="", *, groups: int = 1, **rest):
+                return super().generate_quantizer_set(p)
             @staticmethod
             def make(a, /, b): ...
             def _own(self): self.generate_collective_op_set(1)
@@ -683,7 +691,7 @@ WAYS = {
         [
             "2 IMPORT jax.flax.module.TransformerEngineBase",
             "3 SUBCLASS jax.flax.module.TransformerEngineBase",
-            "4 OVERRIDE jax.flax.module.TransformerEngineBase.generate_quantizer_set(postfix='', keyword n_groups=1, ** rest)",
+            "4 OVERRIDE jax.flax.module.TransformerEngineBase.generate_quantizer_set(p='', keyword groups=1, ** rest)",
             "5 CALL jax.flax.module.TransformerEngineBase.generate_quantizer_set(1) of instance",
             "7 OVERRIDE jax.flax.module.TransformerEngineBase.make(positional a, b)",
             "8 OVERRIDE jax.flax.module.TransformerEngineBase._own",
@@ -793,6 +801,15 @@ WAYS = {
             getattr(te, name)
         """,
         ["2 IMPORT jax", "4 DYNAMIC jax.autocast", "4 DYNAMIC jax.fp8_autocast"],
+    ),
+    "a name that is computed": (
+        """
+        import importlib
+        import transformer_engine.jax as te
+        getattr(te, prefix + "autocast")()
+        importlib.import_module(f"transformer_engine.{prefix}")
+        """,
+        ["3 IMPORT jax"],
     ),
     "names that tests replace": (
         """
@@ -1077,9 +1094,15 @@ WAYS = {
 }
 
 
+UNREAD = {
+    "one star of several": ["names that come by * from one of several modules"],
+    "a name that is computed": ["a name that is computed"] * 2,
+}
+
+
 @pytest.mark.parametrize("way", WAYS)
 def test_each_way_of_using_a_name_is_found(tmp_path: Path, way: str) -> None:
     source, expected = WAYS[way]
     uses = scan(tmp_path, module=source)
     assert [brief(use) for use in uses.uses] == expected
-    assert uses.unread == ()
+    assert [each.reason for each in uses.unread] == UNREAD.get(way, [])
