@@ -49,6 +49,9 @@ _TRANSPARENT = {
 """What returns something that is called as what it is given."""
 
 
+_APPLIES = {"apply", "init", "init_with_output"}
+"""Methods of a Flax module that call it: their first argument is not for it, nor are those that are named below."""
+_OF_FLAX = {"variables", "rngs", "mutable", "capture_intermediates"}
 _Callable = Reached | Partial | OwnFunction | OwnClass
 
 
@@ -153,6 +156,10 @@ class Calls(Expressions):
 
     def _te_called(self, function: Reached, node: ast.expr, call: Call, kind: UseKind) -> Values:
         self.findings.use(node, function, kind, call=call)
+        applied = _applied(function, call)
+        if applied and function.owner:
+            method = dataclasses.replace(function, path=f"{function.owner.path}.__call__")
+            self.findings.use(node, method, kind, call=applied)
         found = function.called()
         return (found,) if found else ()
 
@@ -323,6 +330,14 @@ def _asked(values: Values) -> Values:
     """What the result of an unknown function tells: one that is given a name and a string asks for something of it."""
     names = tuple(value.path for value in names_of_te(values))
     return *clues(values), *([Clue(Guard.PROBE, names)] if names and texts(values) else [])
+
+
+def _applied(function: Reached, call: Call) -> Call | None:
+    """How a Flax module is called by ``apply`` and its like; ``None`` where they call another of its methods."""
+    if not function.on_instance or function.name not in _APPLIES or "method" in call.keywords:
+        return None
+    keywords = tuple(name for name in call.keywords if name not in _OF_FLAX)
+    return dataclasses.replace(call, positional=max(call.positional - 1, 0), keywords=keywords, unpacked=None)
 
 
 def _about(value: Value, arguments: Values) -> Value:

@@ -356,8 +356,27 @@ WAYS = {
         [
             "2 IMPORT jax.flax.DotProductAttention",
             "3 CALL jax.flax.DotProductAttention(0, head_dim)",
+            "4 CALL jax.flax.DotProductAttention.__call__(1) of instance",
             "4 CALL jax.flax.DotProductAttention.apply(2) of instance",
             "5 CALL jax.flax.DotProductAttention.__call__(3, mask) of instance",
+        ],
+    ),
+    "a module that Flax calls": (
+        """
+        from functools import partial
+        from transformer_engine.jax.flax import DotProductAttention
+        attend = partial(DotProductAttention().apply, {}, mutable=["batch"])
+        y, state = attend(q, k, mask=m)
+        variables = DotProductAttention().init(rngs={}, method="other")
+        """,
+        [
+            "3 IMPORT jax.flax.DotProductAttention",
+            "4 CALL jax.flax.DotProductAttention(0)",
+            "4 CALL jax.flax.DotProductAttention.apply(1, mutable, ...) of instance",
+            "5 CALL jax.flax.DotProductAttention.__call__(2, mask) of instance",
+            "5 CALL jax.flax.DotProductAttention.apply(3, mutable, mask) to 2 of instance",
+            "6 CALL jax.flax.DotProductAttention(0)",
+            "6 CALL jax.flax.DotProductAttention.init(0, rngs, method) of instance",
         ],
     ),
     "an instance at once": (
