@@ -6,7 +6,8 @@ sets those that Transformer Engine has to hold under. A person is told what was 
 One table for both sides: what judges passes these on and keys results by them; what is judged says which were set.
 """
 
-from collections.abc import Mapping
+import itertools
+from collections.abc import Iterable, Mapping
 
 CHANGE_RESULTS: Mapping[str, str] = {
     "NVTE_": "switches of Transformer Engine",
@@ -53,16 +54,29 @@ def left_out(environ: Mapping[str, str]) -> dict[str, str]:
     """Options of JAX, Flax and XLA that are set and reach no run, in the order of their names."""
     passed = passed_on(environ)
     options = {name: environ[name] for name in sorted(environ) if name.startswith(LEFT_OUT) and name not in passed}
-    flags = [flag for flag in environ.get("XLA_FLAGS", "").split() if flag.startswith(FAST_MATH)]
-    return options | ({"XLA_FLAGS": " ".join(flags)} if flags else {})
+    flags = " ".join(filter(_is_fast_math, environ.get("XLA_FLAGS", "").split()))
+    return options | ({"XLA_FLAGS": flags} if flags else {})
 
 
 def that_change_results(environ: Mapping[str, str]) -> dict[str, str]:
     """Those that can change a result and reach a run, in the order of their names."""
-    known = {name: environ[name] for name in sorted(environ) if name.startswith(tuple(CHANGE_RESULTS))}
+    known = _beginning_with(CHANGE_RESULTS, environ)
     if FAST_MATH in known.get("XLA_FLAGS", ""):
-        known["XLA_FLAGS"] = " ".join(flag for flag in known["XLA_FLAGS"].split() if not flag.startswith(FAST_MATH))
+        known["XLA_FLAGS"] = " ".join(itertools.filterfalse(_is_fast_math, known["XLA_FLAGS"].split()))
     return known
+
+
+def of_this_process(environ: Mapping[str, str]) -> dict[str, str]:
+    """All that can change what a process with these variables computes, in the order of their names."""
+    return _beginning_with((*CHANGE_RESULTS, *LEFT_OUT), environ)
+
+
+def _beginning_with(beginnings: Iterable[str], environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: environ[name] for name in sorted(environ) if name.startswith(tuple(beginnings))}
+
+
+def _is_fast_math(flag: str) -> bool:
+    return flag.startswith(FAST_MATH) and not flag.endswith("=false")
 
 
 def passed_on(environ: Mapping[str, str]) -> dict[str, str]:

@@ -39,7 +39,7 @@ def describe(precision: Precision | None = None) -> dict[str, str]:
         "platform": platform.platform(),
         "mnist-fp8": __version__,
     }
-    return facts | variables.that_change_results(os.environ)
+    return facts | variables.of_this_process(os.environ)
 
 
 def origins() -> dict[str, str]:

@@ -152,7 +152,7 @@ def _key(config: TrainConfig) -> str:
     """Digest of all that the numbers of a host run depend on."""
     versions = [metadata.version(package) for package in ("jax", "jaxlib", "numpy")]
     sources = [Path(str(module.__file__)).read_text() for module in (train, runs, data)]
-    here = [describe_processor(), repr(variables.that_change_results(os.environ))]
+    here = [describe_processor(), repr(variables.of_this_process(os.environ))]
     parts = [repr(config), *here, *versions, *sources, *train.programs(config)]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 

@@ -64,8 +64,11 @@ class Comparison:
 
     @functools.cached_property
     def roots(self) -> tuple[Root, ...]:
-        """The differences by their root, those that break first; no verdict rests on that."""
-        return roots(self.differences, self.old.entries, self.new.entries)
+        """The differences by their root, those that break first; no verdict rests on that.
+
+        What becomes of the user's own code is told use by use, and has none.
+        """
+        return roots([each for each in self.differences if each.area != "uses"], self.old.entries, self.new.entries)
 
     @property
     def is_partial(self) -> bool:

@@ -40,6 +40,7 @@ def test_options_of_jax_and_flax_are_left_out_by_name() -> None:
 def test_fast_math_is_left_out_of_xla_s_flags() -> None:
     shell = {"XLA_FLAGS": "--a=1 --xla_cpu_enable_fast_math=true --b=2"}
     assert variables.left_out(shell) == {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"}
+    assert variables.left_out({"XLA_FLAGS": "--xla_cpu_enable_fast_math=false"}) == {}
     assert variables.passed_on(shell) == variables.that_change_results(shell) == {"XLA_FLAGS": "--a=1 --b=2"}
 
 

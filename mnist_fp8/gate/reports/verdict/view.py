@@ -185,8 +185,7 @@ class View:
             _clean_record(comparison.old),
             _clean_record(comparison.new),
             tuple(map(Shown.of, comparison.differences)),
-            # What becomes of the user's code has a section of its own.
-            tuple(Block.of(root) for root in comparison.roots if root.main.area != "uses"),
+            tuple(map(Block.of, comparison.roots)),
             tuple(map(clean, comparison.limits)),
             gaps.texts(comparison.coverage, Effect.UNVERIFIED),
             gaps.texts(comparison.coverage, Effect.PARTIAL),

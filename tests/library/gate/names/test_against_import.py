@@ -97,7 +97,8 @@ def test_every_name_that_is_read_is_there(names: Names, imported: dict[str, Modu
 def test_signature_is_the_one_that_python_has(names: Names, imported: dict[str, ModuleType]) -> None:
     different, compared = {}, 0
     for path, definition, thing in objects(names, imported, "function", "class", "method"):
-        if isinstance(thing, enum.EnumMeta):  # which takes what makes a new enumeration, too
+        # An enumeration takes what makes a new one, too; and Triton, where it is, makes kernels of functions.
+        if isinstance(thing, enum.EnumMeta) or ".triton" in path:
             continue
         assert callable(thing)
         parameters = [*inspect.signature(thing).parameters.values()]

@@ -235,11 +235,11 @@ def test_newer_grammar_is_read(write: Write) -> None:
     assert uses.unread == ()
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="this Python reads it")
 def test_a_line_in_newer_grammar_is_named_and_the_others_are_read(write: Write) -> None:
     uses = find_uses([write({"a.py": USE + 'print(f"{te.f("x")}")\nte.g()\n'})])
-    assert [use.place.line for use in uses.uses] == [1, 3]
-    assert [(each.place.line, each.may_use) for each in uses.unread] == [(2, True)]
+    is_read = sys.version_info >= (3, 12)
+    assert [use.place.line for use in uses.uses if use.path.endswith(".g")] == [3]
+    assert [(each.place.line, each.may_use) for each in uses.unread] == ([] if is_read else [(2, True)])
 
 
 def test_a_file_that_is_too_large_is_named(write: Write) -> None:
