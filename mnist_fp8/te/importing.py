@@ -135,10 +135,11 @@ def _packages(direct: Iterable[str], loaded: Iterable[str], folder: Path) -> dic
         loaded: all modules that were imported with it.
         folder: its own.
     """
-    owners = metadata.packages_distributions()
+    owners = {name: set(own) for name, own in metadata.packages_distributions().items()}
     used, others = (
-        {str(canonicalize_name(owner)) for name in names if name not in sys.stdlib_module_names
-         for owner in owners.get(name, ()) if not name.startswith(_PACKAGE)}
+        # Of a name that several share, such as nvidia, it cannot be said whose it is.
+        {str(canonicalize_name(next(iter(owners[name])) if len(owners[name]) == 1 else name))
+         for name in names if name in owners and not name.startswith(_PACKAGE)}
         for names in (direct, loaded)
     )  # fmt: skip
     brought = _reached(_ASKED_FOR)

@@ -65,6 +65,8 @@ def changes(before: State, after: State) -> Iterator[tuple[str, str, str]]:
 
 
 def _are_same(was: object, now: object) -> bool:
+    if isinstance(was, tuple) and isinstance(now, tuple):
+        return len(was) == len(now) and all(map(_are_same, was, now))
     return was is now or (type(was) is type(now) and isinstance(was, _PLAIN) and was == now)
 
 

@@ -65,7 +65,7 @@ class Scope:
             limits.append("trained on different data: training is not compared")
         for area, missing in _WHOLE_OR_NOT_AT_ALL.items():
             there = [any(key.startswith(f"{area}/") for key in record.entries) for record in (old, new)]
-            if there[0] != there[1]:
+            if there[0] != there[1] and not (old.problem or new.problem):
                 left_out.append(area)
                 limits.append(missing.format(clean((new if there[0] else old).te)))
         same_keys = old.settings == new.settings

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mnist_fp8.measure import imports
@@ -150,6 +151,12 @@ def test_function_that_is_changed_in_place_is_seen() -> None:
     ((kind, name, now),) = process_state.changes(before, after)
     assert (kind, name) == ("libraries", "f")
     assert now.endswith("function")
+
+
+def test_tables_of_numbers_are_compared_without_asking_whether_they_are_true() -> None:
+    before, after = ({"settings": {"x": (np.zeros(2), size)}} for size in (1, 1))
+    assert [name for _, name, _ in process_state.changes(before, after)] == ["x"], "other arrays are others"
+    assert not list(process_state.changes(before, before)), "Control"
 
 
 def test_looking_changes_nothing_and_does_not_start_jax() -> None:

@@ -270,6 +270,11 @@ def test_import_that_one_side_was_not_measured_for_is_a_part_and_no_difference()
         assert f"what the import of {te} does to its process was not measured" in found.limits
 
 
+def test_side_that_does_not_start_has_no_other_limits() -> None:
+    found = compare(record("1.0.0", WHOLE), record("2.0.0", {}, problem="ImportError: no libfoo"), (), TODAY)
+    assert found.limits == ()
+
+
 def test_only_names_are_a_part() -> None:
     api = {key: value for key, value in WHOLE.items() if key.startswith("api/")}
     assert kinds(compared(api, api)) == {GapKind.AREAS}
