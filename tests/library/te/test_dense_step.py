@@ -10,7 +10,7 @@ from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.oracle import dense
 from mnist_fp8.oracle.dense import FP8_MAX
 from mnist_fp8.oracle.tolerances import exact_tolerance
-from mnist_fp8.te.dense_step import exact
+from mnist_fp8.te.dense_step import exact, on_device
 from support.assertions import assert_close, assert_equal
 from support.programs import equations
 
@@ -47,6 +47,19 @@ def test_exact_tolerance_rejects_the_smallest_error(kind: RunKind) -> None:
     with pytest.raises(AssertionError, match="1 of 256 elements are wrong"):
         assert_close(where="product", actual=wrong, expected=product, tolerance=tolerance)
     assert_close(where="product", actual=product, expected=product, tolerance=tolerance)
+
+
+def test_numbers_become_an_array_without_a_compiled_program(caplog: pytest.LogCaptureFixture) -> None:
+    """Rounded as JAX rounds them; and a copy, so that the numbers can be changed afterwards."""
+    numbers = np.random.default_rng(0).normal(0, 1, (3, 13, 7))
+    with jax.log_compiles():
+        found = on_device(numbers, "bfloat16")
+        assert not caplog.records, f"compiled: {caplog.messages}"
+        expected = np.asarray(jnp.asarray(numbers, jnp.bfloat16))
+        assert caplog.records, "Control: JAX should compile a program"
+    numbers[:] = 0
+    assert found.dtype == jnp.bfloat16
+    assert_equal(where="numbers in BF16", actual=found, expected=expected)
 
 
 def test_equations_are_found_inside_others() -> None:
