@@ -55,12 +55,13 @@ def find_uses(paths: Sequence[Path], watcher: "Watcher") -> "Uses":
         ConfigError: one of them does not exist.
     """
     from mnist_fp8.core.files import cache_dir  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.reports.markup import counted  # noqa: PLC0415
     from mnist_fp8.gate.uses import scan  # noqa: PLC0415
 
     what = f"your code in {', '.join(map(str, paths))}"
     watcher.started(what)
     uses = dataclasses.replace(scan.find_uses(paths, cache_dir()), paths=tuple(map(str, paths)))
-    watcher.finished(what, f"{what}: {uses.files:,} files")
+    watcher.finished(what, f"{what}: {counted(uses.files, 'file')}")
     return uses
 
 
