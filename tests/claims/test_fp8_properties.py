@@ -730,7 +730,10 @@ def test_mapped_steps_equal_a_loop(mode: te.Autocast, ensemble: bool) -> None:  
     """Over batches of unlike amaxes, or over a whole ensemble: each with scales of its own."""
     first, second = without_bias(integers(1)), without_bias(integers(2))
     for name in ("x", "grad"):
-        second[name].flat[0] = -20
+        if mode == FP8_MODES["current"]:
+            second[name] *= 2.0**-30  # of which the scale of the first would leave nothing; sums stay exact
+        else:
+            second[name].flat[0] = -20
     if not ensemble:
         second["kernel"] = first["kernel"]
     (layer, _, *given), (_, _, *others) = (arguments(mode, values) for values in (first, second))
