@@ -32,10 +32,16 @@ FORMER_EMITTERS = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitte
 An XLA that has no other emitters, or no more, passes over this option. It adds to those that the user has set.
 """
 
+NO_EXCESS_PRECISION = "--xla_allow_excess_precision=false"
+"""Has XLA round to BF16 wherever a program says so.
+
+Else it leaves out a rounding between two operations that it compiles into one, so that codes depend on what it does.
+"""
+
 REPEATABLE = ("--xla_gpu_deterministic_ops=true", "--xla_gpu_autotune_level=0")
 """For a GPU. Without them XLA times algorithms anew in each process, and training takes another path."""
 
-ON_A_CPU = (FLOAT32_SUMS, NO_OPTIMIZATIONS, FORMER_EMITTERS)
+ON_A_CPU = (FLOAT32_SUMS, NO_OPTIMIZATIONS, FORMER_EMITTERS, NO_EXCESS_PRECISION)
 _OURS = (*ON_A_CPU, *REPEATABLE)
 
 

@@ -15,6 +15,9 @@ from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.programs import kernels
+from mnist_fp8.subjects import find_subject
+from mnist_fp8.subjects.layer import Layer
+from mnist_fp8.subjects.subject import NotInReleaseError
 from mnist_fp8.te import xla_products
 
 
@@ -50,6 +53,18 @@ def _unmet_recipe(name: str) -> str | None:
 
 def _unmet_te_name(name: str) -> str | None:
     return None if te.has_name(name) else f"needs {name} in transformer_engine.jax; found none in {te.version()}"
+
+
+@functools.cache
+def _unmet_subject(name: str, case: str) -> str | None:
+    subject = find_subject(name)
+    if subject.on_kernels_only and (reason := _unmet_gpu()):
+        return reason
+    try:
+        Layer(subject, subject.case(case)).shapes  # noqa: B018 - made when asked for
+    except NotInReleaseError as error:
+        return str(error)
+    return None
 
 
 def _unmet_xla_sums_in_float32() -> str | None:
@@ -89,6 +104,7 @@ NEEDS: dict[str, Callable[..., str | None]] = {
     "devices": _unmet_devices,
     "profiler": _unmet_profiler,
     "recipe": _unmet_recipe,
+    "subject": _unmet_subject,
     "te_name": _unmet_te_name,
     "orbax": _unmet_orbax,
     "xla_sums_in_float32": _unmet_xla_sums_in_float32,

@@ -94,9 +94,10 @@ def variables_of(kernel: Array, metas: Mapping[str, Meta], bias: Array | None = 
     return {"params": params, **({metadata_collection(): collection} if collection else {})}
 
 
-def read_meta(metadata: Mapping[str, Any], tensor: str) -> Meta:
-    """Metadata of one tensor out of TE's collection."""
-    return Meta(np.float32(metadata[scale_leaf(tensor)][0]), np.asarray(metadata[history_leaf(tensor)]))
+def read_meta(metadata: Mapping[str, Any], tensor: str, number: int | None = None) -> Meta:
+    """Metadata of one tensor out of a module's part of TE's collection."""
+    scale, history = metadata[scale_leaf(tensor, number)], metadata[history_leaf(tensor, number)]
+    return Meta(np.float32(scale[0]), np.asarray(history))
 
 
 def with_amax(amax: float, shape: tuple[int, int], seed: int) -> Array:

@@ -23,6 +23,7 @@ If the import fails, all of it is undone.
 
 import ast
 import contextlib
+import functools
 import importlib
 import importlib.util
 import os
@@ -64,6 +65,11 @@ class _EnumMember(int):
 
     label: str
 
+    @property
+    def value(self) -> int:
+        """The member as a number, as pybind11's members have it; TE's activations ask for it."""
+        return int(self)
+
     def __repr__(self) -> str:
         return self.label
 
@@ -95,10 +101,21 @@ class StandInModule(ModuleType):
             value: Any = _StandInEnum(name)
         elif name in _QUERIES:
             value = _constant(_QUERIES[name])
+        elif name == "get_fused_attn_backend":
+            value = functools.partial(_no_fused_attention, self)
         else:
             value = _refusal(name)
         setattr(self, name, value)
         return value
+
+
+def _no_fused_attention(native: StandInModule, *question: object) -> object:
+    """What TE gets to know when it asks for an attention kernel: there is none, so that it takes its JAX path.
+
+    Since 2.20 the question is one object, and the answer has a message with it.
+    """
+    backend = native.NVTE_Fused_Attn_Backend.NVTE_No_Backend
+    return (backend, "this is a host run") if len(question) == 1 else backend
 
 
 def _constant(answer: object) -> Callable[..., object]:

@@ -18,8 +18,9 @@ class MetadataDialect:
 
     Attributes:
         tensors: the release's names of ``x``, ``kernel`` and ``grad``.
-        scale: name of a scale, ``{}`` standing for the tensor.
+        scale: name of a scale, ``{tensor}`` and ``{number}`` standing for the tensor and the product's number.
         history: name of an amax history.
+        only: what stands for the number of a layer's only product.
         stores_next_scale: the stored scale is for the next step, and the history's newest entry is its last. If not,
             it is the scale that the last step used, and the newest entry is the first.
     """
@@ -27,14 +28,23 @@ class MetadataDialect:
     tensors: Mapping[str, str]
     scale: str
     history: str
+    only: str
     stores_next_scale: bool
 
 
 _METADATA_SINCE_2_3 = MetadataDialect(
-    {"x": "x", "kernel": "kernel", "grad": "grad"}, "{}_scale", "{}_amax_history", stores_next_scale=True
+    tensors={"x": "x", "kernel": "kernel", "grad": "grad"},
+    scale="{tensor}{number}_scale",
+    history="{tensor}{number}_amax_history",
+    only="",
+    stores_next_scale=True,
 )
 _METADATA_SINCE_1_8 = MetadataDialect(
-    {"x": "i", "kernel": "w", "grad": "g"}, "scale_{}_0", "amax_{}_0", stores_next_scale=False
+    tensors={"x": "i", "kernel": "w", "grad": "g"},
+    scale="scale_{tensor}{number}",
+    history="amax_{tensor}{number}",
+    only="_0",
+    stores_next_scale=False,
 )
 
 
@@ -52,14 +62,20 @@ def leaves_float8_to_xla() -> bool:
     return Version(loading.version()) < Version("2.5")
 
 
-def scale_leaf(tensor: str) -> str:
-    """Name of the scale of ``x``, ``kernel`` or ``grad`` in a layer's metadata."""
-    return metadata_dialect().scale.format(metadata_dialect().tensors[tensor])
+def scale_leaf(tensor: str, number: int | None = None) -> str:
+    """Name of the scale of ``x``, ``kernel`` or ``grad`` in a layer's metadata, of its only product by default."""
+    return _leaf(metadata_dialect().scale, tensor, number)
 
 
-def history_leaf(tensor: str) -> str:
-    """Name of the amax history of ``x``, ``kernel`` or ``grad`` in a layer's metadata."""
-    return metadata_dialect().history.format(metadata_dialect().tensors[tensor])
+def history_leaf(tensor: str, number: int | None = None) -> str:
+    """Name of the amax history of ``x``, ``kernel`` or ``grad`` in a layer's metadata, as `scale_leaf`."""
+    return _leaf(metadata_dialect().history, tensor, number)
+
+
+def _leaf(name: str, tensor: str, number: int | None) -> str:
+    dialect = metadata_dialect()
+    written = dialect.only if number is None else f"_{number}"
+    return name.format(tensor=dialect.tensors[tensor], number=written)
 
 
 def metadata_collection() -> str:

@@ -1,0 +1,314 @@
+"""How a layer's reference computes: exactly, or rounded and quantized as a mode demands. Nothing here comes from TE.
+
+A reference is one function in plain JAX, run in float64. It leaves to its `Arithmetic` what depends on the mode: the
+product of an activation and a kernel. So the same reference gives the exact output and its gradients, what a quantized
+layer has to compute, and the amaxes of the tensors in between, which nothing outside of the layer sees.
+"""
+
+import dataclasses
+import enum
+import functools
+import importlib
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from mnist_fp8.oracle import layers
+from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, Array
+
+Params: TypeAlias = Mapping[str, Any]
+"""Parameters of a layer: arrays by name, nested by module."""
+
+Reference: TypeAlias = Callable[["Arithmetic", Params, Mapping[str, jax.Array]], Any]
+"""A layer's outputs from its parameters and inputs, in float64."""
+
+Scales: TypeAlias = Mapping[str, Any]
+"""Scales of ``x``, ``kernel`` and ``grad`` of one product, float32."""
+
+
+class Passes(NamedTuple):
+    """A layer's forward and backward pass in float64.
+
+    Attributes:
+        y: outputs.
+        dx: gradients of the inputs, by name.
+        dparams: gradients of the parameters.
+        amaxes: largest absolute values of ``x``, ``kernel`` and ``grad`` before they are quantized, by product.
+    """
+
+    y: tuple[Array, ...]
+    dx: Mapping[str, Array]
+    dparams: Any
+    amaxes: Mapping[str, Mapping[str, np.float32]]
+
+
+class Arithmetic:
+    """Exact products, in float64."""
+
+    def product(self, name: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Multiply over the last axis of ``x`` and the first of ``kernel``; ``name`` is that of the product."""
+        del name
+        return jnp.tensordot(x, self.parameter(kernel), 1)
+
+    def parameter(self, values: jax.Array) -> jax.Array:
+        """A parameter in the dtype that the layer computes in."""
+        return _rounded(values)
+
+    def stored(self, values: jax.Array) -> jax.Array:
+        """What a layer writes down between two of its parts, in the dtype that it computes in."""
+        return values
+
+    def activated(self, x: jax.Array, names: Sequence[str], *, as_one: bool = True) -> jax.Array:
+        """Apply one activation to each part of the axis before the last, and multiply the results.
+
+        Args:
+            x: (..., parts, features).
+            names: of the activations.
+            as_one: whether the layer has a gradient of its own for all of it; else it is that of each operation.
+        """
+        del as_one
+        return layers.activate(x, names)
+
+
+class ProductForm(enum.Enum):
+    """How a product of quantized operands is written, which decides where it is rounded to BF16."""
+
+    KERNEL = "kernel"
+    """Codes are multiplied and the scales undone before anything is rounded."""
+    CODES = "product of codes"
+    """The product of the codes is rounded, and again when the scales are undone."""
+    DEQUANTIZED = "product of dequantized operands"
+    """The operands are rounded when their scales are undone, and then their product."""
+    BF16 = "bf16"
+    """Nothing is quantized: the operands are rounded, and their product."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Rounded(Arithmetic):
+    """Products of rounded or quantized operands; everything between them is written down in BF16.
+
+    Attributes:
+        scales: by product; of current scaling where there are none.
+        offsets: zeros that are added to the products, by name: the gradient of an offset is that of its product.
+        seen: where the operands and the output of each product are put.
+        form: how a product is written.
+        fp8_format: ``HYBRID`` or ``E4M3``.
+    """
+
+    scales: Mapping[str, Scales] | None
+    offsets: Mapping[str, jax.Array]
+    seen: dict[str, dict[str, jax.Array]]
+    form: ProductForm = ProductForm.KERNEL
+    fp8_format: str = "HYBRID"
+
+    def product(self, name: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Quantize both, multiply, and round the product to BF16; the same for both gradients."""
+        flat, wide = x.reshape(-1, x.shape[-1]), kernel.reshape(kernel.shape[0], -1)
+        scales = None if self.scales is None else self.scales[name]
+        y = _quantized_product(self.fp8_format, self.form, scales, flat, wide)
+        self.seen[name] = {"x": _rounded(flat), "kernel": wide, "y": y}
+        if name in self.offsets:
+            y = y + self.offsets[name]
+        return y.reshape(*x.shape[:-1], *kernel.shape[1:])
+
+    def stored(self, values: jax.Array) -> jax.Array:
+        """Round to BF16."""
+        return _rounded(values)
+
+    def activated(self, x: jax.Array, names: Sequence[str], *, as_one: bool = True) -> jax.Array:
+        """Activate in BF16, each operation rounded, but where a kernel does it; differentiate as one in float64."""
+        if self.form is ProductForm.KERNEL:
+            return layers.activate(x, names)
+        if as_one:
+            return _activated_in_bf16(tuple(names), x)
+        return layers.activate(x.astype(jnp.bfloat16), names).astype(jnp.float64)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _activated_in_bf16(names: tuple[str, ...], x: jax.Array) -> jax.Array:
+    return layers.activate(x.astype(jnp.bfloat16), names).astype(jnp.float64)
+
+
+def _activate(names: tuple[str, ...], x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    return _activated_in_bf16(names, x), x
+
+
+def _activate_back(names: tuple[str, ...], x: jax.Array, grad: jax.Array) -> tuple[jax.Array]:
+    _, pull_back = jax.vjp(lambda x: layers.activate(x, names), x)
+    (dx,) = pull_back(grad)
+    return (dx,)
+
+
+_activated_in_bf16.defvjp(_activate, _activate_back)
+
+
+def _rounded(values: jax.Array) -> jax.Array:
+    """Numbers rounded to BF16; so is their gradient."""
+    return values.astype(jnp.bfloat16).astype(jnp.float64)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _quantized_product(
+    fp8_format: str, form: ProductForm, scales: Scales | None, x: jax.Array, kernel: jax.Array
+) -> jax.Array:
+    return _forward(fp8_format, form, scales, x, kernel)[0]
+
+
+def _forward(
+    fp8_format: str, form: ProductForm, scales: Scales | None, x: jax.Array, kernel: jax.Array
+) -> tuple[jax.Array, Any]:
+    lhs = _operand(form, x, scales, "x", fp8_format)
+    rhs = _operand(form, kernel, scales, "kernel", fp8_format)
+    return _multiplied(form, lhs, rhs), (scales, lhs, rhs)
+
+
+def _backward(fp8_format: str, form: ProductForm, kept: Any, grad: jax.Array) -> Any:  # noqa: ANN401
+    scales, x, kernel = kept
+    dy = _operand(form, grad, scales, "grad", fp8_format)
+    return (
+        jax.tree.map(jnp.zeros_like, scales),
+        _multiplied(form, dy, kernel.transposed),
+        _multiplied(form, x.transposed, dy),
+    )
+
+
+_quantized_product.defvjp(_forward, _backward)
+
+
+class _Codes(NamedTuple):
+    """A quantized matrix: its codes, and what they are multiplied by to undo their scale."""
+
+    codes: jax.Array
+    undo: jax.Array
+
+    @property
+    def transposed(self) -> "_Codes":
+        return _Codes(self.codes.T, self.undo)
+
+
+def _operand(form: ProductForm, values: jax.Array, scales: Scales | None, tensor: str, fp8_format: str) -> _Codes:
+    """A tensor as it is multiplied. Activations and gradients come in BF16, kernels in float32."""
+    if form is ProductForm.BF16:
+        return _Codes(_rounded(values), jnp.float64(1))
+    return _quantize(values if tensor == "kernel" else _rounded(values), scales, tensor, fp8_format)
+
+
+def _quantize(values: jax.Array, scales: Scales | None, tensor: str, fp8_format: str) -> _Codes:
+    """`oracle.dense.quantize`, by a given scale or by `oracle.dense.current_scale`, in JAX."""
+    dtype = FORMATS[fp8_format][tensor]
+    amax = jnp.max(jnp.abs(values)).astype(jnp.float32)
+    current = jnp.where(jnp.isfinite(amax) & (amax > 0), jnp.float32(FP8_MAX[dtype]) / amax, 1)
+    scale = current if scales is None else scales[tensor].astype(jnp.float32)
+    scaled = jnp.clip(values.astype(jnp.float32) * scale, -FP8_MAX[dtype], FP8_MAX[dtype])
+    return _Codes(scaled.astype(dtype).astype(jnp.float64), 1 / scale.astype(jnp.float64))
+
+
+def _multiplied(form: ProductForm, lhs: _Codes, rhs: _Codes) -> jax.Array:
+    if form is ProductForm.DEQUANTIZED:
+        return _rounded(_rounded(lhs.codes * lhs.undo) @ _rounded(rhs.codes * rhs.undo))
+    product = lhs.codes @ rhs.codes
+    return _rounded((_rounded(product) if form is ProductForm.CODES else product) * (lhs.undo * rhs.undo))
+
+
+def exact(
+    reference: Reference, params: Params, inputs: Mapping[str, npt.ArrayLike], grads: Sequence[npt.ArrayLike]
+) -> Passes:
+    """Run a reference in float64, forward and backward from ``grads``, the gradients of its outputs."""
+    with _float64():
+        y, (dparams, dx) = _exact(reference, _wide(params), _wide(inputs), _wide(tuple(grads)))
+        return Passes(_numpy(y), _numpy(dx), _numpy(dparams), {})
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _exact(reference: Reference, params: Any, inputs: Any, grads: Any) -> Any:  # noqa: ANN401
+    y, pull_back = jax.vjp(lambda params, inputs: _outputs(reference(Arithmetic(), params, inputs)), params, inputs)
+    return y, pull_back(grads)
+
+
+def rounded(
+    reference: Reference,
+    params: Params,
+    inputs: Mapping[str, npt.ArrayLike],
+    grads: Sequence[npt.ArrayLike],
+    *,
+    scales: Mapping[str, Scales] | None = None,
+    form: ProductForm = ProductForm.KERNEL,
+    fp8_format: str = "HYBRID",
+) -> Passes:
+    """Run a reference as a layer does, rounding what it rounds: the layer must compute this, but for its accumulation.
+
+    Args:
+        reference: the layer.
+        params: its parameters, float32.
+        inputs: numbers that BF16 has.
+        grads: gradients of the outputs; numbers that BF16 has.
+        scales: by product; of current scaling if there are none.
+        form: how a product is written.
+        fp8_format: ``HYBRID`` or ``E4M3``.
+    """
+    with _float64():
+        arguments = _wide(params), _wide(inputs), _wide(tuple(grads))
+        y, (dparams, dx), amaxes = _rounded_passes(reference, form, fp8_format, _narrow(scales), *arguments)
+        return Passes(_numpy(y), _numpy(dx), _numpy(dparams), jax.tree.map(np.float32, amaxes))
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _rounded_passes(
+    reference: Reference,
+    form: ProductForm,
+    fp8_format: str,
+    scales: Mapping[str, Scales] | None,
+    params: Any,  # noqa: ANN401
+    inputs: Any,  # noqa: ANN401
+    grads: Any,  # noqa: ANN401
+) -> Any:  # noqa: ANN401
+    def run(params: Any, inputs: Any, offsets: Any) -> Any:  # noqa: ANN401
+        seen: dict[str, Any] = {}
+        arithmetic = Rounded(scales, offsets, seen, form, fp8_format)
+        inputs = jax.tree.map(_rounded, inputs)
+        return jax.tree.map(_rounded, _outputs(reference(arithmetic, params, inputs))), seen
+
+    shapes = jax.eval_shape(lambda params, inputs: run(params, inputs, {})[1], params, inputs)
+    offsets = {name: jnp.zeros(operands["y"].shape) for name, operands in shapes.items()}
+    y, pull_back, seen = jax.vjp(run, params, inputs, offsets, has_aux=True)
+    dparams, dx, dy = pull_back(grads)
+    amaxes = {
+        name: {
+            "x": _amax(operands["x"]),
+            "kernel": _amax(operands["kernel"]),
+            "grad": _amax(_rounded(dy[name])),
+        }
+        for name, operands in seen.items()
+    }
+    return y, (dparams, dx), amaxes
+
+
+def _amax(values: jax.Array) -> jax.Array:
+    return jnp.max(jnp.abs(values)).astype(jnp.float32)
+
+
+def _outputs(outputs: Any) -> tuple[jax.Array, ...]:  # noqa: ANN401
+    return tuple(jax.tree.leaves(outputs))
+
+
+def _float64() -> Any:  # noqa: ANN401 - a context manager
+    """JAX with float64; a name of ``jax`` since 0.8."""
+    if hasattr(jax, "enable_x64"):
+        return jax.enable_x64(True)  # noqa: FBT003
+    return importlib.import_module("jax.experimental").enable_x64()
+
+
+def _wide(tree: Any) -> Any:  # noqa: ANN401
+    return jax.tree.map(lambda array: np.asarray(array, np.float64), tree)
+
+
+def _narrow(tree: Any) -> Any:  # noqa: ANN401
+    return jax.tree.map(np.float32, tree)
+
+
+def _numpy(tree: Any) -> Any:  # noqa: ANN401
+    return jax.tree.map(np.asarray, tree)

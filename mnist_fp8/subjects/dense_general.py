@@ -1,0 +1,38 @@
+"""``DenseGeneral``: a dense layer, with its kernel among its parameters."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from mnist_fp8 import te
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
+from mnist_fp8.subjects.subject import Case, InnerProduct, Subject
+
+CASES = (
+    Case("plain", {"features": 32, "use_bias": False}, {"x": (4, 16, 48)}),
+    Case("bias", {"features": 32, "use_bias": True}, {"x": (4, 16, 48)}),
+    Case("several features", {"features": (2, 16), "use_bias": False}, {"x": (4, 16, 48)}),
+)
+
+
+def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
+    return te.dense_general(**case.fields)
+
+
+def _reference(_case: Case) -> Reference:
+    def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> jax.Array:
+        y = arithmetic.product("dense", inputs["x"], params["kernel"])
+        return y + arithmetic.parameter(params["bias"]) if "bias" in params else y
+
+    return reference
+
+
+SUBJECT = Subject(
+    name="DenseGeneral",
+    cases=CASES,
+    make=_make,
+    reference=_reference,
+    products=lambda _case: (InnerProduct("dense"),),
+)

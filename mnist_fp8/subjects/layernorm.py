@@ -1,0 +1,55 @@
+"""``LayerNorm``: normalisation alone, by mean and variance or by the root mean square."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.oracle import layers
+from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
+from mnist_fp8.subjects.making import flax_layer
+from mnist_fp8.subjects.subject import Case, RecipeFrom, Subject
+
+KINDS: dict[str, dict[str, Any]] = {
+    "layernorm": {},
+    "layernorm around one": {"zero_centered_gamma": True},
+    "rmsnorm": {"layernorm_type": "rmsnorm"},
+    "rmsnorm with a larger epsilon": {"layernorm_type": "rmsnorm", "epsilon": 1e-2},
+}
+"""Fields of layers that normalise, by the name of the case."""
+
+
+def normalised(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array) -> jax.Array:
+    """What the layer norm inside a case makes of its input.
+
+    An RMS norm around one is refused by TE.
+    """
+    bias = params.get("ln_bias")
+    return layers.layer_norm(
+        x,
+        arithmetic.parameter(params["scale"]),
+        None if bias is None else arithmetic.parameter(bias),
+        zero_centered=case.fields.get("zero_centered_gamma", False),
+        epsilon=case.fields.get("epsilon", layers.EPSILON),
+    )
+
+
+def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
+    return flax_layer("LayerNorm", **case.fields)
+
+
+def _reference(case: Case) -> Reference:
+    def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> jax.Array:
+        return normalised(case, arithmetic, params, inputs["x"])
+
+    return reference
+
+
+SUBJECT = Subject(
+    name="LayerNorm",
+    cases=tuple(Case(name, fields, {"x": (4, 16, 48)}) for name, fields in KINDS.items()),
+    make=_make,
+    reference=_reference,
+    recipe_from=RecipeFrom.NOWHERE,
+)

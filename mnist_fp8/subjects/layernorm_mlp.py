@@ -1,0 +1,109 @@
+"""``LayerNormMLP``: a layer norm, a dense layer, an activation and another dense layer."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
+from mnist_fp8.subjects.layernorm import KINDS, normalised
+from mnist_fp8.subjects.making import flax_layer
+from mnist_fp8.subjects.subject import Case, InnerProduct, Subject
+
+ACTIVATIONS = (
+    ("gelu",),
+    ("silu",),
+    ("relu",),
+    ("quick_gelu",),
+    ("squared_relu",),
+    ("gelu", "linear"),
+    ("silu", "linear"),
+    ("relu", "linear"),
+    ("quick_gelu", "linear"),
+    ("squared_relu", "linear"),
+    ("sigmoid", "linear"),
+    ("clamped_silu", "clamped_linear"),
+)
+"""All that Transformer Engine has, with the gated ones."""
+COMPOSED = ("sigmoid", "linear")
+"""Transformer Engine has no function of its own for it: its gradient is that of each of JAX's operations."""
+INPUTS = {"x": (4, 16, 48)}
+
+
+def _fields(**fields: Any) -> dict[str, Any]:  # noqa: ANN401
+    plain = {"intermediate_dim": 64, "return_layernorm_output": False, "intermediate_dropout_rate": 0.0}
+    return {**plain, "activations": ("gelu",), **fields}
+
+
+CASES = (
+    *(Case(" x ".join(names), _fields(activations=names), INPUTS) for names in ACTIVATIONS),
+    *(Case(name, _fields(**fields), INPUTS) for name, fields in KINDS.items() if fields),
+    Case("biases", _fields(use_bias=True, activations=("silu", "linear")), INPUTS),
+    Case("normalised as well", _fields(return_layernorm_output=True), INPUTS),
+    Case("realistic", _fields(intermediate_dim=768, activations=("silu", "linear")), {"x": (2, 64, 256)}),
+)
+
+
+def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
+    return flax_layer("LayerNormMLP", **case.fields)
+
+
+def mlp(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array, prefix: str = "") -> Any:  # noqa: ANN401
+    """What the MLP of a case makes of its input: output, and what was normalised.
+
+    Args:
+        case: its fields say which.
+        arithmetic: what computes the products.
+        params: of the MLP.
+        x: (..., features).
+        prefix: of the products' names.
+    """
+    normal = normalised(case, arithmetic, params, x)
+    if case.fields["return_layernorm_output"]:
+        normal = arithmetic.stored(normal)
+    hidden = arithmetic.product(f"{prefix}wi", normal, params["wi_kernel"])
+    if "wi_bias" in params:
+        hidden = arithmetic.stored(hidden + arithmetic.parameter(params["wi_bias"]))
+    names = case.fields["activations"]
+    active = arithmetic.activated(hidden, names, as_one=names != COMPOSED)
+    y = arithmetic.product(f"{prefix}wo", active, params["wo_kernel"])
+    if "wo_bias" in params:
+        y = y + arithmetic.parameter(params["wo_bias"])
+    return y, normal
+
+
+def _reference(case: Case) -> Reference:
+    def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> Any:  # noqa: ANN401
+        y, normal = mlp(case, arithmetic, params, inputs["x"])
+        return (y, normal) if case.fields["return_layernorm_output"] else y
+
+    return reference
+
+
+def products(case: Case, module: tuple[str, ...] = ()) -> tuple[InnerProduct, ...]:
+    """Both products; ``module`` is the MLP's path in the layer.
+
+    Where the whole MLP is one function, Transformer Engine keeps the gradients' metadata under each other's number.
+    """
+    prefix = "".join(f"{name}/" for name in module)
+    swapped = not case.fields["return_layernorm_output"] and case.fields["activations"] != COMPOSED
+    grads = (1, 0) if swapped else (0, 1)
+    return tuple(
+        InnerProduct(
+            f"{prefix}{name}",
+            (*module, f"{name}_kernel"),
+            module,
+            {"x": number, "kernel": number, "grad": grads[number]},
+        )
+        for number, name in enumerate(("wi", "wo"))
+    )
+
+
+SUBJECT = Subject(
+    name="LayerNormMLP",
+    cases=CASES,
+    make=_make,
+    reference=_reference,
+    products=products,
+)

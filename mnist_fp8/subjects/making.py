@@ -1,0 +1,50 @@
+"""Make a release's layers, whatever it calls their fields, and say what it lacks."""
+
+import inspect
+from typing import Any
+
+import jax.numpy as jnp
+
+from mnist_fp8 import te
+from mnist_fp8.subjects.subject import NotInReleaseError
+
+
+def name_of_te(*path: str) -> Any:  # noqa: ANN401
+    """What a path below ``transformer_engine.jax`` leads to.
+
+    Raises:
+        NotInReleaseError: it leads nowhere.
+    """
+    value: Any = te.engine().module
+    for name in path:
+        if not hasattr(value, name):
+            raise NotInReleaseError(f"needs {'.'.join(path)} in transformer_engine.jax; found none in {te.version()}")
+        value = getattr(value, name)
+    return value
+
+
+def flax_layer(name: str, **fields: Any) -> Any:  # noqa: ANN401
+    """A module of ``transformer_engine.jax.flax`` with float32 parameters, which computes in BF16, batch first.
+
+    Raises:
+        NotInReleaseError: the release has no such module, or no such field of it.
+    """
+    layer = name_of_te("flax", name)
+    demand_parameters(layer, *fields)
+    known = inspect.signature(layer).parameters
+    if "transpose_batch_sequence" in known:
+        fields = {"transpose_batch_sequence": False, **fields}
+    if te.dense_dialect().computes_in_dtype and "dtype" in known:
+        fields = {"dtype": jnp.bfloat16, **fields}
+    return layer(**fields)
+
+
+def demand_parameters(function: Any, *names: str) -> None:  # noqa: ANN401
+    """Demand that a function or class takes some arguments.
+
+    Raises:
+        NotInReleaseError: the release's does not.
+    """
+    unknown = [name for name in names if name not in inspect.signature(function).parameters]
+    if unknown:
+        raise NotInReleaseError(f"needs {', '.join(unknown)} of {function.__qualname__}; found none in {te.version()}")

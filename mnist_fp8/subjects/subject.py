@@ -1,0 +1,97 @@
+"""What is judged: a layer of Transformer Engine, as data.
+
+A subject says how its layer is made, what goes in, what must come out and which matrix products are inside. Claims,
+measurements and reports need nothing else of it: a new layer is one file.
+"""
+
+import dataclasses
+import enum
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import jax
+
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.oracle.arithmetic import Arithmetic, Params
+
+
+class RecipeFrom(enum.Enum):
+    """Where a layer's recipe comes from."""
+
+    AUTOCAST = "autocast"
+    CONSTRUCTION = "its construction"
+    NOWHERE = "nowhere"
+    """It has no product to quantize, or computes them in BF16 by design."""
+
+
+@dataclasses.dataclass(frozen=True)
+class InnerProduct:
+    """A matrix product inside a layer.
+
+    Attributes:
+        name: what the reference calls it.
+        kernel: path of its kernel among the parameters.
+        module: path of the module inside the layer that has its metadata.
+        numbers: the number that the metadata of ``x``, ``kernel`` and ``grad`` have in their names, each its own.
+    """
+
+    name: str
+    kernel: tuple[str, ...] = ("kernel",)
+    module: tuple[str, ...] = ()
+    numbers: Mapping[str, int | None] = dataclasses.field(
+        default_factory=lambda: {"x": None, "kernel": None, "grad": None}
+    )
+
+
+Shape = tuple[int, ...]
+
+
+class NotInReleaseError(Exception):
+    """The installed Transformer Engine does not have a layer, or an option of it; the message says what it lacks."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Case:
+    """A subject with certain options.
+
+    Attributes:
+        name: what tests and records call it.
+        fields: of the layer.
+        inputs: shapes by name, in the order of the call.
+        arguments: other arguments of the call.
+    """
+
+    name: str
+    fields: Mapping[str, Any]
+    inputs: Mapping[str, Shape]
+    arguments: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Subject:
+    """A layer to be judged.
+
+    Attributes:
+        name: as Transformer Engine calls it.
+        cases: with which options; the first is the plainest.
+        make: makes the Flax module of a case, for a recipe that it takes at its construction; raises
+            `NotInReleaseError` where the installed release does not have it.
+        reference: makes what a case must compute: outputs from an arithmetic, parameters and inputs.
+        products: the products of a case that a recipe quantizes, in the order of the program.
+        plain: how many products of a case stay in the input's dtype by design, forward.
+        recipe_from: where its recipe comes from.
+        on_kernels_only: whether Transformer Engine computes it with kernels only, so that a host run cannot.
+    """
+
+    name: str
+    cases: tuple[Case, ...]
+    make: Callable[[Case, RecipeConfig | None], Any]
+    reference: Callable[[Case], Callable[[Arithmetic, Params, Mapping[str, jax.Array]], Any]]
+    products: Callable[[Case], tuple[InnerProduct, ...]] = lambda _case: ()
+    plain: Callable[[Case], int] = lambda _case: 0
+    recipe_from: RecipeFrom = RecipeFrom.AUTOCAST
+    on_kernels_only: bool = False
+
+    def case(self, name: str) -> Case:
+        """The case of a name."""
+        return next(case for case in self.cases if case.name == name)

@@ -1,0 +1,44 @@
+"""Claim: each layer computes what its definition says, forward and backward, in BF16 and in every recipe.
+
+TE documents its layers by their formulas: layer norm, activation, dense layer, and what is quantized between them. The
+expected values come from each layer's reference in float64, which rounds and quantizes where the layer does. So a layer
+norm that is off by a hundredth, a wrong activation or a swapped operand stands out of errors of some units in the last
+place; next to exact results it would have to stand out of FP8's few percent.
+
+What a failure means for an upgrade: a model that uses the layer computes something else than it did.
+"""
+
+import pytest
+
+from mnist_fp8.oracle import arithmetic
+from mnist_fp8.subjects.layer import Layer, step
+from mnist_fp8.subjects.subject import Case, Subject
+from mnist_fp8.te.dense_step import BF16
+from support.layers import CURRENT, assert_step, cases, expected, quantized_cases, tolerance_of
+
+EXACT = 2.0**-4
+"""Largest relative norm of BF16's own errors against float64: some roundings, and signs of numbers close to zero, which
+an activation like ReLU turns into whole gradients. Seen: 0.052 there, 0.006 elsewhere."""
+
+
+@pytest.mark.xla_sums_in_float32
+@pytest.mark.parametrize(("subject", "case"), cases())
+def test_layer_computes_its_definition_in_bf16(subject: Subject, case: Case) -> None:
+    layer = Layer(subject, case, BF16)
+    variables, inputs, grads = layer.variables(), layer.inputs(), layer.grads()
+    found = step(layer, variables, inputs, grads)
+    rounded = expected(layer, variables, inputs, grads)
+    assert_step(found, rounded, where=f"{subject.name} {case.name}", tolerance_of=tolerance_of)
+    exact = arithmetic.exact(subject.reference(case), variables["params"], inputs, grads)
+    assert_step(found, exact, where=f"{subject.name} {case.name} against float64", tolerance_of=lambda _: EXACT)
+
+
+@pytest.mark.recipe("Float8CurrentScaling")
+@pytest.mark.parametrize(("subject", "case"), quantized_cases())
+def test_layer_computes_its_definition_on_quantized_operands(subject: Subject, case: Case) -> None:
+    """In current scaling; the claim on metadata has delayed scaling, step by step."""
+    layer = Layer(subject, case, CURRENT)
+    variables, inputs, grads = layer.variables(), layer.inputs(), layer.grads()
+    wanted = expected(layer, variables, inputs, grads)
+    found = step(layer, variables, inputs, grads)
+    assert_step(found, wanted, where=f"{subject.name} {case.name}", tolerance_of=tolerance_of)
