@@ -60,7 +60,7 @@ def test_a_harmless_edit_leaves_the_claim_green() -> None:
     assert not outcome.test, f"{outcome.test} failed: {outcome.message}"
 
 
-def test_a_harmless_edit_comes_under_no_rule_of_the_import() -> None:
+def test_a_harmless_edit_does_not_come_under_the_rule_of_the_banner() -> None:
     banner = BY_NAME["import-prints-a-banner"]
     edits = [dataclasses.replace(banner, message="stdout"), dataclasses.replace(banner, new=f"{banner.old}# print()\n")]
     outcomes = {outcome.fault.new: outcome for outcome in run(edits, 2)}

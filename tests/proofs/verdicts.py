@@ -16,13 +16,12 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from importlib.util import find_spec
 from pathlib import Path
-from shutil import copytree, ignore_patterns
 from typing import Any
 
 from mnist_fp8.gate.reports.markup import generated_by
 from proofs.faults import FOLDER, Fault, load, parse_pattern
+from proofs.mutation import subject
 
 INTRODUCTION = f"""\
 # Verdicts on upgrades whose answer is known
@@ -189,10 +188,7 @@ def edited(edit: Edit, folder: Path) -> Path:
     Raises:
         LookupError: the text to edit is not there, so that nothing would be tried.
     """
-    spec = find_spec("transformer_engine")
-    package = Path(str(spec and spec.origin)).parent
-    copytree(package, folder / "transformer_engine", ignore=ignore_patterns("__pycache__"))
-    file = folder / "transformer_engine" / edit.file
+    file = subject.copy(folder) / edit.file
     source = file.read_text()
     if edit.old not in source:
         raise LookupError(f"the text to replace is not in {edit.file}")
