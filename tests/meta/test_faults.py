@@ -60,6 +60,11 @@ def test_a_harmless_edit_leaves_the_claim_green() -> None:
     assert not outcome.test, f"{outcome.test} failed: {outcome.message}"
 
 
+def test_message_of_a_failure_says_not_where_transformer_engine_lies() -> None:
+    (outcome,) = run([dataclasses.replace(INVERTED, new="raise RuntimeError(__file__)")], 1)
+    assert outcome.message.splitlines()[0] == f"RuntimeError: transformer_engine/{INVERTED.file}"
+
+
 def test_a_harmless_edit_does_not_come_under_the_rule_of_the_banner() -> None:
     banner = BY_NAME["import-prints-a-banner"]
     edits = [dataclasses.replace(banner, message="stdout"), dataclasses.replace(banner, new=f"{banner.old}# print()\n")]
