@@ -38,6 +38,11 @@ def ones() -> jax.Array:
     return on_device(np.ones((16, 32)), "bfloat16")
 
 
+def shapes(module: nn.Module, x: jax.Array | None = None) -> Any:
+    """A module's variables without values; those for `ones` unless an input is given."""
+    return te.unbox(jax.eval_shape(module.init, jax.random.key(0), ones() if x is None else x))
+
+
 class Stack(nn.Module):
     """Two dense layers."""
 
@@ -59,7 +64,7 @@ def gradient_jaxpr(
     """
     with mode():
         model = Stack()
-        variables = te.unbox(jax.eval_shape(model.init, jax.random.key(0), ones()))
+        variables = shapes(model)
 
         def loss(variables: Any, x: jax.Array) -> jax.Array:
             return jnp.sum(model.apply(variables, x).astype(jnp.float32) ** 2)
@@ -118,7 +123,7 @@ def test_hybrid_is_the_default_format(recipe: str) -> None:
 
 def test_autocast_without_a_recipe_is_delayed_scaling() -> None:
     with te.autocast(enabled=True):
-        variables = te.unbox(jax.eval_shape(Stack().init, jax.random.key(0), ones()))
+        variables = shapes(Stack())
         forward = jax.make_jaxpr(Stack().apply)(variables, ones())
     found = operands(forward)
     expected = {(layer, "forward"): Counter({(E4M3, E4M3): 1}) for layer in ("first", "second")}
@@ -158,7 +163,7 @@ def test_products_stay_float8_in_a_scan_over_layers() -> None:
         return jnp.sum(y.astype(jnp.float32) ** 2)
 
     with fp8()():
-        variables = te.unbox(jax.eval_shape(layer.init, jax.random.key(0), ones()))
+        variables = shapes(layer)
         stacked = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((2, *leaf.shape), leaf.dtype), variables)
         found = operands(jax.make_jaxpr(jax.grad(loss, argnums=(0, 1)))(stacked, ones()))
     total = {direction: products for (_, direction), products in found.items()}
@@ -178,7 +183,7 @@ def test_rematerialised_products_stay_float8() -> None:
 
 def test_forward_program_alone_holds_e4m3_and_no_e5m2() -> None:
     with fp8()():
-        variables = te.unbox(jax.eval_shape(Stack().init, jax.random.key(0), ones()))
+        variables = shapes(Stack())
         found = jaxprs.quantized_dtypes(jax.make_jaxpr(Stack().apply)(variables, ones()))
     assert found == {E4M3}, f"quantized dtypes={sorted(found)}, but should be {E4M3} only"
 
@@ -191,7 +196,7 @@ def test_former_name_of_autocast_means_the_same() -> None:
     with contextlib.ExitStack() as stack:
         with pytest.warns(DeprecationWarning, match="autocast"):
             stack.enter_context(te.former_autocast(recipe))
-        variables = te.unbox(jax.eval_shape(Stack().init, jax.random.key(0), ones()))
+        variables = shapes(Stack())
         gradient = jax.grad(lambda x, variables: jnp.sum(Stack().apply(variables, x).astype(jnp.float32)))
         found = jaxprs.quantized_dtypes(jax.make_jaxpr(gradient)(ones(), variables))
     assert found == {E4M3}, f"quantized dtypes={sorted(found)}, but should be {E4M3} only"
@@ -223,7 +228,7 @@ def test_disabled_autocast_ignores_its_recipe() -> None:
     # Control.
     recipe = te.make_recipe(RecipeConfig())
     with te.autocast(enabled=False, recipe=recipe):
-        variables = te.unbox(jax.eval_shape(Stack().init, jax.random.key(0), ones()))
+        variables = shapes(Stack())
         found = jaxprs.quantized_dtypes(jax.make_jaxpr(Stack().apply)(variables, ones()))
     assert not found, f"quantized dtypes={sorted(found)}, but should be none"
     assert set(variables) == {"params"}, f"collections={sorted(variables)}, but should be params only"
@@ -232,7 +237,7 @@ def test_disabled_autocast_ignores_its_recipe() -> None:
 def test_no_float8_outside_autocast() -> None:
     # Control.
     layer = dense_layer(features=16)
-    variables = te.unbox(jax.eval_shape(layer.init, jax.random.key(0), ones()))
+    variables = shapes(layer)
     jaxpr = jax.make_jaxpr(jax.grad(lambda v: jnp.sum(layer.apply(v, ones()).astype(jnp.float32))))(variables)
     found = jaxprs.quantized_dtypes(jaxpr)
     assert not found, f"quantized dtypes={sorted(found)}, but should be none"
@@ -352,7 +357,7 @@ def test_check_fp8_rejects_a_model_that_only_looks_like_fp8(how: str) -> None:
     state, images, labels, _, rngs = _network(Precision.TE_FP8, "Float8CurrentScaling")
     model = LooksLikeFp8(how)
     with state.mode():
-        variables = te.unbox(jax.eval_shape(model.init, jax.random.key(0), images))
+        variables = shapes(model, images)
     fake = state.replace(apply_fn=model.apply, params=variables["params"])
     with pytest.raises(Float8MissingError, match=MESSAGES[how]):
         fp8_check.check_fp8(fake, images, labels, {}, rngs)
@@ -375,7 +380,7 @@ class Unusual(nn.Module):
 def test_check_fp8_accepts_unusual_models_that_do_compute_in_fp8() -> None:
     state, images, labels, _, rngs = _network(Precision.TE_FP8, "Float8CurrentScaling")
     with state.mode():
-        variables = te.unbox(jax.eval_shape(Unusual().init, jax.random.key(0), images))
+        variables = shapes(Unusual(), images)
     unusual = state.replace(apply_fn=Unusual().apply, params=variables["params"])
     found = fp8_check.check_fp8(unusual, images, labels, {}, rngs)
     assert len(found) == 12, f"float8 products={len(found)}, but should be 3 for each of 4 uses"

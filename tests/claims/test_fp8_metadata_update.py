@@ -50,6 +50,11 @@ ROWS, CONTRACTED, FEATURES = 16, 32, 16
 SHAPES = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}
 
 
+def x_of_ones() -> jax.Array:
+    """Input of a layer, where its values do not matter."""
+    return on_device(np.ones(SHAPES["x"]), "bfloat16")
+
+
 def run_step(mode: te.Autocast, metas: dict[str, Meta], amaxes: dict[str, float], seed: int = 0) -> Step:
     """One step of a dense layer on tensors with the given amaxes."""
     layer = dense_layer(features=FEATURES, use_bias=False)
@@ -68,7 +73,7 @@ def batch_of(amaxes: dict[str, float], seed: int = 0) -> list[jax.Array]:
 @pytest.mark.parametrize("length", [1, 16, 1024])
 def test_metadata_start_as_scale_one_and_an_empty_history(length: int) -> None:
     layer = dense_layer(features=FEATURES)
-    metadata = initial_metadata(layer, fp8(amax_history_len=length), on_device(np.ones(SHAPES["x"]), "bfloat16"))
+    metadata = initial_metadata(layer, fp8(amax_history_len=length), x_of_ones())
     expected = {te.scale_leaf(t): ((1,), "float32") for t in TENSORS}
     expected |= {te.history_leaf(t): ((length,), "float32") for t in TENSORS}
     assert_same_structure(where="metadata after init", actual=metadata, expected=expected)
@@ -76,7 +81,7 @@ def test_metadata_start_as_scale_one_and_an_empty_history(length: int) -> None:
 
 
 def test_default_history_keeps_1024_steps() -> None:
-    variables = init_shapes(dense_layer(features=FEATURES), fp8(), on_device(np.ones(SHAPES["x"]), "bfloat16"))
+    variables = init_shapes(dense_layer(features=FEATURES), fp8(), x_of_ones())
     for tensor in TENSORS:
         found = variables[te.metadata_collection()][te.history_leaf(tensor)].shape
         assert found == (1024,), f"default history of {tensor}: shape={found}, but should be (1024,)"
@@ -85,7 +90,7 @@ def test_default_history_keeps_1024_steps() -> None:
 def test_current_scaling_keeps_no_metadata() -> None:
     # Control: metadata belong to delayed scaling.
     layer = dense_layer(features=FEATURES)
-    variables = init_shapes(layer, fp8("Float8CurrentScaling"), on_device(np.ones(SHAPES["x"]), "bfloat16"))
+    variables = init_shapes(layer, fp8("Float8CurrentScaling"), x_of_ones())
     assert set(variables) == {"params"}, f"collections={sorted(variables)}, but should be params only"
 
 
@@ -511,7 +516,7 @@ def test_amaxes_that_would_not_be_reduced_are_refused() -> None:
     recipe.reduce_amax = False
     layer = dense_layer(features=FEATURES)
     with pytest.raises(AssertionError, match="reduce_amax"), te.autocast(enabled=True, recipe=recipe):
-        layer.init(jax.random.key(0), on_device(np.ones(SHAPES["x"]), "bfloat16"))
+        layer.init(jax.random.key(0), x_of_ones())
 
 
 def test_recipe_counts_that_is_in_force_and_not_the_first_of_the_process() -> None:
@@ -541,7 +546,7 @@ def test_metadata_collection_has_the_name_that_checkpoints_know() -> None:
 def test_autocast_without_metadata_is_an_error_that_names_them() -> None:
     """TE documents that variables come from an initialisation under autocast; there is no silent fallback."""
     layer = dense_layer(features=FEATURES, use_bias=False)
-    x = on_device(np.ones(SHAPES["x"]), "bfloat16")
+    x = x_of_ones()
     with fp8()(), pytest.raises(flax.errors.FlaxError, match=te.metadata_collection()):
         layer.apply(variables_of(with_amax(1.0, SHAPES["kernel"], 0), {}), x)
 
@@ -551,7 +556,7 @@ def test_autocast_creates_missing_metadata_when_they_are_mutable() -> None:
     name = te.metadata_collection()
     variables = variables_of(with_amax(1.0, SHAPES["kernel"], 0), {})
     with fp8(amax_history_len=4)():
-        _, created = layer.apply(variables, on_device(np.ones(SHAPES["x"]), "bfloat16"), mutable=[name])
+        _, created = layer.apply(variables, x_of_ones(), mutable=[name])
     assert_metas(created[name], dict.fromkeys(TENSORS, initial_meta(4)), where="created metadata")
 
 

@@ -47,6 +47,11 @@ def mesh_of(**sizes: int) -> Mesh:
     return Mesh(devices, tuple(sizes))
 
 
+def ones() -> jax.Array:
+    """Input of a layer, where neither its size nor its values matter."""
+    return on_device(np.ones((16, 32)), "bfloat16")
+
+
 # --- names of the parameters' axes ----------------------------------------------------------------------------------
 
 
@@ -60,7 +65,7 @@ def test_parameters_carry_the_names_of_their_axes(mode: str) -> None:
         low_rank_adaptation_dim=4,
     )
     with te.Autocast(RECIPES[mode])(), nn.logical_axis_rules((("in", None),)):
-        variables = layer.init(jax.random.key(0), on_device(np.ones((16, 32)), "bfloat16"))
+        variables = layer.init(jax.random.key(0), ones())
     found = {name: box.names for name, box in variables["params"].items()}
     expected = {
         "kernel": ("in", "heads", "out"),
@@ -74,7 +79,7 @@ def test_parameters_carry_the_names_of_their_axes(mode: str) -> None:
 
 
 def test_axes_have_no_names_by_default() -> None:
-    variables = te.dense_general(features=16).init(jax.random.key(0), on_device(np.ones((16, 32)), "bfloat16"))
+    variables = te.dense_general(features=16).init(jax.random.key(0), ones())
     found = {name: box.names for name, box in variables["params"].items()}
     assert found == {"kernel": (), "bias": ()}, f"names of axes={found}, but should be empty"
 
@@ -107,7 +112,7 @@ def test_stack_of_layers_needs_no_name_of_its_axis_where_the_others_have_none(ho
 def test_wrong_number_of_kernel_axes_is_refused(axes: tuple[str, ...]) -> None:
     layer = te.dense_general(features=16, kernel_axes=axes)
     with pytest.raises(AssertionError, match=r"len\(kernel_shape\) to match len\(kernel_axes\).*\(32, 16\)"):
-        init(layer, te.Autocast(), on_device(np.ones((16, 32)), "bfloat16"))
+        init(layer, te.Autocast(), ones())
 
 
 # --- a divided layer ------------------------------------------------------------------------------------------------

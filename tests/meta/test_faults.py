@@ -60,7 +60,12 @@ def test_a_harmless_edit_leaves_the_claim_green() -> None:
     assert not outcome.test, f"{outcome.test} failed: {outcome.message}"
 
 
-def test_a_harmless_edit_comes_under_no_rule_of_the_import() -> None:
+def test_message_of_a_failure_says_not_where_transformer_engine_lies() -> None:
+    (outcome,) = run([dataclasses.replace(INVERTED, new="raise RuntimeError(__file__)")], 1)
+    assert outcome.message.splitlines()[0] == f"RuntimeError: transformer_engine/{INVERTED.file}"
+
+
+def test_a_harmless_edit_does_not_come_under_the_rule_of_the_banner() -> None:
     banner = BY_NAME["import-prints-a-banner"]
     edits = [dataclasses.replace(banner, message="stdout"), dataclasses.replace(banner, new=f"{banner.old}# print()\n")]
     outcomes = {outcome.fault.new: outcome for outcome in run(edits, 2)}
@@ -215,9 +220,8 @@ def test_page_counts_what_was_caught_and_marks_what_was_missed_or_not_tried() ->
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: fault.name)
 def test_page_has_every_fault_and_what_caught_it(fault: Fault) -> None:
     text = (ROOT / "docs" / "evidence" / ("faults-gpu.md" if fault.gpus else "faults.md")).read_text()
-    row = re.escape(f"| {fault.catcher} | {fault.what} | ") + (
-        "(test_|not tried)" if fault.gpus else f"(test_|{fault.catcher} )"
-    )
+    caught_by = "(test_|not tried)" if fault.gpus else "test_" if fault.claim else f"{fault.rule} "
+    row = re.escape(f"| {fault.catcher} | {fault.what} | ") + caught_by
     assert re.search(row, text), "write the page anew"
 
 

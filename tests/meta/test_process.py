@@ -22,7 +22,7 @@ from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.machine import driver
 from mnist_fp8.machine.driver import Driver, Gpu
 from mnist_fp8.plugin import gpus, hooks, process
-from support.subprocesses import ROOT, TIMEOUT_S
+from support.subprocesses import ROOT, run_python
 
 # --- options of JAX that a shell carries ----------------------------------------------------------------------------
 
@@ -33,32 +33,12 @@ def test_options_of_jax_are_left_out_by_name(tmp_path: Path) -> None:
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "expectations.toml").touch()
     (tmp_path / "conftest.py").write_text("pytest_plugins = ['mnist_fp8.plugin.hooks']")
-    path = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH", "")]))
     options = {"JAX_ENABLE_X64": "1", "FLAX_PROFILE": "1", "JAX_PLATFORMS": "cpu"}
     options["XLA_FLAGS"] = "--xla_cpu_enable_fast_math=true --xla_cpu_multi_thread_eigen=false"
-    done = subprocess.run(  # noqa: S603 - our own command
-        [
-            sys.executable,
-            "-m",
-            "pytest",
-            "-p",
-            "no:cacheprovider",
-            "--rootdir",
-            str(tmp_path),
-            str(tmp_path),
-        ],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": path} | options,
-        capture_output=True,
-        text=True,
-        check=False,
-        timeout=TIMEOUT_S,
-    )
-    assert (
-        "left out of this run: FLAX_PROFILE=1 JAX_ENABLE_X64=1 XLA_FLAGS=--xla_cpu_enable_fast_math=true\n"
-        in done.stdout
-    )
-    assert "1 passed" in done.stdout, done.stdout + done.stderr
+    command = ["-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
+    said = run_python(*command, cwd=tmp_path, first_on_path=ROOT, variables=options)
+    assert "left out of this run: FLAX_PROFILE=1 JAX_ENABLE_X64=1 XLA_FLAGS=--xla_cpu_enable_fast_math=true\n" in said
+    assert "1 passed" in said, said
 
 
 def test_options_that_jax_has_read_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,7 +4,6 @@ import os
 import tempfile
 import time
 from pathlib import Path
-from shutil import copytree, ignore_patterns
 
 from mnist_fp8.gate.reports.values import texts
 from mnist_fp8.gate.verdict.compare import compare
@@ -15,7 +14,9 @@ from proofs.mutation import subject
 from proofs.mutation.claims import ROOT, Verdict
 
 NOTHING: dict[str, Value] = {"import/end/exit code": Text("0")}
-"""What an import does that leaves its process as it was. All releases do so, and use packages."""
+"""What is measured of an import that leaves its process as it was and uses no package.
+
+Releases leave it so too, but use packages: their entries differ from these as well, and come under other rules."""
 
 
 def judge(rule: str, file: str, source: str) -> Verdict:
@@ -31,9 +32,7 @@ def judge(rule: str, file: str, source: str) -> Verdict:
     """
     begin = time.monotonic()
     with tempfile.TemporaryDirectory() as scratch:
-        copy = Path(scratch) / subject.PACKAGE
-        copytree(subject.folder(), copy, ignore=ignore_patterns("__pycache__"))
-        (copy / file).write_text(source)
+        (subject.copy(Path(scratch)) / file).write_text(source)
         path = os.pathsep.join([scratch, str(ROOT)])
         os.environ.update({"MNIST_FP8_TE": "host", "JAX_PLATFORMS": "cpu", "PYTHONPATH": path})
         edited = imports.effects()

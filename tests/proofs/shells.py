@@ -1,37 +1,41 @@
 """Shells in which a verdict must stay right: each carries one variable more than a bare one.
 
-``PYTHONPATH=.:tests python -m proofs.shells HEALTHY FAULTY`` prints ``docs/evidence/shells.md``. In every shell it
-compares a healthy Transformer Engine with itself, which must never be BROKEN, and with a faulty one, which must never
-be SAFE. It exits 1 if a verdict is wrong. Shells whose variables reach no run take their results from the cache.
+``PYTHONPATH=.:tests python -m proofs.shells`` prints ``docs/evidence/shells.md``. In every shell it compares a healthy
+Transformer Engine with itself, which must never be BROKEN, and with a faulty one, which must never be SAFE. It exits 1
+if a verdict is wrong, or there is none: in the bare shell, which is the control, both are told apart.
 """
 
 import argparse
 import concurrent.futures
 import dataclasses
-import os
-import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Mapping
+from pathlib import Path
 
+from mnist_fp8.cli.options import parse_count
 from mnist_fp8.gate.reports.markup import generated_by
-from proofs.verdicts import CODES
+from proofs.faults import FOLDER, Fault, load
+from proofs.verdicts import ALTERED, CODES, FAULTY, Edit, edited, upgrade
 
 INTRODUCTION = f"""\
 # Verdicts in shells of every kind
 
-{generated_by("PYTHONPATH=.:tests python -m proofs.shells HEALTHY FAULTY > docs/evidence/shells.md")}
+{generated_by("PYTHONPATH=.:tests python -m proofs.shells > docs/evidence/shells.md")}
 
 **{{wrong}} of {{count}} verdicts were wrong.** In each shell, one variable is set beside those of a bare one. A healthy
 Transformer Engine against itself must not be BROKEN; against a copy with a fault it must not be SAFE.
 
 | shell | healthy against itself | against the faulty one | seconds |
 |---|---|---|---|"""
+VERDICTS = {*CODES.values()} - {CODES[2]}
+FAULT = "product-doubled"
+"""The fault of the copy, by its name."""
+BARE: Mapping[str, str] = {}
 _ELSEWHERE = "/nonexistent"
 
 SHELLS: tuple[Mapping[str, str], ...] = (
-    {},
     *({name: "1"} for name in ("JAX_ENABLE_X64", "JAX_DEBUG_NANS", "JAX_DEBUG_INFS", "JAX_DISABLE_JIT")),
     *({name: "1"} for name in ("JAX_CHECK_TRACER_LEAKS", "JAX_ENABLE_CHECKS", "JAX_LOG_COMPILES", "JAX_NO_TRACING")),
     {"JAX_NUMPY_RANK_PROMOTION": "raise"},
@@ -79,48 +83,71 @@ SHELLS: tuple[Mapping[str, str], ...] = (
 
 
 @dataclasses.dataclass(frozen=True)
+class Question:
+    """What is asked in every shell.
+
+    Attributes:
+        healthy: a Transformer Engine as ``mnist-fp8 upgrade`` takes it.
+        faulty: a copy of it with a fault that a record shows.
+        only: parts of the record; all of it if empty.
+    """
+
+    healthy: str
+    faulty: str
+    only: tuple[str, ...] = ()
+
+    @property
+    def unchanged(self) -> str:
+        """The verdict where nothing differs; of a part, that is no pass."""
+        return "PARTIAL" if self.only else "SAFE"
+
+    def ask(self, shell: Mapping[str, str], new: str) -> str:
+        """The verdict in a shell, by `CODES`; with the last line of what was said where there is none."""
+        only = ["--only", *self.only] if self.only else []
+        with tempfile.TemporaryDirectory() as folder:
+            answer, words = upgrade(self.healthy, new, "-o", folder, *only, variables=shell)
+        last = words.rpartition("\n")[2]
+        return answer if answer in VERDICTS else f"{answer}: {last}"
+
+
+@dataclasses.dataclass(frozen=True)
 class Outcome:
-    """The verdicts in a shell, by `CODES`, with the last line where it could not be done, and the seconds."""
+    """The verdicts in a shell, and the seconds that both took."""
 
     healthy: str
     faulty: str
     seconds: float
 
-    @property
-    def wrong(self) -> int:
-        """How many of the two are."""
-        known = CODES.values()
-        lies = [self.healthy == "BROKEN", self.faulty == "SAFE"]
-        return sum(lies) + sum(verdict.partition(":")[0] not in known for verdict in (self.healthy, self.faulty))
+    def wrong(self, question: Question) -> int:
+        """How many of the two are; none at all is wrong, too, as the bare shell has both."""
+        right = VERDICTS - {"BROKEN"}, VERDICTS - {"SAFE", question.unchanged}
+        return sum(verdict not in these for verdict, these in zip((self.healthy, self.faulty), right, strict=True))
 
 
-def attempt(shell: Mapping[str, str], healthy: str, faulty: str, only: list[str]) -> Outcome:
+def attempt(shell: Mapping[str, str], question: Question) -> Outcome:
     """Both verdicts in a shell."""
-    started = time.monotonic()
-    of_healthy, of_faulty = (_verdict(shell, healthy, new, only) for new in (healthy, faulty))
-    outcome = Outcome(of_healthy, of_faulty, time.monotonic() - started)
+    begin = time.monotonic()
+    healthy, faulty = (question.ask(shell, new) for new in (question.healthy, question.faulty))
+    outcome = Outcome(healthy, faulty, time.monotonic() - begin)
     print(f"{_shown(shell)}: {outcome}", file=sys.stderr, flush=True)
     return outcome
 
 
-def _verdict(shell: Mapping[str, str], old: str, new: str, only: list[str]) -> str:
-    with tempfile.TemporaryDirectory() as folder:
-        command = [
-            sys.executable,
-            "-m",
-            "mnist_fp8",
-            "upgrade",
-            old,
-            new,
-            "-o",
-            folder,
-            *(["--only", *only] if only else []),
-        ]
-        # Python reads its own variables when it starts: they reach the command, as they would a user's.
-        done = subprocess.run(command, env=os.environ | shell, capture_output=True, text=True, check=False)  # noqa: S603
-    said = CODES.get(done.returncode, f"exit code {done.returncode}")
-    last = (done.stderr.strip().splitlines() or [""])[-1]
-    return said if done.returncode != 2 and said in CODES.values() else f"{said}: {last}"
+def try_all(question: Question, jobs: int) -> dict[str, Outcome]:
+    """The outcomes in the bare shell and in all others.
+
+    The bare one is tried first and alone: what it measures is in the cache for all whose variables reach no run.
+
+    Raises:
+        SystemExit: the bare shell does not tell the two apart, so that the others would show nothing.
+    """
+    bare = attempt(BARE, question)
+    if bare.healthy != question.unchanged or bare.faulty not in ALTERED:
+        expected = f"expected {question.unchanged} and {' or '.join(sorted(ALTERED))}"
+        sys.exit(f"control: the verdicts in the bare shell are {bare.healthy} and {bare.faulty}; {expected}")
+    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
+        others = list(pool.map(lambda shell: attempt(shell, question), SHELLS))
+    return {_shown(shell): outcome for shell, outcome in zip((BARE, *SHELLS), (bare, *others), strict=True)}
 
 
 def _shown(shell: Mapping[str, str]) -> str:
@@ -130,19 +157,20 @@ def _shown(shell: Mapping[str, str]) -> str:
 def main() -> None:
     """Run all and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("healthy", help="as mnist-fp8 upgrade takes it")
-    parser.add_argument("faulty", help="a copy of it with a fault that a record shows")
     parser.add_argument(
         "--only", nargs="+", default=[], metavar="KEY", help="a part of the record (default: all of it)"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="shells side by side (default: %(default)s)")
+    parser.add_argument("--jobs", type=parse_count, default=1, help="shells side by side (default: %(default)s)")
     args = parser.parse_args()
-    with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        outcomes = list(pool.map(lambda shell: attempt(shell, args.healthy, args.faulty, args.only), SHELLS))
-    wrong = sum(outcome.wrong for outcome in outcomes)
+    (fault,) = (fault for fault in load(FOLDER, Fault) if fault.name == FAULT)
+    with tempfile.TemporaryDirectory() as scratch:
+        faulty = edited(Edit(fault.file, fault.old, fault.new), Path(scratch))
+        question = Question(FAULTY, str(faulty), tuple(args.only))
+        outcomes = try_all(question, args.jobs)
+    wrong = sum(outcome.wrong(question) for outcome in outcomes.values())
     print(INTRODUCTION.format(wrong=wrong, count=2 * len(outcomes)))
-    for shell, outcome in zip(SHELLS, outcomes, strict=True):
-        print(f"| `{_shown(shell)}` | {outcome.healthy} | {outcome.faulty} | {outcome.seconds:.0f} |")
+    for shell, outcome in outcomes.items():
+        print(f"| `{shell}` | {outcome.healthy} | {outcome.faulty} | {outcome.seconds:.0f} |")
     sys.exit(wrong > 0)
 
 

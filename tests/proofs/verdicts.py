@@ -15,14 +15,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from importlib.util import find_spec
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from shutil import copytree, ignore_patterns
+from types import MappingProxyType
 from typing import Any
 
 from mnist_fp8.gate.reports.markup import generated_by
 from proofs.faults import FOLDER, Fault, load, parse_pattern
+from proofs.mutation import subject
 
 INTRODUCTION = f"""\
 # Verdicts on upgrades whose answer is known
@@ -189,10 +189,7 @@ def edited(edit: Edit, folder: Path) -> Path:
     Raises:
         LookupError: the text to edit is not there, so that nothing would be tried.
     """
-    spec = find_spec("transformer_engine")
-    package = Path(str(spec and spec.origin)).parent
-    copytree(package, folder / "transformer_engine", ignore=ignore_patterns("__pycache__"))
-    file = folder / "transformer_engine" / edit.file
+    file = subject.copy(folder) / edit.file
     source = file.read_text()
     if edit.old not in source:
         raise LookupError(f"the text to replace is not in {edit.file}")
@@ -200,19 +197,30 @@ def edited(edit: Edit, folder: Path) -> Path:
     return folder
 
 
+def upgrade(*arguments: str, variables: Mapping[str, str] = MappingProxyType({})) -> tuple[str, str]:
+    """Run ``mnist-fp8 upgrade`` with some variables beside those of this process.
+
+    Returns:
+        What it answers, by `CODES`, and what it says on standard error.
+    """
+    command = [sys.executable, "-m", "mnist_fp8", "upgrade", *arguments]
+    # Python reads its own variables when it starts: they reach the command, as they would a user's.
+    done = subprocess.run(command, env=os.environ | variables, capture_output=True, text=True, check=False)  # noqa: S603
+    return CODES.get(done.returncode, f"exit code {done.returncode}"), done.stderr.strip()
+
+
 def run(case: Case) -> tuple[str, dict[str, Any], float]:
     """The verdict, the report and the seconds that an upgrade took."""
     with tempfile.TemporaryDirectory() as scratch:
         new = str(edited(case.edit, Path(scratch) / "te")) if case.edit else case.new
         output = Path(scratch) / "report"
-        command = [sys.executable, "-m", "mnist_fp8", "upgrade", case.old, new, "-o", str(output)]
         begin = time.monotonic()
-        ended = subprocess.run(command, capture_output=True, text=True, check=False, env=os.environ)  # noqa: S603
+        answer, words = upgrade(case.old, new, "-o", str(output))
         seconds = time.monotonic() - begin
         file = output / "upgrade.json"
         if not file.exists():
-            return f"{CODES.get(ended.returncode, ended.returncode)}: {ended.stderr.strip()[-200:]}", {}, seconds
-        return CODES[ended.returncode], json.loads(file.read_text()), seconds
+            return f"{answer}: {words[-200:]}", {}, seconds
+        return answer, json.loads(file.read_text()), seconds
 
 
 def told(report: dict[str, Any]) -> list[str]:

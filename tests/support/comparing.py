@@ -86,7 +86,7 @@ EVERY_KIND: dict[str, Value] = WHOLE | {
     "numerics/R/output against float64": numbers(0.1, math.nan, math.inf),
     "training/TE/loss": curves(1, 2, 3),
     "special/R/zeros": Failure("ValueError", "no"),
-    "costs/process/import": Cost((1.0, 2.0), "s"),
+    "costs/import/time": Cost((1.0, 2.0), "s"),
 }
 
 F = Signature("function", (Parameter("x", "either", None), Parameter("recipe", "either", "None")))

@@ -112,6 +112,19 @@ def test_everything_is_measured_and_what_fails_says_why(asked: list[str]) -> Non
     assert found["warnings/DeprecationWarning/old and more"] == Text("old and more")
 
 
+def test_one_import_is_measured_for_what_it_does_and_for_what_it_costs(monkeypatch: pytest.MonkeyPatch) -> None:
+    does, costs_ = {"import/JAX/has started": Text("True")}, {"costs/import/time": Cost((1.0,), "s")}
+    made = []
+
+    def effects() -> dict[str, Value]:
+        made.append("process")
+        return {**does, **costs_}
+
+    monkeypatch.setattr(imports, "effects", effects)
+    assert {prefix: probe() for prefix, probe in imports.probes().items()} == {"import": does, "costs/import": costs_}
+    assert made == ["process"]
+
+
 def measured_by_command(monkeypatch: pytest.MonkeyPatch, folder: Path) -> dict[str, Any]:
     """What the command writes into its file."""
     monkeypatch.setattr("sys.argv", ["measure", str(folder / "measured.json")])

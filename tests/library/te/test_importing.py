@@ -18,6 +18,7 @@ import pytest
 
 from mnist_fp8.measure import imports
 from mnist_fp8.te import process_state
+from support.packages import package
 from support.subprocesses import run_code, run_python
 
 pytestmark = pytest.mark.host
@@ -72,16 +73,9 @@ mlir._lowerings[jax.lax.exp2_p] = call
 def entries(jax_side: str) -> Mapping[str, Any]:
     """What the import of a small Transformer Engine does, as plain data without costs."""
     with tempfile.TemporaryDirectory() as scratch:
-        folder, file = Path(scratch) / "site", Path(scratch) / "effects.json"
-        for name, code in {
-            "__init__.py": "from . import jax",
-            "common/__init__.py": COMMON,
-            "jax/__init__.py": jax_side,
-        }.items():
-            path = folder / "transformer_engine" / name
-            path.parent.mkdir(parents=True, exist_ok=True)
-            path.write_text(code)
-        (folder / "transformer_engine/common/recipe.py").touch()
+        file = Path(scratch) / "effects.json"
+        files = {"__init__.py": "from . import jax", "common/__init__.py": COMMON, "common/recipe.py": ""}
+        folder = package(Path(scratch) / "site", files | {"jax/__init__.py": jax_side}).parent
         variables = {"MNIST_FP8_TE": "host", "JAX_PLATFORMS": "cpu"}
         run_python("-m", "mnist_fp8.te.importing", str(file), first_on_path=folder, variables=variables)
         document: Mapping[str, Any] = json.loads(file.read_text())

@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from proofs.mutation import subject
+
 ROOT = Path(__file__).resolve().parents[3]
 CLAIMS = ROOT / "tests" / "claims"
 
@@ -78,14 +80,21 @@ class _FirstFailure:
         report = yield
         if call.excinfo is not None and report.failed and not self.test:
             self.test, self.claim = item.name, item.path.stem.removeprefix("test_")
-            self.message = call.excinfo.exconly(tryshort=True)
+            self.message = without_folders(call.excinfo.exconly(tryshort=True))
             self.silent = _is_ours(call.excinfo)
         return report
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
         if report.failed and not self.test:
             self.claim = Path(report.nodeid).stem.removeprefix("test_")
-            self.test, self.message = "(collection)", report.longreprtext[-300:]
+            self.test, self.message = "(collection)", without_folders(report.longreprtext)[-300:]
+
+
+def without_folders(message: str) -> str:
+    """A message without where the suite and Transformer Engine lie: pages show it to readers who have neither there."""
+    for folder in (ROOT, subject.folder().parent):
+        message = message.replace(f"{folder}/", "")
+    return message
 
 
 def _is_ours(failure: pytest.ExceptionInfo[BaseException]) -> bool:
@@ -127,5 +136,5 @@ def judge(claims: tuple[str, ...] = ORDER, *, on_gpu: bool = False) -> Verdict:
     with contextlib.redirect_stderr(io.StringIO()) as said:
         code = pytest.main([*options, *files(claims)], plugins=[first])
     if code != pytest.ExitCode.OK and not first.test:
-        first.claim, first.test, first.message = "(start)", "(start)", said.getvalue().strip()
+        first.claim, first.test, first.message = "(start)", "(start)", without_folders(said.getvalue().strip())
     return Verdict(first.claim, first.test, first.message, first.silent, time.monotonic() - started)

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from importlib.abc import MetaPathFinder
 from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from pathlib import Path
+from shutil import copytree, ignore_patterns
 from types import CodeType, ModuleType
 
 PACKAGE = "transformer_engine"
@@ -26,6 +27,11 @@ def folder() -> Path:
 def read(file: str) -> str:
     """Source of one of its files, named from its folder: ``jax/dense.py``."""
     return (folder() / file).read_text()
+
+
+def copy(into: Path) -> Path:
+    """Copy the package into a folder, without compiled code; the copy's own folder."""
+    return copytree(folder(), into / PACKAGE, ignore=ignore_patterns("__pycache__"))
 
 
 def replace(file: str, source: str) -> None:

@@ -92,6 +92,7 @@ def test_a_release_is_noted_in_its_place(tmp_path: Path, monkeypatch: pytest.Mon
     noted = json.loads(digests.read_text())
     assert list(noted) == ["1.10.0", "2.2.0", "2.10.0"]
     assert noted["2.2.0"].keys() == {"__init__.py", "jax/__init__.py", "jax/x.py"}
+    assert noted["2.2.0"]["__init__.py"] == "e3b0c44298fc1c14"
     assert noted["2.10.0"] == {"a": "1"}
     releases = json.loads(lzma.decompress(names.read_bytes()))["releases"]
     assert list(releases) == ["1.10.0", "2.2.0", "2.10.0"]

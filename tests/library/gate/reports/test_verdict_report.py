@@ -146,6 +146,18 @@ def many(differences: int, details: int = 1) -> Comparison:
 every_form = pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
 
 
+@pytest.mark.parametrize("form", [of_junit, of_json])
+def test_every_difference_that_counts_is_told_whole(form: Callable[[Comparison], str]) -> None:
+    counting = [each for each in EVERYTHING.differences if each.counts]
+    assert {each.area for each in counting} >= {"claims", "recipes", "metadata", "numerics"}, "Control"
+    text = form(EVERYTHING)
+    for each in counting:
+        worst, rule = each.entries[0], each.rule
+        command = EVERYTHING.command(worst.key)
+        assert not lacks(text, each.title, *values.sides(worst), values.size(worst), rule.meaning, rule.action, command)
+        assert not lacks(text, rule.id) or form is of_junit
+
+
 @every_form
 def test_every_root_that_counts_is_told_whole(form: Callable[[Comparison], str]) -> None:
     counting = [root for root in EVERYTHING.roots if root.main.counts]
@@ -376,6 +388,17 @@ def test_alike_differences_are_explained_once(form: Callable[[Comparison], str])
     text = form(dataclasses.replace(EVERYTHING, differences=tuple(alike)))
     assert not lacks(text, "behaviour: changed: thing 3, thing 4, thing 5 and 6 more", "9 entries")
     assert text.count("The same.") == text.count("mnist-fp8 upgrade") == 1
+
+
+@pytest.mark.parametrize("form", [of_markdown, of_html, of_json])
+def test_entries_under_one_rule_stand_with_the_worst_first(form: Callable[[Comparison], str]) -> None:
+    one = many(4, 3).differences[3]
+    weighed = tuple(
+        dataclasses.replace(entry, weight=weight) for entry, weight in zip(one.entries, (1.0, -3.0, 2.0), strict=True)
+    )
+    comparison = dataclasses.replace(EVERYTHING, differences=(dataclasses.replace(one, entries=weighed),))
+    text = form(comparison) if form is not of_json else str(json.loads(files.as_json(comparison))["roots"])
+    assert re.findall(r"behaviour/layers/thing 3 (\d)", text)[-3:] == ["1", "2", "0"]
 
 
 @pytest.mark.parametrize("form", [of_markdown, of_html])

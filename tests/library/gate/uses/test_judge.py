@@ -9,6 +9,7 @@ from mnist_fp8.gate.uses.judge import judge
 from mnist_fp8.gate.uses.judgement import Judgement, Outcome
 from mnist_fp8.gate.uses.scan import find_uses
 from mnist_fp8.record.names import Names
+from support.packages import package
 
 API = """
 import dataclasses
@@ -103,16 +104,10 @@ CALLS = 'self.quantizers("_0", scale=2)'
 SAME = ""
 
 
-def package(folder: Path, files: dict[str, str]) -> Names:
-    """The names of a Transformer Engine with these files under ``jax``."""
-    root = folder / "transformer_engine"
-    for name, text in {"__init__.py": "from . import api\n", **files}.items():
-        path = root / "jax" / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(text)
-        (path.parent / "__init__.py").touch()
-    (root / "__init__.py").write_text("")
-    return read_names(root)
+def names_of(folder: Path, api: str) -> Names:
+    """The names of a Transformer Engine with this module."""
+    files = {"jax/__init__.py": "from . import api\n", "jax/api.py": api, "jax/inner.py": ""}
+    return read_names(package(folder, files))
 
 
 def edited(*edits: str) -> str:
@@ -504,12 +499,12 @@ FAULTS: dict[str, tuple[list[str], dict[str, str]]] = {
 
 @pytest.fixture(scope="module")
 def old(tmp_path_factory: pytest.TempPathFactory) -> Names:
-    return package(tmp_path_factory.mktemp("old"), {"api.py": API, "inner.py": ""})
+    return names_of(tmp_path_factory.mktemp("old"), API)
 
 
 @pytest.fixture(scope="module")
 def new(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureRequest) -> Names:
-    return package(tmp_path_factory.mktemp("new"), {"api.py": edited(*FAULTS[request.param][0]), "inner.py": ""})
+    return names_of(tmp_path_factory.mktemp("new"), edited(*FAULTS[request.param][0]))
 
 
 @pytest.mark.parametrize(

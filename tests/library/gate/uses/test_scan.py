@@ -6,6 +6,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 from textwrap import dedent
+from typing import Any
 
 import pytest
 
@@ -37,6 +38,21 @@ def scans(monkeypatch: pytest.MonkeyPatch) -> list[object]:
 
     monkeypatch.setattr(scan, "_scan", counted)
     return done
+
+
+@pytest.fixture
+def processes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many evaluated modules, one number for each scan."""
+    used: list[int] = []
+    real = scan._evaluated
+
+    def counted(*given: Any) -> Any:
+        parts = real(*given)
+        used.append(len(parts))
+        return parts
+
+    monkeypatch.setattr(scan, "_evaluated", counted)
+    return used
 
 
 def test_what_has_not_changed_is_not_read_again(write: Write, tmp_path: Path, scans: list[object]) -> None:
@@ -96,7 +112,7 @@ def test_nothing_need_be_kept(write: Write, tmp_path: Path, scans: list[object])
     assert len(scans) == 2
 
 
-def test_two_processes_find_what_one_finds(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_two_processes_find_what_one_finds(write: Write, monkeypatch: pytest.MonkeyPatch, processes: list[int]) -> None:
     folder = write({f"{n}.py": f"import m{(n + 1) % 9}\n{USE}\nm{(n + 1) % 9}.A(1)" for n in range(9)})
     for n in range(9):
         (folder / f"{n}.py").rename(folder / f"m{n}.py")
@@ -105,9 +121,12 @@ def test_two_processes_find_what_one_finds(write: Write, monkeypatch: pytest.Mon
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 1})
     assert find_uses([folder]) == alone
     assert len(alone.uses) == 9 * 8
+    assert processes == [1, 2], "Control"
 
 
-def test_without_another_process_this_one_does_it(write: Write, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_another_process_this_one_does_it(
+    write: Write, monkeypatch: pytest.MonkeyPatch, processes: list[int]
+) -> None:
     folder = write({"a.py": USE})
     alone = find_uses([folder])
     monkeypatch.setattr(scan, "_SHARED", 0)
@@ -118,6 +137,7 @@ def test_without_another_process_this_one_does_it(write: Write, monkeypatch: pyt
 
     monkeypatch.setattr(concurrent.futures, "ProcessPoolExecutor", refused)
     assert find_uses([folder]) == alone
+    assert processes == [1, 1]
 
 
 def test_twenty_five_thousand_lines_take_seconds(write: Write) -> None:

@@ -4,13 +4,13 @@ A use is written ``line KIND path(call)`` without ``transformer_engine.``: a cal
 position and the names of others, ``*`` and ``**`` where more come. What protects it follows in brackets.
 """
 
+from collections.abc import Callable
 from pathlib import Path
-from textwrap import dedent
 
 import pytest
 
 from mnist_fp8.gate.uses.scan import find_uses
-from mnist_fp8.gate.uses.use import Call, Use, UseKind, Uses
+from mnist_fp8.gate.uses.use import Call, Use, UseKind
 from mnist_fp8.record.entries import Parameter
 
 
@@ -41,15 +41,6 @@ def brief(use: Use) -> str:
     if use.fallback_for:
         words.append(f"if not {', '.join(use.fallback_for)}")
     return " ".join(words).replace("transformer_engine.", "")
-
-
-def scan(folder: Path, **files: str) -> Uses:
-    """The uses in some files; two underscores in a name are a slash."""
-    for name, source in files.items():
-        file = folder / f"{name.replace('__', '/').replace('/init', '/__init__')}.py"
-        file.parent.mkdir(parents=True, exist_ok=True)
-        file.write_text(dedent(source))
-    return find_uses([folder])
 
 
 WAYS = {
@@ -1120,8 +1111,8 @@ UNREAD = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_each_way_of_using_a_name_is_found(tmp_path: Path, way: str) -> None:
+def test_each_way_of_using_a_name_is_found(write: Callable[[dict[str, str]], Path], way: str) -> None:
     source, expected = WAYS[way]
-    uses = scan(tmp_path, module=source)
+    uses = find_uses([write({"module.py": source})])
     assert [brief(use) for use in uses.uses] == expected
     assert [each.reason for each in uses.unread] == UNREAD.get(way, [])

@@ -76,11 +76,11 @@ def test_new_release_that_does_not_start_is_broken_in_its_own_words() -> None:
 
 
 def test_costs_are_told_and_change_no_verdict() -> None:
-    key = "costs/process/import"
+    key = "costs/import/time"
     found = compared({**EVERY_KIND, key: Cost((1.0, 2.0, 3.0), "s")}, {**EVERY_KIND, key: Cost((20.0,), "s")})
     assert found.verdict is UpgradeVerdict.SAFE
     (cost,) = found.costs
-    assert (cost.name, cost.old, cost.new, cost.ratio, cost.spread) == ("process/import", 2.0, 20.0, 10.0, 0.5)
+    assert (cost.name, cost.old, cost.new, cost.ratio, cost.spread) == ("import/time", 2.0, 20.0, 10.0, 0.5)
     assert cost.repetitions == 1, "of the side with fewer"
 
 

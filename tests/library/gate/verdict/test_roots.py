@@ -22,7 +22,6 @@ from mnist_fp8.record.entries import (
     Formats,
     Numbers,
     Parameter,
-    Products,
     Quantity,
     Signature,
     Special,
@@ -123,7 +122,6 @@ def test_what_is_new_does_not_count_as_what_went() -> None:
 # --- numbers -------------------------------------------------------------------------------------------------------
 
 R = "DelayedScaling"
-PRODUCTS = Products(())
 
 
 def chain(recipe: str, *, scale: float = 0.0, error: float = 0.01, end: float = 1.0) -> dict[str, Value]:

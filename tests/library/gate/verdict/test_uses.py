@@ -96,6 +96,28 @@ def test_names_are_no_more_than_notes_with_uses(use: Use) -> None:
     assert difference.rule.severity is Severity.NOTE
 
 
+def test_names_decide_as_ever_where_words_alone_name_transformer_engine() -> None:
+    words = Use("transformer_engine.jax.words", UseKind.TEXT, Place("a.py", 1))
+    assert upgraded(found_in(words)).verdict.value == "BROKEN"
+
+
+@pytest.mark.parametrize(
+    ("use", "verdict"),
+    [(call(), "BROKEN"), (Use("transformer_engine.jax", UseKind.IMPORT, Place("a.py", 1)), "PARTIAL")],
+)
+def test_look_at_the_code_alone_is_a_part(use: Use, verdict: str) -> None:
+    """As with ``--only uses``: the records hold names and nothing else."""
+    old, new = (dataclasses.replace(side(*each), entries={}, suite=None) for each in (("1.0.0", OLD), ("2.0.0", NEW)))
+    assert compare(old, new, (), TODAY, only=("uses",), uses=found_in(use)).verdict.value == verdict
+
+
+def test_command_for_a_use_names_the_sources() -> None:
+    comparison = upgraded(dataclasses.replace(found_in(call()), paths=("src", "my code.py")))
+    ((key, *_),) = ([entry.key for entry in each.entries] for each in comparison.of("uses"))
+    assert comparison.command(key) == f"mnist-fp8 upgrade 1.0.0 2.0.0 --uses src --uses 'my code.py' --only {key}"
+    assert "--uses" not in comparison.command("bits/R/t"), "Control"
+
+
 def test_other_areas_decide_as_ever_with_uses() -> None:
     changed = {"bits/R/tensor 1": Text("other")}
     sides = side("1.0.0", OLD), dataclasses.replace(side("2.0.0", OLD), entries=side("2.0.0", OLD).entries | changed)
