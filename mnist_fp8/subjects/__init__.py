@@ -4,6 +4,7 @@ from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.subjects import (
     dense_general,
     functional_dense,
+    grouped_dense,
     layernorm,
     layernorm_dense,
     layernorm_mlp,
@@ -19,6 +20,8 @@ SUBJECTS: tuple[Subject, ...] = (
     functional_dense.SUBJECT,
     functional_dense.OVERRIDING,
     wrapped_dense.SUBJECT,
+    grouped_dense.SUBJECT,
+    grouped_dense.WRAPPED,
 )
 """All of them, in the order of reports."""
 

@@ -15,12 +15,11 @@ def name_of_te(*path: str) -> Any:  # noqa: ANN401
     Raises:
         NotInReleaseError: it leads nowhere.
     """
-    value: Any = te.engine().module
-    for name in path:
-        if not hasattr(value, name):
-            raise NotInReleaseError(f"needs {'.'.join(path)} in transformer_engine.jax; found none in {te.version()}")
-        value = getattr(value, name)
-    return value
+    try:
+        return te.find_name(*path)
+    except AttributeError:
+        message = f"needs {'.'.join(path)} in transformer_engine.jax; found none in {te.version()}"
+        raise NotInReleaseError(message) from None
 
 
 def flax_layer(name: str, **fields: Any) -> Any:  # noqa: ANN401

@@ -4,6 +4,7 @@ The first call of any function here loads TE, in the kind of run that the machin
 What differs between releases is found by looking (is there a name, an argument), not by comparing versions.
 """
 
+import contextlib
 import dataclasses
 import functools
 import importlib
@@ -11,6 +12,7 @@ import importlib.util
 from importlib import metadata
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import jax
 
@@ -135,6 +137,19 @@ def quantization() -> ModuleType:
     """TE's quantization module, ``transformer_engine.jax.quantize``: the recipe in force, what the device supports."""
     quantize: ModuleType = engine().module.quantize
     return quantize
+
+
+def find_name(*path: str) -> Any:  # noqa: ANN401 - whatever it is
+    """What a path below ``transformer_engine.jax`` leads to, modules that it does not import itself included.
+
+    Raises:
+        AttributeError: it leads nowhere.
+    """
+    module = engine().module
+    with contextlib.suppress(ModuleNotFoundError):
+        module = importlib.import_module(f"{module.__name__}.{path[0]}")
+        path = path[1:]
+    return functools.reduce(getattr, path, module)
 
 
 def has_name(name: str) -> bool:
