@@ -147,8 +147,8 @@ _activated_in_bf16.defvjp(_activate, _activate_back)
 
 
 def _rounded(values: jax.Array) -> jax.Array:
-    """Numbers rounded to BF16; so is their gradient."""
-    return values.astype(jnp.bfloat16).astype(jnp.float64)
+    """Numbers rounded to BF16; so is their gradient. XLA may leave out a cast and its inverse, but not this."""
+    return jax.lax.reduce_precision(values, exponent_bits=8, mantissa_bits=7)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
@@ -204,7 +204,8 @@ def _quantize(values: jax.Array, scales: Scales | None, tensor: str, fp8_format:
     current = jnp.where(jnp.isfinite(amax) & (amax > 0), jnp.float32(FP8_MAX[dtype]) / amax, 1)
     scale = current if scales is None else scales[tensor].astype(jnp.float32)
     scaled = jnp.clip(values.astype(jnp.float32) * scale, -FP8_MAX[dtype], FP8_MAX[dtype])
-    return _Codes(scaled.astype(dtype).astype(jnp.float64), 1 / scale.astype(jnp.float64))
+    codes = jax.lax.optimization_barrier(scaled.astype(dtype))  # XLA may leave out a cast and its inverse
+    return _Codes(codes.astype(jnp.float64), 1 / scale.astype(jnp.float64))
 
 
 def _multiplied(form: ProductForm, lhs: _Codes, rhs: _Codes) -> jax.Array:

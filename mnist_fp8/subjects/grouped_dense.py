@@ -3,6 +3,8 @@
 Both are computed by kernels only. Their only recipe is MXFP8, which no GPU before Blackwell has.
 """
 
+import functools
+import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -14,7 +16,7 @@ import numpy as np
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.subjects.making import name_of_te
-from mnist_fp8.subjects.subject import Case, RecipeFrom, Subject
+from mnist_fp8.subjects.subject import Case, NotInReleaseError, RecipeFrom, Subject
 
 FEATURES = 32
 SIZES = {"even groups": (32, 32, 32, 32), "uneven groups": (16, 80, 0, 32)}
@@ -32,11 +34,33 @@ class _Experts(nn.Module):
         return self.product(x, kernel.astype(x.dtype), jnp.array(group_sizes, jnp.int32))
 
 
+@functools.cache
+def _demand_cublas() -> None:
+    """Demand a cuBLAS that is new enough, found by one product.
+
+    Raises:
+        NotInReleaseError: with TE's own words.
+    """
+    product = name_of_te("dense", "grouped_dense")
+    rows, kernel = jnp.ones((16, 16), jnp.bfloat16), jnp.ones((1, 16, 16), jnp.bfloat16)
+    try:
+        jax.block_until_ready(product(rows, kernel, jnp.array([16], jnp.int32)))
+    except RuntimeError as error:
+        needed = re.search(r"requires (cuBLAS [\d.]+)\S*, but run-time cuBLAS version is (\d+)", str(error))
+        if not needed:
+            raise
+        raise NotInReleaseError(f"needs {needed[1]} for grouped products; found {needed[2]}") from error
+
+
 def _make(_case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
+    with jax.ensure_compile_time_eval():
+        _demand_cublas()
     return _Experts(name_of_te("dense", "grouped_dense"))
 
 
 def _make_wrapped(_case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
+    with jax.ensure_compile_time_eval():
+        _demand_cublas()
     return _Experts(name_of_te("flax", "make_grouped_dense_cls")(None))
 
 
@@ -46,7 +70,7 @@ def _reference(case: Case) -> Reference:
     def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> jax.Array:
         groups = enumerate(jnp.split(inputs["x"], ends[:-1]))
         kernel = arithmetic.parameter(params["kernel"])
-        return jnp.concatenate([arithmetic.product(f"group {g}", rows, kernel[g]) for g, rows in groups])
+        return jnp.concatenate([arithmetic.product(f"group {g}", rows, kernel[g]) for g, rows in groups if len(rows)])
 
     return reference
 
