@@ -54,7 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from mnist_fp8.cli.progress import watching  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.releases import subjects  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner import upgrade  # noqa: PLC0415 - `--help` needs none of these
-    from mnist_fp8.gate.runner.measuring import asks_for_names  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.runner.names import asks_for_names  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner.suite_tests import suite_tests  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.verdict import compare, policy  # noqa: PLC0415 - `--help` needs none of these
 

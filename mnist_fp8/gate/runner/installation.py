@@ -8,6 +8,7 @@ from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import measuring, package, suite
 from mnist_fp8.gate.runner.measuring import EVERYTHING
+from mnist_fp8.gate.runner.names import asks_for_names, with_names
 from mnist_fp8.gate.runner.store import kept_part, unexamined
 from mnist_fp8.record.entries import Value, covered
 from mnist_fp8.record.record import Record
@@ -43,8 +44,8 @@ def examine(
 ) -> Record:
     """Measure an installation and hold it to claims, as far as that was not done before.
 
-    Entries are kept for the code that measures, and claims for the whole suite: a claim that is edited leaves the
-    entries valid.
+    Entries are kept for the code that measures, names for the code that reads them, and claims for the whole suite: a
+    claim that is edited leaves the entries valid.
 
     Args:
         environment: where it is installed.
@@ -60,6 +61,8 @@ def examine(
     record = known or unexamined(environment)
     if entries:
         measured = _measured(environment, entries, rerun=rerun)
+        if asks_for_names(entries):
+            measured = with_names(measured, environment, entries, rerun=rerun)
         record = dataclasses.replace(
             measured, suite=record.suite, entries=_with_package(measured, environment, entries)
         )
@@ -83,8 +86,7 @@ def words(subject: Subject) -> tuple[str, ...]:
 
 def _measured(environment: Environment, keys: Sequence[str], *, rerun: bool) -> Record:
     def cut(whole: Record) -> Record:
-        names = whole.names if measuring.asks_for_names(keys) else None
-        return dataclasses.replace(whole, entries=covered(whole.entries, keys), names=names)
+        return dataclasses.replace(whole, entries=covered(whole.entries, keys))
 
     record = kept_part(
         environment,

@@ -9,17 +9,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from mnist_fp8.core.errors import ConfigError
-from mnist_fp8.gate.names import reading
-from mnist_fp8.gate.names.public_api import public_api
 from mnist_fp8.gate.releases import processes, staging
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.runner import execution
 from mnist_fp8.gate.runner.store import Attempt, unexamined
-from mnist_fp8.record.entries import Failure, Value, covered
+from mnist_fp8.record.entries import Failure
 from mnist_fp8.record.entries_json import entries_from_json
-from mnist_fp8.record.record import Record
 
 TIMEOUT_S = 10 * 60.0
 """For one measurement. Two cores take a minute and a half."""
@@ -63,8 +59,9 @@ def _measure(environment: Environment, keys: Sequence[str], log: Path) -> Attemp
     execution.check_imports(environment, staging.stage(), document["imported"])
     entries = entries_from_json(document["entries"])
     execution.refuse_for_want_of_room(str(value) for value in entries.values() if isinstance(value, Failure))
-    record = dataclasses.replace(record, run=document["run"], environment=document["environment"], entries=entries)
-    return Attempt(_with_names(record, environment, keys) if asks_for_names(keys) else record)
+    return Attempt(
+        dataclasses.replace(record, run=document["run"], environment=document["environment"], entries=entries)
+    )
 
 
 def _problem(document: Mapping[str, Any], ended: Ended, printed: str) -> str:
@@ -77,28 +74,3 @@ def _problem(document: Mapping[str, Any], ended: Ended, printed: str) -> str:
     if document and ended.code > 0:
         return f"its process ends with exit code {ended.code} after its last result"
     return execution.problem_of(ended, printed, TIMEOUT_S, finished=bool(document) and not ended.code)
-
-
-def asks_for_names(keys: Sequence[str]) -> bool:
-    """Whether some keys are those of names, or of what a user's code uses of them."""
-    return any(key.partition("/")[0].partition("*")[0] in ("", "api", "uses") for key in keys)
-
-
-def _with_names(record: Record, environment: Environment, keys: Sequence[str]) -> Record:
-    """A record with all names and the entries of the public ones, from the source; no process is needed for that."""
-    try:
-        names = reading.read_names(environment.package)
-    except ConfigError as error:
-        return _with_failure(record, error)
-    record = dataclasses.replace(record, names=names)
-    try:
-        public = public_api(names)
-    except ConfigError as error:
-        return _with_failure(record, error)
-    entries: dict[str, Value] = {f"api/{name}": signature for name, signature in public.items()}
-    return dataclasses.replace(record, entries={**record.entries, **covered(entries, keys)})
-
-
-def _with_failure(record: Record, error: ConfigError) -> Record:
-    failure = Failure(type(error).__name__, str(error))
-    return dataclasses.replace(record, entries={**record.entries, "api/source": failure})

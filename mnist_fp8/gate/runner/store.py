@@ -44,7 +44,12 @@ def kept(file: Path) -> Record | None:
     return None
 
 
-def _keep(file: Path, record: Record) -> None:
+def keep_record(file: Path, record: Record) -> None:
+    """Keep a record, for `kept` to find.
+
+    Raises:
+        EnvError: it cannot be written.
+    """
     document = json.loads(json.dumps(record.to_json()))  # as it is read: without tuples
     keep(file, {"digest": digest_of([file.name, document]), "record": document})
 
@@ -82,7 +87,7 @@ def kept_part(
         return found
     attempt = work(file.with_suffix(".txt"))
     if attempt.lasting:
-        _keep(file, attempt.record)
+        keep_record(file, attempt.record)
     return attempt.record
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import signal
 from collections.abc import Sequence
 from pathlib import Path
@@ -268,6 +269,60 @@ def test_names_come_with_public_ones(keys: Sequence[str], expected: Names | None
     assert whole.names == NAMES
     assert examine(environment(), entries=keys).names == expected, "what is cut out of the whole"
     assert len(printed["made"]) == (1 if keys == EVERYTHING else 2)
+
+
+@pytest.fixture
+def read(printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[Path]:
+    """The packages whose names were read."""
+    assert printed["made"] == []
+    packages: list[Path] = []
+
+    def read_names(package: Path) -> Names:
+        packages.append(package)
+        return NAMES
+
+    monkeypatch.setattr(reading, "read_names", read_names)
+    return packages
+
+
+def test_names_are_read_once_for_an_installation_and_a_reader(
+    printed: dict[str, Any], read: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert [measured().names, examine(environment(), entries=["api/*"]).names] == [NAMES, NAMES]
+    assert read == [Path("/te")]
+    monkeypatch.setattr(staging, "measuring_digest", lambda: "n")
+    measured()
+    assert (len(read), len(printed["made"])) == (1, 2), "code that measures reads no names"
+    monkeypatch.setattr(reading, "digest", lambda: "another reader")
+    assert measured().names == NAMES
+    assert (len(read), len(printed["made"])) == (2, 2), "what was measured does not rest on them"
+    measured(environment(digest="other"))
+    assert len(read) == 3, "another Transformer Engine"
+    measured(rerun=True)
+    assert len(read) == 4, "asked for"
+
+
+@pytest.mark.parametrize("version", ["platform.python_version", "importlib.metadata.version"])
+def test_reader_is_another_with_another_python_or_griffe(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
+    before = reading.digest.__wrapped__()
+    assert reading.digest.__wrapped__() == before
+    monkeypatch.setattr(version, lambda *_: "0.0.1")
+    assert reading.digest.__wrapped__() != before
+
+
+def test_reader_is_another_with_other_code(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    shutil.copytree(Path(reading.__file__).parent, tmp_path / "names")
+    before = reading.digest.__wrapped__()
+    monkeypatch.setattr(reading, "__file__", str(tmp_path / "names" / "reading.py"))
+    assert reading.digest.__wrapped__() == before
+    with (tmp_path / "names" / "bodies.py").open("a") as edited:
+        edited.write("# edited\n")
+    assert reading.digest.__wrapped__() != before
+
+
+def test_transformer_engine_that_does_not_import_has_its_names(printed: dict[str, Any]) -> None:
+    printed |= {"ended": Ended(1, "", "x\ny", 1.0, timed_out=False), "measured": {"problem": "no libfoo"}}
+    assert (measured().names, measured().entries) == (NAMES, {})
 
 
 # --- claims --------------------------------------------------------------------------------------------------------
