@@ -44,12 +44,15 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Search the releases between the two that the arguments name; returns the exit code."""
-    from mnist_fp8.gate.runner import bisect  # noqa: PLC0415 - `--help` needs none of it
+    from mnist_fp8.cli.progress import say_left_out  # noqa: PLC0415 - `--help` needs none of it
+    from mnist_fp8.gate.runner import bisect  # noqa: PLC0415
     from mnist_fp8.gate.verdict.changes import differ  # noqa: PLC0415
 
     probe = _probe(args)
     releases = _between(args.good, args.bad)
     print(f"{len(releases)} releases, at most {len(releases).bit_length() + 2} to look at unless some cannot be judged")
+    if args.words is None:  # a command of the user's own gets them
+        say_left_out()
     look = bisect.in_environment(probe)
     change = bisect.find_change(releases, look, lambda line: print(f"  {line}", flush=True), differ)
     _print(change)

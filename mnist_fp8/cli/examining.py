@@ -10,7 +10,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mnist_fp8.cli.output import INTERRUPTED, exit_code, new_folder, report_errors, say_written, write_reports
-from mnist_fp8.cli.progress import Watcher, watching
+from mnist_fp8.cli.progress import Watcher, say_left_out, watching
 from mnist_fp8.gate.reports.claims import terminal, view
 from mnist_fp8.gate.runner import matrix, suite
 from mnist_fp8.gate.runner.installation import Installation, examine
@@ -77,6 +77,7 @@ def _examine_all(installations: Sequence[Installation], request: Request) -> lis
             environment, entries=request.entries, claims=request.claims, workers=workers, rerun=request.rerun
         )
 
+    say_left_out()
     with watching(len(installations), jobs) as watcher:
         return matrix.examine_all(installations, work, jobs=jobs, watcher=_CellWatcher(watcher))
 

@@ -78,13 +78,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _examine(installation: "Installation", args: argparse.Namespace) -> "Record":
-    from mnist_fp8.cli.progress import watching  # noqa: PLC0415
+    from mnist_fp8.cli.progress import say_left_out, watching  # noqa: PLC0415
     from mnist_fp8.gate.runner import suite  # noqa: PLC0415
     from mnist_fp8.gate.runner.installation import examine  # noqa: PLC0415
     from mnist_fp8.gate.runner.measuring import EVERYTHING  # noqa: PLC0415
 
     environment = installation.prepare()
     what = f"TE {installation.subject.label}: measuring"
+    say_left_out()
     with watching() as watcher:
         watcher.started(what)
         record = examine(

@@ -26,6 +26,13 @@ class _TimeLeft(ProgressColumn):
         return Text(f"about {left / 60:.0f} min left" if left > 90 else f"about {left:.0f} s left")  # noqa: PLR2004
 
 
+def say_left_out() -> None:
+    """Say which options of the shell are not in the runs that follow."""
+    if options := variables.left_out(os.environ):
+        shown = variables.assignments(options)
+        print(f"left out of the runs, which take the defaults of JAX, Flax and XLA: {shown}", file=sys.stderr)  # noqa: T201
+
+
 @contextmanager
 def watching(total: int = 0, jobs: int = 1) -> Iterator["Watcher"]:
     """Watch some work.
@@ -34,9 +41,6 @@ def watching(total: int = 0, jobs: int = 1) -> Iterator["Watcher"]:
         total: how many pieces there are, all of a kind; 0 if they are not, and each says how much time is left.
         jobs: how many are done at a time.
     """
-    if options := variables.left_out(os.environ):
-        shown = " ".join(f"{name}={value}" for name, value in options.items())
-        print(f"left out of the runs, which take the defaults of JAX and Flax: {shown}", file=sys.stderr)  # noqa: T201
     columns = (BarColumn(16), TimeElapsedColumn(), TextColumn("{task.description}"), _TimeLeft())
     console = Console(stderr=True, highlight=False)
     with Progress(*columns, console=console, transient=True, disable=not sys.stderr.isatty()) as progress:

@@ -51,7 +51,7 @@ def _parse_pair(text: str) -> tuple[str, str]:
 
 def run(args: argparse.Namespace) -> int:
     """Compare what the arguments name; returns the exit code."""
-    from mnist_fp8.cli.progress import watching  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.cli.progress import say_left_out, watching  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.releases import subjects  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner import upgrade  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner.names import asks_for_names  # noqa: PLC0415 - `--help` needs none of these
@@ -69,6 +69,7 @@ def run(args: argparse.Namespace) -> int:
         check_output(args.output or RUNS)
     old = subjects.parse_subject(args.old)
     new = subjects.parse_subject(args.new) if args.new else old
+    say_left_out()
     with watching() as watcher:
         uses = demand_uses(sources, watcher)
         pair = upgrade.sides(old, new, args.jax, args.flax)

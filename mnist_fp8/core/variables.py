@@ -58,6 +58,11 @@ def left_out(environ: Mapping[str, str]) -> dict[str, str]:
     return options | ({"XLA_FLAGS": flags} if flags else {})
 
 
+def assignments(options: Mapping[str, str]) -> str:
+    """Variables as a shell has them, in one line."""
+    return " ".join(f"{name}={value}" for name, value in options.items())
+
+
 def that_change_results(environ: Mapping[str, str]) -> dict[str, str]:
     """Those that can change a result and reach a run, in the order of their names."""
     known = _beginning_with(CHANGE_RESULTS, environ)

@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 from _pytest.terminal import TerminalReporter
 
+from mnist_fp8.core import variables
 from mnist_fp8.plugin import expectations, process, refusal, selection
 
 LEFT_OUT = pytest.StashKey[dict[str, str]]()
-"""Options of JAX and Flax that were set, and are not in this run."""
+"""Options of JAX, Flax and XLA that were set, and are not in this run."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -93,8 +94,8 @@ def pytest_report_header(config: pytest.Config) -> list[str]:
         return []
     from mnist_fp8.plugin import header  # noqa: PLC0415
 
-    options = " ".join(f"{name}={value}" for name, value in config.stash[LEFT_OUT].items())
-    return [*header.lines(), *([f"left out of this run: {options}"] if options else [])]
+    options = config.stash[LEFT_OUT]
+    return [*header.lines(), *([f"left out of this run: {variables.assignments(options)}"] if options else [])]
 
 
 def pytest_sessionstart(session: pytest.Session) -> None:

@@ -23,7 +23,7 @@ def heed_interrupts() -> None:
 
 
 def leave_out_options() -> dict[str, str]:
-    """Take options of JAX and Flax out of the environment, which the tests are not made for; returns them.
+    """Take options of JAX, Flax and XLA out of the environment, which the tests are not made for; returns them.
 
     Raises:
         UsageError: JAX has read them already.
@@ -36,9 +36,8 @@ def leave_out_options() -> dict[str, str]:
         )
     passed = variables.passed_on(os.environ)
     for name in options:
-        os.environ.pop(name)
-        if name in passed:
-            os.environ[name] = passed[name]
+        del os.environ[name]
+    os.environ.update(passed)  # with the flags of XLA that are left
     return options
 
 

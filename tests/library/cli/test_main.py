@@ -28,6 +28,7 @@ from mnist_fp8.cli.train import QUICK
 from mnist_fp8.core import errors as core_errors
 from mnist_fp8.core.errors import ConfigError, EnvError, Float8MissingError
 from mnist_fp8.core.modes import Precision, RecipeConfig
+from mnist_fp8.gate.names import reading
 from mnist_fp8.gate.releases import environments, processes
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import Subject
@@ -37,6 +38,7 @@ from mnist_fp8.record import record
 from mnist_fp8.record.claims import ClaimResult, SuiteResult, TestResult
 from mnist_fp8.record.claims import Outcome as Ending
 from mnist_fp8.record.entries import Contents, Special, Text, Value, covered
+from mnist_fp8.record.names import Names
 from mnist_fp8.training import curves, data, feasible, runs
 from mnist_fp8.training.config import TrainConfig
 from support import bad_input, comparing
@@ -620,6 +622,7 @@ def examined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, dict[
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(measuring, "measure", measure)
+    monkeypatch.setattr(reading, "read_names", lambda _package: Names({}, {}, frozenset(), {}))
     monkeypatch.setattr(suite, "judge", judge)
     monkeypatch.setattr(suite_tests, "suite_tests", lambda: dict.fromkeys(suite.known_claims(), ("t",)))
     monkeypatch.setattr(environments, "prepare", prepare)
@@ -932,6 +935,33 @@ def test_sigterm_ends_like_ctrl_c(outcomes_of: dict[str, Any], monkeypatch: pyte
     assert stopped
     assert signal.getsignal(signal.SIGTERM) is before
     assert not outcomes_of
+
+
+@pytest.mark.usefixtures("examined")
+@pytest.mark.parametrize(
+    ("arguments", "is_said"),
+    [
+        ("upgrade 2.18.0 2.19.0 -o out", True),
+        ("measure 2.19.0", True),
+        ("verify 2.19.0 --claim kernels", True),
+        ("matrix --te 2.19.0 --claim kernels -o out", True),
+        ("bisect --good 2.18.0 --bad 2.19.0 --claim kernels", True),
+        ("bisect --good 2.18.0 --bad 2.19.0 --command true", False),
+        ("compare record.json record.json", False),
+        ("uses mine.py", False),
+    ],
+)
+def test_options_that_reach_no_run_are_named_where_there_are_runs(
+    monkeypatch: pytest.MonkeyPatch, capsys: Captured, arguments: str, *, is_said: bool
+) -> None:
+    exit_code(["measure", "2.19.0", "-o", "record.json"])
+    Path("mine.py").write_text("import transformer_engine.jax\n")
+    assert "left out" not in capsys.readouterr().err, "Control: nothing is set"
+    monkeypatch.setenv("JAX_ENABLE_X64", "1")
+    monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_enable_fast_math=true")
+    exit_code(arguments.split())
+    said = "left out of the runs, which take the defaults of JAX, Flax and XLA: JAX_ENABLE_X64=1 XLA_FLAGS=--xla_cpu"
+    assert capsys.readouterr().err.count(said) == is_said
 
 
 # --- run -----------------------------------------------------------------------------------------------------------
