@@ -312,10 +312,10 @@ class Expressions(State, abc.ABC):
         sources = source.elts if isinstance(source, ast.Tuple | ast.List) else []
         is_starred = any(isinstance(each, ast.Starred) for each in (*sources, *target.elts))
         if len(sources) == len(target.elts) and not is_starred:
-            for element, value in zip(target.elts, sources, strict=True):
-                with self.at_rest():
-                    found = self.evaluate(value)
-                self.assign(element, found, value)
+            with self.at_rest():  # before any name is bound: `a, b = b, a`
+                found = [self.evaluate(each) for each in sources]
+            for element, of_element, each in zip(target.elts, found, sources, strict=True):
+                self.assign(element, of_element, each)
         else:
             for element in target.elts:
                 self.assign(element, clues(values))

@@ -31,6 +31,16 @@ CASES = {
         d = make(a, b)
         """,
     ),
+    "names that are swapped": (
+        ("2.11.0", "2.12.0", {4: "BREAKS"}),
+        """
+        from transformer_engine.jax.attention import SequenceDescriptor as D
+        make, seqlens = D.from_segment_ids_and_pos, D.from_seqlens
+        make, seqlens = seqlens, make
+        seqlens(a, b)
+        make(a)
+        """,
+    ),
     "in lambda": (
         ("2.11.0", "2.12.0", {2: "BREAKS"}),
         """
