@@ -19,7 +19,7 @@ class Outcome(enum.Enum):
 
 
 class Cause(enum.Enum):
-    """Why a use does not stay as it is. Each has a rule in `mnist_fp8.gate.verdict.rules.uses`."""
+    """Why a use does not stay as it is. All but `NOT_READ` have rules in `mnist_fp8.gate.verdict.rules.uses`."""
 
     NAME_GONE = "name gone"
     NOT_IMPORTABLE = "module gone"
@@ -62,3 +62,8 @@ class Judgement:
     old: str = ""
     new: str = ""
     instead: str = ""
+
+    @property
+    def is_unread(self) -> bool:
+        """Whether it is not known because source does not say what the name is."""
+        return self.outcome is Outcome.UNKNOWN and self.cause is Cause.NOT_READ

@@ -102,16 +102,12 @@ def _scan(sources: Sources) -> Uses:
         uses += found
         unread += missed
     return Uses(
-        tuple(sorted(uses, key=lambda use: (*_order(use.place), use.path, use.kind.value))),
-        tuple(sorted(unread, key=lambda each: (*_order(each.place), each.reason))),
+        tuple(sorted(uses, key=lambda use: (*use.place.order, use.path, use.kind.value))),
+        tuple(sorted(unread, key=lambda each: (*each.place.order, each.reason))),
         len(facts),
         sum(each.lines for each in facts.values()),
         sources.left_out,
     )
-
-
-def _order(place: Place) -> tuple[str, int, int, int]:
-    return place.file, place.cell, place.line, place.column
 
 
 def _texts(source: Source, text: str) -> Iterator[Use]:

@@ -93,7 +93,7 @@ def find_sources(paths: Sequence[Path]) -> Sources:
         walk.add(path)
     return Sources(
         tuple(walk.files[path] for path in sorted(walk.files)),
-        tuple(sorted(walk.unread, key=lambda unread: unread.place)),
+        tuple(sorted(walk.unread, key=lambda unread: unread.place.order)),
         walk.left_out,
     )
 

@@ -38,7 +38,7 @@ class Guard(enum.Enum):
     TYPE_CHECKING = "if TYPE_CHECKING"
 
 
-@dataclasses.dataclass(frozen=True, order=True)
+@dataclasses.dataclass(frozen=True)
 class Place:
     """Where a use is.
 
@@ -55,6 +55,17 @@ class Place:
     column: int = 1
     cell: int = 0
     source: str = ""
+
+    @property
+    def order(self) -> tuple[str, int, int, int]:
+        """What places are sorted by."""
+        return self.file, self.cell, self.line, self.column
+
+    @property
+    def where(self) -> str:
+        """File and line, and of a notebook the cell: ``train.py:12``, ``train.ipynb:3.12``."""
+        line = f"{self.cell}.{self.line}" if self.cell else str(self.line or "")
+        return f"{self.file}:{line}" if line else self.file
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@ import dataclasses
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from mnist_fp8.gate.uses.judge import judge
-from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
+from mnist_fp8.gate.uses.judgement import Judgement
 from mnist_fp8.gate.uses.ranges import Fitting, fitting
 from mnist_fp8.gate.uses.use import Unread, Uses
 from mnist_fp8.gate.verdict.coverage import Coverage, Effect, Gap, GapKind
@@ -57,13 +57,9 @@ class JudgedUses:
             yield Gap(GapKind.USES, Effect.UNVERIFIED)
         for may_use, effect in ((True, Effect.PARTIAL), (False, Effect.NOTED)):
             yield from _unread([each for each in self.found.unread if each.may_use is may_use], effect)
-        unknown = [each.use.path for each in self.judgements or () if _is_unread(each)]
+        unknown = [each.use.path for each in self.judgements or () if each.is_unread]
         if unknown:
             yield Gap(GapKind.USES_NOT_READ, Effect.PARTIAL, tuple(dict.fromkeys(unknown)))
-
-
-def _is_unread(judgement: Judgement) -> bool:
-    return judgement.outcome is Outcome.UNKNOWN and judgement.cause is Cause.NOT_READ
 
 
 def _noted(difference: Difference) -> Difference:
@@ -76,6 +72,5 @@ def _unread(places: Sequence[Unread], effect: Effect) -> Iterator[Gap]:
     """Sources that were not looked at, by the reason."""
     reasons: dict[str, list[str]] = {}
     for each in places:
-        line = f":{each.place.line}" if each.place.line else ""
-        reasons.setdefault(each.reason, []).append(f"{each.place.file}{line}")
+        reasons.setdefault(each.reason, []).append(each.place.where)
     return (Gap(GapKind.USES_UNREAD, effect, tuple(names), reason) for reason, names in reasons.items())

@@ -117,7 +117,7 @@ def fates(judgements: Iterable[Judgement], accepted: Mapping[str, str] = Mapping
     for each in judgements:
         by_use.setdefault(each.use, []).append(each)
     found = (Fate.of(group, clean(accepted.get(key_of(use), ""))) for use, group in by_use.items())
-    return tuple(sorted(found, key=lambda fate: fate.use.place))
+    return tuple(sorted(found, key=lambda fate: fate.use.place.order))
 
 
 def blocks(found: Iterable[Fate]) -> list[Block]:
@@ -130,7 +130,7 @@ def blocks(found: Iterable[Fate]) -> list[Block]:
 
 def not_looked_at(uses: Uses) -> list[str]:
     """What was not, a line each; what may use Transformer Engine first."""
-    unread = sorted(uses.unread, key=lambda each: (not each.may_use, each.place))
+    unread = sorted(uses.unread, key=lambda each: (not each.may_use, each.place.order))
     return [f"{Line.of(each.place).where}: {clean(each.reason)}" for each in unread]
 
 

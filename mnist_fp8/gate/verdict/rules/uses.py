@@ -165,8 +165,7 @@ RULES = (*_BREAKS.values(), *_CHANGES.values(), *_OTHERS.values())
 def rule_of_use(judgement: Judgement) -> Rule | None:
     """The rule for what becomes of a use; ``None`` where nothing does, or where that was not looked at."""
     outcome, cause = judgement.outcome, judgement.cause
-    is_unread = outcome is Outcome.UNKNOWN and cause is Cause.NOT_READ
-    if cause is None or is_unread or (outcome is Outcome.GUARDED and judgement.old == judgement.new):
+    if cause is None or judgement.is_unread or (outcome is Outcome.GUARDED and judgement.old == judgement.new):
         return None
     by_cause = {Outcome.BREAKS: _BREAKS, Outcome.CHANGES: _CHANGES}.get(outcome)
     return by_cause[cause] if by_cause else _OTHERS[outcome]
@@ -188,6 +187,4 @@ def _entry(judgement: Judgement) -> EntryChange:
 
 def key_of(use: Use) -> str:
     """The key of what becomes of a use: its path, file and line, and of a notebook the cell."""
-    place = use.place
-    cell = f"{place.cell}." if place.cell else ""
-    return f"uses/{use.path}/{place.file}:{cell}{place.line}"
+    return f"uses/{use.path}/{use.place.where}"

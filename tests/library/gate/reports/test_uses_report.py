@@ -167,6 +167,19 @@ def test_alike_breaks_are_one_thing_to_read() -> None:
     assert "also at a.py:2, a.py:3, a.py:4, and 4 more" in printed(with_code(alike), 200)
 
 
+def test_uses_of_a_notebook_are_in_the_order_of_its_cells() -> None:
+    places = [Place("nb.ipynb", line, cell=cell) for cell, line in ((2, 1), (1, 9), (1, 2))]
+    uses = [Judgement(dataclasses.replace(PACKED, place=place), Outcome.SAME) for place in places]
+    unread = tuple(Unread(place, "it does not parse", may_use=True) for place in places)
+    view = CodeView.of(judged(*uses, unread=unread), ())
+    assert [(fate.use.place.cell, fate.use.place.line) for fate in view.fates] == [(1, 2), (1, 9), (2, 1)]
+    assert [line.partition(":")[0] for line in view.not_looked_at] == [
+        "nb.ipynb, cell 1, line 2",
+        "nb.ipynb, cell 1, line 9",
+        "nb.ipynb, cell 2, line 1",
+    ]
+
+
 def test_worst_of_several_judgements_is_what_becomes_of_a_use() -> None:
     both = judged(
         Judgement(PACKED, Outcome.CHANGES, Cause.RETURNS, "", "2", "3"),

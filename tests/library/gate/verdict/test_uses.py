@@ -176,6 +176,13 @@ def test_source_that_was_not_looked_at_is_a_gap(may_use: bool, verdict: str, eff
     assert gaps(comparison) == {GapKind.USES_UNREAD: effect}
 
 
+def test_gaps_of_sources_name_line_and_cell() -> None:
+    places = Place("a.py", 0), Place("b.py", 3), Place("c.ipynb", 1, cell=5)
+    unread = tuple(Unread(place, "it does not parse", may_use=True) for place in places)
+    (gap,) = upgraded(found_in(call(), unread=unread), OLD).coverage.gaps
+    assert gap.names == ("a.py", "b.py:3", "c.ipynb:5.1")
+
+
 def test_used_name_that_is_not_read_is_a_gap() -> None:
     use = Use("transformer_engine.jax.g", UseKind.CALL, Place("a.py", 1), Call(0))
     fields = {"names": dataclasses.replace(side("1", OLD).names, unread={"transformer_engine.jax": "dynamic"})}
