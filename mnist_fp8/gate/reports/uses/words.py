@@ -265,7 +265,7 @@ def _hook_gone(found: Sequence[Judgement]) -> Words:
 
 def _returns(found: Sequence[Judgement]) -> Words:
     old, new, call = clean(found[0].old), clean(found[0].new), found[0].use.call
-    if call and call.unpacked:
+    if new and call and call.unpacked:
         return _name(found), f" returns {new} values, and {call.unpacked} are taken here"
     return _name(found), f" returned {old} values" + (
         f" and now returns {new}" if new else ", which is not sure any more"
@@ -353,7 +353,7 @@ _ADVICE: Mapping[Cause, _Sentence] = {
         if found[0].instead
         else ("Look for what the base class calls now",)
     ),
-    Cause.RETURNS: lambda found: (f"Take {clean(found[0].new)} values",),
+    Cause.RETURNS: lambda found: (f"Take {clean(found[0].new)} values" if found[0].new else _LOOK,),
     Cause.VALUE: lambda _: (_LOOK,),
     Cause.MEMBER: lambda found: (_LOOK,) if found[0].new else _move(found),
     Cause.EXCEPTION: lambda found: ("Catch ", _code(found[0].new)) if found[0].new else ("Look at what it raises now",),

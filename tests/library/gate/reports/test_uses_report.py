@@ -330,6 +330,13 @@ SENTENCES: list[tuple[Use, Cause, tuple[str, ...], str, str]] = [
         "`SequenceDescriptor.from_segment_ids_and_pos` returned 2 values and now returns 3.",
         "Take 3 values.",
     ),
+    (
+        CALL,
+        Cause.RETURNS,
+        ("", "2", ""),
+        "`dense` returned 2 values, which is not sure any more.",
+        "Look at what this code does with it.",
+    ),
     (CALL, Cause.VALUE, ("", "1", "2"), "`dense` was `1` and is now `2`.", "Look at what this code does with it."),
     (CALL, Cause.MEMBER, ("MAX", "1", "2"), "`dense` was `1` and is now `2`.", "Look at what this code does with it."),
     (
