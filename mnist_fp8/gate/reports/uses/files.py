@@ -92,7 +92,7 @@ def as_json(view: CodeView) -> dict[str, Any]:
         "files": view.judged.found.files,
         "lines": view.judged.found.lines,
         "left_out": view.judged.found.left_out,
-        "fits": view.judged.fitting.ranges,
+        "ranges": view.judged.fitting.ranges,
         "names": {path: status.value if status else "accepted" for path, status in view.by_name.items()},
         "uses": [plain_fate(fate) for fate in view.fates],
         "unread": [plain_unread(each) for each in view.judged.found.unread],

@@ -432,7 +432,7 @@ def test_junit_has_a_case_for_each_name() -> None:
 
 def test_json_has_typed_fields() -> None:
     code = json.loads(files.as_json(with_code(CODE)))["uses"]
-    assert [code[name] for name in ("paths", "files", "lines", "left_out", "fits")] == [
+    assert [code[name] for name in ("paths", "files", "lines", "left_out", "ranges")] == [
         ["src", "nb"],
         120,
         30_211,
