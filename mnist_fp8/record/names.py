@@ -5,7 +5,7 @@ import dataclasses
 import enum
 import types
 import typing
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from functools import cached_property
 
 from mnist_fp8.record.entries import Signature
@@ -118,9 +118,44 @@ class Names:
             self._found[path] = self._lead(path)
         return self._found[path]
 
-    def mro(self, path: str) -> Iterator[str]:
+    def mro(self, path: str) -> tuple[str, ...]:
         """The path of a class and of its base classes, the nearest first; those from elsewhere as they are imported."""
-        return iter(self._linear(path, ()))
+        return self._linear(path, ())
+
+    @cached_property
+    def members(self) -> dict[str, dict[str, Definition]]:
+        """What modules and classes define themselves: by their path and by name, in the order of the source."""
+        found: dict[str, dict[str, Definition]] = {}
+        for path, definition in self.definitions.items():
+            owner, _, name = path.rpartition(".")
+            found.setdefault(owner, {})[name] = definition
+        return found
+
+    @cached_property
+    def subclasses(self) -> dict[str, list[str]]:
+        """Classes by each of their base classes."""
+        found: dict[str, list[str]] = {}
+        for path, definition in self.definitions.items():
+            for base in self.mro(path)[1:] if definition.bases else ():
+                found.setdefault(base, []).append(path)
+        return found
+
+    @cached_property
+    def by_last(self) -> dict[str, list[str]]:
+        """Paths of definitions and aliases by their last name."""
+        found: dict[str, list[str]] = {}
+        for path in (*self.definitions, *self.aliases):
+            found.setdefault(path.rpartition(".")[2], []).append(path)
+        return found
+
+    @cached_property
+    def shortest_public(self) -> dict[str, str]:
+        """The shortest public path of what has one, by the path where it is defined."""
+        found: dict[str, str] = {}
+        for path in sorted(self.public, key=lambda each: (each.count("."), each)):
+            if there := self.find(path):
+                found.setdefault(there.path, path)
+        return found
 
     @cached_property
     def _found(self) -> "dict[str, Found | None]":

@@ -5,12 +5,11 @@ inherited ones too: they stay public if a release moves them to another base cla
 distribution is an attribute; its value is the path that it comes from.
 """
 
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.record.entries import Signature
-from mnist_fp8.record.names import PACKAGE, Found, Names
+from mnist_fp8.record.names import PACKAGE, Definition, Found, Names
 
 
 def public_api(names: Names) -> dict[str, Signature]:
@@ -22,14 +21,14 @@ def public_api(names: Names) -> dict[str, Signature]:
     for path, reason in names.unread.items():
         if _is_unread_module(names, path):
             raise ConfigError(f"{path} {reason}")
-    members = _members_by_class(names)
     api: dict[str, Signature] = {}
     for path in names.public:
         found = names.find(path)
         if found is not None:
-            api[path] = _signature(found, members, tuple(names.mro(found.path)))
-            for cls in reversed(tuple(names.mro(found.path))) if api[path].what == "class" else ():
-                shown = {name: member for name, member in members[cls].items() if _is_shown(name, member)}
+            mro = [names.members.get(cls, {}) for cls in names.mro(found.path)]
+            api[path] = _signature(found, mro)
+            for members in reversed(mro) if api[path].what == "class" else ():
+                shown = {name: each.signature for name, each in members.items() if _is_shown(name, each.signature)}
                 api |= {f"{path}.{name}": _as_written(member) for name, member in shown.items()}
     return dict(sorted(api.items()))
 
@@ -37,15 +36,7 @@ def public_api(names: Names) -> dict[str, Signature]:
 def _is_unread_module(names: Names, path: str) -> bool:
     """Whether an unread path is that of a module of Transformer Engine for JAX, of which nothing is known then."""
     is_known = path in names.definitions or path in names.aliases
-    return not is_known and path.startswith((f"{PACKAGE}.jax", f"{PACKAGE}.common"))
-
-
-def _members_by_class(names: Names) -> dict[str, dict[str, Signature]]:
-    found: dict[str, dict[str, Signature]] = defaultdict(dict)
-    for path, definition in names.definitions.items():
-        cls, _, name = path.rpartition(".")
-        found[cls][name] = definition.signature
-    return found
+    return not is_known and f"{path}.".startswith((f"{PACKAGE}.jax.", f"{PACKAGE}.common."))
 
 
 def _is_shown(name: str, member: Signature) -> bool:
@@ -55,13 +46,19 @@ def _is_shown(name: str, member: Signature) -> bool:
     )
 
 
-def _signature(found: Found, members: Mapping[str, Mapping[str, Signature]], mro: Sequence[str]) -> Signature:
+def _signature(found: Found, mro: Sequence[Mapping[str, Definition]]) -> Signature:
+    """The signature of a public name.
+
+    Args:
+        found: where it leads.
+        mro: of a class, the members of each of its classes, the nearest first.
+    """
     if found.definition is None:
         return Signature("attribute", value=found.path)
     signature = _as_written(found.definition.signature)
-    if signature.what != "class" or any("__init__" in members[cls] for cls in mro):
+    if signature.what != "class" or any("__init__" in members for members in mro):
         return signature
-    fields = {name for cls in mro for name, member in members[cls].items() if member.what == "field"}
+    fields = {name for members in mro for name, member in members.items() if member.signature.what == "field"}
     shown = (each for each in signature.parameters if each.name in fields and not each.name.startswith("_"))
     return Signature("class", tuple(shown))  # what Flax adds to each module is left out
 

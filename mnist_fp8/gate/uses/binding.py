@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 
 from mnist_fp8.gate.uses.judgement import Cause
 from mnist_fp8.gate.uses.use import Call
@@ -52,7 +53,7 @@ class Parameters:
             "**" in kinds,
         )
 
-    @property
+    @cached_property
     def every(self) -> dict[str, Parameter]:
         """All of them by name, but for ``*args`` and ``**kwargs``."""
         return {each.name: each for each in self.positional} | self.named
@@ -72,8 +73,9 @@ def misfits(call: Call, parameters: Parameters) -> Iterator[Misfit]:
     if call.positional > len(parameters.positional) and not parameters.has_args:
         now_by_name = list(parameters.named)[len(parameters.positional) : call.positional]
         yield Misfit(Cause.TOO_MANY_POSITIONAL, ", ".join(now_by_name))
+    twice = {each.name for each in given if each.kind == "either"}
     for keyword in call.keywords:
-        if keyword in {each.name for each in given if each.kind == "either"}:
+        if keyword in twice:
             yield Misfit(Cause.TOO_MANY_POSITIONAL, keyword)
         elif not parameters.takes(keyword):
             yield Misfit(Cause.UNKNOWN_KEYWORD, keyword)

@@ -76,9 +76,8 @@ def _public_path(path: str, names: Names) -> str:
     if path in names.public:
         return path
     found, (owner, _, name) = names.find(path), path.rpartition(".")
-    same = [each for each in names.public if found and (there := names.find(each)) and there.path == found.path]
-    if same:
-        return min(same, key=lambda each: (each.count("."), each))
+    if found and found.path in names.shortest_public:
+        return names.shortest_public[found.path]
     above = names.find(owner) if owner else None
     is_member = above and above.definition and above.definition.signature.what == "class"
     public = _public_path(owner, names) if is_member else ""

@@ -100,8 +100,8 @@ def _result(pair: Pair) -> Iterator[Change]:
     if before.returns != after.returns and before.returns is not None:
         unknown = after.returns is None
         yield Outcome.UNKNOWN if unknown else Outcome.CHANGES, Misfit(Cause.RETURNS)
+    caught = {each.rpartition(".")[2] for each in pair.use.caught}
     for error in before.raises:
-        caught = {each.rpartition(".")[2] for each in pair.use.caught}
         if error.rpartition(".")[2] in caught and error not in after.raises:
             yield Outcome.CHANGES, Misfit(Cause.EXCEPTION, error)
 
@@ -137,7 +137,7 @@ def _is_constant(source: str) -> bool:
 def _bases(pair: Pair) -> Iterator[Change]:
     """Base classes that a subclass no longer has; those of Transformer Engine may have moved."""
     sides = (pair.old, pair.old_names), (pair.new, pair.new_names)
-    before, after = (list(names.mro(fit.found.path))[1:] if fit.found else [] for fit, names in sides)
+    before, after = (names.mro(fit.found.path)[1:] if fit.found else () for fit, names in sides)
     last = {each.rpartition(".")[2] for each in after}
     for base in before:
         if base not in after and not (base.startswith(f"{PACKAGE}.") and base.rpartition(".")[2] in last):

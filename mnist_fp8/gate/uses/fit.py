@@ -66,8 +66,27 @@ class Fit:
         return self.found is None or bool(self.definition) or not self.found.path.startswith(f"{PACKAGE}.")
 
 
-def fit(use: Use, names: Names) -> Fit:
-    """How a use fits a Transformer Engine."""
+class Fits:
+    """How uses fit one Transformer Engine; what is alike is looked at once.
+
+    Attributes:
+        names: its names.
+    """
+
+    def __init__(self, names: Names) -> None:
+        self.names = names
+        self._known: dict[tuple[object, ...], Fit] = {}
+
+    def of(self, use: Use) -> Fit:
+        """How a use fits it."""
+        alike = use.path, use.kind, use.call, use.parameters, use.on_instance
+        if alike not in self._known:
+            self._known[alike] = _fit(use, self.names)
+        return self._known[alike]
+
+
+def _fit(use: Use, names: Names) -> Fit:
+    """How a use fits a Transformer Engine, by what `Fits.of` tells uses apart."""
     found = names.find(use.path) or (_below(use.path, names) if use.on_instance else None)
     if found is None:
         return Fit(None, misfits=(Misfit(Cause.NAME_GONE, gone(use.path, names)),))
@@ -90,21 +109,17 @@ def _below(path: str, names: Names) -> Found | None:
     """A member of a class that is derived from the one that an instance is said to have."""
     owner, _, name = path.rpartition(".")
     base = names.find(owner)
-    derived = (each for each in names.definitions if base and base.path != each and base.path in names.mro(each))
+    derived = names.subclasses.get(base.path, ()) if base else ()
     found = next(filter(None, (names.find(f"{cls}.{name}") for cls in derived)), None)
     return found and dataclasses.replace(found, is_certain=False)
 
 
 def _value(path: str, definition: Definition, names: Names) -> str:
-    signature, cls = definition.signature, path.rpartition(".")[0]
+    signature, (cls, _, name) = definition.signature, path.rpartition(".")
     if signature.what != "member" or not signature.value.endswith("auto()"):
         return signature.value
-    members = [
-        each
-        for each, one in names.definitions.items()
-        if one.signature.what == "member" and each.rpartition(".")[0] == cls
-    ]
-    return str(members.index(path) + 1)
+    members = [each for each, one in names.members[cls].items() if one.signature.what == "member"]
+    return str(members.index(name) + 1)
 
 
 def _passed(use: Use, hook: Definition, names: Names) -> Iterator[Passed]:

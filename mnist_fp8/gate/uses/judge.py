@@ -1,19 +1,17 @@
 """What becomes of each use when Transformer Engine changes: pure."""
 
-import dataclasses
 from collections.abc import Iterable, Iterator, Sequence
 
 from mnist_fp8.gate.uses.binding import Misfit, given_by_position, moved, renamed
 from mnist_fp8.gate.uses.changes import Change, Pair, changes
-from mnist_fp8.gate.uses.fit import Fit, fit
+from mnist_fp8.gate.uses.fit import Fit, Fits
+from mnist_fp8.gate.uses.indexed import Indexed
 from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
 from mnist_fp8.gate.uses.places import Moves, was_there
 from mnist_fp8.gate.uses.protection import is_covered, is_reached
-from mnist_fp8.gate.uses.use import Place, Use, UseKind
+from mnist_fp8.gate.uses.use import Use, UseKind
 from mnist_fp8.record.entries import CALLED
 from mnist_fp8.record.names import Names
-
-_ANYWHERE = Place("", 0)
 
 
 def judge(uses: Iterable[Use], old: Names, new: Names) -> tuple[Judgement, ...]:
@@ -29,29 +27,44 @@ def judge(uses: Iterable[Use], old: Names, new: Names) -> tuple[Judgement, ...]:
         a text or a member that names nothing of Transformer Engine: a method of the user's own, words that look like a
         name, or what an instance has whose class is not the one that an annotation says.
     """
-    uses, moves = tuple(uses), Moves(old, new)
-    judged: dict[Use, tuple[Judgement, ...]] = {}
+    return judgements(Indexed(uses), Fits(old), Fits(new))
+
+
+def judgements(uses: Indexed, old: Fits, new: Fits) -> tuple[Judgement, ...]:
+    """The same, where uses are judged between several Transformer Engines."""
+    moves = Moves(old.names, new.names)
     found: list[Judgement] = []
-    for use in uses:
-        # The same at many places is judged once; which file it is in matters for what protects it only.
-        alike = use if use.fallback_for or use.guards else dataclasses.replace(use, place=_ANYWHERE)
-        if alike not in judged:
-            pair = Pair(alike, fit(alike, old), fit(alike, new), old, new)
-            judged[alike] = () if _names_nothing(pair) else tuple(_judgements(pair, uses, moves))
-        found += (dataclasses.replace(each, use=use) for each in judged[alike])
+    for use, pair, changed in _judged(uses, old, new):
+        for outcome, misfit in changed:
+            before, after = (_text(side, misfit, use) for side in (pair.old, pair.new))
+            instead = _instead(pair, misfit, moves)
+            found.append(Judgement(use, outcome, misfit.cause, misfit.subject, before, after, instead))
+        if not changed:
+            found.append(Judgement(use, Outcome.SAME))
     return tuple(found)
 
 
-def _judgements(pair: Pair, uses: Sequence[Use], moves: Moves) -> Iterator[Judgement]:
-    was_reached, is_reached_now = (is_reached(pair.use, uses, names) for names in (pair.old_names, pair.new_names))
-    found = list(_changes(pair, was_reached=was_reached))
-    for outcome, misfit in found:
-        is_guarded = not is_reached_now or is_covered(pair.use, outcome, misfit, uses, pair.new_names)
-        result = Outcome.GUARDED if is_guarded and outcome is not Outcome.BETTER else outcome
-        old, new = (_text(side, misfit, pair.use) for side in (pair.old, pair.new))
-        yield Judgement(pair.use, result, misfit.cause, misfit.subject, old, new, _instead(pair, misfit, moves))
-    if not found:
-        yield Judgement(pair.use, Outcome.SAME)
+def outcomes(uses: Indexed, old: Fits, new: Fits) -> dict[Use, set[Outcome]]:
+    """The outcomes of those judgements, by use."""
+    return {use: {outcome for outcome, _ in found} or {Outcome.SAME} for use, _, found in _judged(uses, old, new)}
+
+
+def _judged(uses: Indexed, old: Fits, new: Fits) -> Iterator[tuple[Use, Pair, Sequence[Change]]]:
+    """Each use that names something, and what becomes of it: nothing where it stays as it is."""
+    pairs = [Pair(use, old.of(use), new.of(use), old.names, new.names) for use in uses.alike]
+    found = [None if _names_nothing(pair) else list(_outcomes(pair, uses, old, new)) for pair in pairs]
+    for use, index in uses.uses:
+        changed = found[index]
+        if changed is not None:
+            yield use, pairs[index], changed
+
+
+def _outcomes(pair: Pair, uses: Indexed, old: Fits, new: Fits) -> Iterator[Change]:
+    """What becomes of a use where it is."""
+    is_reached_now = is_reached(pair.use, uses, new)
+    for outcome, misfit in _changes(pair, was_reached=is_reached(pair.use, uses, old)):
+        is_guarded = not is_reached_now or is_covered(pair.use, outcome, misfit, uses, new)
+        yield Outcome.GUARDED if is_guarded and outcome is not Outcome.BETTER else outcome, misfit
 
 
 def _names_nothing(pair: Pair) -> bool:

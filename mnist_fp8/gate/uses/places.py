@@ -1,7 +1,5 @@
 """Where a name that is gone lives now."""
 
-import functools
-
 from mnist_fp8.record.names import Definition, Found, Names
 
 _OF_CLASSES = {"method", "property", "field", "member"}
@@ -32,22 +30,6 @@ class Moves:
         self._old, self._new = old, new
         self._found: dict[str, str] = {}
 
-    @functools.cached_property
-    def _by_last(self) -> dict[str, list[str]]:
-        """New paths by their last part."""
-        found: dict[str, list[str]] = {}
-        for path in (*self._new.definitions, *self._new.aliases):
-            found.setdefault(path.rpartition(".")[2], []).append(path)
-        return found
-
-    @functools.cached_property
-    def _by_owner(self) -> dict[str, list[str]]:
-        """New definitions by the module or class that they are in."""
-        found: dict[str, list[str]] = {}
-        for path in self._new.definitions:
-            found.setdefault(path.rpartition(".")[0], []).append(path)
-        return found
-
     def of(self, path: str) -> str:
         """The path under which something is found now that is gone; empty if there is none, or more than one.
 
@@ -66,7 +48,9 @@ class Moves:
             return found.path
         owner, _, name = path.rpartition(".")
         if found.definition.signature.what not in _OF_CLASSES:
-            places = {each: there.path for each in self._by_last.get(name, ()) if (there := self._alike(each, found))}
+            places = {
+                each: there.path for each in self._new.by_last.get(name, ()) if (there := self._alike(each, found))
+            }
             if places:
                 nearest = min(places, key=lambda each: (each not in self._new.public, each.count("."), each))
                 return nearest if len({*places.values()}) == 1 else ""
@@ -85,8 +69,7 @@ class Moves:
             return ""
         came = [
             name
-            for name in (path.rpartition(".")[2] for path in self._by_owner.get(home.path, ()))
-            if self._new.definitions[f"{home.path}.{name}"].signature == before.signature
-            and f"{old_home.path}.{name}" not in self._old.definitions
+            for name, definition in self._new.members.get(home.path, {}).items()
+            if definition.signature == before.signature and f"{old_home.path}.{name}" not in self._old.definitions
         ]
         return f"{owner}.{came[0]}" if len(came) == 1 else ""

@@ -7,7 +7,9 @@ from typing import TypeAlias
 
 from packaging.version import Version
 
-from mnist_fp8.gate.uses.judge import judge
+from mnist_fp8.gate.uses.fit import Fits
+from mnist_fp8.gate.uses.indexed import Indexed
+from mnist_fp8.gate.uses.judge import judgements, outcomes
 from mnist_fp8.gate.uses.judgement import Judgement, Outcome
 from mnist_fp8.gate.uses.use import Use
 from mnist_fp8.record.names import Names
@@ -68,30 +70,38 @@ def fitting(uses: Sequence[Use], releases: Mapping[str, Names], used: str = "") 
         releases: names of each known release, by version.
         used: the release that the code is written for; the newest that fits best, if it is not known or fits worse.
     """
-    ordered = {version: releases[version] for version in sorted(releases, key=Version)}
+    ordered = {version: Fits(releases[version]) for version in sorted(releases, key=Version)}
     if not ordered:
         return Fitting((), (), (), ())
-    alone = {version: judge(uses, names, names) for version, names in ordered.items()}
+    code = Indexed(uses)
+    alone = {version: outcomes(code, each, each) for version, each in ordered.items()}
     failing = {version: len(_uses(found, _FAILS)) for version, found in alone.items()}
     best = [version for version, number in failing.items() if number == min(failing.values())]
-    written_for = ordered[used if used in best else best[-1]]
-    seen = {version: judge(uses, written_for, names) for version, names in ordered.items()}
-    steps = {version: judge(uses, ordered[before], ordered[version]) for before, version in itertools.pairwise(ordered)}
+    written_for = used if used in best else best[-1]
+    seen = {
+        version: alone[version] if version == written_for else outcomes(code, ordered[written_for], each)
+        for version, each in ordered.items()
+    }
+    steps = {
+        version: judgements(code, ordered[before], ordered[version]) for before, version in itertools.pairwise(ordered)
+    }
     fits = tuple(version for version, found in seen.items() if not _uses(found, _FAILS))
     unknown = tuple(version for version in fits if _uses(seen[version], {Outcome.UNKNOWN}))
     return Fitting(tuple(ordered), fits, unknown, tuple(_histories(seen, steps, alone)))
 
 
-def _uses(judgements: Iterable[Judgement], outcomes: Collection[Outcome]) -> set[Use]:
-    return {each.use for each in judgements if each.outcome in outcomes}
+_Outcomes: TypeAlias = Mapping[Use, set[Outcome]]
 
 
-_Judged: TypeAlias = Mapping[str, tuple[Judgement, ...]]
-"""Judgements by release."""
+def _uses(found: _Outcomes, some: set[Outcome]) -> set[Use]:
+    """Uses to which one of some outcomes comes."""
+    return {use for use, of_use in found.items() if of_use & some}
 
 
-def _histories(seen: _Judged, steps: _Judged, alone: _Judged) -> Iterator[History]:
-    there = {version: _uses(found, set(Outcome)) - _uses(found, _ABSENT) for version, found in seen.items()}
+def _histories(
+    seen: Mapping[str, _Outcomes], steps: Mapping[str, Iterable[Judgement]], alone: Mapping[str, _Outcomes]
+) -> Iterator[History]:
+    there = {version: found.keys() - _uses(found, _ABSENT) for version, found in seen.items()}
     failing = {version: _uses(found, _FAILS) for version, found in seen.items()}
     changed: dict[Use, dict[str, list[Judgement]]] = {}
     for before, version in itertools.pairwise(alone):
@@ -99,7 +109,7 @@ def _histories(seen: _Judged, steps: _Judged, alone: _Judged) -> Iterator[Histor
         for each in steps[version]:
             if each.outcome is not Outcome.SAME and each.use not in fit_neither:
                 changed.setdefault(each.use, {}).setdefault(version, []).append(each)
-    for use in dict.fromkeys(each.use for found in seen.values() for each in found):
+    for use in dict.fromkeys(itertools.chain.from_iterable(seen.values())):
         changes = {version: tuple(found) for version, found in changed.get(use, {}).items()}
         fits, fails = (tuple(version for version in seen if use in of[version]) for of in (there, failing))
         yield History(use, fits, fails, changes)

@@ -1,5 +1,6 @@
 """Public names and signatures read from source, and what differs between two of them for a caller."""
 
+import dataclasses
 import platform
 import textwrap
 from pathlib import Path
@@ -879,3 +880,9 @@ def test_files_that_are_no_modules_are_passed_over(tmp_path: Path) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("def (")
     assert list(api(root)) == [JAX, f"{JAX}.dense", f"{JAX}.dense.x"]
+
+
+def test_a_package_beside_that_of_jax_is_none_of_its_names(tmp_path: Path) -> None:
+    names = read_names(package(tmp_path, {"jax/dense.py": "x = 1"}))
+    beside = dataclasses.replace(names, unread={"transformer_engine.jaxed": "no part of it"})
+    assert public_api(beside) == public_api(names)

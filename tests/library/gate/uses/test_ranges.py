@@ -9,7 +9,7 @@ from mnist_fp8.gate.uses.judgement import Cause, Outcome
 from mnist_fp8.gate.uses.ranges import fitting, ranges
 from mnist_fp8.gate.uses.use import Call, Guard, Place, Use, UseKind
 from mnist_fp8.record.entries import Parameter, Signature
-from mnist_fp8.record.names import Definition, Names
+from mnist_fp8.record.names import Definition, Found, Names
 
 RELEASES = ["1.13.0", "2.1.0", "2.6.0", "2.6.0.post1", "2.9.0", "2.10.0", "2.12.0", "2.12.1", "2.14.0", "2.14.1"]
 F = "transformer_engine.jax.f"
@@ -51,7 +51,7 @@ def names(*parameters: str, value: str = "") -> Names:
 
 
 def call(positional: int = 0, *keywords: str, **fields: object) -> Use:
-    return Use(F, UseKind.CALL, PLACE, Call(positional, keywords), **fields)  # type: ignore[arg-type]
+    return Use(F, UseKind.CALL, call=Call(positional, keywords), **{"place": PLACE, **fields})  # type: ignore[arg-type]
 
 
 KNOWN = {
@@ -105,6 +105,20 @@ def test_release_of_which_it_is_not_known_fits_and_is_told() -> None:
     found = fitting([use], KNOWN, "2.9.0")
     assert found.fits == ("2.1.0", "2.9.0", "2.10.0", "2.14.0")
     assert found.unknown == ("2.10.0", "2.14.0"), "z may be in **kwargs"
+
+
+def test_each_release_is_looked_at_once_for_uses_that_are_alike(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[str] = []
+
+    def find(self: Names, path: str) -> Found | None:
+        asked.append(path)
+        return found(self, path)
+
+    found = Names.find
+    monkeypatch.setattr(Names, "find", find)
+    code = [call(0, "x", "y", place=Place("a.py", line)) for line in range(1, 30)]
+    assert fitting(code, KNOWN, "2.9.0").fits == ("2.1.0", "2.9.0")
+    assert len(asked) < 3 * len(KNOWN), "what is gone is asked for again, part by part"
 
 
 def test_no_known_release_is_no_range() -> None:
