@@ -1,7 +1,6 @@
 """The user's own sources: which they are, and what they use."""
 
 import argparse
-import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -60,7 +59,7 @@ def find_uses(paths: Sequence[Path], watcher: "Watcher") -> "Uses":
 
     what = f"your code in {', '.join(map(str, paths))}"
     watcher.started(what)
-    uses = dataclasses.replace(scan.find_uses(paths, cache_dir()), paths=tuple(map(str, paths)))
+    uses = scan.find_uses(paths, cache_dir())
     watcher.finished(what, f"{what}: {counted(uses.files, 'file')}")
     return uses
 

@@ -131,13 +131,13 @@ def _moved(old: Parameters, new: Parameters, start: int, end: int) -> Iterator[M
             yield Misfit(Cause.MOVED_ARGUMENT, one.name)
 
 
-def defaults(call: Call, old: Parameters, new: Parameters) -> Iterator[tuple[Parameter, Parameter]]:
-    """Parameters, old and new, that a call leaves out and whose default is another one."""
+def defaults(call: Call, old: Parameters, new: Parameters) -> Iterator[Parameter]:
+    """Parameters that a call leaves out and whose default is another one."""
     given = given_by_position(call, old) | {*call.keywords}
     for name, one in old.every.items():
         other = new.every.get(name)
         if name not in given and other and one.default != other.default and None not in (one.default, other.default):
-            yield one, other
+            yield one
 
 
 def ignored(call: Call, old: Parameters, new: Parameters) -> Iterator[str]:

@@ -7,7 +7,7 @@ from typing import ClassVar
 
 from mnist_fp8.gate.uses.expressions import MODULES, Expressions
 from mnist_fp8.gate.uses.guards import clues
-from mnist_fp8.gate.uses.use import PACKAGE, Call, Guard, UseKind
+from mnist_fp8.gate.uses.use import Call, Guard, UseKind
 from mnist_fp8.gate.uses.values import (
     Clue,
     Foreign,
@@ -29,8 +29,9 @@ from mnist_fp8.gate.uses.values import (
     names_of_te,
     texts,
 )
+from mnist_fp8.record.names import PACKAGE
 
-COMPUTED = "a name that is computed"
+_COMPUTED = "a name that is computed"
 _SETTERS = {"setattr", "delattr", "object"}
 """Methods that are given a module and a name in it: of ``monkeypatch`` and of ``mock.patch``."""
 _TRANSPARENT = {
@@ -215,7 +216,7 @@ class Calls(Expressions):
         found: list[Value] = []
         for owner in owners:
             if isinstance(owner, Reached | Instance) and not names:
-                self.findings.unread(node, COMPUTED)
+                self.findings.unread(node, _COMPUTED)
             found += [value for name in names for value in self._got(node, owner, name, can_miss=can_miss)]
         if asks:
             return tuple(Clue(Guard.PROBE, (value.path,), tells=True) for value in names_of_te(found))
@@ -251,7 +252,7 @@ class Calls(Expressions):
         package += [name for keyword in node.keywords for name in texts(self.evaluate(keyword.value))]
         names = [_absolute(name, package[0]) if package and name.startswith(".") else name for name in names]
         if not names:
-            self.findings.unread(node, COMPUTED)
+            self.findings.unread(node, _COMPUTED)
         can_miss = isinstance(node.func, ast.Attribute) and node.func.attr == "importorskip"
         found = self.reach_text(node, names, can_miss=can_miss)
         own = (self.project.module(name, self.location) for name in names)

@@ -8,12 +8,11 @@ from typing import TypeAlias
 from mnist_fp8.gate.uses.binding import Misfit, defaults, ignored, moved, risks
 from mnist_fp8.gate.uses.fit import Fit
 from mnist_fp8.gate.uses.judgement import Cause, Outcome
-from mnist_fp8.gate.uses.use import Use, UseKind
+from mnist_fp8.gate.uses.use import CALLS, Use, UseKind
 from mnist_fp8.record.names import PACKAGE, Names
 
 _READS = {UseKind.READ, UseKind.DYNAMIC}
-_CALLS = {UseKind.CALL, UseKind.DECORATOR}
-_NOTICE = _READS | _CALLS | {UseKind.OVERRIDE}
+_NOTICE = _READS | CALLS | {UseKind.OVERRIDE}
 """Uses that notice another kind of name; an import does not, and a subclass does not fit then."""
 _OF_POSITIONS = {Cause.MOVED_ARGUMENT, Cause.TOO_MANY_POSITIONAL}
 _RUN = {"function", "method"}
@@ -71,7 +70,7 @@ def _kind(pair: Pair) -> Change | None:
     use, kinds = pair.use.kind, {pair.old.what, pair.new.what}
     if len(kinds) == 1 or kinds <= _HELD | {"attribute"} or use not in _NOTICE:
         return None
-    is_called = use in _CALLS and pair.old.what in _RUN and pair.new.what in _HELD
+    is_called = use in CALLS and pair.old.what in _RUN and pair.new.what in _HELD
     is_read = use in _READS and kinds & _RUN and kinds & _HELD
     is_overridden = use is UseKind.OVERRIDE and pair.old.what == "method"
     return pair.breaks if is_called or is_read or is_overridden else Outcome.CHANGES, Misfit(Cause.KIND)
@@ -87,7 +86,7 @@ def _call(pair: Pair) -> Iterator[Change]:
     yield from _risks(pair)
     for keyword in ignored(old.call, old.parameters, new.parameters):
         yield Outcome.CHANGES, Misfit(Cause.UNKNOWN_KEYWORD, keyword)
-    for parameter, _ in defaults(old.call, old.parameters, new.parameters):
+    for parameter in defaults(old.call, old.parameters, new.parameters):
         yield Outcome.CHANGES, Misfit(Cause.DEFAULT, parameter.name)
     yield from _result(pair)
 
@@ -123,7 +122,7 @@ def _value(pair: Pair) -> Iterator[Change]:
     if old.what == "member":
         yield Outcome.CHANGES, Misfit(Cause.MEMBER, pair.use.path.rpartition(".")[2])
     elif _is_constant(old.value) or _is_constant(new.value):  # what is computed may be the same in other words
-        yield Outcome.UNKNOWN if pair.use.kind in _CALLS else Outcome.CHANGES, Misfit(Cause.VALUE)
+        yield Outcome.UNKNOWN if pair.use.kind in CALLS else Outcome.CHANGES, Misfit(Cause.VALUE)
 
 
 def _is_constant(source: str) -> bool:

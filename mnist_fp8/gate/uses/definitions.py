@@ -14,7 +14,7 @@ from mnist_fp8.gate.uses.guards import Context, clues
 from mnist_fp8.gate.uses.parsing import Part
 from mnist_fp8.gate.uses.project import Exports, Project
 from mnist_fp8.gate.uses.scopes import Scope, ScopeKind, all_parameters, bindings
-from mnist_fp8.gate.uses.use import PACKAGE, Call, UseKind
+from mnist_fp8.gate.uses.use import Call, UseKind
 from mnist_fp8.gate.uses.values import (
     Foreign,
     OwnClass,
@@ -28,6 +28,7 @@ from mnist_fp8.gate.uses.values import (
     names_of_te,
 )
 from mnist_fp8.record.entries import Parameter
+from mnist_fp8.record.names import PACKAGE
 
 FunctionNode: TypeAlias = ast.FunctionDef | ast.AsyncFunctionDef
 _WORD = re.compile(r"[^\W\d]\w*")
@@ -38,7 +39,7 @@ _MOST_ROUNDS = 20
 _ANY = ""
 """Stands for every word."""
 _PROPERTIES = {"builtins.property", "functools.cached_property"}
-_CONSTRUCTORS = {"__init__", "__new__", "__call__"}
+_CONSTRUCTORS = {"__init__", "__new__"}
 
 
 @dataclasses.dataclass(eq=False)
@@ -230,7 +231,7 @@ class Definitions(Annotations):
         bases = joined(*(self._base(base) for base in node.bases))
         for keyword in node.keywords:
             self.evaluate(keyword.value)
-        cls = self._classes.setdefault(node, OwnClass(node.name))
+        cls = self._classes.setdefault(node, OwnClass())
         cls.bases = tuple(base for base in bases if isinstance(base, Reached | OwnClass) and base is not cls)
         scope = Scope(ScopeKind.CLASS, self.scope, owner=cls)
         with self.within(scope):
@@ -250,7 +251,7 @@ class Definitions(Annotations):
 
     def _override(self, node: FunctionNode, owner: OwnClass, *, is_static: bool) -> None:
         """Note a method of a class that is derived from Transformer Engine's: it may override one."""
-        owner.has_constructor |= node.name in _CONSTRUCTORS - {"__call__"}
+        owner.has_constructor |= node.name in _CONSTRUCTORS
         if node.name.startswith("__") and not node.name.endswith("__"):  # private to the class
             return
         for base in names_of_te(owner.line()):

@@ -9,12 +9,13 @@ from mnist_fp8.gate.uses.parsing import Broken, Part, parse
 from mnist_fp8.gate.uses.project import Facts, Project
 from mnist_fp8.gate.uses.sources import Source, UnreadableError, read_source
 from mnist_fp8.gate.uses.statements import Statements
-from mnist_fp8.gate.uses.use import PACKAGE, Place, Unread, Use
+from mnist_fp8.gate.uses.use import Place, Unread, Use
+from mnist_fp8.record.names import PACKAGE
 
 _DEEPEST = 4000
 """Python's own frames, of which an expression takes about five for each level that it is nested."""
 
-Found = tuple[list[Use], list[Unread]]
+Evaluated = tuple[list[Use], list[Unread]]
 
 
 def candidates(project: Project) -> list[str]:
@@ -33,18 +34,22 @@ def candidates(project: Project) -> list[str]:
     return sorted(found)
 
 
-def evaluate(sources: Sequence[Source], facts: Mapping[str, Facts], targets: Iterable[str]) -> Found:
-    """The uses in some modules.
+def evaluate_apart(sources: Sequence[Source], facts: Mapping[str, Facts], targets: Iterable[str]) -> Evaluated:
+    """The same of a project that nothing was evaluated of, in a process of its own.
 
     Args:
         sources: all files of the project.
         facts: what a glance at each of them told, by its path.
         targets: locations of the modules to find uses in.
     """
-    project = Project(sources, facts)
+    return evaluate(Project(sources, facts), targets)
+
+
+def evaluate(project: Project, targets: Iterable[str]) -> Evaluated:
+    """The uses in some modules, by their locations; once for a project."""
     order = _in_order(project, targets)
     project.pending = set(order)
-    found: dict[str, Found] = {}
+    found: dict[str, Evaluated] = {}
     with _deep(), _without_collections():
         early = [location for location in order if _evaluate(project, location, found)]
         for location in early:  # they import each other
@@ -71,7 +76,7 @@ def _in_order(project: Project, targets: Iterable[str]) -> list[str]:
     return [*order]
 
 
-def _evaluate(project: Project, location: str, found: dict[str, Found]) -> bool:
+def _evaluate(project: Project, location: str, found: dict[str, Evaluated]) -> bool:
     """Evaluate a module, and tell whether it has asked for one that is still to be evaluated."""
     project.was_early = False
     if project.may_use(location):
@@ -116,7 +121,7 @@ def _deep() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _without_collections() -> Iterator[None]:
-    """Parse without looking for garbage in trees, which takes a third of the time and finds none."""
+    """Evaluate without looking for garbage in trees, which takes a third of the time and finds none."""
     was_enabled = gc.isenabled()
     gc.disable()
     try:

@@ -8,10 +8,9 @@ import re
 from collections.abc import Callable, Sequence
 from typing import ClassVar, TypeAlias
 
-from mnist_fp8.gate.uses.findings import Findings
 from mnist_fp8.gate.uses.guards import clues, presence, turned
 from mnist_fp8.gate.uses.scopes import Scope, ScopeKind, all_parameters, bindings
-from mnist_fp8.gate.uses.state import State, Swapped
+from mnist_fp8.gate.uses.state import State
 from mnist_fp8.gate.uses.use import Guard, UseKind
 from mnist_fp8.gate.uses.values import (
     Clue,
@@ -61,14 +60,8 @@ class Expressions(State, abc.ABC):
         evaluator = self._EVALUATORS.get(type(node))
         if evaluator is not None:
             return evaluator(self, node)
-        for field in node._fields:
-            value = getattr(node, field, None)
-            if isinstance(value, ast.AST):
-                self.evaluate(value)
-            elif isinstance(value, list):
-                for each in value:
-                    if isinstance(each, ast.AST):
-                        self.evaluate(each)
+        for child in ast.iter_child_nodes(node):
+            self.evaluate(child)
         return ()
 
     def refer(self, node: ast.AST) -> Values:
@@ -188,7 +181,7 @@ class Expressions(State, abc.ABC):
     def _subscript(self, node: ast.Subscript) -> Values:
         values = self.refer(node.value)
         keys = self.evaluate(node.slice)
-        if Foreign("sys.modules") in values:
+        if Foreign(MODULES) in values:
             return self.reach_text(node, texts(keys))
         for value in names_of_te(values):
             self.findings.use(node.value, value, UseKind.READ)
@@ -319,12 +312,6 @@ class Expressions(State, abc.ABC):
         else:
             for element in target.elts:
                 self.assign(element, clues(values))
-
-    def at_rest(self) -> "Swapped":
-        """Evaluate again what was evaluated before: no use is noted."""
-        findings = Findings()
-        findings.context, findings.part = self.findings.context, self.findings.part
-        return Swapped(self, "findings", findings)
 
     def _assign_attribute(self, owner: Value, target: ast.Attribute, values: Values) -> None:
         match owner:

@@ -5,11 +5,9 @@ from collections.abc import Iterable, Iterator
 
 from mnist_fp8.gate.uses.guards import Context
 from mnist_fp8.gate.uses.parsing import Part
-from mnist_fp8.gate.uses.use import Call, Guard, Unread, Use, UseKind
+from mnist_fp8.gate.uses.use import CALLS, Call, Guard, Unread, Use, UseKind
 from mnist_fp8.gate.uses.values import Reached
 from mnist_fp8.record.entries import Parameter
-
-_WITH_CALL = {UseKind.CALL, UseKind.DECORATOR}
 
 
 class Findings:
@@ -52,7 +50,7 @@ class Findings:
                 call,
                 parameters,
                 context.guards(value.path) | typing | set(guards),
-                context.caught if kind in _WITH_CALL else (),
+                context.caught if kind in CALLS else (),
                 value.optional,
                 tuple(dict.fromkeys((*value.fallback_for, *context.fallback_for))),
                 value.on_instance,

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 from mnist_fp8.gate.uses.binding import Misfit, Parameters, given_by_position, misfits
 from mnist_fp8.gate.uses.judgement import Cause
 from mnist_fp8.gate.uses.places import gone
-from mnist_fp8.gate.uses.use import Call, Use, UseKind
+from mnist_fp8.gate.uses.use import CALLS, Call, Use, UseKind
 from mnist_fp8.record.entries import Parameter
 from mnist_fp8.record.names import PACKAGE, Definition, Found, Names, Passed
 
@@ -18,7 +18,6 @@ _SELF = Parameter("self", "positional", None)
 _WITHOUT_INSTANCE = ("classmethod", "staticmethod")
 """Decorators of methods that are called without an instance."""
 _NEED_CLASS = {UseKind.SUBCLASS, UseKind.ISINSTANCE, UseKind.CATCH}
-_CALLS = {UseKind.CALL, UseKind.DECORATOR}
 _PLAIN_DECORATOR = Call(1)
 """The call that a decorator without arguments is."""
 _OPEN = Call(0, has_args=True, has_kwargs=True)
@@ -93,13 +92,13 @@ def _fit(use: Use, names: Names) -> Fit:
     if found.definition is None:
         return Fit(found)
     definition, what = found.definition, found.definition.signature.what
-    if (use.kind in _NEED_CLASS and what not in ("class", "attribute")) or (use.kind in _CALLS and what == "module"):
+    if (use.kind in _NEED_CLASS and what not in ("class", "attribute")) or (use.kind in CALLS and what == "module"):
         return Fit(found, misfits=(Misfit(Cause.KIND),))
     if use.kind is UseKind.OVERRIDE:
         passed = tuple(_passed(use, definition, names))
         return Fit(found, misfits=tuple(dict.fromkeys(_not_accepted(use, definition, passed))), passed=passed)
     parameters, value = _parameters(use, found.path, definition, names), _value(found.path, definition, names)
-    if use.kind not in _CALLS or parameters is None:
+    if use.kind not in CALLS or parameters is None:
         return Fit(found, value, parameters=parameters)
     call = use.call or _PLAIN_DECORATOR
     return Fit(found, value, (*misfits(call, parameters), *_not_unpacked(call, definition)), call, parameters)

@@ -4,7 +4,7 @@ import ast
 import dataclasses
 from collections.abc import Iterable, Sequence
 
-from mnist_fp8.gate.uses.use import Guard
+from mnist_fp8.gate.uses.use import Guard, is_below
 from mnist_fp8.gate.uses.values import Clue, Foreign, Reached, Value, Values
 
 _CAUGHT = {
@@ -40,7 +40,7 @@ class Context:
 
     def guards(self, path: str) -> frozenset[Guard]:
         """What protects a use of a path here."""
-        is_probed = any(_is_below(path, probed) or _is_below(probed, path) for probed in self.probed)
+        is_probed = any(is_below(path, probed) or is_below(probed, path) for probed in self.probed)
         return self.handled | self.lasting | ({Guard.PROBE} if is_probed else frozenset())
 
     def in_function(self) -> "Context":
@@ -57,7 +57,7 @@ class Context:
         return dataclasses.replace(self, handled=self.handled.union(guards), caught=caught)
 
     def falling_back(self, paths: Iterable[str]) -> "Context":
-        """The context of what is done where something fails: nothing more protects it, once it is reached."""
+        """The context of what is done where something fails."""
         return dataclasses.replace(self, fallback_for=tuple(dict.fromkeys((*self.fallback_for, *paths))))
 
     def split(self, clues: Sequence[Clue]) -> "tuple[Context, Context]":
@@ -105,10 +105,6 @@ def presence(values: Iterable[Value]) -> tuple[Clue, ...]:
 def turned(clue: Clue) -> Clue:
     """What it tells that something is not true."""
     return clue if clue.tells is None else dataclasses.replace(clue, tells=not clue.tells)
-
-
-def _is_below(path: str, above: str) -> bool:
-    return path == above or path.startswith(f"{above}.")
 
 
 def guards_of(exceptions: Iterable[str]) -> set[Guard]:

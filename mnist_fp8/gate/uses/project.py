@@ -11,8 +11,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import TypeAlias
 
 from mnist_fp8.gate.uses.sources import Source
-from mnist_fp8.gate.uses.use import PACKAGE
 from mnist_fp8.gate.uses.values import OwnModule, Reached, Value, Values, leads_to_te
+from mnist_fp8.record.names import PACKAGE
 
 Exports: TypeAlias = dict[str, Values]
 """The names of a module. Those of ``from transformer_engine.x import *`` stand under ``*``."""

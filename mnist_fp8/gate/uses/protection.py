@@ -6,7 +6,7 @@ from mnist_fp8.gate.uses.binding import Misfit
 from mnist_fp8.gate.uses.fit import Fits
 from mnist_fp8.gate.uses.indexed import Indexed
 from mnist_fp8.gate.uses.judgement import Cause, Outcome
-from mnist_fp8.gate.uses.use import Guard, Use, UseKind
+from mnist_fp8.gate.uses.use import Guard, Use, UseKind, is_below
 
 _CHOSEN = frozenset({Guard.VERSION, Guard.TYPE_CHECKING})
 """What is written for some releases, or never runs."""
@@ -72,8 +72,3 @@ def is_reached(use: Use, uses: Indexed, fits: Fits) -> bool:
         return True
     first = (each for path in use.fallback_for for each in uses.of(path, use.place.file) if not each.fallback_for)
     return any(fits.of(each).misfits for each in first)
-
-
-def is_below(path: str, above: str) -> bool:
-    """Whether a dotted path is another one, or goes on from it."""
-    return path == above or path.startswith(f"{above}.")

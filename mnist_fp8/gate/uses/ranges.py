@@ -14,7 +14,7 @@ from mnist_fp8.gate.uses.judgement import Judgement, Outcome
 from mnist_fp8.gate.uses.use import Use
 from mnist_fp8.record.names import Names
 
-MOST_LEFT_OUT = 3
+_MOST_LEFT_OUT = 3
 """Releases between others that a range leaves out by name; with more, it is cut there."""
 _FAILS = {Outcome.BREAKS, Outcome.BROKEN_ALREADY}
 _ABSENT = _FAILS | {Outcome.GUARDED}
@@ -126,7 +126,7 @@ def ranges(releases: Sequence[str], fits: Collection[str]) -> tuple[str, ...]:
     joined: list[list[str]] = []
     for run in runs:
         gap = releases[releases.index(joined[-1][-1]) + 1 : releases.index(run[0])] if joined else ()
-        if joined and len(gap) <= MOST_LEFT_OUT:
+        if joined and len(gap) <= _MOST_LEFT_OUT:
             joined[-1] += run
         else:
             joined.append(run)

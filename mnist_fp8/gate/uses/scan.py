@@ -8,6 +8,7 @@ changed.
 import concurrent.futures
 import contextlib
 import dataclasses
+import itertools
 import multiprocessing
 import os
 import platform
@@ -20,7 +21,7 @@ from pathlib import Path
 import msgspec
 
 from mnist_fp8.core.files import digest_of, replace_file
-from mnist_fp8.gate.uses.evaluation import Found, candidates, evaluate
+from mnist_fp8.gate.uses.evaluation import Evaluated, candidates, evaluate, evaluate_apart
 from mnist_fp8.gate.uses.project import Facts, Project
 from mnist_fp8.gate.uses.sources import (
     Kind,
@@ -32,7 +33,8 @@ from mnist_fp8.gate.uses.sources import (
     names_package,
     read_source,
 )
-from mnist_fp8.gate.uses.use import PACKAGE, Place, Unread, Use, UseKind, Uses
+from mnist_fp8.gate.uses.use import Place, Unread, Use, UseKind, Uses
+from mnist_fp8.record.names import PACKAGE
 
 _SHARED = 2 * 2**20
 """Bytes of source that are worth a second process."""
@@ -60,6 +62,10 @@ def find_uses(paths: Sequence[Path], cache_dir: Path | None = None) -> Uses:
     Raises:
         ConfigError: a path leads nowhere.
     """
+    return dataclasses.replace(_kept_or_found(paths, cache_dir), paths=tuple(map(str, paths)))
+
+
+def _kept_or_found(paths: Sequence[Path], cache_dir: Path | None) -> Uses:
     sources = find_sources(paths)
     if cache_dir is None:
         return _scan(sources)
@@ -119,18 +125,19 @@ def _texts(source: Source, text: str) -> Iterator[Use]:
                 yield Use(match[0], UseKind.TEXT, Place(source.shown, number, match.start() + 1, source=line.strip()))
 
 
-def _evaluated(modules: Sequence[Source], facts: Mapping[str, Facts]) -> list[Found]:
+def _evaluated(modules: Sequence[Source], facts: Mapping[str, Facts]) -> list[Evaluated]:
     """What is found in modules, by this process and another if they are large."""
     project = Project(modules, facts)
     targets = candidates(project)
     sizes = [project.files[target].stamp[2] for target in targets]
-    if sum(sizes) < _SHARED or len(os.sched_getaffinity(0)) == 1:
-        return [evaluate(modules, facts, targets)]
-    middle = next(index for index in range(len(sizes) + 1) if 2 * sum(sizes[:index]) >= sum(sizes))
+    total = sum(sizes)
+    if total < _SHARED or len(os.sched_getaffinity(0)) == 1:
+        return [evaluate(project, targets)]
+    middle = next(index for index, end in enumerate(itertools.accumulate(sizes, initial=0)) if 2 * end >= total)
     spawn = multiprocessing.get_context("spawn")
     try:
         with concurrent.futures.ProcessPoolExecutor(1, mp_context=spawn) as pool:
-            other = pool.submit(evaluate, modules, facts, targets[middle:])
-            return [evaluate(modules, facts, targets[:middle]), other.result()]
+            other = pool.submit(evaluate_apart, modules, facts, targets[middle:])
+            return [evaluate(project, targets[:middle]), other.result()]
     except (BrokenProcessPool, OSError):  # no other process can be had
-        return [evaluate(modules, facts, targets)]
+        return [evaluate_apart(modules, facts, targets)]

@@ -97,6 +97,9 @@ class Scope:
         """Set what a name of this scope stands for; ``None`` unbinds it."""
         if self._branches:
             self._branches[-1].setdefault(name, self.values.get(name))
+        self._put(name, values)
+
+    def _put(self, name: str, values: Values | None) -> None:
         if values is None:
             self.values.pop(name, None)
         else:
@@ -108,13 +111,9 @@ class Scope:
 
     def leave_branch(self) -> Changes:
         """Undo what a branch has changed, and give it. That takes no longer for a module with many names."""
-        before = self._branches.pop()
-        changes = {name: self.values.get(name) for name in before}
-        for name, values in before.items():
-            if values is None:
-                self.values.pop(name, None)
-            else:
-                self.values[name] = values
+        changes = self.changed()
+        for name, values in self._branches.pop().items():
+            self._put(name, values)
         return changes
 
     def changed(self) -> Changes:

@@ -12,9 +12,10 @@ from pathlib import Path
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.reading import encoding_of
-from mnist_fp8.gate.uses.use import PACKAGE, Place, Unread
+from mnist_fp8.gate.uses.use import Place, Unread
+from mnist_fp8.record.names import PACKAGE
 
-LEFT_OUT = {"__pycache__", "node_modules", "site-packages", "build", "dist", "_build", "_skbuild"}
+_LEFT_OUT = {"__pycache__", "node_modules", "site-packages", "build", "dist", "_build", "_skbuild"}
 """Folders that are not entered unless they are packages; nor are hidden ones, environments and copies of TE itself."""
 _OF_ENVIRONMENTS = ("pyvenv.cfg", "conda-meta")
 _CONFIGURATIONS = {".yaml", ".yml", ".toml", ".json", ".cfg", ".ini", ".gin"}
@@ -133,7 +134,7 @@ def decode(content: bytes, *, is_python: bool) -> str:
 
 
 def names_package(source: Source) -> bool:
-    """Whether the text of a file that is too large to be read at once names the package, or cannot be read."""
+    """Whether the text of a file names the package, or cannot be read; the file may be too large to be read at once."""
     name, before = PACKAGE.encode(), b""
     try:
         with Path(source.path).open("rb") as file:
@@ -223,7 +224,7 @@ def _is_left_out(folder: os.DirEntry[str]) -> bool:
     if name.startswith(".") or any(os.path.lexists(f"{folder.path}/{mark}") for mark in _OF_ENVIRONMENTS):
         return True
     is_package = os.path.lexists(f"{folder.path}/__init__.py")
-    is_built = name in LEFT_OUT or name.endswith(".egg-info")
+    is_built = name in _LEFT_OUT or name.endswith(".egg-info")
     return is_package if name == PACKAGE else is_built and not is_package
 
 

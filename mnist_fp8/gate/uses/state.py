@@ -54,10 +54,16 @@ class State:
             or any(cls.find(name, above=above) != found for (cls, name, above), found in self._members.items())
         )
 
-    def at(self, context: Context) -> "Swapped":
+    def at(self, context: Context) -> Swapped:
         """Evaluate what is protected in another way."""
         return Swapped(self.findings, "context", context)
 
-    def within(self, scope: Scope) -> "Swapped":
+    def within(self, scope: Scope) -> Swapped:
         """Evaluate what is in another scope."""
         return Swapped(self, "scope", scope)
+
+    def at_rest(self) -> Swapped:
+        """Evaluate again what was evaluated before: no use is noted."""
+        findings = Findings()
+        findings.context, findings.part = self.findings.context, self.findings.part
+        return Swapped(self, "findings", findings)

@@ -219,13 +219,13 @@ class Statements(Definitions):
 
     def _augmented_assign(self, node: ast.AugAssign) -> None:
         values = self.evaluate(node.value)
-        self.evaluate_target(node.target)
+        self._evaluate_target(node.target)
         if isinstance(node.target, ast.Name):
             held = self.scope.look_up(node.target.id) or ()
             kept = tuple(value for value in (*held, *values) if isinstance(value, Items))
             self.scope.bind(node.target.id, (Items(elements(kept)),) if kept else ())
 
-    def evaluate_target(self, node: ast.expr) -> None:
+    def _evaluate_target(self, node: ast.expr) -> None:
         """Note what is read where something is changed in place."""
         if isinstance(node, ast.Attribute | ast.Subscript):
             self.evaluate(node.value)

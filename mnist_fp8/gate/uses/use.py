@@ -5,8 +5,7 @@ import enum
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.record.entries import Parameter
-
-PACKAGE = "transformer_engine"
+from mnist_fp8.record.names import PACKAGE
 
 
 class UseKind(enum.Enum):
@@ -24,6 +23,9 @@ class UseKind(enum.Enum):
     DYNAMIC = "reached by getattr or importlib"
     STAR = "imported by *"
     INSPECT = "asked for its signature"
+
+
+CALLS = frozenset({UseKind.CALL, UseKind.DECORATOR})
 
 
 class Guard(enum.Enum):
@@ -170,3 +172,8 @@ class Uses:
                 f"your code uses nothing of Transformer Engine: {self.files:,} files with {self.lines:,} lines were"
                 f" looked at{unread}; expected sources that import {PACKAGE}: name the folder that holds them"
             )
+
+
+def is_below(path: str, above: str) -> bool:
+    """Whether a dotted path is another one, or goes on from it."""
+    return path == above or path.startswith(f"{above}.")

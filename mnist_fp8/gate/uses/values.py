@@ -4,9 +4,10 @@ import dataclasses
 from collections.abc import Iterable, Iterator
 from typing import TypeAlias
 
-from mnist_fp8.gate.uses.use import PACKAGE, Call, Guard
+from mnist_fp8.gate.uses.use import Call, Guard, is_below
+from mnist_fp8.record.names import PACKAGE
 
-MOST = 12
+_MOST = 12
 """Values that a name can have at a time: more come from code that is made, and say nothing."""
 _OF_EVERY_OBJECT = {
     *("__name__", "__qualname__", "__module__", "__doc__", "__dict__", "__class__", "__file__", "__path__", "__spec__"),
@@ -186,7 +187,6 @@ class OwnClass:
     """A class of the user's.
 
     Attributes:
-        name: its name.
         bases: what it is derived from.
         attributes: what its body defines.
         assigned: what its methods assign to attributes of ``self``.
@@ -194,7 +194,6 @@ class OwnClass:
         has_constructor: whether it takes the arguments of its constructor itself.
     """
 
-    name: str
     bases: "Values" = ()
     attributes: "dict[str, Values]" = dataclasses.field(default_factory=dict)
     assigned: "dict[str, Values]" = dataclasses.field(default_factory=dict)
@@ -258,7 +257,7 @@ def joined(*several: Values) -> Values:
         if not found:
             found = values
         elif values and values != found:
-            found = tuple(dict.fromkeys(found + values))[:MOST]
+            found = tuple(dict.fromkeys(found + values))[:_MOST]
     return found
 
 
@@ -312,4 +311,4 @@ def keywords_of(values: Values) -> tuple[str, ...] | None:
 
 def is_te(path: str) -> bool:
     """Whether a dotted path is a name of Transformer Engine."""
-    return path == PACKAGE or path.startswith(f"{PACKAGE}.")
+    return is_below(path, PACKAGE)
