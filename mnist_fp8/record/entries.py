@@ -102,6 +102,11 @@ class Numbers:
     noise: float = 0.0
     quantity: Quantity = Quantity.VALUE
 
+    @property
+    def by_label(self) -> dict[str, float]:
+        """The numbers by what they are."""
+        return dict(zip(self.labels, self.values, strict=True))
+
 
 @dataclasses.dataclass(frozen=True)
 class Curves:
@@ -255,6 +260,11 @@ class Contents:
     infinite: int
     amax: float | None
 
+    @property
+    def not_finite(self) -> int:
+        """Elements that are NaN or infinite."""
+        return self.nan + self.infinite
+
 
 @dataclasses.dataclass(frozen=True)
 class Special:
@@ -294,8 +304,12 @@ class Parameter:
     @property
     def as_source(self) -> str:
         """Such as ``recipe=None`` or ``**kwargs``."""
-        stars = self.kind if self.kind in VARIADIC else ""
-        return f"{stars}{self.name}" if self.default is None else f"{self.name}={self.default}"
+        return self.with_stars if self.default is None else f"{self.name}={self.default}"
+
+    @property
+    def with_stars(self) -> str:
+        """Its name, such as ``recipe`` or ``**kwargs``."""
+        return f"{self.kind if self.kind in VARIADIC else ''}{self.name}"
 
 
 @dataclasses.dataclass(frozen=True)

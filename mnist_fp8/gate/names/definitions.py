@@ -101,14 +101,11 @@ class _Reader:
             elif is_class(member):
                 self._class(member)
             elif is_function(member):
-                self._method(cls, member)
+                self._define(member, Signature("method", signatures.bound(member)))
+                self._calls(cls, member)
             elif is_attribute(member) and not self._method_again(cls, member):
                 self._define(member, self._class_attribute(cls, member))
         self._rest(cls)
-
-    def _method(self, cls: griffe.Class, method: griffe.Function) -> None:
-        self._define(method, Signature("method", signatures.bound(method)))
-        self._calls(cls, method)
 
     def _calls(self, scope: griffe.Module | griffe.Class, function: Named) -> None:
         body = self._notes.bodies.get(function.path)
@@ -179,16 +176,15 @@ def _exceptions(raised: Iterable[str], user: Named) -> Iterator[str]:
         first, dot, rest = source.partition(".")
         try:
             path = f"{user.resolve(first)}{dot}{rest}"
-            named = user.modules_collection.get_member(path)
         except griffe.NameResolutionError:
             if is_builtin_exception(source):
                 yield source
-        except (KeyError, griffe.AliasResolutionError, griffe.CyclicAliasError):
+            continue
+        named = values.member_at(path, user)
+        if named is None:
             yield path  # from elsewhere
-        else:
-            end = values.final(named)
-            if is_class(end) or is_import(end):
-                yield values.final_path(end)
+        elif is_class(values.final(named)) or is_import(values.final(named)):
+            yield values.final_path(named)
 
 
 def _shadowed(package: griffe.Module, notes: Notes) -> dict[str, str]:

@@ -14,7 +14,7 @@ import msgspec
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.files import replace_file
 from mnist_fp8.record.names import Definition, Names
-from mnist_fp8.record.names_json import definition_to_json, definitions_from_json
+from mnist_fp8.record.names_json import definition_to_json, definitions_from_json, names_to_json
 
 NAMES_FILE = Path(__file__).with_name("names.json.xz")
 
@@ -62,12 +62,8 @@ def store_names(file: Path, names: Mapping[str, Names]) -> None:
         return places.setdefault(json.dumps(definition_to_json(definition)), len(places))
 
     releases = {
-        release: {
-            "definitions": {path: place(definition) for path, definition in every.definitions.items()},
-            "aliases": dict(every.aliases),
-            "public": sorted(every.public),
-            "unread": dict(every.unread),
-        }
+        release: names_to_json(every)
+        | {"definitions": {path: place(definition) for path, definition in every.definitions.items()}}
         for release, every in names.items()
     }
     document = {"definitions": [json.loads(definition) for definition in places], "releases": releases}

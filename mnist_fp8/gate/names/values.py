@@ -33,7 +33,7 @@ def looked_up(value: Expression, user: griffe.Object) -> Named | None:
     return None if is_member else found
 
 
-def member_at(path: str, user: griffe.Object) -> Named | None:
+def member_at(path: str, user: Named) -> Named | None:
     """What lies at a path within Transformer Engine."""
     try:
         return user.modules_collection.get_member(path)

@@ -157,7 +157,7 @@ def _number_change(key: str, old: Numbers, new: Numbers, floor: float) -> Iterat
     """The number that differs most, if one does so by more than noise."""
     noise = noise_of(old, new)
     bound = max(floor, min(NOISES * noise, MOST_NOISE))
-    before, after = (dict(zip(side.labels, side.values, strict=True)) for side in (old, new))
+    before, after = old.by_label, new.by_label
     sizes = {
         label: relative(before.get(label, math.nan), after.get(label, math.nan))
         for label in dict.fromkeys([*before, *after])

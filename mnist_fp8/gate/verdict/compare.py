@@ -17,7 +17,7 @@ from mnist_fp8.gate.verdict.policy import Acceptance
 from mnist_fp8.gate.verdict.rules.apply import judge
 from mnist_fp8.gate.verdict.rules.claims import claim_differences, start_differences
 from mnist_fp8.gate.verdict.rules.numbers import FLAX_ALONE
-from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
+from mnist_fp8.gate.verdict.rules.rule import Difference
 from mnist_fp8.gate.verdict.scope import Scope, compared, is_compared, refuse_other_run
 from mnist_fp8.gate.verdict.uses import JudgedUses
 from mnist_fp8.record.entries import AREAS
@@ -86,11 +86,10 @@ def compare(
 
 def _worst_first(difference: Difference) -> tuple[bool, bool, int, int]:
     """What is accepted comes last; and what all else may follow from, first."""
-    order = list(Severity)
     return (
         bool(difference.accepted),
         difference.rule is not FLAX_ALONE,
-        order.index(difference.rule.severity),
+        difference.rule.severity.order,
         list(AREAS).index(difference.area),
     )
 

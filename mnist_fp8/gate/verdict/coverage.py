@@ -2,7 +2,7 @@
 
 import dataclasses
 import enum
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from mnist_fp8.core.modes import Mode
 from mnist_fp8.gate.verdict.scope import TES_OWN_KEYS, Scope
@@ -71,6 +71,20 @@ class Gap:
     effect: Effect
     names: tuple[str, ...] = ()
     reason: str = ""
+
+
+def by_reason(kind: GapKind, effect: Effect, found: Iterable[tuple[str, str]]) -> Iterator[Gap]:
+    """A gap for each reason, in their order.
+
+    Args:
+        kind: of the gaps.
+        effect: on the verdict.
+        found: the reason and the name of what was not looked at.
+    """
+    names: dict[str, list[str]] = {}
+    for reason, name in found:
+        names.setdefault(reason, []).append(name)
+    return (Gap(kind, effect, tuple(some), reason) for reason, some in names.items())
 
 
 @dataclasses.dataclass(frozen=True)
@@ -244,22 +258,18 @@ def _without_outcome(old: SuiteResult, new: SuiteResult, tests: Mapping[str, Col
 def _skipped(old: SuiteResult, new: SuiteResult) -> Iterator[Gap]:
     """What nothing is known of on either side, by what it would take."""
     known = {test.name for claim in old.claims for test in claim.tests if test.outcome is not Outcome.SKIPPED}
-    claims: dict[str, list[str]] = {}
-    tests: dict[str, list[str]] = {}
+    claims: list[tuple[str, str]] = []
+    tests: list[tuple[str, str]] = []
     for claim in new.claims:
         skipped = [test for test in claim.of(Outcome.SKIPPED) if test.name not in known]
         if claim.status is ClaimStatus.NOT_VERIFIED and len(skipped) == len(claim.tests):
             reasons = dict.fromkeys(test.headline for test in skipped if test.reason)
-            claims.setdefault("; ".join(reasons) or "it has no test", []).append(claim.name)
+            claims.append(("; ".join(reasons) or "it has no test", claim.name))
         else:
-            for test in skipped:
-                tests.setdefault(test.headline, []).append(test.name)
-    enough = ENOUGH * sum(map(len, claims.values())) < len(new.claims)
-    effect = Effect.NOTED if enough else Effect.UNVERIFIED
-    for reason, names in claims.items():
-        yield Gap(GapKind.SKIPPED_CLAIMS, effect, tuple(names), reason)
-    for reason, names in tests.items():
-        yield Gap(GapKind.SKIPPED_TESTS, Effect.NOTED, tuple(names), reason)
+            tests += [(test.headline, test.name) for test in skipped]
+    enough = ENOUGH * len(claims) < len(new.claims)
+    yield from by_reason(GapKind.SKIPPED_CLAIMS, Effect.NOTED if enough else Effect.UNVERIFIED, claims)
+    yield from by_reason(GapKind.SKIPPED_TESTS, Effect.NOTED, tests)
 
 
 def _of_request(keys: Sequence[str]) -> list[Gap]:
@@ -294,12 +304,10 @@ def _of_whole(
 
 
 def _never_seen(old: Record, new: Record) -> Iterator[Gap]:
-    reasons: dict[str, list[str]] = {}
-    for key, value in new.entries.items():
-        if isinstance(value, Support) and not value.ok and key.split("/")[1] not in running(old):
-            reasons.setdefault(value.reason, []).append(key.split("/")[1])
-    for reason, recipes in reasons.items():
-        yield Gap(GapKind.RECIPES, Effect.NOTED, tuple(recipes), reason)
+    supports = [(key.split("/")[1], value) for key, value in new.entries.items() if isinstance(value, Support)]
+    before = running(old)
+    recipes = ((value.reason, recipe) for recipe, value in supports if not value.ok and recipe not in before)
+    yield from by_reason(GapKind.RECIPES, Effect.NOTED, recipes)
     entries = {**old.entries, **new.entries}
     layers = {
         key.removeprefix(_CLASSES)

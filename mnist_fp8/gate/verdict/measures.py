@@ -7,7 +7,7 @@ import math
 from collections.abc import Iterable, Iterator
 
 from mnist_fp8.gate.verdict.changes import CurvesApart, EntryChange
-from mnist_fp8.gate.verdict.rules.numbers import SPREADS, most_error
+from mnist_fp8.gate.verdict.rules.numbers import SPREADS, most_error, worse_by
 from mnist_fp8.record.entries import Codes, Curves, Numbers, Quantity, Special
 
 
@@ -67,19 +67,18 @@ def telling(changes: Iterable[EntryChange], *, gain: bool) -> tuple[Measure, ...
 def _measures(change: EntryChange) -> Iterator[Measure]:
     match change.old, change.new:
         case Numbers() as old, Numbers() as new if old.quantity in _OF_QUANTITY:
-            after = dict(zip(new.labels, new.values, strict=True))
-            for label, error in zip(old.labels, old.values, strict=True):
+            after = new.by_label
+            for label, error in old.by_label.items():
                 if label in after and math.isfinite(error):
                     limit = most_error(old.quantity, error)
                     yield Measure(_OF_QUANTITY[old.quantity], change.key, label, error, after[label], limit)
         case Codes(wrong=int(before)), Codes(wrong=int(now)):
             yield Measure(Gauge.CODES, change.key, "", before, now, before)
         case Special() as old, Special() as new:
-            bad = {each.tensor: each.nan + each.infinite for each in old.contents}
+            bad = {each.tensor: each.not_finite for each in old.contents}
             for each in new.contents:
-                before, now = bad.get(each.tensor, 0), each.nan + each.infinite
+                before, now = bad.get(each.tensor, 0), each.not_finite
                 if before != now:
                     yield Measure(Gauge.NOT_FINITE, change.key, each.tensor, before, now, before)
-        case _, Curves(higher_is_better=higher) if isinstance(change.apart, CurvesApart):
-            worse = -change.apart.errors if higher else change.apart.errors
-            yield Measure(Gauge.TRAINING, change.key, "", 0.0, worse, SPREADS)
+        case _, Curves() as new if isinstance(change.apart, CurvesApart):
+            yield Measure(Gauge.TRAINING, change.key, "", 0.0, worse_by(change.apart, new), SPREADS)

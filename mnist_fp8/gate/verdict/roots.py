@@ -17,6 +17,7 @@ from typing import NamedTuple, TypeAlias
 
 from mnist_fp8.core.modes import Mode, RecipeConfig
 from mnist_fp8.gate.verdict.changes import EntryChange, NumbersApart
+from mnist_fp8.gate.verdict.coverage import BF16
 from mnist_fp8.gate.verdict.definitions import definitions
 from mnist_fp8.gate.verdict.measures import Measure, telling
 from mnist_fp8.gate.verdict.rules import layers, numbers, programs
@@ -29,7 +30,7 @@ _BY_CAUSE = (
 )
 """Areas, those first from which others may follow."""
 _OF_NUMBERS = ("metadata", "float8", "bits", "numerics", "special", "training")
-_RECIPES = {OUTSIDE: "BF16", Mode.TE_BF16.value: "BF16"}
+_RECIPES = {OUTSIDE: BF16, Mode.TE_BF16.value: BF16}
 """Subjects that are another name of what numbers are computed in."""
 _PARAMETERS, _METADATA, _COLLECTIONS = (("state", what) for what in ("params", "metadata", ""))
 _BY_RULE = {
@@ -124,7 +125,7 @@ def roots(differences: Iterable[Difference], old: Mapping[str, Value], new: Mapp
 def _worst_first(root: Root) -> tuple[bool, int, bool, bool]:
     """What is accepted comes last; of one severity what all else may follow from comes first, and then results."""
     main = root.main
-    return bool(main.accepted), _severity(main), main.rule is not numbers.FLAX_ALONE, root.effect is None
+    return bool(main.accepted), main.rule.severity.order, main.rule is not numbers.FLAX_ALONE, root.effect is None
 
 
 def _cause(one: Difference, entry: EntryChange, defined: Mapping[str, str]) -> _Cause:
@@ -155,7 +156,7 @@ def _root(parts: Sequence[_Part], order: Mapping[str, int]) -> Root:
     def place(part: _Part) -> tuple[int, ...]:
         if part.difference.area == "api":
             # Names follow from no others: those that break stand for all, and of them those that lie outside.
-            return _severity(part.difference), part.entry.key.count("."), order.get(part.entry.key, -1)
+            return part.difference.rule.severity.order, part.entry.key.count("."), order.get(part.entry.key, -1)
         return _BY_CAUSE.index(part.difference.area), order.get(part.entry.key, -1)
 
     ordered = sorted(parts, key=place)
@@ -172,12 +173,8 @@ def _root(parts: Sequence[_Part], order: Mapping[str, int]) -> Root:
     return Root(tuple(filter(None, subjects.values())), _at_first(ordered[0].entry), differences, *_effect(differences))
 
 
-def _severity(difference: Difference) -> int:
-    return list(Severity).index(difference.rule.severity)
-
-
 def _main(differences: Iterable[Difference]) -> Difference:
-    return min(differences, key=lambda one: (_severity(one), one.rule not in _GAINS))
+    return min(differences, key=lambda one: (one.rule.severity.order, one.rule not in _GAINS))
 
 
 def _whole(parts: Sequence[_Part]) -> Difference:
@@ -191,9 +188,7 @@ def _at_first(change: EntryChange) -> EntryChange:
     """A change of many numbers at the first of them that differs, and not at the one that differs most."""
     match change.old, change.new, change.apart:
         case Numbers() as old, Numbers() as new, NumbersApart(first=label) as apart:
-            before, after = (
-                dict(zip(side.labels, side.values, strict=True)).get(label, math.nan) for side in (old, new)
-            )
+            before, after = (side.by_label.get(label, math.nan) for side in (old, new))
             return dataclasses.replace(change, apart=dataclasses.replace(apart, label=label, old=before, new=after))
     return change
 

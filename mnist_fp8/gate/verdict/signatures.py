@@ -62,10 +62,6 @@ def signature_differences(old: Signature, new: Signature) -> tuple[SignatureDiff
     return tuple(found)
 
 
-def _name(parameter: Parameter) -> str:
-    return f"{parameter.kind if parameter.kind in VARIADIC else ''}{parameter.name}"
-
-
 def _by_name(signature: Signature) -> dict[str, Parameter]:
     """Parameters by what a caller knows them by: nobody writes the names in ``*args`` and ``**kwargs``."""
     return {each.kind if each.kind in VARIADIC else each.name: each for each in signature.parameters}
@@ -76,7 +72,7 @@ def _parameter_differences(old: Mapping[str, Parameter], new: Mapping[str, Param
     kept = {name: renamed.get(name, name) for name in old if name in new or name in renamed}
     for name, parameter in old.items():
         if name not in kept:
-            yield SignatureDifference(ApiChange.PARAMETER_REMOVED, _name(parameter), parameter.as_source, "")
+            yield SignatureDifference(ApiChange.PARAMETER_REMOVED, parameter.with_stars, parameter.as_source, "")
         elif name in renamed and parameter.kind != "positional":
             texts = parameter.as_source, new[renamed[name]].as_source
             yield SignatureDifference(ApiChange.PARAMETER_RENAMED, name, *texts)
@@ -84,7 +80,7 @@ def _parameter_differences(old: Mapping[str, Parameter], new: Mapping[str, Param
         if name not in kept.values():
             is_required = parameter.default is None and parameter.kind not in VARIADIC
             change = ApiChange.PARAMETER_ADDED_REQUIRED if is_required else ApiChange.PARAMETER_ADDED_OPTIONAL
-            yield SignatureDifference(change, _name(parameter), "", parameter.as_source)
+            yield SignatureDifference(change, parameter.with_stars, "", parameter.as_source)
     for name, new_name in kept.items():
         yield from _changed(old[name], new[new_name])
     yield from _moved(old, new, kept)
@@ -124,7 +120,7 @@ def _moved(
     moved = [(name, place, new_place) for name, place, new_place in pairs if place != new_place]
     if moved:
         names, places, new_places = zip(*moved, strict=True)
-        listed = ", ".join(_name(old[name]) for name in names)
+        listed = ", ".join(old[name].with_stars for name in names)
         yield SignatureDifference(ApiChange.PARAMETER_MOVED, listed, _places(places), _places(new_places))
 
 

@@ -1,13 +1,13 @@
 """A user's own sources in the verdict: what they use counts, and names that they do not use are only noted."""
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 
 from mnist_fp8.gate.uses.judge import judge
 from mnist_fp8.gate.uses.judgement import Judgement
 from mnist_fp8.gate.uses.ranges import Fitting, fitting
-from mnist_fp8.gate.uses.use import Unread, Uses
-from mnist_fp8.gate.verdict.coverage import Coverage, Effect, Gap, GapKind
+from mnist_fp8.gate.uses.use import Uses
+from mnist_fp8.gate.verdict.coverage import Coverage, Effect, Gap, GapKind, by_reason
 from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
 from mnist_fp8.gate.verdict.rules.uses import use_differences
 from mnist_fp8.record.names import Names
@@ -56,7 +56,8 @@ class JudgedUses:
         if self.judgements is None:
             yield Gap(GapKind.USES, Effect.UNVERIFIED)
         for may_use, effect in ((True, Effect.PARTIAL), (False, Effect.NOTED)):
-            yield from _unread([each for each in self.found.unread if each.may_use is may_use], effect)
+            places = ((each.reason, each.place.where) for each in self.found.unread if each.may_use is may_use)
+            yield from by_reason(GapKind.USES_UNREAD, effect, places)
         unknown = [each.use.path for each in self.judgements or () if each.is_unread]
         if unknown:
             yield Gap(GapKind.USES_NOT_READ, Effect.PARTIAL, tuple(dict.fromkeys(unknown)))
@@ -66,11 +67,3 @@ def _noted(difference: Difference) -> Difference:
     if difference.area != "api":
         return difference
     return dataclasses.replace(difference, rule=dataclasses.replace(difference.rule, severity=Severity.NOTE))
-
-
-def _unread(places: Sequence[Unread], effect: Effect) -> Iterator[Gap]:
-    """Sources that were not looked at, by the reason."""
-    reasons: dict[str, list[str]] = {}
-    for each in places:
-        reasons.setdefault(each.reason, []).append(each.place.where)
-    return (Gap(GapKind.USES_UNREAD, effect, tuple(names), reason) for reason, names in reasons.items())

@@ -211,9 +211,9 @@ def _grown(old: Numbers, new: Numbers) -> str:
 
 def _both(old: Numbers, new: Numbers) -> Iterator[tuple[str, float, float]]:
     """Label, old and new value; what one side lacks is 0 there."""
-    sides = [dict(zip(each.labels, each.values, strict=True)) for each in (old, new)]
-    for label in dict.fromkeys([*old.labels, *new.labels]):
-        yield label, sides[0].get(label, 0.0), sides[1].get(label, 0.0)
+    before, after = old.by_label, new.by_label
+    for label in {**before, **after}:
+        yield label, before.get(label, 0.0), after.get(label, 0.0)
 
 
 def _svg(name: str, sides: tuple[str, str], draw: "Callable[[Figure], None]") -> str:
@@ -318,7 +318,7 @@ def _draw_distributions(pairs: Sequence[_Pair[Numbers]], figure: "Figure") -> No
     labels = list(dict.fromkeys(label for pair in pairs for value, _ in pair.sides for label in value.labels))
     for pair, axes in zip(pairs, every_axes, strict=True):
         for numbers, new in pair.sides:
-            fractions = dict(zip(numbers.labels, numbers.values, strict=True))
+            fractions = numbers.by_label
             filled = {} if new else {"fill": True, "linewidth": 0}
             heights = [fractions.get(label, 0.0) for label in labels]
             axes.stairs(heights, range(len(labels) + 1), **_style(new=new) | filled)

@@ -6,6 +6,7 @@ from mnist_fp8.core.modes import Mode
 from mnist_fp8.gate.verdict.changes import EntryChange, NoiseApart
 from mnist_fp8.gate.verdict.rules import api, claims, imports, layers, numbers, package, programs, uses
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, difference
+from mnist_fp8.gate.verdict.scope import TES_OWN_KEYS
 from mnist_fp8.record.entries import Failure
 
 RULES: tuple[Rule, ...] = (
@@ -28,8 +29,6 @@ _AREAS: dict[str, Callable[[EntryChange], Rule]] = {
     "import": imports.rule_of_import,
 }
 _OF_FLAX_ALONE = f"training/{Mode.FLAX_BF16.value}/"
-_OF_ONE_SIDE = ("package", "recipes", "variables", "warnings", "import")
-"""Areas whose own rules say what it means that an entry came or went."""
 
 
 def judge(changes: Sequence[EntryChange], *, same_stack: bool) -> list[Difference]:
@@ -48,7 +47,7 @@ def judge(changes: Sequence[EntryChange], *, same_stack: bool) -> list[Differenc
 
 def _ruled(change: EntryChange, *, same_stack: bool) -> Iterator[tuple[Rule, EntryChange]]:
     is_failure = change.area != "package" and any(isinstance(side, Failure) for side in (change.old, change.new))
-    of_failure = claims.rule_of_failure(change) if is_failure or change.area not in (*_OF_ONE_SIDE, "api") else None
+    of_failure = claims.rule_of_failure(change) if is_failure or change.area not in TES_OWN_KEYS else None
     if of_failure:
         yield of_failure, change
     elif change.area == "api":

@@ -116,8 +116,8 @@ def rule_of_numerics(change: EntryChange) -> Rule:
     """The rule for errors: against float64, in tolerances, or how they are distributed."""
     if not (isinstance(change.old, Numbers) and isinstance(change.new, Numbers)):
         return INACCURATE
-    new = dict(zip(change.new.labels, change.new.values, strict=True))
-    pairs = [(old, new[label]) for label, old in zip(change.old.labels, change.old.values, strict=True) if label in new]
+    new = change.new.by_label
+    pairs = [(old, new[label]) for label, old in change.old.by_label.items() if label in new]
     if change.old.quantity is Quantity.SHARE:
         return ROUNDED
     if any(math.isfinite(a) and not b <= most_error(change.old.quantity, a) for a, b in pairs):
@@ -165,20 +165,25 @@ def rule_of_special(change: EntryChange) -> Rule:
     usable = {scale.name for scale in change.old.scales if _is_usable(scale.value)}
     if any(scale.name in usable and not _is_usable(scale.value) for scale in change.new.scales):
         return SCALE_UNUSABLE
-    after = {contents.tensor: contents.nan + contents.infinite for contents in change.new.contents}
+    after = {contents.tensor: contents.not_finite for contents in change.new.contents}
     mended = any(scale.name not in usable and _is_usable(scale.value) for scale in change.new.scales)
-    fewer = any(after.get(tensor, math.inf) < one.nan + one.infinite for tensor, one in before.items())
+    fewer = any(after.get(tensor, math.inf) < one.not_finite for tensor, one in before.items())
     return SPECIAL_BETTER if mended or fewer else SPECIAL
 
 
 def _is_worse(old: Contents | None, new: Contents) -> bool:
     """Whether more elements are NaN, or more are not finite."""
-    nan, infinite = (old.nan, old.infinite) if old else (0, 0)
-    return new.nan > nan or new.nan + new.infinite > nan + infinite
+    nan, not_finite = (old.nan, old.not_finite) if old else (0, 0)
+    return new.nan > nan or new.not_finite > not_finite
 
 
 def _is_usable(scale: float) -> bool:
     return math.isfinite(scale) and scale > 0
+
+
+def worse_by(apart: CurvesApart, new: Curves) -> float:
+    """By how many standard errors of the seeds a training ends worse; less than 0 where it ends better."""
+    return -apart.errors if new.higher_is_better else apart.errors
 
 
 def rule_of_training(change: EntryChange) -> Rule:
@@ -189,7 +194,7 @@ def rule_of_training(change: EntryChange) -> Rule:
         return TRAINING_WORSE
     if not math.isfinite(change.apart.old):
         return TRAINING_BETTER
-    errors = -change.apart.errors if change.new.higher_is_better else change.apart.errors
+    errors = worse_by(change.apart, change.new)
     if abs(errors) <= SPREADS:
         return TRAINING_PATH
     return TRAINING_WORSE if errors > 0 else TRAINING_BETTER

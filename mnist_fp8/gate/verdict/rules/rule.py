@@ -15,6 +15,11 @@ class Severity(enum.Enum):
     CHANGES = "changes"
     NOTE = "note"
 
+    @property
+    def order(self) -> int:
+        """Its place among them, the worst first."""
+        return list(Severity).index(self)
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
