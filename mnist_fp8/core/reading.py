@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 LARGEST = 64 * 2**20
-"""Bytes of a file. A record of everything has half a megabyte."""
+"""Bytes of a file. A record of everything has about one megabyte."""
 _ENCODINGS = {  # the longer marks first: that of UTF-32 begins like that of UTF-16
     codecs.BOM_UTF8: "utf-8-sig",
     codecs.BOM_UTF32_LE: "utf-32",

@@ -1,1 +1,1 @@
-"""The record of an installation: measured entries and claims, as pure data with their JSON."""
+"""The record of an installation: measured entries, names and claims, as pure data with their JSON."""

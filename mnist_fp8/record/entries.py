@@ -314,12 +314,12 @@ class Parameter:
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """A public name.
+    """What a name is to a caller.
 
     Attributes:
-        what: ``function``, ``class``, ``method``, ``attribute`` or ``module``.
-        parameters: in their order; none for an attribute or a module.
-        value: source text of an attribute's value.
+        what: ``function``, ``class``, ``method``, ``attribute`` or ``module``; of a `Definition` more than that.
+        parameters: in their order; none for what is not called.
+        value: source text of an attribute's value, or of what makes a function of another one; else empty.
     """
 
     what: str

@@ -1,4 +1,4 @@
-"""What is known of one installation of Transformer Engine: measured entries and the suite's result, and their JSON.
+"""What is known of an installation of Transformer Engine: entries, names and the suite's result, and their JSON.
 
 Entries are a flat collection by key. A key reads ``area/subject/what``, such as
 ``numerics/DelayedScaling/output against float64``; areas are listed in `AREAS`. What differs between two records is

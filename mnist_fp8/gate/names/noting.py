@@ -17,6 +17,7 @@ from mnist_fp8.gate.names.reading import read_names
 from mnist_fp8.gate.names.stored import NAMES_FILE, store_names, stored_names, stored_releases
 from mnist_fp8.gate.releases import catalogue, uv
 from mnist_fp8.gate.releases.catalogue import RELEASES_FILE
+from mnist_fp8.record.names import PACKAGE
 
 
 def note_releases(versions: Sequence[str]) -> None:
@@ -47,8 +48,8 @@ def downloaded(version: str) -> Iterator[Path]:
     with tempfile.TemporaryDirectory() as folder:
         release = f"{catalogue.DISTRIBUTION}=={version}"
         arguments = ("--target", folder, "--python", sys.executable, "--no-deps", "--no-build")
-        uv.run("pip", "install", *arguments, release, what=f"the list of files of {release}")
-        yield Path(folder) / catalogue.PACKAGE
+        uv.run("pip", "install", *arguments, release, what=f"the files of {release}")
+        yield Path(folder) / PACKAGE
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@ from mnist_fp8.core.errors import ConfigError
 
 RELEASES_FILE = Path(__file__).with_name("releases.json")
 DISTRIBUTION = "transformer-engine"
-PACKAGE = "transformer_engine"
 
 
 def is_version(text: str) -> bool:

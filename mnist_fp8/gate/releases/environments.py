@@ -20,12 +20,13 @@ from mnist_fp8.core.files import cache_dir, digest_of
 from mnist_fp8.core.requirements import applies
 from mnist_fp8.core.run_kind import RunKind, requested_run_kind
 from mnist_fp8.gate.releases import contents, identity, stacks, staging, uv
-from mnist_fp8.gate.releases.catalogue import DISTRIBUTION, PACKAGE
+from mnist_fp8.gate.releases.catalogue import DISTRIBUTION
 from mnist_fp8.gate.releases.interpreters import Facts, probe, users_path
 from mnist_fp8.gate.releases.processes import MAKING_TIMEOUT_S, Ended, closed, execute, explained, inherited
 from mnist_fp8.gate.releases.stacks import Stack, satisfies, stack_for, stacks_for
 from mnist_fp8.gate.releases.staging import distribution_metadata, write_tree
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
+from mnist_fp8.record.names import PACKAGE
 
 _AS_FOUND = ("jax", "jaxlib", "flax", "numpy", "ml-dtypes")
 """What an interpreter has to have itself: another version beside its own would be another subject."""

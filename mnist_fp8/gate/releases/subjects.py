@@ -10,9 +10,10 @@ from packaging.version import Version
 
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases import uv
-from mnist_fp8.gate.releases.catalogue import DISTRIBUTION, PACKAGE, is_version, most_similar_release, releases
+from mnist_fp8.gate.releases.catalogue import DISTRIBUTION, is_version, most_similar_release, releases
 from mnist_fp8.gate.releases.interpreters import probe, users_path
 from mnist_fp8.gate.releases.pins import pinned
+from mnist_fp8.record.names import PACKAGE
 
 
 class SubjectKind(enum.Enum):

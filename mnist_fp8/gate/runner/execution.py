@@ -6,10 +6,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mnist_fp8.core.errors import EnvError
-from mnist_fp8.gate.releases.catalogue import PACKAGE
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.interpreters import IMPORTED
 from mnist_fp8.gate.releases.processes import Ended
+from mnist_fp8.record.names import PACKAGE
 
 # What the suite's environment lacks, as opposed to what Transformer Engine does.
 _FULL = "No space left on device|Disk quota exceeded"

@@ -18,7 +18,7 @@ from mnist_fp8.record.entries import Failure
 from mnist_fp8.record.entries_json import entries_from_json
 
 TIMEOUT_S = 10 * 60.0
-"""For one measurement. Two cores take a minute and a half."""
+"""For one measurement: many times what it takes."""
 EVERYTHING = ("*",)
 """The keys of all entries."""
 

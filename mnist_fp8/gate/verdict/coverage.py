@@ -63,7 +63,7 @@ class Gap:
     Attributes:
         kind: why.
         effect: on the verdict.
-        names: keys, areas, claims, tests, recipes or layers.
+        names: keys, areas, claims, tests, recipes, layers, places in the user's sources, or names that they use.
         reason: in the words of whoever gave it; empty where the kind says it all.
     """
 

@@ -1,6 +1,7 @@
 """What it means that an import does something else to its process.
 
-Each is CHANGED: what becomes of results is measured after the import, by other areas, and breaks there.
+It is CHANGED at most, but for the exit code of programs: what becomes of results is measured after the import, by other
+areas, and breaks there.
 """
 
 from mnist_fp8.gate.verdict.changes import EntryChange
