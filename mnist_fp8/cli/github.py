@@ -12,6 +12,7 @@ from mnist_fp8.cli.output import CHANGED, OK, verdict_code
 
 if TYPE_CHECKING:
     from mnist_fp8.gate.verdict.comparison import Comparison
+    from mnist_fp8.gate.verdict.uses import JudgedUses
 
 POLICY = Path(".mnist-fp8/policy.toml")
 _ANNOTATIONS = {
@@ -64,19 +65,18 @@ def conclude(comparison: "Comparison", *, github: bool) -> int:
     level, meaning = _ANNOTATIONS[verdict]
     annotate(level, f"{verdict}: {meaning}")
     if comparison.uses:
-        _annotate_code(comparison)
+        _annotate_code(comparison, comparison.uses)
     return OK if code == CHANGED and not comparison.is_partial else code
 
 
-def _annotate_code(comparison: "Comparison") -> None:
+def _annotate_code(comparison: "Comparison", uses: "JudgedUses") -> None:
     """Have GitHub show at the user's own lines what becomes of them. It shows the first ten of each level."""
     from mnist_fp8.gate.reports.uses import words  # noqa: PLC0415 - `--help` needs none of these
-    from mnist_fp8.gate.reports.verdict.view import View  # noqa: PLC0415
+    from mnist_fp8.gate.reports.uses.view import CodeView  # noqa: PLC0415
     from mnist_fp8.gate.uses.judgement import Outcome  # noqa: PLC0415
 
     levels = {Outcome.BREAKS: "error", Outcome.BROKEN_ALREADY: "warning", Outcome.CHANGES: "warning"}
-    code = View.of(comparison).code
-    for fate in code.fates if code else ():
+    for fate in CodeView.of(uses, comparison.of("uses")).fates:
         if fate.status in levels:
             place = fate.use.place
             at: dict[str, str | int] = {"file": place.file}

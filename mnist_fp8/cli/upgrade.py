@@ -61,10 +61,11 @@ def run(args: argparse.Namespace) -> int:
     if args.new is None and args.jax[0] == args.jax[1] and args.flax[0] == args.flax[1]:
         raise ConfigError("nothing changes: expected a second Transformer Engine, --jax OLD:NEW or --flax OLD:NEW")
     check_keys(args.only)
-    if args.uses and args.only and not asks_for_names(args.only):
+    are_names_asked_for = not args.only or asks_for_names(args.only)
+    if args.uses and not are_names_asked_for:
         raise ConfigError("--uses has no part in what --only names; expected uses, or a key of it, among them")
     accepted = policy.load(args.policy) if args.policy else ()
-    sources = own_sources(args.uses) if not args.only or asks_for_names(args.only) else ()
+    sources = own_sources(args.uses) if are_names_asked_for else ()
     if args.output or not args.only:
         check_output(args.output or RUNS)
     old = subjects.parse_subject(args.old)

@@ -78,3 +78,18 @@ def xml(text: str) -> str:
 def cut(text: str, room: int) -> str:
     """A text in that many characters."""
     return text if len(text) <= room else text[: room - 1] + "…"
+
+
+def apart(old: str, new: str) -> tuple[str, str, str, str]:
+    """Where two texts differ: their common start, the rest of the old and of the new one, their common end."""
+    one, other = (re.findall(r"[\w.+-]+|\s+|.", each) for each in (old, new))
+    start = _alike(one, other)
+    end = _alike(one[start:][::-1], other[start:][::-1])
+    old_rest, new_rest = ("".join(each[start : len(each) - end]) for each in (one, other))
+    return "".join(one[:start]), old_rest, new_rest, "".join(one[len(one) - end :])
+
+
+def _alike(one: Sequence[str], other: Sequence[str]) -> int:
+    """How many words two texts have in common at their start."""
+    pairs = enumerate(zip(one, other, strict=False))
+    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))

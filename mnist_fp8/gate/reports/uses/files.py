@@ -8,7 +8,7 @@ from mnist_fp8.core.plain import plain
 from mnist_fp8.gate.reports.junit import Case, Mark
 from mnist_fp8.gate.reports.markup import bullets, code, counted, cut, folded, words
 from mnist_fp8.gate.reports.uses.view import Block, CodeView, Fate
-from mnist_fp8.gate.reports.uses.words import COUNTED, TITLES, Code, Words, joined
+from mnist_fp8.gate.reports.uses.words import COUNTED, TITLES, Words, is_source, joined
 from mnist_fp8.gate.uses.judgement import Judgement, Outcome
 from mnist_fp8.gate.uses.use import Place, Unread
 
@@ -63,7 +63,7 @@ def _row(block: Block) -> list[str]:
 
 def marked(sentences: Words) -> str:
     """Sentences in Markdown."""
-    return "".join(code(each) if isinstance(each, Code) else words(each) for each in sentences)
+    return "".join(code(each) if is_source(each) else words(each) for each in sentences)
 
 
 def cases(view: CodeView) -> Iterator[Case]:

@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 from mnist_fp8 import __version__
 from mnist_fp8.core.plain import plain
-from mnist_fp8.gate.reports.markup import bullets, counted, row, template, words
+from mnist_fp8.gate.reports.markup import apart, bullets, counted, row, template, words
 from mnist_fp8.gate.reports.uses.files import block_text, marked, plain_fate, plain_unread
 from mnist_fp8.gate.reports.uses.releases import COLUMNS, ReleasesView
 from mnist_fp8.gate.reports.uses.view import fates
-from mnist_fp8.gate.reports.uses.words import Code, looked_at
-from mnist_fp8.gate.reports.verdict.view import apart
+from mnist_fp8.gate.reports.uses.words import is_source, looked_at
 from mnist_fp8.gate.uses.by_name import UsedName
 
 SCHEMA_VERSION = 1
@@ -53,7 +52,7 @@ def html(view: ReleasesView) -> str:
         looked_at=looked_at(view.uses),
         counted=counted,
         apart=apart,
-        is_source=lambda piece: isinstance(piece, Code),
+        is_source=is_source,
         version=__version__,
     )
 

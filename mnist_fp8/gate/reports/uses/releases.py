@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterator, Sequence
+from functools import cached_property
 from itertools import filterfalse, groupby
 
 from rich.console import RenderableType
@@ -11,7 +12,7 @@ from rich.text import Text
 from mnist_fp8.core.plain import clean
 from mnist_fp8.gate.reports.markup import at_most
 from mnist_fp8.gate.reports.uses import terminal, words
-from mnist_fp8.gate.reports.uses.view import Block, blocks, fates, not_looked_at
+from mnist_fp8.gate.reports.uses.view import Block, Fate, blocks, fates, not_looked_at
 from mnist_fp8.gate.reports.uses.words import Words, joined
 from mnist_fp8.gate.uses.by_name import UsedName, UsedNames
 from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
@@ -65,13 +66,19 @@ class ReleasesView:
 
     def changes(self, outcome: Outcome | None = None) -> list[tuple[str, list[Block]]]:
         """What each release changed for the code, the newest first; only what came to that, if an outcome is named."""
-        found: list[tuple[str, list[Block]]] = []
-        for release in reversed(self.releases):
-            judged = (each for history in self.used.fitting.histories for each in history.changes.get(release, ()))
-            of_release = blocks(fate for fate in fates(filterfalse(_came, judged)) if outcome in (None, fate.outcome))
-            if of_release:
-                found.append((release, of_release))
-        return found
+        chosen = (
+            (release, [fate for fate in found if outcome in (None, fate.outcome)]) for release, found in self._fates
+        )
+        return [(release, blocks(found)) for release, found in chosen if found]
+
+    @cached_property
+    def _fates(self) -> list[tuple[str, tuple[Fate, ...]]]:
+        """What each release changed, use by use: their texts are made once for all forms."""
+        judged: dict[str, list[Judgement]] = {}
+        for history in self.used.fitting.histories:
+            for release, found in history.changes.items():
+                judged.setdefault(release, []).extend(filterfalse(_came, found))
+        return [(release, fates(judged.get(release, ()))) for release in reversed(self.releases)]
 
     @property
     def sections(self) -> list[tuple[str, list[Block]]]:

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
+from functools import cached_property
 from types import MappingProxyType
 
 from mnist_fp8.core.plain import clean
@@ -152,11 +153,11 @@ class CodeView:
 
         Args:
             judged: what becomes of it.
-            differences: those of the comparison, some of which may be accepted.
+            differences: those of the uses, some of which may be accepted.
         """
         reasons: dict[str, list[str]] = {}
         for difference in differences:
-            for entry in difference.entries if difference.area == "uses" else ():
+            for entry in difference.entries:
                 reasons.setdefault(entry.key, []).append(difference.accepted)
         # One cause that nobody accepts is enough for a use to count.
         accepted = {key: "; ".join(dict.fromkeys(found)) for key, found in reasons.items() if all(found)}
@@ -174,7 +175,7 @@ class CodeView:
             found.setdefault(fate.line.file, []).append(fate)
         return found
 
-    @property
+    @cached_property
     def by_name(self) -> dict[str, Status]:
         """The worst that becomes of each name."""
         found: dict[str, Status] = {}

@@ -53,9 +53,14 @@ Words: TypeAlias = tuple[str, ...]
 """Sentences, with their `Code`."""
 
 
+def is_source(piece: str) -> bool:
+    """Whether a piece of a sentence is `Code`."""
+    return isinstance(piece, Code)
+
+
 def joined(words: Words) -> str:
     """Sentences as plain text, source between backticks."""
-    return "".join(f"`{each}`" if isinstance(each, Code) else each for each in words)
+    return "".join(f"`{each}`" if is_source(each) else each for each in words)
 
 
 NOT_JUDGED = "What becomes of your code is not known: a record has no names of its release. Measure it again."

@@ -2,18 +2,16 @@
 
 from mnist_fp8 import __version__
 from mnist_fp8.gate.reports import values
-from mnist_fp8.gate.reports.markup import counted, template
+from mnist_fp8.gate.reports.markup import apart, counted, template
 from mnist_fp8.gate.reports.uses import words
 from mnist_fp8.gate.reports.verdict.view import (
     COLUMNS,
     ENTRIES_SHOWN,
     NO_VERDICT_RESTS_ON,
     View,
-    apart,
     api_changes,
     cost_cells,
     counts,
-    entries,
     environment,
     headline,
     not_seen,
@@ -34,7 +32,7 @@ def html(comparison: Comparison) -> str:
     from mnist_fp8.gate.reports.verdict import pictures  # noqa: PLC0415 - needed for the page only
 
     view = View.of(comparison)
-    old, new = view.old, view.new
+    old, new, api = view.old, view.new, api_changes(view)
     drawings = {
         "Training": pictures.training_curves,
         "Scales and amax, step by step": pictures.trajectories,
@@ -50,26 +48,24 @@ def html(comparison: Comparison) -> str:
         stack=stack(view),
         limits=view.limits,
         not_seen=not_seen(view),
-        columns=list(COLUMNS),
+        columns=COLUMNS,
         rows=rows(view),
         pictures={title: panels for title, draw in drawings.items() if (panels := draw(old, new))},
         differing={entry.key for shown in view.differences for entry in shown.entries},
         training=_training_ends(old, new),
-        api=api_changes(view),
-        api_counts=counts(word(shown) for shown, _ in api_changes(view)),
+        api=api,
+        api_counts=counts(word(shown) for shown, _ in api),
         word=word,
         costs=[cost_cells(cost) for cost in view.costs],
         no_verdict=NO_VERDICT_RESTS_ON,
         environment=environment(view),
         entries_shown=ENTRIES_SHOWN,
         apart=apart,
-        entries=entries,
         code=view.code,
         status_titles=words.TITLES,
         fate_counts=words.counts,
-        is_source=lambda piece: isinstance(piece, words.Code),
+        is_source=words.is_source,
         counted=counted,
-        counts=counts,
         version=__version__,
     )
 

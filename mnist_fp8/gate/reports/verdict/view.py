@@ -2,14 +2,13 @@
 
 import dataclasses
 import math
-import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from mnist_fp8.core.plain import clean
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.gate.reports import values
-from mnist_fp8.gate.reports.markup import counted, cut
+from mnist_fp8.gate.reports.markup import apart, counted, cut
 from mnist_fp8.gate.reports.uses.view import CodeView
 from mnist_fp8.gate.reports.verdict import gaps
 from mnist_fp8.gate.verdict.changes import EntryChange
@@ -31,7 +30,7 @@ CANNOT_SEE = {
     RunKind.KERNEL: "other kinds of GPU are not seen",
 }
 WORDS = {Severity.BREAKS: "breaking", Severity.CHANGES: "changed", Severity.NOTE: "noted"}
-COLUMNS = {"breaking": "bold red", "changed": "yellow", "noted": "dim", "accepted": "dim"}
+COLUMNS = (*WORDS.values(), "accepted")
 """What differences are counted as."""
 NAMES_SHOWN = 3
 """Subjects in the title of a root; the others are counted."""
@@ -50,13 +49,12 @@ class Entry:
     old: str
     new: str
     size: str
-    weight: float
 
     @classmethod
     def of(cls, change: EntryChange) -> "Entry":
         """The texts of a change."""
         old, new = (clean(side) or "none" for side in values.sides(change))
-        return cls(clean(change.key), old, new, clean(values.size(change)), change.weight)
+        return cls(clean(change.key), old, new, clean(values.size(change)))
 
     @property
     def line(self) -> str:
@@ -191,7 +189,7 @@ class View:
             gaps.texts(comparison.coverage, Effect.PARTIAL),
             gaps.texts(comparison.coverage, Effect.NOTED),
             tuple(map(clean, comparison.stale)),
-            CodeView.of(comparison.uses, comparison.differences) if comparison.uses else None,
+            CodeView.of(comparison.uses, comparison.of("uses")) if comparison.uses else None,
         )
 
     @property
@@ -212,12 +210,12 @@ class View:
     @property
     def counting(self) -> list[Block]:
         """Those that decide the verdict."""
-        return [block for block in self.blocks if word(block) in ("breaking", "changed")]
+        return list(filter(_decides, self.blocks))
 
     @property
     def of_code(self) -> list[Shown]:
         """What decides the verdict in the user's own code."""
-        return [shown for shown in self.in_area("uses") if word(shown) in ("breaking", "changed")]
+        return list(filter(_decides, self.in_area("uses")))
 
     @property
     def noted(self) -> list[Block]:
@@ -351,19 +349,8 @@ def word(difference: Shown | Block) -> str:
     return "accepted" if difference.accepted else WORDS[difference.rule.severity]
 
 
-def apart(old: str, new: str) -> tuple[str, str, str, str]:
-    """Where two texts differ: their common start, the rest of the old and of the new one, their common end."""
-    one, other = (re.findall(r"[\w.+-]+|\s+|.", each) for each in (old, new))
-    start = _alike(one, other)
-    end = _alike(one[start:][::-1], other[start:][::-1])
-    old_rest, new_rest = ("".join(each[start : len(each) - end]) for each in (one, other))
-    return "".join(one[:start]), old_rest, new_rest, "".join(one[len(one) - end :])
-
-
-def _alike(one: Sequence[str], other: Sequence[str]) -> int:
-    """How many words two texts have in common at their start."""
-    pairs = enumerate(zip(one, other, strict=False))
-    return next((index for index, (a, b) in pairs if a != b), min(len(one), len(other)))
+def _decides(difference: Shown | Block) -> bool:
+    return not difference.accepted and difference.rule.severity is not Severity.NOTE
 
 
 def around(old: str, new: str, room: int) -> tuple[str, str]:
@@ -396,9 +383,9 @@ def cost_cells(cost: CostChange) -> list[str]:
     return [clean(cost.name), *amounts, changed, apart]
 
 
-def entries(number: int, more: str = "") -> str:
-    """``1 entry``, ``2 more entries``."""
-    return f"{number:,} {more}{'entry' if number == 1 else 'entries'}"
+def entries(number: int) -> str:
+    """``1 entry``, ``2 entries``."""
+    return f"{number:,} {'entry' if number == 1 else 'entries'}"
 
 
 def api_changes(view: View) -> list[tuple[Shown, Entry]]:

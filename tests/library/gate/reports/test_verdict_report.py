@@ -11,7 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from mnist_fp8.gate.reports import values
+from mnist_fp8.gate.reports import markup, values
 from mnist_fp8.gate.reports.verdict import files, html, markdown, view
 from mnist_fp8.gate.verdict import compare
 from mnist_fp8.gate.verdict.changes import EntryChange
@@ -594,7 +594,7 @@ def test_json_has_no_numbers_that_json_does_not_know() -> None:
     ],
 )
 def test_texts_are_taken_apart_at_whole_words(old: str, new: str, parts: tuple[str, ...]) -> None:
-    assert view.apart(old, new) == parts
+    assert markup.apart(old, new) == parts
     assert parts[0] + parts[1] + parts[3] == old
     assert parts[0] + parts[2] + parts[3] == new
 
