@@ -21,7 +21,7 @@ def add(commands: Commands) -> None:
         description="Find what your sources use of Transformer Engine, and hold it to the signatures of every "
         "release: which have each name, which changed it for you, and which all of it fits. Nothing is run.",
         epilog="exit codes: 0 there are releases that all of it fits, 1 there are none, 2 it could not be done, "
-        "3 nothing is used, or something that may use it could not be read",
+        "3 nothing is used, something that may use it could not be read, or of no release it is certain that it fits",
     )
     parser.add_argument(
         "paths",

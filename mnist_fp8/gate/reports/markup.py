@@ -43,12 +43,18 @@ def folded(title: str, heading: Sequence[str], cells: Iterable[Sequence[str]], r
     body = [row(each) for each in cells]
     if not body:
         return ""
-    kept = list(itertools.takewhile(lambda end: end <= room, itertools.accumulate(len(each) + 1 for each in body)))
-    lines = [row(heading), row(["---"] * len(heading)), *body[: len(kept)]]
+    kept = fitting(body, room, 1)
+    lines = [row(heading), row(["---"] * len(heading)), *kept]
     more = len(body) - len(kept)
     parts = [f"<details><summary>{title}</summary>", note, "\n".join(lines) if kept else ""]
     parts += [f"And {more:,} more." if more else "", "</details>"]
     return "\n\n".join(filter(None, parts))
+
+
+def fitting(lines: Sequence[str], room: int, around: int) -> Sequence[str]:
+    """The first lines that fit in so many characters, with so many around each."""
+    ends = itertools.accumulate(len(each) + around for each in lines)
+    return lines[: sum(1 for _ in itertools.takewhile(lambda end: end <= room, ends))]
 
 
 def bullets(lines: Iterable[str]) -> str:

@@ -122,15 +122,19 @@ def ranges(releases: Sequence[str], fits: Collection[str]) -> tuple[str, ...]:
         releases: all that are known, the oldest first.
         fits: some of them.
     """
-    runs = [list(run) for fit, run in itertools.groupby(releases, fits.__contains__) if fit]
     joined: list[list[str]] = []
-    for run in runs:
+    for run in runs(releases, fits):
         gap = releases[releases.index(joined[-1][-1]) + 1 : releases.index(run[0])] if joined else ()
         if joined and len(gap) <= _MOST_LEFT_OUT:
             joined[-1] += run
         else:
             joined.append(run)
     return tuple(_range(releases, run) for run in joined)
+
+
+def runs(releases: Sequence[str], some: Collection[str]) -> list[list[str]]:
+    """Those of some releases that follow on each other, together."""
+    return [list(run) for is_one, run in itertools.groupby(releases, some.__contains__) if is_one]
 
 
 def _range(releases: Sequence[str], run: Sequence[str]) -> str:

@@ -1,16 +1,15 @@
 """What becomes of a user's code as Markdown, JUnit XML and JSON."""
 
-import itertools
 from collections.abc import Iterator
 from typing import Any
 
 from mnist_fp8.core.plain import plain
 from mnist_fp8.gate.reports.junit import Case, Mark
-from mnist_fp8.gate.reports.markup import bullets, code, counted, cut, folded, words
+from mnist_fp8.gate.reports.markup import bullets, code, counted, cut, fitting, folded, words
 from mnist_fp8.gate.reports.uses.view import Block, CodeView, Fate
 from mnist_fp8.gate.reports.uses.words import COUNTED, TITLES, Words, is_source, joined
 from mnist_fp8.gate.uses.judgement import Judgement, Outcome
-from mnist_fp8.gate.uses.use import Place, Unread
+from mnist_fp8.gate.uses.use import Place, Unread, Uses
 
 PLACES = 20
 """Places of one name where the same happens."""
@@ -29,10 +28,9 @@ def markdown(view: CodeView, room: int) -> Iterator[str]:
     yield "### Your code"
     yield f"**{words(view.headline)}** {marked(view.range)}"
     lines = list(map(block_text, view.of_status(Outcome.BREAKS)))
-    ends = itertools.accumulate(len(each) + 3 for each in lines)
-    kept = list(itertools.takewhile(lambda end: end <= room // 2, ends))
+    kept = fitting(lines, room // 2, 3)
     more = len(lines) - len(kept)
-    yield bullets([*lines[: len(kept)], *([f"And {counted(more, 'more name')}: see the page."] if more else [])])
+    yield bullets([*kept, *([f"And {counted(more, 'more name')}: see the page."] if more else [])])
     for status, title in TITLES.items():
         found = view.of_status(status)
         if status not in (Outcome.BREAKS, Outcome.SAME):
@@ -88,15 +86,17 @@ def as_json(view: CodeView) -> dict[str, Any]:
     """Everything about the code, for programs."""
     return {
         "means": view.headline,
-        "paths": view.judged.found.paths,
-        "files": view.judged.found.files,
-        "lines": view.judged.found.lines,
-        "left_out": view.judged.found.left_out,
+        **plain_scan(view.judged.found),
         "ranges": view.judged.fitting.ranges,
         "names": {path: status.value if status else "accepted" for path, status in view.by_name.items()},
         "uses": [plain_fate(fate) for fate in view.fates],
         "unread": [plain_unread(each) for each in view.judged.found.unread],
     }
+
+
+def plain_scan(uses: Uses) -> dict[str, Any]:
+    """What was looked at, for programs."""
+    return {"paths": uses.paths, "files": uses.files, "lines": uses.lines, "left_out": uses.left_out}
 
 
 def plain_fate(fate: Fate) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from mnist_fp8 import __version__
 from mnist_fp8.core.plain import plain
 from mnist_fp8.gate.reports.markup import apart, bullets, counted, row, template, words
-from mnist_fp8.gate.reports.uses.files import block_text, marked, plain_fate, plain_unread
+from mnist_fp8.gate.reports.uses.files import block_text, marked, plain_fate, plain_scan, plain_unread
 from mnist_fp8.gate.reports.uses.releases import COLUMNS, ReleasesView
 from mnist_fp8.gate.reports.uses.view import fates
 from mnist_fp8.gate.reports.uses.words import is_source, looked_at
@@ -79,10 +79,7 @@ def as_json(view: ReleasesView) -> str:
         "schema_version": SCHEMA_VERSION,
         "mnist_fp8": __version__,
         "means": view.headline,
-        "paths": uses.paths,
-        "files": uses.files,
-        "lines": uses.lines,
-        "left_out": uses.left_out,
+        **plain_scan(uses),
         "releases": used.fitting.releases,
         "fits": used.fitting.fits,
         "not_certain": used.fitting.unknown,

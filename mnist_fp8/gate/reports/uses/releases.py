@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from itertools import filterfalse, groupby
+from itertools import filterfalse
 
 from rich.console import RenderableType
 from rich.table import Table
@@ -16,7 +16,7 @@ from mnist_fp8.gate.reports.uses.view import Block, Fate, blocks, fates, not_loo
 from mnist_fp8.gate.reports.uses.words import Words, joined
 from mnist_fp8.gate.uses.by_name import UsedName, UsedNames
 from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
-from mnist_fp8.gate.uses.ranges import ranges, short
+from mnist_fp8.gate.uses.ranges import ranges, runs, short
 from mnist_fp8.gate.uses.use import Uses
 from mnist_fp8.record.names import PACKAGE
 
@@ -120,8 +120,7 @@ def _short(path: str) -> str:
 
 def _runs(releases: Sequence[str], some: Sequence[str]) -> str:
     """Some of the releases in a few words, such as ``2.1 to 2.11, 2.14 on``."""
-    runs = [list(run) for is_one, run in groupby(releases, some.__contains__) if is_one]
-    return ", ".join(_run(run[0], run[-1], releases[-1]) for run in runs) or "in no release"
+    return ", ".join(_run(run[0], run[-1], releases[-1]) for run in runs(releases, some)) or "in no release"
 
 
 def _run(first: str, last: str, newest: str) -> str:

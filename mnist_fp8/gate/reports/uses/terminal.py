@@ -5,7 +5,7 @@ from collections.abc import Iterator, Mapping, Sequence
 
 from rich.text import Text
 
-from mnist_fp8.gate.reports.markup import counted
+from mnist_fp8.gate.reports.markup import at_most, counted
 from mnist_fp8.gate.reports.uses.view import Block, CodeView
 from mnist_fp8.gate.reports.uses.words import ORDER, TITLES, Status, joined
 from mnist_fp8.gate.uses.judgement import Outcome
@@ -47,8 +47,8 @@ def whole(block: Block, width: int) -> Iterator[Text]:
     fate = block.first
     yield Text()
     symbol, style = _MARKS[fate.outcome]
-    yield _one_line((f"{symbol} {fate.line.where}", style))
-    yield _one_line((f"      {fate.line.source}", "cyan"))
+    yield one_line((f"{symbol} {fate.line.where}", style))
+    yield one_line((f"      {fate.line.source}", "cyan"))
     yield indented(joined(fate.happens), width)
     yield indented(joined(fate.write), width, "bold", "  → ")
     if others := block.others(PLACES):
@@ -69,12 +69,11 @@ def _in_short(status: Status, blocks: Sequence[Block], width: int) -> Iterator[T
 def _named(status: Status, blocks: Sequence[Block], width: int) -> Text:
     """What decides nothing: the names."""
     names = dict.fromkeys(block.first.name for block in blocks)
-    shown = ", ".join([*names][:LINES])
-    more = f", and {len(names) - LINES:,} more" if len(names) > LINES else ""
-    return indented(f"{TITLES[status]}: {shown}{more}", width, "dim", "")
+    return indented(f"{TITLES[status]}: {', '.join(at_most([*names], LINES))}", width, "dim", "")
 
 
-def _one_line(*parts: str | tuple[str, str]) -> Text:
+def one_line(*parts: str | tuple[str, str]) -> Text:
+    """Text that is cut where the line ends."""
     return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 

@@ -6,7 +6,7 @@ from functools import cached_property
 from types import MappingProxyType
 
 from mnist_fp8.core.plain import clean
-from mnist_fp8.gate.reports.markup import cut
+from mnist_fp8.gate.reports.markup import at_most, cut
 from mnist_fp8.gate.reports.uses import words
 from mnist_fp8.gate.reports.uses.words import Status, Words
 from mnist_fp8.gate.uses.judgement import Judgement, Outcome
@@ -103,8 +103,7 @@ class Block:
     def others(self, number: int) -> str:
         """Where else it happens: up to so many places, and how many more there are; empty if nowhere."""
         places = list(dict.fromkeys(fate.line.where for fate in self.fates[1:]))
-        more = len(places) - number
-        return ", ".join([*places[:number], *([f"and {more:,} more"] if more > 0 else [])])
+        return ", ".join(at_most(places, number))
 
 
 def fates(judgements: Iterable[Judgement], accepted: Mapping[str, str] = MappingProxyType({})) -> tuple[Fate, ...]:

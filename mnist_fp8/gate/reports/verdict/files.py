@@ -28,6 +28,8 @@ SCHEMA_VERSION = 2
 def junit(comparison: Comparison) -> str:
     """JUnit XML: a suite for each area, a case for each difference, and one for what does not differ.
 
+    Of what the user's code uses there is a case for each name.
+
     What breaks is a failure. What changes is skipped, since a viewer shows neither a failure nor a silent pass: so are
     accepted differences, and what a partial look leaves out. What is only noted has passed, and says what it is. Too
     little known is an error.

@@ -1,8 +1,7 @@
 """What was not looked at, in words."""
 
-from collections.abc import Sequence
-
 from mnist_fp8.core.plain import clean
+from mnist_fp8.gate.reports.markup import at_most
 from mnist_fp8.gate.verdict.coverage import Coverage, Effect, Gap, GapKind
 
 NAMES_SHOWN = 4
@@ -43,10 +42,6 @@ def text(gap: Gap) -> str:
     words, reason = _WORDS[gap.kind], clean(gap.reason)
     if not gap.names:
         return f"{words}: {reason}" if reason else words
-    names = f"{len(gap.names):,}" if gap.kind is GapKind.SKIPPED_TESTS else _some(gap.names)
+    some = ", ".join(at_most([*map(clean, gap.names)], NAMES_SHOWN))
+    names = f"{len(gap.names):,}" if gap.kind is GapKind.SKIPPED_TESTS else some
     return f"{words}: {names}{f' ({reason})' if reason else ''}"
-
-
-def _some(names: Sequence[str]) -> str:
-    more = len(names) - NAMES_SHOWN
-    return ", ".join([*map(clean, names[:NAMES_SHOWN]), *([f"and {more:,} more"] if more > 0 else [])])

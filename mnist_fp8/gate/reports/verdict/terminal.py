@@ -9,7 +9,7 @@ from rich.console import Console, ConsoleOptions, RenderableType, RenderResult
 from rich.text import Text
 
 from mnist_fp8.gate.reports.markup import at_most
-from mnist_fp8.gate.reports.uses.terminal import section
+from mnist_fp8.gate.reports.uses.terminal import one_line, section
 from mnist_fp8.gate.reports.verdict.view import (
     Block,
     Row,
@@ -129,20 +129,16 @@ def _how_to_see(view: View) -> Iterator[RenderableType]:
 def _lines(block: Block, width: int) -> Iterator[Text]:
     """Title, what diverges first and how, what decides, how many entries, what it means and what to do."""
     severity, first = block.rule.severity, block.first
-    yield _one_line((f"{_SYMBOLS[severity]} {severity.value} ", _STYLES[severity]), (block.title, "bold"))
+    yield one_line((f"{_SYMBOLS[severity]} {severity.value} ", _STYLES[severity]), (block.title, "bold"))
     yield Text(f"    --only {shlex.quote(first.key)}", "dim", overflow="fold")
     size = f" ({first.size})" if first.size else ""
     old, new = around(first.old, first.new, max(40, width - len(size) - 7))
-    yield _one_line(f"    {old} → {new}", (size, "dim"))
+    yield one_line(f"    {old} → {new}", (size, "dim"))
     for line in block.evidence[:1]:
         yield _indented(f"{block.effect or 'worst'}: {line}", width)
     if block.number:
-        yield _one_line((f"    {block.number}", "dim"))
+        yield one_line((f"    {block.number}", "dim"))
     yield _indented(f"{block.rule.meaning} {block.rule.action} [{block.rule.id}]", width)
-
-
-def _one_line(*parts: str | tuple[str, str]) -> Text:
-    return Text.assemble(*parts, no_wrap=True, overflow="ellipsis")
 
 
 def _indented(text: str, width: int, style: str = "", first: str = "    ") -> Text:
@@ -154,7 +150,7 @@ def _end(view: View, width: int) -> Iterator[Text]:
     """What was not compared, which accepted differences are of no use, and costs."""
     yield Text()
     yield from (_indented(each, width, "dim", "limit: ") for each in at_most(view.limits, 5))
-    yield from (_one_line((f"not seen: {each}", "dim")) for each in at_most(view.unseen, 5))
+    yield from (one_line((f"not seen: {each}", "dim")) for each in at_most(view.unseen, 5))
     yield from (_indented(each, width, "yellow", "policy: ") for each in at_most(view.stale, 5))
     if view.costs:
         yield _indented(_cost_line(view.costs), width, "dim", "costs ")
