@@ -33,6 +33,8 @@ def test_command_line_and_config_import_nothing_heavy() -> None:
         "transformer_engine",
         "jinja2",
         "filelock",
+        "msgspec",
+        "griffe",
     )
     code = f"""
         import sys

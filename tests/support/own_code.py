@@ -5,6 +5,9 @@ from typing import Any
 from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
 from mnist_fp8.gate.uses.ranges import Fitting
 from mnist_fp8.gate.uses.use import Call, Guard, Place, Unread, Use, UseKind, Uses
+from mnist_fp8.gate.verdict.changes import EntryChange
+from mnist_fp8.gate.verdict.rules.rule import Difference
+from mnist_fp8.gate.verdict.rules.uses import RULES, key_of
 from mnist_fp8.gate.verdict.uses import JudgedUses
 from mnist_fp8.record.entries import Parameter, Signature
 from mnist_fp8.record.names import Definition, Names
@@ -101,3 +104,8 @@ HISTORY = {
     "2.3.0": release("dense", "cast", "new", dense=("x", "y"), private=("cast",)),
 }
 """Releases: one function goes, one comes, one needs another argument, one is exported no more."""
+
+
+def accepted(reason: str, rule: int = 0) -> Difference:
+    """The difference of a use, accepted if there is a reason."""
+    return Difference("uses", PACKED.path, RULES[rule], (EntryChange(key_of(PACKED), None, None),), reason)

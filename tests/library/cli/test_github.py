@@ -13,11 +13,8 @@ from mnist_fp8.gate.reports.verdict import markdown
 from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
 from mnist_fp8.gate.uses.use import Place
 from mnist_fp8.gate.verdict import policy
-from mnist_fp8.gate.verdict.changes import EntryChange
-from mnist_fp8.gate.verdict.rules.rule import Difference
-from mnist_fp8.gate.verdict.rules.uses import RULES, key_of
 from support.comparing import WHOLE, compared
-from support.own_code import CODE, PACKED, judged
+from support.own_code import CODE, PACKED, accepted, judged
 from support.subprocesses import ROOT
 
 
@@ -142,7 +139,7 @@ def test_lines_of_the_users_code_are_annotated(files: Path, capsys: pytest.Captu
 
 def test_accepted_line_gets_no_annotation(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = judged(Judgement(PACKED, Outcome.BREAKS, Cause.MISSING_ARGUMENT, "is_thd"))
-    difference = Difference("uses", PACKED.path, RULES[0], (EntryChange(key_of(PACKED), None, None),), "we know")
-    github.conclude(dataclasses.replace(compared(WHOLE, WHOLE), uses=code, differences=(difference,)), github=True)
+    with_policy = dataclasses.replace(compared(WHOLE, WHOLE), uses=code, differences=(accepted("we know"),))
+    github.conclude(with_policy, github=True)
     assert "attention.py" not in capsys.readouterr().out
     assert files

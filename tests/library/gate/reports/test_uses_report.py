@@ -17,7 +17,6 @@ from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.coverage import Effect, Gap, GapKind
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, Severity
-from mnist_fp8.gate.verdict.rules.uses import RULES, key_of
 from mnist_fp8.gate.verdict.uses import JudgedUses
 from mnist_fp8.record.entries import Text
 from support.comparing import WHOLE, compared
@@ -33,6 +32,7 @@ from support.own_code import (
     PACKED,
     PROTECTED,
     SAME,
+    accepted,
     judged,
     use,
 )
@@ -188,11 +188,6 @@ def test_worst_of_several_judgements_is_what_becomes_of_a_use() -> None:
     (fate,) = CodeView.of(both, ()).fates
     assert fate.outcome is Outcome.BREAKS
     assert words.joined(fate.happens) == "`SequenceDescriptor.from_segment_ids_and_pos` now needs `is_thd`."
-
-
-def accepted(reason: str, rule: int = 0) -> Difference:
-    """The difference of a use, accepted if there is a reason."""
-    return Difference("uses", PACKED.path, RULES[rule], (EntryChange(key_of(PACKED), None, None),), reason)
 
 
 @every_form
