@@ -302,12 +302,10 @@ class Expressions(State, abc.ABC):
                     self.findings.forget_texts(length)
 
     def _assign_each(self, target: ast.Tuple | ast.List, values: Values, source: ast.expr | None) -> None:
-        sources = source.elts if isinstance(source, ast.Tuple | ast.List) else []
-        is_starred = any(isinstance(each, ast.Starred) for each in (*sources, *target.elts))
-        if len(sources) == len(target.elts) and not is_starred:
+        if pairs := _taken_apart(target, source):
             with self.at_rest():  # before any name is bound: `a, b = b, a`
-                found = [self.evaluate(each) for each in sources]
-            for element, of_element, each in zip(target.elts, found, sources, strict=True):
+                found = [self.evaluate(each) for _, each in pairs]
+            for (element, each), of_element in zip(pairs, found, strict=True):
                 self.assign(element, of_element, each)
         else:
             for element in target.elts:
@@ -348,6 +346,17 @@ class Expressions(State, abc.ABC):
         ast.GeneratorExp: _comprehension,
         ast.DictComp: _comprehension,
     }
+
+
+def _taken_apart(target: ast.expr, source: ast.expr | None) -> list[tuple[ast.expr, ast.expr]]:
+    """What is assigned to each of several targets, those within others too; nothing where that is not seen."""
+    if not (isinstance(target, ast.Tuple | ast.List) and isinstance(source, ast.Tuple | ast.List)):
+        return []
+    is_starred = any(isinstance(each, ast.Starred) for each in (*source.elts, *target.elts))
+    if is_starred or len(source.elts) != len(target.elts):
+        return []
+    pairs = zip(target.elts, source.elts, strict=True)
+    return [inner for pair in pairs for inner in _taken_apart(*pair) or [pair]]
 
 
 def _subscripted(value: Value) -> Values:

@@ -41,6 +41,16 @@ CASES = {
         make(a)
         """,
     ),
+    "names that are swapped within others": (
+        ("2.11.0", "2.12.0", {4: "BREAKS"}),
+        """
+        from transformer_engine.jax.attention import SequenceDescriptor as D
+        make, seqlens = D.from_segment_ids_and_pos, D.from_seqlens
+        make, (seqlens, x) = seqlens, (make, 1)
+        seqlens(a, b)
+        make(a)
+        """,
+    ),
     "in lambda": (
         ("2.11.0", "2.12.0", {2: "BREAKS"}),
         """
