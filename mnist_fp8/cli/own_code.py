@@ -66,6 +66,6 @@ def find_uses(paths: Sequence[Path], watcher: "Watcher") -> "Uses":
 
 def known_names() -> "dict[str, Names]":
     """The names of all known releases, by version."""
-    from mnist_fp8.gate.names.stored import stored_names, stored_releases  # noqa: PLC0415 - `--help` needs none of it
+    from mnist_fp8.gate.names.stored import all_names  # noqa: PLC0415 - `--help` needs none of it
 
-    return {release: stored_names(release) for release in stored_releases()}
+    return all_names()

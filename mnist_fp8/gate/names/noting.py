@@ -14,7 +14,7 @@ from pathlib import Path
 from packaging.version import Version
 
 from mnist_fp8.gate.names.reading import read_names
-from mnist_fp8.gate.names.stored import NAMES_FILE, store_names, stored_names, stored_releases
+from mnist_fp8.gate.names.stored import NAMES_FILE, all_names, store_names
 from mnist_fp8.gate.releases import catalogue, uv
 from mnist_fp8.gate.releases.catalogue import RELEASES_FILE
 from mnist_fp8.record.names import PACKAGE
@@ -28,7 +28,7 @@ def note_releases(versions: Sequence[str]) -> None:
         ConfigError: one cannot be read.
     """
     digests = json.loads(RELEASES_FILE.read_text())
-    names = {version: stored_names(version) for version in (stored_releases() if NAMES_FILE.exists() else ())}
+    names = all_names() if NAMES_FILE.exists() else {}
     for version in versions or catalogue.releases():
         with downloaded(version) as package:
             digests[version] = catalogue.file_digests(package)

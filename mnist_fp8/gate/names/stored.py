@@ -43,6 +43,11 @@ def stored_names(release: str) -> Names:
     return Names(of_release, stored.aliases, stored.public, stored.unread)
 
 
+def all_names() -> dict[str, Names]:
+    """The names of all known releases by version, the oldest first."""
+    return {release: stored_names(release) for release in stored_releases()}
+
+
 def stored_releases() -> tuple[str, ...]:
     """The releases whose names are known, the oldest first."""
     return tuple(_read(NAMES_FILE)[1])

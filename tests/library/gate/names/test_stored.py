@@ -87,7 +87,7 @@ def test_a_release_is_noted_in_its_place(tmp_path: Path, monkeypatch: pytest.Mon
     monkeypatch.setattr(noting, "NAMES_FILE", names)
     monkeypatch.setattr(uv, "run", download)
     store_names(names, {release: stored_names(release) for release in ("1.10.0", "2.10.0")})
-    monkeypatch.setattr(noting, "stored_releases", lambda: ("1.10.0", "2.10.0"))
+    monkeypatch.setattr(stored, "stored_releases", lambda: ("1.10.0", "2.10.0"))
     noting.note_releases(["2.2.0"])
     noted = json.loads(digests.read_text())
     assert list(noted) == ["1.10.0", "2.2.0", "2.10.0"]

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mnist_fp8.gate.names.stored import stored_names, stored_releases
+from mnist_fp8.gate.names.stored import all_names
 from mnist_fp8.gate.uses.judge import judge
 from mnist_fp8.gate.uses.judgement import Outcome
 from mnist_fp8.gate.uses.ranges import fitting
@@ -75,7 +75,7 @@ CONTEXT_PARALLEL = """
 
 @pytest.fixture(scope="module")
 def releases() -> Mapping[str, Names]:
-    return {release: stored_names(release) for release in stored_releases()}
+    return all_names()
 
 
 @pytest.mark.parametrize(
