@@ -96,7 +96,8 @@ class Rounded(Arithmetic):
         offsets: zeros that are added to the products, by name: the gradient of an offset is that of its product.
         seen: where the operands and the output of each product are put.
         form: how a product is written.
-        kept: which tensors come to the quantizer as float32, and are not rounded before.
+        kept: which tensors come to the quantizer as float32, and are not rounded before; with ``amax`` among them,
+            the amax of current scaling is that before the rounding.
         fp8_format: ``HYBRID`` or ``E4M3``.
     """
 
@@ -193,7 +194,9 @@ def _operand(way: _Way, values: jax.Array, scales: Scales | None, tensor: str) -
     form, kept, fp8_format = way
     if form is ProductForm.BF16:
         return _Codes(_rounded(values), jnp.float64(1))
-    return _quantize(_tensor(values, tensor, kept), scales, tensor, fp8_format)
+    operand = _tensor(values, tensor, kept)
+    measured = _tensor(values, tensor, kept | {tensor}) if "amax" in kept else operand
+    return _quantize(operand, scales, tensor, fp8_format, jnp.max(jnp.abs(measured)))
 
 
 def _tensor(values: jax.Array, tensor: str, kept: frozenset[str]) -> jax.Array:
@@ -201,10 +204,10 @@ def _tensor(values: jax.Array, tensor: str, kept: frozenset[str]) -> jax.Array:
     return values.astype(jnp.float32).astype(jnp.float64) if tensor in {"kernel", *kept} else _rounded(values)
 
 
-def _quantize(values: jax.Array, scales: Scales | None, tensor: str, fp8_format: str) -> _Codes:
+def _quantize(values: jax.Array, scales: Scales | None, tensor: str, fp8_format: str, amax: jax.Array) -> _Codes:
     """`oracle.dense.quantize`, by a given scale or by `oracle.dense.current_scale`, in JAX."""
     dtype = FORMATS[fp8_format][tensor]
-    amax = jnp.max(jnp.abs(values)).astype(jnp.float32)
+    amax = amax.astype(jnp.float32)
     current = jnp.where(jnp.isfinite(amax) & (amax > 0), jnp.float32(FP8_MAX[dtype]) / amax, 1)
     scale = current if scales is None else scales[tensor].astype(jnp.float32)
     scaled = jnp.clip(values.astype(jnp.float32) * scale, -FP8_MAX[dtype], FP8_MAX[dtype])
@@ -254,7 +257,7 @@ def rounded(
         grads: gradients of the outputs; numbers that BF16 has.
         scales: by product; of current scaling if there are none.
         form: how a product is written.
-        kept: which of ``x`` and ``grad`` come to the quantizers inside the layer as float32.
+        kept: which of ``x`` and ``grad`` come to the quantizers inside the layer as float32; see `Rounded`.
         fp8_format: ``HYBRID`` or ``E4M3``.
     """
     with _float64():

@@ -88,8 +88,8 @@ def expected(
     return _closest(found, predictions)
 
 
-KEPT = ((), ("x", "grad"), ("grad",), ("x",))
-"""Which tensors may come to the quantizers inside a layer as float32."""
+KEPT = ((), ("x", "grad"), ("grad",), ("x",), ("amax",), ("amax", "grad"))
+"""Which tensors may come to the quantizers inside a layer as float32, or be measured as such."""
 
 
 def _closest(found: Step, predictions: Iterable[Passes]) -> Passes:
