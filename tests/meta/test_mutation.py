@@ -120,12 +120,12 @@ def test_nothing_of_a_file_that_is_only_imported_is_on_the_path() -> None:
 
 def test_sample_is_spread_over_functions_and_decided_by_the_seed() -> None:
     everything = [_mutant(scope, start) for scope, count in (("f", 50), ("g", 2), ("h", 1)) for start in range(count)]
-    drawn = sample(everything, 6, 0, None)
+    drawn = sample(everything, 6, 0)
     assert sorted(each.edit.scope for each in drawn) == ["f", "f", "f", "g", "g", "h"]
-    assert drawn == sample(everything, 6, 0, None)
-    assert drawn != sample(everything, 6, 1, None)
-    assert sorted(sample(everything, None, 0, None)) == sorted(everything)
-    assert not sample(everything, None, 0, "other.py")
+    assert drawn == sample(everything, 6, 0)
+    assert drawn != sample(everything, 6, 1)
+    assert sorted(sample(everything, None, 0)) == sorted(everything)
+    assert not sample(everything, None, 0, ("other.py",))
 
 
 def _mutant(scope: str, start: int) -> Mutant:

@@ -35,7 +35,7 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit(f"interrupted; the same command goes on from here ({folder})")
     if not results:
-        sys.exit(f"mutants: {args.file} has no line that a dense layer executes, or is no file of {subject.PACKAGE}")
+        sys.exit(f"mutants: {args.file} has no line that a layer executes, or is no file of {subject.PACKAGE}")
     versions = {name: importlib.metadata.version(name) for name in ("transformer-engine", "jax", "flax")}
     if args.output:
         args.output.write_text(page.render(results, page.Conditions(versions, args.sample, args.seed)))
@@ -49,7 +49,7 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m proofs.mutation", description=__doc__)
     parser.add_argument("--sample", type=_count, help="how many mutants, spread over all functions (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="which sample (default: %(default)s)")
-    parser.add_argument("--file", help="only mutants of one file, such as jax/dense.py")
+    parser.add_argument("--file", nargs="+", default=(), help="only mutants of some files, such as jax/dense.py")
     parser.add_argument(
         "--jobs", type=_count, default=os.cpu_count(), help="processes at a time (default: %(default)s)"
     )

@@ -31,6 +31,17 @@ _AT_HOME = {
     "common/recipe/__init__.py": "recipe_options",
     "jax/quantize/helper.py": "recipe_options",
     "jax/sharding.py": "sharding_options",
+    "jax/layernorm.py": "layer_numerics",
+    "jax/layernorm_dense.py": "layer_numerics",
+    "jax/layernorm_mlp.py": "layer_numerics",
+    "jax/activation.py": "layer_numerics",
+    "jax/cpp_extensions/activation.py": "layer_numerics",
+    "jax/cpp_extensions/normalization.py": "layer_numerics",
+    "jax/flax/module.py": "layer_numerics",
+    "jax/flax/transformer.py": "layer_numerics",
+    "jax/softmax.py": "attention",
+    "jax/cpp_extensions/softmax.py": "attention",
+    "jax/attention.py": "attention",
 }
 
 

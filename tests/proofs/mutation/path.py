@@ -1,10 +1,10 @@
-"""The dense path: the lines of Transformer Engine that a dense layer executes, and the faults that stand on them."""
+"""The path: the lines of Transformer Engine that its layers execute, and the faults that stand on them."""
 
 import ast
 import dataclasses
 import random
 from collections import defaultdict
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,12 +60,12 @@ def mutants(lines: Lines) -> list[Mutant]:
     return found
 
 
-def sample(mutants: list[Mutant], size: int | None, seed: int, file: str | None) -> list[Mutant]:
+def sample(mutants: list[Mutant], size: int | None, seed: int, files: Collection[str] = ()) -> list[Mutant]:
     """Mutants spread over all functions: one of each in turn, in an order that the seed decides."""
     drawn = random.Random(seed)  # noqa: S311 - nothing secret
     groups: dict[tuple[str, str], list[Mutant]] = defaultdict(list)
     for mutant in mutants:
-        if file in (None, mutant.file):
+        if not files or mutant.file in files:
             groups[mutant.file, mutant.edit.scope].append(mutant)
     ordered = list(groups.values())
     drawn.shuffle(ordered)

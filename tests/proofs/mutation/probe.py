@@ -22,6 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
+from proofs.mutation import probe_layers
 
 Observations = dict[str, str]
 
@@ -113,6 +114,7 @@ def _digest(leaf: Any) -> str:
 
 def _scenarios() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield "te_api can load", lambda: te.engine().kind.value
+    yield from probe_layers.scenarios()
     yield from _STANDALONE.items()
     for mode in MODES:
         yield f"{mode}: program", partial(_program, mode)
