@@ -373,8 +373,8 @@ def _functions() -> Any:
         norm = partial(module.layernorm.layernorm, norm_type=kind, zero_centered_gamma=centred, epsilon=0.1)
         y, pull_back = jax.vjp(lambda x, g, n=norm, s=shift: n(x, g, s), x, gamma)
         seen.append((y, pull_back(y)))
-    centred = partial(module.layernorm.layernorm, x, gamma, None, "rmsnorm", zero_centered_gamma=True)
-    seen.append(_tried(centred))
+    refused = partial(module.layernorm.layernorm, x, gamma, None, "rmsnorm", zero_centered_gamma=True)
+    seen.append(_tried(refused))
     logits = _values((2, 2, 8, 8), "bfloat16", 6)
     mask = jnp.asarray(np.triu(np.ones((2, 1, 8, 8), np.uint8), 1))
     for fusion in module.softmax.SoftmaxFusionType:
