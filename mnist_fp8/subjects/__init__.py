@@ -2,6 +2,7 @@
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.subjects import (
+    attention,
     dense_general,
     functional_dense,
     layernorm,
@@ -19,6 +20,7 @@ SUBJECTS: tuple[Subject, ...] = (
     functional_dense.SUBJECT,
     functional_dense.OVERRIDING,
     wrapped_dense.SUBJECT,
+    attention.SUBJECT,
 )
 """All of them, in the order of reports."""
 
