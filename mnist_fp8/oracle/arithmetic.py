@@ -73,6 +73,10 @@ class Arithmetic:
         del as_one
         return layers.activate(x, names)
 
+    def by_operations(self, function: Callable[..., jax.Array], *tensors: jax.Array) -> jax.Array:
+        """Apply what a layer computes operation by operation, in the dtype of its input and never quantized."""
+        return function(*tensors)
+
 
 class ProductForm(enum.Enum):
     """How a product of quantized operands is written, which decides where it is rounded to BF16."""
@@ -126,6 +130,12 @@ class Rounded(Arithmetic):
         if as_one:
             return _activated_in_bf16(tuple(names), x)
         return layers.activate(x.astype(jnp.bfloat16), names).astype(jnp.float64)
+
+    def by_operations(self, function: Callable[..., jax.Array], *tensors: jax.Array) -> jax.Array:
+        """Apply it in BF16, each operation rounded, but where a kernel does all of it."""
+        if self.form is ProductForm.KERNEL:
+            return function(*tensors)
+        return function(*(tensor.astype(jnp.bfloat16) for tensor in tensors)).astype(jnp.float64)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))

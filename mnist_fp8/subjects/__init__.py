@@ -2,6 +2,7 @@
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.subjects import (
+    attention,
     dense_general,
     functional_dense,
     grouped_dense,
@@ -22,6 +23,7 @@ SUBJECTS: tuple[Subject, ...] = (
     wrapped_dense.SUBJECT,
     grouped_dense.SUBJECT,
     grouped_dense.WRAPPED,
+    attention.SUBJECT,
 )
 """All of them, in the order of reports."""
 
