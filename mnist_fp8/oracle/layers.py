@@ -182,3 +182,25 @@ def relative_buckets(queries: int, keys: int, *, buckets: int, furthest: int, bo
         return upper + single + max(steps)
 
     return np.asarray([[bucket(query, key) for key in range(keys)] for query in range(queries)])
+
+
+def rotary_angles(length: int, size: int, windows: tuple[float, float] = (1, 10000)) -> jax.Array:
+    """What rotary embeddings turn each pair of a head by (Su et al., "RoFormer", 2021), (length, size / 2)."""
+    slowest = windows[1] / windows[0]
+    periods = windows[0] * slowest ** (2 * jnp.arange(size // 2) / size)
+    return jnp.arange(length)[:, None] / periods
+
+
+def paired(x: jax.Array, *, consecutive: bool) -> tuple[jax.Array, jax.Array]:
+    """Both members of the pairs that rotary embeddings turn: neighbours in the last axis, or its halves."""
+    if consecutive:
+        return x[..., 0::2], x[..., 1::2]
+    first, second = jnp.split(x, 2, axis=-1)
+    return first, second
+
+
+def unpaired(first: jax.Array, second: jax.Array, *, consecutive: bool) -> jax.Array:
+    """Undo `paired`."""
+    if consecutive:
+        return jnp.stack([first, second], axis=-1).reshape(*first.shape[:-1], -1)
+    return jnp.concatenate([first, second], axis=-1)

@@ -9,6 +9,8 @@ from mnist_fp8.subjects import (
     layernorm,
     layernorm_dense,
     layernorm_mlp,
+    multi_head_attention,
+    transformer_layer,
     wrapped_dense,
 )
 from mnist_fp8.subjects.subject import Subject
@@ -24,6 +26,8 @@ SUBJECTS: tuple[Subject, ...] = (
     grouped_dense.SUBJECT,
     grouped_dense.WRAPPED,
     attention.SUBJECT,
+    multi_head_attention.SUBJECT,
+    transformer_layer.SUBJECT,
 )
 """All of them, in the order of reports."""
 
