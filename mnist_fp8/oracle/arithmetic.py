@@ -100,6 +100,7 @@ class Rounded(Arithmetic):
         offsets: zeros that are added to the products, by name: the gradient of an offset is that of its product.
         seen: where the operands and the output of each product are put.
         form: how a product is written.
+        kept: which tensors come to the quantizer as float32, and are not rounded before.
         fp8_format: ``HYBRID`` or ``E4M3``.
     """
 
@@ -107,14 +108,15 @@ class Rounded(Arithmetic):
     offsets: Mapping[str, jax.Array]
     seen: dict[str, dict[str, jax.Array]]
     form: ProductForm = ProductForm.KERNEL
+    kept: frozenset[str] = frozenset()
     fp8_format: str = "HYBRID"
 
     def product(self, name: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
         """Quantize both, multiply, and round the product to BF16; the same for both gradients."""
         flat, wide = x.reshape(-1, x.shape[-1]), kernel.reshape(kernel.shape[0], -1)
         scales = None if self.scales is None else self.scales[name]
-        y = _quantized_product(self.fp8_format, self.form, scales, flat, wide)
-        self.seen[name] = {"x": _rounded(flat), "kernel": wide, "y": y}
+        y = _quantized_product((self.form, self.kept, self.fp8_format), scales, flat, wide)
+        self.seen[name] = {"x": _tensor(flat, "x", self.kept), "kernel": wide, "y": y}
         if name in self.offsets:
             y = y + self.offsets[name]
         return y.reshape(*x.shape[:-1], *kernel.shape[1:])
@@ -161,29 +163,25 @@ def _rounded(values: jax.Array) -> jax.Array:
     return jax.lax.reduce_precision(values, exponent_bits=8, mantissa_bits=7)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _quantized_product(
-    fp8_format: str, form: ProductForm, scales: Scales | None, x: jax.Array, kernel: jax.Array
-) -> jax.Array:
-    return _forward(fp8_format, form, scales, x, kernel)[0]
+_Way: TypeAlias = tuple[ProductForm, frozenset[str], str]
+"""A product's form, the tensors that are kept as float32, and the recipe's format."""
 
 
-def _forward(
-    fp8_format: str, form: ProductForm, scales: Scales | None, x: jax.Array, kernel: jax.Array
-) -> tuple[jax.Array, Any]:
-    lhs = _operand(form, x, scales, "x", fp8_format)
-    rhs = _operand(form, kernel, scales, "kernel", fp8_format)
-    return _multiplied(form, lhs, rhs), (scales, lhs, rhs)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _quantized_product(way: _Way, scales: Scales | None, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    return _forward(way, scales, x, kernel)[0]
 
 
-def _backward(fp8_format: str, form: ProductForm, kept: Any, grad: jax.Array) -> Any:  # noqa: ANN401
+def _forward(way: _Way, scales: Scales | None, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
+    lhs, rhs = _operand(way, x, scales, "x"), _operand(way, kernel, scales, "kernel")
+    return _multiplied(way[0], lhs, rhs), (scales, lhs, rhs)
+
+
+def _backward(way: _Way, kept: Any, grad: jax.Array) -> Any:  # noqa: ANN401
     scales, x, kernel = kept
-    dy = _operand(form, grad, scales, "grad", fp8_format)
-    return (
-        jax.tree.map(jnp.zeros_like, scales),
-        _multiplied(form, dy, kernel.transposed),
-        _multiplied(form, x.transposed, dy),
-    )
+    dy = _operand(way, grad, scales, "grad")
+    none = jax.tree.map(jnp.zeros_like, scales)
+    return none, _multiplied(way[0], dy, kernel.transposed), _multiplied(way[0], x.transposed, dy)
 
 
 _quantized_product.defvjp(_forward, _backward)
@@ -200,11 +198,17 @@ class _Codes(NamedTuple):
         return _Codes(self.codes.T, self.undo)
 
 
-def _operand(form: ProductForm, values: jax.Array, scales: Scales | None, tensor: str, fp8_format: str) -> _Codes:
-    """A tensor as it is multiplied. Activations and gradients come in BF16, kernels in float32."""
+def _operand(way: _Way, values: jax.Array, scales: Scales | None, tensor: str) -> _Codes:
+    """A tensor as it is multiplied."""
+    form, kept, fp8_format = way
     if form is ProductForm.BF16:
         return _Codes(_rounded(values), jnp.float64(1))
-    return _quantize(values if tensor == "kernel" else _rounded(values), scales, tensor, fp8_format)
+    return _quantize(_tensor(values, tensor, kept), scales, tensor, fp8_format)
+
+
+def _tensor(values: jax.Array, tensor: str, kept: frozenset[str]) -> jax.Array:
+    """A tensor as it comes to its quantizer: kernels in float32, the others in BF16 if they are not kept."""
+    return values.astype(jnp.float32).astype(jnp.float64) if tensor in {"kernel", *kept} else _rounded(values)
 
 
 def _quantize(values: jax.Array, scales: Scales | None, tensor: str, fp8_format: str) -> _Codes:
@@ -248,6 +252,7 @@ def rounded(
     *,
     scales: Mapping[str, Scales] | None = None,
     form: ProductForm = ProductForm.KERNEL,
+    kept: frozenset[str] = frozenset(),
     fp8_format: str = "HYBRID",
 ) -> Passes:
     """Run a reference as a layer does, rounding what it rounds: the layer must compute this, but for its accumulation.
@@ -259,19 +264,19 @@ def rounded(
         grads: gradients of the outputs; numbers that BF16 has.
         scales: by product; of current scaling if there are none.
         form: how a product is written.
+        kept: which of ``x`` and ``grad`` come to the quantizers inside the layer as float32.
         fp8_format: ``HYBRID`` or ``E4M3``.
     """
     with _float64():
         arguments = _wide(params), _wide(inputs), _wide(tuple(grads))
-        y, (dparams, dx), amaxes = _rounded_passes(reference, form, fp8_format, _narrow(scales), *arguments)
+        y, (dparams, dx), amaxes = _rounded_passes(reference, (form, kept, fp8_format), _narrow(scales), *arguments)
         return Passes(_numpy(y), _numpy(dx), _numpy(dparams), jax.tree.map(np.float32, amaxes))
 
 
-@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+@functools.partial(jax.jit, static_argnums=(0, 1))
 def _rounded_passes(
     reference: Reference,
-    form: ProductForm,
-    fp8_format: str,
+    way: _Way,
     scales: Mapping[str, Scales] | None,
     params: Any,  # noqa: ANN401
     inputs: Any,  # noqa: ANN401
@@ -279,7 +284,7 @@ def _rounded_passes(
 ) -> Any:  # noqa: ANN401
     def run(params: Any, inputs: Any, offsets: Any) -> Any:  # noqa: ANN401
         seen: dict[str, Any] = {}
-        arithmetic = Rounded(scales, offsets, seen, form, fp8_format)
+        arithmetic = Rounded(scales, offsets, seen, *way)
         inputs = jax.tree.map(_rounded, inputs)
         return jax.tree.map(_rounded, _outputs(reference(arithmetic, params, inputs))), seen
 
@@ -291,7 +296,7 @@ def _rounded_passes(
         name: {
             "x": _amax(operands["x"]),
             "kernel": _amax(operands["kernel"]),
-            "grad": _amax(_rounded(dy[name])),
+            "grad": _amax(_tensor(dy[name], "grad", way[1])),
         }
         for name, operands in seen.items()
     }

@@ -17,6 +17,7 @@ from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.programs import kernels
 from mnist_fp8.subjects import find_subject
 from mnist_fp8.subjects.layer import Layer
+from mnist_fp8.subjects.making import name_of_te
 from mnist_fp8.subjects.subject import NotInReleaseError
 from mnist_fp8.te import xla_products
 
@@ -51,8 +52,12 @@ def _unmet_recipe(name: str) -> str | None:
     return None if support.ok else f"needs recipe {name}; found: {support.reason}"
 
 
-def _unmet_te_name(name: str) -> str | None:
-    return None if te.has_name(name) else f"needs {name} in transformer_engine.jax; found none in {te.version()}"
+def _unmet_te_name(*path: str) -> str | None:
+    try:
+        name_of_te(*path)
+    except NotInReleaseError as error:
+        return str(error)
+    return None
 
 
 @functools.cache

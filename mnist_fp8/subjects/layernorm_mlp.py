@@ -49,6 +49,11 @@ def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
     return flax_layer("LayerNormMLP", **case.fields)
 
 
+def _is_one(case: Case) -> bool:
+    """Whether Transformer Engine computes the whole MLP by one function, where it quantizes."""
+    return not case.fields["return_layernorm_output"] and case.fields["activations"] != COMPOSED
+
+
 def mlp(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array, prefix: str = "") -> Any:  # noqa: ANN401
     """What the MLP of a case makes of its input: output, and what was normalised.
 
@@ -66,6 +71,8 @@ def mlp(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array, prefix
     if "wi_bias" in params:
         hidden = arithmetic.stored(hidden + arithmetic.parameter(params["wi_bias"]))
     names = case.fields["activations"]
+    if not _is_one(case):
+        hidden = arithmetic.stored(hidden)
     active = arithmetic.activated(hidden, names, as_one=names != COMPOSED)
     y = arithmetic.product(f"{prefix}wo", active, params["wo_kernel"])
     if "wo_bias" in params:
@@ -87,8 +94,7 @@ def products(case: Case, module: tuple[str, ...] = ()) -> tuple[InnerProduct, ..
     Where the whole MLP is one function, Transformer Engine keeps the gradients' metadata under each other's number.
     """
     prefix = "".join(f"{name}/" for name in module)
-    swapped = not case.fields["return_layernorm_output"] and case.fields["activations"] != COMPOSED
-    grads = (1, 0) if swapped else (0, 1)
+    grads = (1, 0) if _is_one(case) else (0, 1)
     return tuple(
         InnerProduct(
             f"{prefix}{name}",

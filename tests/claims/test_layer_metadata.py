@@ -48,7 +48,7 @@ def test_metadata_follow_the_tensors_inside_a_layer(subject: Subject, case: Case
         grads = tuple(grad * factor for grad in layer.grads(number))
         found_step = step(layer, variables, inputs, grads)
         following = next_variables(layer, variables, found_step.grads)
-        wanted = expected(layer, variables, inputs, grads, scales_of(layer, variables, following))
+        wanted = expected(layer, variables, inputs, grads, found_step, scales_of(layer, variables, following))
         found = read_metas(layer, following)
         for product, amaxes in wanted.amaxes.items():
             where = f"{subject.name} {case.name}, step {number}, {product}"

@@ -27,7 +27,7 @@ def test_layer_computes_its_definition_in_bf16(subject: Subject, case: Case) -> 
     layer = Layer(subject, case, BF16)
     variables, inputs, grads = layer.variables(), layer.inputs(), layer.grads()
     found = step(layer, variables, inputs, grads)
-    rounded = expected(layer, variables, inputs, grads)
+    rounded = expected(layer, variables, inputs, grads, found)
     assert_step(found, rounded, where=f"{subject.name} {case.name}", tolerance_of=tolerance_of)
     exact = arithmetic.exact(subject.reference(case), variables["params"], inputs, grads)
     assert_step(found, exact, where=f"{subject.name} {case.name} against float64", tolerance_of=lambda _: EXACT)
@@ -39,6 +39,6 @@ def test_layer_computes_its_definition_on_quantized_operands(subject: Subject, c
     """In current scaling; the claim on metadata has delayed scaling, step by step."""
     layer = Layer(subject, case, CURRENT)
     variables, inputs, grads = layer.variables(), layer.inputs(), layer.grads()
-    wanted = expected(layer, variables, inputs, grads)
     found = step(layer, variables, inputs, grads)
+    wanted = expected(layer, variables, inputs, grads, found)
     assert_step(found, wanted, where=f"{subject.name} {case.name}", tolerance_of=tolerance_of)

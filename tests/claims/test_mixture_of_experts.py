@@ -17,21 +17,13 @@ import pytest
 from mnist_fp8.oracle import arithmetic, experts
 from mnist_fp8.oracle.dense import Array
 from mnist_fp8.oracle.experts import Routing
-from mnist_fp8.subjects.making import demand_parameters, name_of_te
-from mnist_fp8.subjects.subject import NotInReleaseError
+from mnist_fp8.subjects.making import name_of_te
 from mnist_fp8.te.dense_step import on_device
 from support.assertions import assert_close_norm, assert_equal
 
 TOKENS, EXPERTS, HIDDEN = 48, 8, 16
 FLOAT32 = 2.0**-18
 """Largest relative norm of a difference between float32 and float64: some tens of roundings of 2**-24 each."""
-
-
-def _name(*path: str) -> Any:
-    try:
-        return name_of_te(*path)
-    except NotInReleaseError as error:
-        pytest.skip(str(error))
 
 
 def _logits(seed: int = 0) -> Array:
@@ -41,6 +33,8 @@ def _logits(seed: int = 0) -> Array:
     return ((ranks - EXPERTS / 2) / 2 + drawn.uniform(-0.1, 0.1, ranks.shape)).astype(np.float32)
 
 
+router = pytest.mark.te_name("router", "fused_topk_with_score_function")
+sorting = pytest.mark.te_name("permutation", "pure_jax_token_dispatch")
 ROUTINGS = {
     "softmax of the chosen": Routing(2),
     "softmax of all": Routing(2, softmax_first=True),
@@ -54,7 +48,14 @@ ROUTINGS = {
 
 
 @pytest.mark.gpu
-@pytest.mark.parametrize("routing", ROUTINGS.values(), ids=ROUTINGS)
+@router
+@pytest.mark.parametrize(
+    "routing",
+    [
+        pytest.param(routing, id=name, marks=pytest.mark.te_name("router", "ScoreFunction", routing.score.upper()))
+        for name, routing in ROUTINGS.items()
+    ],
+)
 def test_router_gives_tokens_to_their_best_experts(routing: Routing) -> None:
     """Probabilities, choice and the gradient of the logits."""
     route = _router(routing)
@@ -73,20 +74,18 @@ def test_router_gives_tokens_to_their_best_experts(routing: Routing) -> None:
 
 
 def _router(routing: Routing, **options: Any) -> Callable[[jax.Array], Any]:
-    router = _name("router", "fused_topk_with_score_function")
+    route = name_of_te("router", "fused_topk_with_score_function")
     given = {
         "use_pre_softmax": routing.softmax_first,
         "scaling_factor": routing.scaling,
         "score_function": routing.score,
         **({"num_groups": routing.groups, "group_topk": routing.group_topk} if routing.groups > 1 else {}),
     }
-    known = _name("router", "ScoreFunction").__members__
-    if routing.score.upper() not in known:
-        pytest.skip(f"needs the score function {routing.score}; found {', '.join(known)}")
-    return lambda logits: router(logits, routing.topk, **given, **options)
+    return lambda logits: route(logits, routing.topk, **given, **options)
 
 
 @pytest.mark.gpu
+@router
 def test_bias_of_experts_counts_for_the_choice_alone() -> None:
     routing, logits = Routing(2, "sigmoid"), _logits()
     bias = np.linspace(-0.9, 0.9, EXPERTS).astype(np.float32)
@@ -98,8 +97,9 @@ def test_bias_of_experts_counts_for_the_choice_alone() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.te_name("router", "fused_moe_aux_loss")
 def test_auxiliary_loss_is_that_of_its_formula() -> None:
-    loss_of = _name("router", "fused_moe_aux_loss")
+    loss_of = name_of_te("router", "fused_moe_aux_loss")
     drawn = np.random.default_rng(2)
     probs = drawn.uniform(0, 1, (TOKENS, EXPERTS)).astype(np.float32)
     counts = drawn.integers(0, TOKENS, EXPERTS).astype(np.int32)
@@ -122,10 +122,12 @@ def _routed(topk: int) -> tuple[Array, Array, Array]:
     return tokens, selected, drawn.choice([0.25, 0.5, 1.0, 2.0], (TOKENS, topk)).astype(np.float32)
 
 
+@sorting
 @pytest.mark.parametrize("align", [0, 8], ids=["as they are", "aligned"])
 def test_tokens_are_sorted_by_their_experts_and_come_back_weighted(align: int) -> None:
     """Each expert multiplies by a number of its own, so that a token at a wrong one shows. All is exact."""
-    dispatch, combine = _name("permutation", "pure_jax_token_dispatch"), _name("permutation", "pure_jax_token_combine")
+    dispatch = name_of_te("permutation", "pure_jax_token_dispatch")
+    combine = name_of_te("permutation", "pure_jax_token_combine")
     topk, factors = 2, 2.0 ** np.arange(-4, EXPERTS - 4)
     tokens, selected, weights = _routed(topk)
 
@@ -155,9 +157,10 @@ def _assert_sorted(rows: Array, starts: Array, tokens: Array, selected: Array) -
         assert not part[len(own) :].any(), f"expert {expert}: what fills its rows up is not zero"
 
 
+@sorting
 @pytest.mark.parametrize("align", [0, 8], ids=["as they are", "aligned"])
 def test_experts_of_another_rank_come_first_when_rolled(align: int) -> None:
-    dispatch = _name("permutation", "pure_jax_token_dispatch")
+    dispatch = name_of_te("permutation", "pure_jax_token_dispatch")
     tokens, selected, _ = _routed(1)
     rows, _, sizes = dispatch(on_device(tokens), jnp.asarray(selected), EXPERTS, 1, align, roll_to_expert_id=3)
     counts = np.bincount(selected.ravel(), minlength=EXPERTS)
@@ -166,8 +169,9 @@ def test_experts_of_another_rank_come_first_when_rolled(align: int) -> None:
     assert_equal(where="tokens of each expert", actual=sizes, expected=wanted)
 
 
+@pytest.mark.te_name("permutation", "routing_map_to_selected_experts")
 def test_routing_map_becomes_experts_and_their_weights() -> None:
-    convert = _name("permutation", "routing_map_to_selected_experts")
+    convert = name_of_te("permutation", "routing_map_to_selected_experts")
     _, selected, weights = _routed(2)
     chosen, probs = np.zeros((TOKENS, EXPERTS), bool), np.zeros((TOKENS, EXPERTS), np.float32)
     np.put_along_axis(chosen, selected, values=True, axis=1)
@@ -178,11 +182,11 @@ def test_routing_map_becomes_experts_and_their_weights() -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.te_name("permutation", "token_dispatch")
 @pytest.mark.parametrize("align", [None, 16], ids=["as they are", "aligned"])
 def test_kernels_sort_tokens_as_the_routing_map_says(align: int | None) -> None:
     """Triton's dispatch and combine: every token comes back as the sum over its experts, with its probabilities."""
-    dispatch, combine = _name("permutation", "token_dispatch"), _name("permutation", "token_combine")
-    demand_parameters(dispatch, "align_size")
+    dispatch, combine = name_of_te("permutation", "token_dispatch"), name_of_te("permutation", "token_combine")
     topk = 2
     tokens, selected, weights = _routed(topk)
     chosen, probs = np.zeros((TOKENS, EXPERTS), np.int32), np.zeros((TOKENS, EXPERTS), np.float32)
@@ -212,8 +216,9 @@ def test_kernels_sort_tokens_as_the_routing_map_says(align: int | None) -> None:
 
 
 @pytest.mark.gpu
+@pytest.mark.te_name("permutation", "sort_chunks_by_index")
 def test_chunks_are_sorted_by_their_index() -> None:
-    sort = _name("permutation", "sort_chunks_by_index")
+    sort = name_of_te("permutation", "sort_chunks_by_index")
     tokens, sizes, order = _routed(1)[0], np.array([8, 24, 4, 12], np.int32), np.array([2, 0, 3, 1], np.int32)
     found, _ = sort(on_device(tokens), jnp.asarray(sizes), jnp.asarray(order))
     chunks = np.split(tokens, np.cumsum(sizes)[:-1])

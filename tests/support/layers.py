@@ -1,6 +1,7 @@
 """Layers in modes, for claims that hold for each of them: which there are, and what is expected of one."""
 
-from collections.abc import Callable, Iterator, Mapping
+import functools
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -65,11 +66,50 @@ def expected(
     variables: Mapping[str, Any],
     inputs: Mapping[str, jax.Array],
     grads: tuple[jax.Array, ...],
+    found: Step,
     scales: Mapping[str, Scales] | None = None,
 ) -> Passes:
-    """What a layer must compute in its mode, by its reference."""
-    reference = layer.subject.reference(layer.case)
-    return arithmetic.rounded(reference, variables["params"], inputs, grads, scales=scales, form=form_of(layer.mode))
+    """What a layer must compute in its mode, by its reference.
+
+    A function for more than one layer may hand what it has between them to a quantizer as float32 or as BF16, which TE
+    does by release, recipe and kind of run. Both are right; the one that is closer to what was found is what is
+    expected of all of the step, metadata included.
+    """
+    predict = functools.partial(
+        arithmetic.rounded,
+        layer.subject.reference(layer.case),
+        variables["params"],
+        inputs,
+        grads,
+        scales=scales,
+        form=form_of(layer.mode),
+    )
+    predictions = (predict(kept=frozenset(kept)) for kept in (KEPT if layer.quantizes else KEPT[:1]))
+    return _closest(found, predictions)
+
+
+KEPT = ((), ("x", "grad"), ("grad",), ("x",))
+"""Which tensors may come to the quantizers inside a layer as float32."""
+
+
+def _closest(found: Step, predictions: Iterable[Passes]) -> Passes:
+    best, least = None, np.inf
+    for passes in predictions:
+        distance = max(_distance(actual, right) for _, actual, right in _pairs(found, passes))
+        if best is None or distance < least:
+            best, least = passes, distance
+        if least < CLOSE:
+            break
+    assert best is not None
+    return best
+
+
+CLOSE = 2.0**-9
+"""A relative norm of a difference under which nothing closer is looked for."""
+
+
+def _distance(actual: Any, right: Any) -> float:
+    return float(np.linalg.norm(numbers(actual) - right) / max(float(np.linalg.norm(right)), 1e-30))
 
 
 def scales_of(layer: Layer, used: Mapping[str, Any], following: Mapping[str, Any]) -> dict[str, dict[str, np.float32]]:
