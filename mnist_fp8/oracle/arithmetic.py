@@ -86,7 +86,7 @@ class ProductForm(enum.Enum):
     CODES = "product of codes"
     """The product of the codes is rounded, and again when the scales are undone."""
     DEQUANTIZED = "product of dequantized operands"
-    """The operands are rounded when their scales are undone, and then their product."""
+    """The operands are rounded when their scales are undone, by factors rounded likewise, and then their product."""
     BF16 = "bf16"
     """Nothing is quantized: the operands are rounded, and their product."""
 
@@ -203,7 +203,12 @@ def _operand(way: _Way, values: jax.Array, scales: Scales | None, tensor: str) -
     form, kept, fp8_format = way
     if form is ProductForm.BF16:
         return _Codes(_rounded(values), jnp.float64(1))
-    return _quantize(_tensor(values, tensor, kept), scales, tensor, fp8_format)
+    codes = _quantize(_tensor(values, tensor, kept), scales, tensor, fp8_format)
+    if form is not ProductForm.DEQUANTIZED:
+        return codes
+    # A scale is undone in the dtype of what was quantized.
+    undo = codes.undo if tensor == "kernel" else _rounded(codes.undo)
+    return _Codes(_rounded(codes.codes * undo), jnp.float64(1))
 
 
 def _tensor(values: jax.Array, tensor: str, kept: frozenset[str]) -> jax.Array:
@@ -223,8 +228,6 @@ def _quantize(values: jax.Array, scales: Scales | None, tensor: str, fp8_format:
 
 
 def _multiplied(form: ProductForm, lhs: _Codes, rhs: _Codes) -> jax.Array:
-    if form is ProductForm.DEQUANTIZED:
-        return _rounded(_rounded(lhs.codes * lhs.undo) @ _rounded(rhs.codes * rhs.undo))
     product = lhs.codes @ rhs.codes
     return _rounded((_rounded(product) if form is ProductForm.CODES else product) * (lhs.undo * rhs.undo))
 

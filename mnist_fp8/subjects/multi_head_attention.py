@@ -98,6 +98,12 @@ def _packed(case: Case, *, asks_itself: bool) -> bool:
     return _fused(case) and asks_itself and case.fields.get("num_gqa_groups", heads) == heads
 
 
+def _returns_normal(case: Case, *, asks_itself: bool) -> bool:
+    """Whether what is normalised comes back, asked for or not: it does where the layer needs it for another product."""
+    needed = not _fused(case) or (asks_itself and not _packed(case, asks_itself=asks_itself))
+    return needed or case.fields.get("return_layernorm_output", False)
+
+
 def projections(case: Case, *, asks_itself: bool) -> tuple[str, ...]:
     """The modules of the products before the attention, in the order of the program."""
     if _packed(case, asks_itself=asks_itself):
@@ -136,6 +142,8 @@ def attended(
     """
     names = projections(case, asks_itself=encoded is None)
     normal = _normal(case, arithmetic, params[names[0]], x)
+    if _returns_normal(case, asks_itself=encoded is None):
+        normal = arithmetic.stored(normal)
     projected = [_projected(arithmetic, f"{prefix}{names[0]}", params[names[0]], normal)]
     for name in names[1:]:
         # Gradients of what several products have in common are added one by one, each sum rounded.
@@ -164,9 +172,7 @@ def _normal(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array) ->
     if not case.fields.get("input_layernorm", True):
         return x
     renamed = {**case.fields, "epsilon": case.fields.get("layernorm_epsilon", layers.EPSILON)}
-    return arithmetic.stored(
-        normalised(dataclasses.replace(case, fields=renamed), arithmetic, params, arithmetic.stored(x))
-    )
+    return normalised(dataclasses.replace(case, fields=renamed), arithmetic, params, arithmetic.stored(x))
 
 
 def _projected(arithmetic: Arithmetic, name: str, params: Params, x: jax.Array) -> jax.Array:
@@ -191,20 +197,14 @@ def _turned(case: Case, arithmetic: Arithmetic, x: jax.Array) -> jax.Array:
     return stored(layers.unpaired(*turned, consecutive=consecutive))
 
 
+@functools.cache
 def _reference(case: Case) -> Reference:
     def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> Any:  # noqa: ANN401
         allowed = admitted(case.fields["attn_mask_type"], case.arguments.get("mask"))
         y, normal = attended(case, arithmetic, params, inputs["x"], inputs.get("encoded"), allowed=allowed)
-        return (y, normal) if _returns_normal(case) else y
+        return (y, normal) if _returns_normal(case, asks_itself="encoded" not in inputs) else y
 
     return reference
-
-
-def _returns_normal(case: Case) -> bool:
-    """Whether what is normalised comes back, asked for or not: it does where the layer needs it for another product."""
-    asks_itself = "encoded" not in case.inputs
-    needed = not _fused(case) or (asks_itself and not _packed(case, asks_itself=asks_itself))
-    return needed or case.fields.get("return_layernorm_output", False)
 
 
 SUBJECT = Subject(

@@ -1,5 +1,6 @@
 """``TransformerLayer``: attention and an MLP, each with a residual; a decoder's asks an encoder in between."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -98,7 +99,8 @@ def _attention(case: Case) -> Case:
     fields = {name: case.fields[name] for name in _SHARED if name in case.fields}
     normalises = not case.fields.get("output_layernorm", False)
     size = case.fields["hidden_size"] // case.fields["num_attention_heads"]
-    return Case("attention", {**fields, "head_dim": size, "input_layernorm": normalises}, {})
+    own = {"head_dim": size, "input_layernorm": normalises, "return_layernorm_output": _post(case)}
+    return Case("attention", {**fields, **own}, {})
 
 
 def _crossing(case: Case) -> Case:
@@ -130,6 +132,7 @@ def _products(case: Case) -> tuple[InnerProduct, ...]:
     )
 
 
+@functools.cache
 def _reference(case: Case) -> Reference:
     def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> jax.Array:
         x = _own(case, arithmetic, params, inputs["x"])
