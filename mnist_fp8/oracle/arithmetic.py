@@ -73,6 +73,10 @@ class Arithmetic:
         del as_one
         return layers.activate(x, names)
 
+    def by_operations(self, function: Callable[..., jax.Array], *tensors: jax.Array) -> jax.Array:
+        """Apply what a layer computes operation by operation, in the dtype of its input and never quantized."""
+        return function(*tensors)
+
 
 class ProductForm(enum.Enum):
     """How a product of quantized operands is written, which decides where it is rounded to BF16."""
@@ -82,7 +86,7 @@ class ProductForm(enum.Enum):
     CODES = "product of codes"
     """The product of the codes is rounded, and again when the scales are undone."""
     DEQUANTIZED = "product of dequantized operands"
-    """The operands are rounded when their scales are undone, and then their product."""
+    """The operands are rounded when their scales are undone, by factors rounded likewise, and then their product."""
     BF16 = "bf16"
     """Nothing is quantized: the operands are rounded, and their product."""
 
@@ -129,6 +133,12 @@ class Rounded(Arithmetic):
         if as_one:
             return _activated_in_bf16(tuple(names), x)
         return layers.activate(x.astype(jnp.bfloat16), names).astype(jnp.float64)
+
+    def by_operations(self, function: Callable[..., jax.Array], *tensors: jax.Array) -> jax.Array:
+        """Apply it in BF16, each operation rounded, but where a kernel does all of it."""
+        if self.form is ProductForm.KERNEL:
+            return function(*tensors)
+        return function(*(tensor.astype(jnp.bfloat16) for tensor in tensors)).astype(jnp.float64)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -196,7 +206,12 @@ def _operand(way: _Way, values: jax.Array, scales: Scales | None, tensor: str) -
         return _Codes(_rounded(values), jnp.float64(1))
     operand = _tensor(values, tensor, kept)
     measured = _tensor(values, tensor, kept | {tensor}) if "amax" in kept else operand
-    return _quantize(operand, scales, tensor, fp8_format, jnp.max(jnp.abs(measured)))
+    codes = _quantize(operand, scales, tensor, fp8_format, jnp.max(jnp.abs(measured)))
+    if form is not ProductForm.DEQUANTIZED:
+        return codes
+    # A scale is undone in the dtype of what was quantized.
+    undo = codes.undo if tensor == "kernel" else _rounded(codes.undo)
+    return _Codes(_rounded(codes.codes * undo), jnp.float64(1))
 
 
 def _tensor(values: jax.Array, tensor: str, kept: frozenset[str]) -> jax.Array:
@@ -216,8 +231,6 @@ def _quantize(values: jax.Array, scales: Scales | None, tensor: str, fp8_format:
 
 
 def _multiplied(form: ProductForm, lhs: _Codes, rhs: _Codes) -> jax.Array:
-    if form is ProductForm.DEQUANTIZED:
-        return _rounded(_rounded(lhs.codes * lhs.undo) @ _rounded(rhs.codes * rhs.undo))
     product = lhs.codes @ rhs.codes
     return _rounded((_rounded(product) if form is ProductForm.CODES else product) * (lhs.undo * rhs.undo))
 

@@ -11,6 +11,10 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
+import numpy.typing as npt
+
+from mnist_fp8.oracle.dense import Array
 
 EPSILON = 1e-6
 """What a layer norm adds to the variance, by default."""
@@ -73,10 +77,12 @@ def attention(
     key: jax.Array,
     value: jax.Array,
     *,
-    allowed: jax.Array,
+    allowed: npt.ArrayLike | None = None,
     bias: jax.Array | None = None,
+    bias_before_scale: bool = False,
     scale: float | None = None,
     offset: jax.Array | None = None,
+    wide_logits: bool = False,
 ) -> jax.Array:
     """Scaled dot-product attention (Vaswani et al., 2017), where heads may share keys and values.
 
@@ -86,42 +92,115 @@ def attention(
         query: (batch, queries, heads, size).
         key: (batch, keys, groups, size); ``heads`` is a multiple of ``groups``, and consecutive heads share a group.
         value: (batch, keys, groups, size of values).
-        allowed: which keys a query sees; broadcastable to (batch, heads, queries, keys).
-        bias: added to the scaled logits; broadcastable likewise.
+        allowed: which keys a query sees, all if there is none; broadcastable to (batch, heads, queries, keys).
+        bias: added to the logits; broadcastable likewise.
+        bias_before_scale: whether it is added before they are scaled.
         scale: of the logits; one over the root of the size if there is none.
         offset: logit of a key that has no value, (heads,): 0 for "off by one", learned for an attention sink.
+        wide_logits: whether logits and softmax are computed in float32 at least.
 
     Returns:
         (batch, queries, heads, size of values).
     """
-    heads, groups = query.shape[2], key.shape[2]
-    key, value = (jnp.repeat(tensor, heads // groups, axis=2) for tensor in (key, value))
-    logits = jnp.einsum("bqhd,bkhd->bhqk", query, key) * (1 / math.sqrt(query.shape[-1]) if scale is None else scale)
-    if bias is not None:
+    if wide_logits:
+        query, key = (tensor.astype(jnp.promote_types(tensor.dtype, jnp.float32)) for tensor in (query, key))
+    batch, queries, heads, size = query.shape
+    keys, groups = key.shape[1:3]
+    grouped = query.reshape(batch, queries, groups, heads // groups, size)
+    logits = jnp.einsum("bqgnd,bkgd->bgnqk", grouped, key).reshape(batch, heads, queries, keys)
+    if bias is not None and bias_before_scale:
         logits = logits + bias
-    logits = jnp.where(allowed, logits, -jnp.inf)
-    top = jnp.max(logits, axis=-1, keepdims=True)
-    if offset is not None:
-        top = jnp.maximum(top, offset[:, None, None])
-    top = jax.lax.stop_gradient(jnp.where(jnp.isfinite(top), top, 0))
-    weights = jnp.where(allowed, jnp.exp(jnp.where(allowed, logits, 0) - top), 0)
-    total = weights.sum(axis=-1, keepdims=True)
-    if offset is not None:
-        total = total + jnp.exp(offset[:, None, None] - top)
-    weights = weights / jnp.where(total > 0, total, 1)
-    return jnp.einsum("bhqk,bkhd->bqhd", weights, value)
+    logits = logits * (1 / math.sqrt(size) if scale is None else scale)
+    if bias is not None and not bias_before_scale:
+        logits = logits + bias
+    weights = _weights(logits, None if allowed is None else jnp.asarray(allowed), offset)
+    weights = weights.astype(value.dtype).reshape(batch, groups, heads // groups, queries, keys)
+    return jnp.einsum("bgnqk,bkgd->bqgnd", weights, value).reshape(batch, queries, heads, value.shape[-1])
 
 
-def causal(queries: int, keys: int, *, bottom_right: bool = False) -> jax.Array:
-    """Which keys a query sees: those up to itself, (queries, keys); from the end of both if ``bottom_right``."""
-    shift = keys - queries if bottom_right else 0
-    return jnp.arange(keys)[None, :] <= jnp.arange(queries)[:, None] + shift
+def _weights(logits: jax.Array, allowed: jax.Array | None, offset: jax.Array | None) -> jax.Array:
+    """The softmax of logits, (batch, heads, queries, keys), over the keys that are allowed."""
+    if offset is None:
+        return jax.nn.softmax(logits, where=allowed)
+    sink = offset[:, None, None].astype(logits.dtype)
+    seen = logits if allowed is None else jnp.where(allowed, logits, -jnp.inf)
+    top = jnp.maximum(jnp.max(seen, axis=-1, keepdims=True), sink)
+    powers = jnp.exp(seen - top)
+    return powers / (powers.sum(axis=-1, keepdims=True) + jnp.exp(sink - top))
 
 
-def window(queries: int, keys: int, left: int, right: int, *, bottom_right: bool = False) -> jax.Array:
-    """Which keys a query sees: so many before and after it, (queries, keys); all on a side whose number is -1."""
-    shift = keys - queries if bottom_right else 0
-    distance = jnp.arange(keys)[None, :] - (jnp.arange(queries)[:, None] + shift)
-    before = distance >= -left if left >= 0 else True
-    after = distance <= right if right >= 0 else True
-    return jnp.logical_and(before, after)
+def admitted(
+    queries: Sequence[int],
+    keys: Sequence[int],
+    shape: tuple[int, int],
+    *,
+    causal: bool = False,
+    window: tuple[int, int] | None = None,
+    bottom_right: bool = False,
+) -> Array:
+    """Which keys a query sees in sequences of which only so many positions are no padding.
+
+    Args:
+        queries: how many queries of each sequence are no padding.
+        keys: how many keys.
+        shape: positions of queries and of keys, padding included.
+        causal: whether a query sees no key behind its own position.
+        window: how many positions before and after its own it sees; all on a side whose number is negative.
+        bottom_right: whether the last query stands at the last key, instead of the first at the first.
+
+    Returns:
+        (batch, 1, queries, keys), boolean.
+    """
+    seen = np.zeros((len(queries), 1, *shape), bool)
+    for sequence, (rows, columns) in enumerate(zip(queries, keys, strict=True)):
+        shift = columns - rows if bottom_right else 0
+        distance = np.arange(columns)[None, :] - (np.arange(rows)[:, None] + shift)
+        left, right = window or (-1, -1)
+        inside = ((distance >= -left) | (left < 0)) & ((distance <= right) | (right < 0))
+        seen[sequence, 0, :rows, :columns] = inside & ((distance <= 0) | (not causal))
+    return seen
+
+
+def relative_buckets(queries: int, keys: int, *, buckets: int, furthest: int, both_sides: bool) -> Array:
+    """The bucket of the distance of each key from each query (Raffel et al., 2020, as in T5), (queries, keys).
+
+    Half of the buckets are for one distance each, the others for distances that grow by the same factor up to
+    ``furthest``; the last is for all beyond. With ``both_sides``, keys behind a query have the upper half of the
+    buckets, else they count as distance zero.
+    """
+    each = buckets // 2 if both_sides else buckets
+    single = each // 2
+    wide = each - single
+
+    def bucket(query: int, key: int) -> int:
+        distance = abs(query - key) if both_sides else max(query - key, 0)
+        upper = each if both_sides and key > query else 0
+        if distance < single:
+            return upper + distance
+        # (distance / single) ** wide >= (furthest / single) ** step, in whole numbers
+        steps = [s for s in range(wide) if distance**wide * single**s >= furthest**s * single**wide]
+        return upper + single + max(steps)
+
+    return np.asarray([[bucket(query, key) for key in range(keys)] for query in range(queries)])
+
+
+def rotary_angles(length: int, size: int, windows: tuple[float, float] = (1, 10000)) -> jax.Array:
+    """What rotary embeddings turn each pair of a head by (Su et al., "RoFormer", 2021), (length, size / 2)."""
+    slowest = windows[1] / windows[0]
+    periods = windows[0] * slowest ** (2 * jnp.arange(size // 2) / size)
+    return jnp.arange(length)[:, None] / periods
+
+
+def paired(x: jax.Array, *, consecutive: bool) -> tuple[jax.Array, jax.Array]:
+    """Both members of the pairs that rotary embeddings turn: neighbours in the last axis, or its halves."""
+    if consecutive:
+        return x[..., 0::2], x[..., 1::2]
+    first, second = jnp.split(x, 2, axis=-1)
+    return first, second
+
+
+def unpaired(first: jax.Array, second: jax.Array, *, consecutive: bool) -> jax.Array:
+    """Undo `paired`."""
+    if consecutive:
+        return jnp.stack([first, second], axis=-1).reshape(*first.shape[:-1], -1)
+    return jnp.concatenate([first, second], axis=-1)

@@ -2,12 +2,15 @@
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.subjects import (
+    attention,
     dense_general,
     functional_dense,
     grouped_dense,
     layernorm,
     layernorm_dense,
     layernorm_mlp,
+    multi_head_attention,
+    transformer_layer,
     wrapped_dense,
 )
 from mnist_fp8.subjects.subject import Subject
@@ -22,6 +25,9 @@ SUBJECTS: tuple[Subject, ...] = (
     wrapped_dense.SUBJECT,
     grouped_dense.SUBJECT,
     grouped_dense.WRAPPED,
+    attention.SUBJECT,
+    multi_head_attention.SUBJECT,
+    transformer_layer.SUBJECT,
 )
 """All of them, in the order of reports."""
 

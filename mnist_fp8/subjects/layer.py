@@ -77,12 +77,16 @@ class Layer:
     def init(self, inputs: Mapping[str, Any]) -> Any:  # noqa: ANN401
         """Its variables as Transformer Engine makes them, boxes included."""
         with self.entered():
-            return self.module.init(_rngs(), *inputs.values(), **self.case.arguments)
+            return self.module.init(_rngs(), *self._in_order(inputs), **self.case.arguments)
 
     def apply(self, variables: Any, inputs: Mapping[str, Any]) -> tuple[jax.Array, ...]:  # noqa: ANN401
         """Its outputs; it has to be entered."""
-        outputs = self.module.apply(variables, *inputs.values(), rngs=_rngs(), **self.case.arguments)
+        outputs = self.module.apply(variables, *self._in_order(inputs), rngs=_rngs(), **self.case.arguments)
         return tuple(jax.tree.leaves(outputs))
+
+    def _in_order(self, inputs: Mapping[str, Any]) -> list[Any]:
+        """Inputs in the order of the call; what `jax.jit` hands on is sorted by name."""
+        return [inputs[name] for name in self.case.inputs]
 
     def inputs(self, seed: int = 0, dtype: str = "bfloat16") -> dict[str, jax.Array]:
         """Normally distributed inputs."""

@@ -1,0 +1,222 @@
+"""``DotProductAttention``: attention alone. It computes in the dtype of its input, whatever the recipe.
+
+What padding computes means nothing: it is set to zero, in the layer and in the reference.
+"""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnist_fp8 import te
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.oracle import layers
+from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
+from mnist_fp8.oracle.dense import Array
+from mnist_fp8.subjects.making import flax_layer, name_of_te
+from mnist_fp8.subjects.subject import Case, RecipeFrom, Subject
+
+Lengths = tuple[tuple[int, ...], tuple[int, ...]]
+"""How many queries and keys of each sequence are no padding."""
+
+SHORT: Lengths = ((16, 11), (16, 13))
+CROSS: Lengths = ((16, 9), (24, 17))
+
+
+def case(  # noqa: PLR0913 - what attention varies in
+    name: str,
+    attn_mask_type: str = "no_mask",
+    *,
+    batch: int = 2,
+    positions: tuple[int, int] = (16, 16),
+    heads: tuple[int, int] = (4, 4),
+    sizes: tuple[int, int] = (16, 16),
+    bias: tuple[int, int] | None = None,
+    lengths: Lengths | None = None,
+    layout: str = "bshd_bshd_bshd",
+    **fields: Any,  # noqa: ANN401
+) -> Case:
+    """An attention.
+
+    Args:
+        name: of the case.
+        attn_mask_type: by Transformer Engine's name.
+        batch: how many sequences.
+        positions: of queries and of keys.
+        heads: of queries, and of keys and values.
+        sizes: of a head of queries and keys, and of values.
+        bias: its batch and heads, if there is one.
+        lengths: how many positions are no padding; all if there are none.
+        layout: whether queries, keys and values come apart, by Transformer Engine's name.
+        fields: others of the layer.
+    """
+    query = (batch, positions[0], heads[0], sizes[0])
+    key, value = ((batch, positions[1], heads[1], size) for size in sizes)
+    inputs = {
+        "bs3hd": {"qkv": (*query[:2], 3, *query[2:])},
+        "bshd_bs2hd": {"query": query, "kv": (*key[:2], 2, *key[2:])},
+        "bshd_bshd_bshd": {"query": query, "key": key, "value": value},
+    }[layout]
+    if fields.get("transpose_batch_sequence"):
+        inputs = {name: (shape[1], shape[0], *shape[2:]) for name, shape in inputs.items()}
+    if bias is not None:
+        inputs["bias"] = (*bias, *positions)
+    plain = {"head_dim": sizes[0], "num_attention_heads": heads[0], "num_gqa_groups": heads[1]}
+    return Case(
+        name,
+        {**plain, "attn_mask_type": attn_mask_type, "qkv_layout": layout, **fields},
+        inputs,
+        {"lengths": lengths or ((positions[0],) * batch, (positions[1],) * batch)},
+    )
+
+
+CASES = (
+    case("no mask"),
+    case("causal", "causal"),
+    case("padding", "padding", lengths=SHORT),
+    case("padding, causal", "padding_causal", lengths=SHORT),
+    case("cross, causal", "causal", positions=(16, 24)),
+    case("cross, padding", "padding", positions=(16, 24), lengths=CROSS),
+    case("cross, bottom right", "causal_bottom_right", positions=(16, 24)),
+    case("cross, padding, bottom right", "padding_causal_bottom_right", positions=(16, 24), lengths=CROSS),
+    case("causal window", "causal", window_size=(5, 0)),
+    case("window to both sides", "padding", lengths=SHORT, window_size=(3, 2)),
+    case("padding, causal window", "padding_causal", lengths=SHORT, window_size=(5, 0)),
+    case("grouped queries", "causal", heads=(4, 2)),
+    case("grouped queries, padding", "padding", heads=(4, 2), lengths=SHORT),
+    case("one group", heads=(4, 1)),
+    case("bias", bias=(2, 4), attn_bias_type="post_scale_bias"),
+    case("bias of all heads", "causal", bias=(1, 1), attn_bias_type="post_scale_bias"),
+    case("bias of the batch", bias=(1, 4)),
+    case("bias before scaling", bias=(1, 4), attn_bias_type="pre_scale_bias", scale_factor=0.5),
+    case("off by one", "causal", softmax_type="off_by_one"),
+    case("off by one, padding", "padding", softmax_type="off_by_one", lengths=SHORT),
+    case("sink", "causal", softmax_type="learnable"),
+    case("sink, no mask", softmax_type="learnable", heads=(4, 2)),
+    case("sink, padding", "padding", softmax_type="learnable", lengths=SHORT),
+    case("larger values", "causal", sizes=(16, 32)),
+    case("sequence first", "causal", heads=(4, 2), transpose_batch_sequence=True),
+    case("packed", "padding_causal", layout="bs3hd", lengths=((16, 11), (16, 11))),
+    case("keys and values packed", "padding", layout="bshd_bs2hd", heads=(4, 2), lengths=SHORT),
+    case("scale", "causal", scale_factor=0.5),
+    case("logits in float32", "causal", float32_logits=True),
+    case("realistic", "causal", positions=(128, 128), heads=(8, 2), sizes=(64, 64)),
+)
+FUSED_ONLY_IN_16_BITS = (jnp.bfloat16, jnp.float16)
+
+
+def allowed(case: Case) -> Array:
+    """Which keys each query of a case sees, (batch, 1, queries, keys), boolean."""
+    kind = case.fields["attn_mask_type"]
+    return layers.admitted(
+        *case.arguments["lengths"],
+        positions(case),
+        causal="causal" in kind,
+        window=case.fields.get("window_size"),
+        bottom_right="bottom_right" in kind,
+    )
+
+
+def positions(case: Case) -> tuple[int, int]:
+    """How many queries and keys a sequence of a case has, padding included."""
+    axis = 0 if case.fields.get("transpose_batch_sequence") else 1
+    shapes = [shape for name, shape in case.inputs.items() if name != "bias"]
+    return shapes[0][axis], shapes[min(1, len(shapes) - 1)][axis]
+
+
+def without_padding(case: Case, y: jax.Array) -> jax.Array:
+    """An output with zeros where queries are padding."""
+    queries, rows = case.arguments["lengths"][0], np.arange(positions(case)[0])
+    real = (rows[None, :] < np.asarray(queries)[:, None])[..., None, None]
+    return jnp.where(real.swapaxes(0, 1) if case.fields.get("transpose_batch_sequence") else real, y, 0)
+
+
+class _Attention(nn.Module):
+    case: Case
+
+    @nn.compact
+    def __call__(self, *tensors: jax.Array, lengths: Lengths) -> jax.Array:
+        fields = dict(self.case.fields)
+        if te.dense_dialect().computes_in_dtype:
+            fields["dtype"] = tensors[0].dtype
+        layer = flax_layer("DotProductAttention", **fields)
+        bias = tensors[-1] if "bias" in self.case.inputs else None
+        operands = (*tensors[: len(tensors) - (bias is not None)], None, None)[:3]
+        fused = te.engine().kind is RunKind.KERNEL and tensors[0].dtype in FUSED_ONLY_IN_16_BITS
+        seen = self._descriptor(lengths) if fused else self._mask()
+        return without_padding(self.case, layer(*operands, seen, bias, deterministic=True))
+
+    def _mask(self) -> jax.Array | None:
+        """One where a query does not see a key, but for what the layer knows without it."""
+        kind = self.case.fields["attn_mask_type"]
+        if kind == "no_mask" or (kind == "causal" and "window_size" not in self.case.fields):
+            return None
+        return jnp.asarray(~allowed(self.case), jnp.uint8)
+
+    def _descriptor(self, lengths: Lengths) -> Any:  # noqa: ANN401
+        return name_of_te("attention", "SequenceDescriptor").from_seqlens(
+            tuple(jnp.asarray(numbers, jnp.int32) for numbers in lengths)
+        )
+
+
+def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
+    return _Attention(case)
+
+
+def _separate(case: Case, inputs: Mapping[str, jax.Array]) -> tuple[jax.Array, ...]:
+    if "qkv" in inputs:
+        return tuple(inputs["qkv"][:, :, part] for part in range(3))
+    if "kv" in inputs:
+        return inputs["query"], *(inputs["kv"][:, :, part] for part in range(2))
+    tensors = (inputs["query"], inputs["key"], inputs["value"])
+    return tuple(tensor.swapaxes(0, 1) for tensor in tensors) if _sequence_first(case) else tensors
+
+
+def _sequence_first(case: Case) -> bool:
+    return bool(case.fields.get("transpose_batch_sequence"))
+
+
+@functools.cache
+def _reference(case: Case) -> Reference:
+    seen = allowed(case)
+
+    def attend(query: jax.Array, key: jax.Array, value: jax.Array, *others: jax.Array) -> jax.Array:
+        bias = others[0] if "bias" in case.inputs else None
+        return layers.attention(
+            query,
+            key,
+            value,
+            allowed=None if seen.all() else seen,
+            bias=bias,
+            bias_before_scale=case.fields.get("attn_bias_type") == "pre_scale_bias",
+            scale=case.fields.get("scale_factor"),
+            offset=others[-1] if "softmax_type" in case.fields else None,
+            wide_logits=case.fields.get("float32_logits", False),
+        )
+
+    def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> jax.Array:
+        tensors = [*_separate(case, inputs)]
+        if "bias" in inputs:
+            tensors.append(inputs["bias"])
+        if "softmax_type" in case.fields:
+            learned = jax.tree.leaves(params)
+            tensors.append(learned[0].reshape(-1) if learned else jnp.zeros(case.fields["num_attention_heads"]))
+        y = arithmetic.by_operations(attend, *tensors)
+        return without_padding(case, y.swapaxes(0, 1) if _sequence_first(case) else y)
+
+    return reference
+
+
+SUBJECT = Subject(
+    name="DotProductAttention",
+    cases=CASES,
+    make=_make,
+    reference=_reference,
+    plain=lambda _case: 2,
+    recipe_from=RecipeFrom.NOWHERE,
+)
