@@ -8,6 +8,7 @@ from mnist_fp8.subjects import (
     layernorm,
     layernorm_dense,
     layernorm_mlp,
+    relative_positions,
     wrapped_dense,
 )
 from mnist_fp8.subjects.subject import Subject
@@ -21,6 +22,8 @@ SUBJECTS: tuple[Subject, ...] = (
     functional_dense.OVERRIDING,
     wrapped_dense.SUBJECT,
     attention.SUBJECT,
+    attention.PACKED,
+    relative_positions.SUBJECT,
 )
 """All of them, in the order of reports."""
 
