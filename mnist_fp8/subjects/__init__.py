@@ -10,6 +10,7 @@ from mnist_fp8.subjects import (
     layernorm_dense,
     layernorm_mlp,
     multi_head_attention,
+    relative_positions,
     transformer_layer,
     wrapped_dense,
 )
@@ -28,6 +29,8 @@ SUBJECTS: tuple[Subject, ...] = (
     attention.SUBJECT,
     multi_head_attention.SUBJECT,
     transformer_layer.SUBJECT,
+    attention.PACKED,
+    relative_positions.SUBJECT,
 )
 """All of them, in the order of reports."""
 

@@ -3,6 +3,7 @@
 What padding computes means nothing: it is set to zero, in the layer and in the reference.
 """
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -24,11 +25,14 @@ from mnist_fp8.subjects.subject import Case, RecipeFrom, Subject
 Lengths = tuple[tuple[int, ...], tuple[int, ...]]
 """How many queries and keys of each sequence are no padding."""
 
+Segments = tuple[tuple[int, ...], ...]
+"""For each position of each sequence, the number of the segment that it belongs to; 0 for padding."""
+
 SHORT: Lengths = ((16, 11), (16, 13))
 CROSS: Lengths = ((16, 9), (24, 17))
 
 
-def case(  # noqa: PLR0913 - what attention varies in
+def case(
     name: str,
     attn_mask_type: str = "no_mask",
     *,
@@ -38,6 +42,7 @@ def case(  # noqa: PLR0913 - what attention varies in
     sizes: tuple[int, int] = (16, 16),
     bias: tuple[int, int] | None = None,
     lengths: Lengths | None = None,
+    segments: Segments | None = None,
     layout: str = "bshd_bshd_bshd",
     **fields: Any,  # noqa: ANN401
 ) -> Case:
@@ -52,16 +57,20 @@ def case(  # noqa: PLR0913 - what attention varies in
         sizes: of a head of queries and keys, and of values.
         bias: its batch and heads, if there is one.
         lengths: how many positions are no padding; all if there are none.
+        segments: what is packed into the sequences, of queries as of keys; it stands for positions and lengths.
         layout: whether queries, keys and values come apart, by Transformer Engine's name.
         fields: others of the layer.
     """
+    if segments is not None:
+        batch, positions = len(segments), (len(segments[0]),) * 2
+        fields = {"max_segments_per_seq": max(map(max, segments)), **fields}
     query = (batch, positions[0], heads[0], sizes[0])
     key, value = ((batch, positions[1], heads[1], size) for size in sizes)
-    inputs = {
-        "bs3hd": {"qkv": (*query[:2], 3, *query[2:])},
-        "bshd_bs2hd": {"query": query, "kv": (*key[:2], 2, *key[2:])},
-        "bshd_bshd_bshd": {"query": query, "key": key, "value": value},
-    }[layout]
+    inputs: dict[str, tuple[int, ...]] = {"query": query, "key": key, "value": value}
+    if layout in ("bs3hd", "t3hd"):
+        inputs = {"qkv": (*query[:2], 3, *query[2:])}
+    elif layout in ("bshd_bs2hd", "thd_t2hd"):
+        inputs = {"query": query, "kv": (*key[:2], 2, *key[2:])}
     if fields.get("transpose_batch_sequence"):
         inputs = {name: (shape[1], shape[0], *shape[2:]) for name, shape in inputs.items()}
     if bias is not None:
@@ -71,7 +80,7 @@ def case(  # noqa: PLR0913 - what attention varies in
         name,
         {**plain, "attn_mask_type": attn_mask_type, "qkv_layout": layout, **fields},
         inputs,
-        {"lengths": lengths or ((positions[0],) * batch, (positions[1],) * batch)},
+        {"segments": segments} if segments else {"lengths": lengths or tuple((n,) * batch for n in positions)},
     )
 
 
@@ -107,19 +116,48 @@ CASES = (
     case("logits in float32", "causal", float32_logits=True),
     case("realistic", "causal", positions=(128, 128), heads=(8, 2), sizes=(64, 64)),
 )
-FUSED_ONLY_IN_16_BITS = (jnp.bfloat16, jnp.float16)
+SEGMENTS: Segments = ((1,) * 20 + (2,) * 9 + (3,) * 3, (1,) * 7 + (2,) * 14 + (0,) * 11)
+GAPS: Segments = ((1,) * 10 + (0,) * 2 + (2,) * 9 + (0,) * 1 + (3,) * 8 + (0,) * 2, (1,) * 30 + (0,) * 2)
+ONE: Segments = ((1,) * 32, (1,) * 21 + (0,) * 11)
+
+
+def _packed(name: str, kind: str = "padding_causal", segments: Segments = SEGMENTS, **options: Any) -> Case:  # noqa: ANN401
+    return case(name, kind, segments=segments, sizes=(64, 64), **{"layout": "thd_thd_thd", **options})
+
+
+PACKED_CASES = (
+    _packed("one segment", "padding", ONE),
+    _packed("one segment, causal", segments=ONE),
+    _packed("segments", "padding"),
+    _packed("segments, causal"),
+    _packed("segments, bottom right", "padding_causal_bottom_right"),
+    _packed("padding between segments", segments=GAPS),
+    _packed("segments, causal window", window_size=(5, 0)),
+    _packed("segments, grouped queries", heads=(4, 2)),
+    _packed("segments, packed", layout="t3hd"),
+    _packed("segments, keys and values packed", "padding", layout="thd_t2hd", heads=(4, 2)),
+    _packed("segments, sink", softmax_type="learnable"),
+)
+"""Of several sequences in one, which kernels alone compute."""
 
 
 def allowed(case: Case) -> Array:
     """Which keys each query of a case sees, (batch, 1, queries, keys), boolean."""
-    kind = case.fields["attn_mask_type"]
-    return layers.admitted(
-        *case.arguments["lengths"],
-        positions(case),
+    kind, rows = case.fields["attn_mask_type"], positions(case)
+    sees = functools.partial(
+        layers.admitted,
+        shape=rows,
         causal="causal" in kind,
         window=case.fields.get("window_size"),
         bottom_right="bottom_right" in kind,
     )
+    if "lengths" in case.arguments:
+        queries, keys = case.arguments["lengths"]
+        return sees(queries, keys)
+    # A segment's queries are its keys, so that a distance inside a segment is one in the sequence.
+    ids = np.asarray(case.arguments["segments"])[:, None]
+    same = (ids[..., None] == ids[..., None, :]) & (ids > 0)[..., None]
+    return same & sees(rows[:1], rows[1:])
 
 
 def positions(case: Case) -> tuple[int, int]:
@@ -131,40 +169,68 @@ def positions(case: Case) -> tuple[int, int]:
 
 def without_padding(case: Case, y: jax.Array) -> jax.Array:
     """An output with zeros where queries are padding."""
-    queries, rows = case.arguments["lengths"][0], np.arange(positions(case)[0])
-    real = (rows[None, :] < np.asarray(queries)[:, None])[..., None, None]
-    return jnp.where(real.swapaxes(0, 1) if case.fields.get("transpose_batch_sequence") else real, y, 0)
+    if "segments" in case.arguments:
+        real = np.asarray(case.arguments["segments"]) > 0
+    else:
+        real = np.arange(positions(case)[0])[None, :] < np.asarray(case.arguments["lengths"][0])[:, None]
+    return jnp.where((real.T if _sequence_first(case) else real)[..., None, None], y, 0)
 
 
 class _Attention(nn.Module):
     case: Case
 
     @nn.compact
-    def __call__(self, *tensors: jax.Array, lengths: Lengths) -> jax.Array:
+    def __call__(self, *tensors: jax.Array, **sequences: Any) -> jax.Array:  # noqa: ANN401 - lengths or segments
         fields = dict(self.case.fields)
         if te.dense_dialect().computes_in_dtype:
             fields["dtype"] = tensors[0].dtype
         layer = flax_layer("DotProductAttention", **fields)
-        bias = tensors[-1] if "bias" in self.case.inputs else None
-        operands = (*tensors[: len(tensors) - (bias is not None)], None, None)[:3]
-        fused = te.engine().kind is RunKind.KERNEL and tensors[0].dtype in FUSED_ONLY_IN_16_BITS
-        seen = self._descriptor(lengths) if fused else self._mask()
+        *operands, bias = tensors if "bias" in self.case.inputs else (*tensors, None)
+        operands += [operands[-1]] * (3 - len(operands))  # of packed layouts, the last are not looked at
+        seen = mask(self.case)
+        if seen is not None and _is_fused(tensors[0]):
+            seen = _described(**sequences)
         return without_padding(self.case, layer(*operands, seen, bias, deterministic=True))
 
-    def _mask(self) -> jax.Array | None:
-        """One where a query does not see a key, but for what the layer knows without it."""
-        kind = self.case.fields["attn_mask_type"]
-        if kind == "no_mask" or (kind == "causal" and "window_size" not in self.case.fields):
-            return None
-        return jnp.asarray(~allowed(self.case), jnp.uint8)
 
-    def _descriptor(self, lengths: Lengths) -> Any:  # noqa: ANN401
-        return name_of_te("attention", "SequenceDescriptor").from_seqlens(
-            tuple(jnp.asarray(numbers, jnp.int32) for numbers in lengths)
-        )
+def _is_fused(tensor: jax.Array) -> bool:
+    """Whether Transformer Engine has kernels for all of it, which take no mask but a description."""
+    return te.engine().kind is RunKind.KERNEL and tensor.dtype == jnp.bfloat16
+
+
+def mask(case: Case) -> Any:  # noqa: ANN401 - an array or nothing
+    """One where a query does not see a key, without what the layer knows by itself."""
+    kind = case.fields["attn_mask_type"]
+    if kind == "no_mask" or (kind == "causal" and "window_size" not in case.fields):
+        return None
+    fields = {name: value for name, value in case.fields.items() if name != "window_size"}
+    return jnp.asarray(~allowed(dataclasses.replace(case, fields=fields)), jnp.uint8)
+
+
+def _described(lengths: Lengths | None = None, segments: Segments | None = None) -> Any:  # noqa: ANN401
+    descriptor = name_of_te("attention", "SequenceDescriptor")
+    if segments is None:
+        return descriptor.from_seqlens(tuple(jnp.asarray(numbers, jnp.int32) for numbers in lengths or ()))
+    return descriptor.from_segment_ids_and_pos(jnp.asarray(segments), jnp.asarray(segment_positions(segments)))
+
+
+def segment_positions(segments: Segments) -> Array:
+    """The position of each token in its segment; of padding, in a run of padding."""
+    return np.asarray([[list(ids[: at + 1]).count(ids[at]) - 1 for at in range(len(ids))] for ids in segments])
+
+
+def mask_type(case: Case) -> Any:  # noqa: ANN401 - Transformer Engine's
+    """The kind of mask of a case.
+
+    Raises:
+        NotInReleaseError: the installed release has none of its name.
+    """
+    kind = case.fields["attn_mask_type"].upper()
+    return name_of_te("attention", "AttnMaskType", kind if kind == "NO_MASK" else f"{kind}_MASK")
 
 
 def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
+    mask_type(case)
     return _Attention(case)
 
 
@@ -220,3 +286,4 @@ SUBJECT = Subject(
     plain=lambda _case: 2,
     recipe_from=RecipeFrom.NOWHERE,
 )
+PACKED = dataclasses.replace(SUBJECT, name="DotProductAttention THD", cases=PACKED_CASES, on_kernels_only=True)

@@ -1,0 +1,176 @@
+"""Claim: attention weighs exactly the values that its mask admits, each by the softmax of its logit.
+
+TE documents ``DotProductAttention`` by its formula, and masks, windows, biases, softmax types and layouts by what they
+do to it. In float32 a result is known to a few units in the last place, so that a single key too many or too few in a
+single row stands out, as does the gradient of one. BF16 and fused kernels are the matter of the claims on layers.
+
+What a failure means for an upgrade: a model attends to the future, to padding or past its window, or learns from it.
+"""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from mnist_fp8.oracle import arithmetic, layers
+from mnist_fp8.subjects import attention
+from mnist_fp8.subjects.attention import allowed, case
+from mnist_fp8.subjects.layer import Layer, step
+from mnist_fp8.subjects.subject import Case, Subject
+from support.assertions import assert_close, assert_equal
+from support.attention import FLOAT32, assert_sees, attend, draw, hidden
+from support.layers import assert_step, cases
+
+
+@pytest.mark.parametrize(
+    ("subject", "case"), cases(lambda subject, _: subject.name in ("DotProductAttention", "RelativePositionBiases"))
+)
+def test_attention_computes_its_definition_in_float32(subject: Subject, case: Case) -> None:
+    layer = Layer(subject, case)
+    variables, inputs = layer.variables(), layer.inputs(dtype="float32")
+    grads = tuple(grad.astype(jnp.float32) for grad in layer.grads())
+    with jax.default_matmul_precision("highest"):
+        found = step(layer, variables, inputs, grads)
+    wanted = arithmetic.exact(subject.reference(case), variables["params"], inputs, grads)
+    assert_step(found, wanted, where=f"{subject.name} {case.name}", tolerance_of=lambda _: FLOAT32)
+
+
+LONG = (
+    case("causal", "causal", batch=1, positions=(1056, 1056), heads=(1, 1)),
+    case("window", "causal", batch=1, positions=(1056, 1056), heads=(1, 1), window_size=(1000, 0)),
+    case("padding", "padding", batch=2, positions=(40, 1056), heads=(1, 1), lengths=((40, 9), (1056, 1025))),
+    case("bottom right", "causal_bottom_right", batch=1, positions=(1040, 1056), heads=(1, 1)),
+)
+
+
+@pytest.mark.parametrize("long", LONG, ids=lambda long: long.name)
+def test_row_sees_its_keys_of_a_thousand(long: Case) -> None:
+    """All logits are equal and values are rows of a unit matrix: the output is the mask, divided by how many it has."""
+    seen = allowed(long)
+    batch, _, queries, keys = seen.shape
+    query, key = jnp.zeros((batch, queries, 1, 8)), jnp.ones((batch, keys, 1, 8))
+    value = jnp.broadcast_to(jnp.eye(keys)[None, :, None], (batch, keys, 1, keys))
+    mask = attention.mask(long)
+    window = {"window_size": long.fields["window_size"]} if "window_size" in long.fields else {}
+    y = attend(mask, query, key, value, attn_mask_type=long.fields["attn_mask_type"], **window)
+    wanted = seen[:, 0] / np.maximum(seen[:, 0].sum(axis=-1, keepdims=True), 1)
+    real = seen[:, 0].any(axis=-1)
+    assert_close(where=long.name, actual=y[:, :, 0][real], expected=wanted[real], tolerance=2.0**-22 * wanted[real])
+
+
+def test_row_that_sees_nothing_is_zero_and_so_are_its_gradients() -> None:
+    tensors = draw(*[(2, 16, 4, 16)] * 3)
+    seen = layers.admitted((16, 16), (16, 16), (16, 16))
+    seen[:, :, 5] = False
+    assert_sees(attend(hidden(seen), *tensors, attn_mask_type="padding"), seen, *tensors, where="output")
+
+    def row(*tensors: jax.Array) -> jax.Array:
+        return attend(hidden(seen), *tensors, attn_mask_type="padding")[:, 5].sum()
+
+    for name, grad in zip("qkv", jax.jit(jax.grad(row, (0, 1, 2)))(*tensors), strict=True):
+        assert_equal(
+            where=f"gradient of {name} from a row that sees nothing", actual=grad, expected=np.zeros(grad.shape)
+        )
+
+
+@pytest.mark.parametrize("dtype", ["bool", "uint8", "int32"])
+def test_mask_of_one_sequence_holds_for_all_whatever_its_dtype(dtype: str) -> None:
+    tensors = draw(*[(3, 16, 2, 16)] * 3)
+    seen = layers.admitted((16,), (13,), (16, 16), causal=True)
+    y = attend(hidden(seen, dtype), *tensors, attn_mask_type="padding_causal")
+    assert_sees(y, seen, *tensors, where=f"mask of {dtype}")
+
+
+def test_mask_of_any_form_is_taken_as_it_is() -> None:
+    """Holes and all: on JAX's path, TE takes a mask of ``padding`` for what it is."""
+    tensors = draw(*[(2, 16, 4, 16)] * 3)
+    seen = np.random.default_rng(1).random((2, 1, 16, 16)) < 0.5
+    seen[..., 0] = True
+    assert_sees(attend(hidden(seen), *tensors, attn_mask_type="padding"), seen, *tensors, where="holes")
+
+
+@pytest.mark.parametrize("kind", ["no_mask", "causal"])
+def test_mask_is_ignored_where_none_is_asked_for(kind: str) -> None:
+    """As documented for ``no_mask`` and ``causal``."""
+    tensors = draw(*[(2, 16, 4, 16)] * 3)
+    seen = layers.admitted((16, 16), (16, 16), (16, 16), causal=kind == "causal")
+    y = attend(jnp.ones((2, 1, 16, 16), jnp.uint8), *tensors, attn_mask_type=kind)
+    assert_sees(y, seen, *tensors, where=kind)
+
+
+@pytest.mark.parametrize(
+    ("other", "kind"),
+    [
+        ("causal_padding", "padding_causal"),
+        ("bottom_right_causal", "causal_bottom_right"),
+        ("bottom_right_causal_padding", "padding_causal_bottom_right"),
+    ],
+)
+def test_names_of_masks_mean_the_same(other: str, kind: str) -> None:
+    tensors = draw((2, 16, 4, 16), (2, 24, 4, 16), (2, 24, 4, 16))
+    seen = layers.admitted((16, 9), (24, 17), (16, 24), causal=True, bottom_right="bottom" in kind)
+    outputs = [attend(hidden(seen), *tensors, attn_mask_type=name) for name in (other, kind)]
+    assert_equal(where=other, actual=outputs[0], expected=outputs[1])
+
+
+@pytest.mark.parametrize("kind", ["no_mask", "causal"])
+def test_window_applies_without_a_mask(kind: str) -> None:
+    tensors = draw(*[(2, 16, 4, 16)] * 3)
+    seen = layers.admitted((16, 16), (16, 16), (16, 16), causal=kind == "causal", window=(3, 0))
+    y = attend(None, *tensors, attn_mask_type=kind, window_size=(3, 0))
+    assert_sees(y, seen, *tensors, where=f"{kind} with a window")
+
+
+@pytest.mark.parametrize("kind", ["causal_bottom_right", "padding_causal_bottom_right"])
+def test_window_ends_where_a_bottom_right_mask_does(kind: str) -> None:
+    tensors = draw((2, 16, 4, 16), (2, 24, 4, 16), (2, 24, 4, 16))
+    queries, keys = (16, 16), (24, 24)
+    mask = hidden(layers.admitted(queries, keys, (16, 24), causal=True, bottom_right=True))
+    seen = layers.admitted(queries, keys, (16, 24), causal=True, bottom_right=True, window=(5, 0))
+    y = attend(mask, *tensors, attn_mask_type=kind, window_size=(5, 0))
+    assert_sees(y, seen, *tensors, where=f"{kind} with a window")
+
+
+def test_bottom_right_causality_needs_no_mask() -> None:
+    """As causality from the top left does not."""
+    tensors = draw((2, 16, 4, 16), (2, 24, 4, 16), (2, 24, 4, 16))
+    seen = layers.admitted((16, 16), (24, 24), (16, 24), causal=True, bottom_right=True)
+    assert_sees(attend(None, *tensors, attn_mask_type="causal_bottom_right"), seen, *tensors, where="bottom right")
+
+
+def test_causality_holds_beside_a_mask_of_padding() -> None:
+    """``padding_causal`` is "a combination of both"; its mask is "to specify the padding positions"."""
+    tensors = draw(*[(2, 16, 4, 16)] * 3)
+    padding = layers.admitted((16, 16), (16, 13), (16, 16))
+    seen = layers.admitted((16, 16), (16, 13), (16, 16), causal=True)
+    assert_sees(attend(hidden(padding), *tensors, attn_mask_type="padding_causal"), seen, *tensors, where="causal")
+
+
+def test_grouped_heads_may_have_values_of_another_size() -> None:
+    tensors = draw((2, 16, 4, 16), (2, 16, 2, 16), (2, 16, 2, 32))
+    seen = layers.admitted((16, 16), (16, 16), (16, 16), causal=True)
+    assert_sees(attend(None, *tensors, attn_mask_type="causal", num_gqa_groups=2), seen, *tensors, where="two groups")
+
+
+@pytest.mark.parametrize("layout", ["bs3hd", "t3hd"])
+def test_packed_layouts_need_no_keys_and_values(layout: str) -> None:
+    """As documented: "key and value arguments are ignored"."""
+    (packed,) = draw((2, 16, 3, 4, 16))
+    seen = layers.admitted((16, 16), (16, 13), (16, 16))
+    y = attend(hidden(seen), packed, None, None, attn_mask_type="padding", qkv_layout=layout)
+    assert_sees(y, seen, *(packed[:, :, part] for part in range(3)), where=layout)
+
+
+def test_backward_pass_of_a_window_leaves_the_rest_alone() -> None:
+    """A key that a query does not see gets no gradient from it, not even a small one."""
+    tensors = draw(*[(1, 32, 1, 16)] * 3)
+    seen = layers.admitted((32,), (32,), (32, 32), causal=True, window=(4, 0))
+    mask = hidden(layers.admitted((32,), (32,), (32, 32), causal=True))
+
+    def row(*tensors: jax.Array) -> jax.Array:
+        return attend(mask, *tensors, attn_mask_type="causal", window_size=(4, 0))[0, 20].sum()
+
+    _, dkey, dvalue = jax.jit(jax.grad(row, (0, 1, 2)))(*tensors)
+    for name, grad in (("key", dkey), ("value", dvalue)):
+        touched = np.asarray(grad[0, :, 0] != 0).any(axis=-1)
+        assert_equal(where=f"keys with a gradient of {name}", actual=touched, expected=seen[0, 0, 20])
