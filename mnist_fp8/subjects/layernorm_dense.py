@@ -7,7 +7,8 @@ import jax
 
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
-from mnist_fp8.subjects.layernorm import KINDS, normalised
+from mnist_fp8.subjects.dense_general import dense_parameters
+from mnist_fp8.subjects.layernorm import KINDS, norm_parameters, normalised
 from mnist_fp8.subjects.making import flax_layer
 from mnist_fp8.subjects.subject import Case, InnerProduct, Subject
 
@@ -50,5 +51,6 @@ SUBJECT = Subject(
     cases=CASES,
     make=_make,
     reference=_reference,
+    parameters=lambda case: {**norm_parameters(case), **dense_parameters(case)},
     products=lambda _case: (InnerProduct("dense"),),
 )

@@ -7,9 +7,9 @@ import jax
 
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
-from mnist_fp8.subjects.layernorm import KINDS, normalised
+from mnist_fp8.subjects.layernorm import KINDS, norm_parameters, normalised
 from mnist_fp8.subjects.making import flax_layer
-from mnist_fp8.subjects.subject import Case, InnerProduct, Subject
+from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject, first_kernel
 
 ACTIVATIONS = (
     ("gelu",),
@@ -100,10 +100,22 @@ def products(case: Case, module: tuple[str, ...] = ()) -> tuple[InnerProduct, ..
     )
 
 
+def mlp_parameters(case: Case) -> dict[str, Parameter]:
+    """The parameters of the MLP of a case."""
+    width, hidden, parts = case.inputs["x"][-1], case.fields["intermediate_dim"], len(case.fields["activations"])
+    kernels = {
+        "wi_kernel": first_kernel((width, parts, hidden), ("embed", "act", "mlp"), fan_in=width),
+        "wo_kernel": first_kernel((hidden, width), ("mlp", "embed")),
+    }
+    biases = {"wi_bias": Parameter((parts, hidden), ("act", "mlp")), "wo_bias": Parameter((width,), ("embed",))}
+    return {**norm_parameters(case), **kernels, **(biases if case.fields.get("use_bias", False) else {})}
+
+
 SUBJECT = Subject(
     name="LayerNormMLP",
     cases=CASES,
     make=_make,
     reference=_reference,
+    parameters=mlp_parameters,
     products=products,
 )
