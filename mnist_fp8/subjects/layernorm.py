@@ -21,10 +21,12 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def normalised(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array) -> jax.Array:
-    """What the layer norm inside a case makes of its input.
+    """What the layer norm inside a case makes of its input, if there is one.
 
     An RMS norm around one is refused by TE.
     """
+    if not case.fields.get("enable_layernorm", True):
+        return x
     bias = params.get("ln_bias")
     return layers.layer_norm(
         x,

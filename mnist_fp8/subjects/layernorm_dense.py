@@ -33,8 +33,7 @@ def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
 
 def _reference(case: Case) -> Reference:
     def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> Any:  # noqa: ANN401
-        x = inputs["x"]
-        normal = normalised(case, arithmetic, params, x) if case.fields.get("enable_layernorm", True) else x
+        normal = normalised(case, arithmetic, params, inputs["x"])
         if case.fields["return_layernorm_output"]:
             normal = arithmetic.stored(normal)
         y = arithmetic.product("dense", normal, params["kernel"])

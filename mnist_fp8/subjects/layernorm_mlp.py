@@ -39,6 +39,7 @@ def _fields(**fields: Any) -> dict[str, Any]:  # noqa: ANN401
 CASES = (
     *(Case(" x ".join(names), _fields(activations=names), INPUTS) for names in ACTIVATIONS),
     *(Case(name, _fields(**fields), INPUTS) for name, fields in KINDS.items() if fields),
+    Case("no layer norm", _fields(enable_layernorm=False), INPUTS),
     Case("biases", _fields(use_bias=True, activations=("silu", "linear")), INPUTS),
     Case("normalised as well", _fields(return_layernorm_output=True), INPUTS),
     Case("realistic", _fields(intermediate_dim=768, activations=("silu", "linear")), {"x": (2, 64, 256)}),
@@ -87,8 +88,9 @@ def products(case: Case, module: tuple[str, ...] = ()) -> tuple[InnerProduct, ..
     Where the whole MLP is one function, Transformer Engine keeps the gradients' metadata under each other's number.
     """
     prefix = "".join(f"{name}/" for name in module)
-    swapped = not case.fields["return_layernorm_output"] and case.fields["activations"] != COMPOSED
-    grads = (1, 0) if swapped else (0, 1)
+    fields = case.fields
+    parted = fields["return_layernorm_output"] or not fields.get("enable_layernorm", True)
+    grads = (0, 1) if parted or fields["activations"] == COMPOSED else (1, 0)
     return tuple(
         InnerProduct(
             f"{prefix}{name}",
