@@ -22,7 +22,7 @@ from mnist_fp8.subjects.layer import Layer, Step, step
 from mnist_fp8.subjects.subject import Case, RecipeFrom, Subject
 from mnist_fp8.te.dense_step import BF16, fp8
 from support.assertions import assert_trees_equal
-from support.layers import CURRENT, DELAYED, cases, plainest, quantized_cases, recipes
+from support.layers import CURRENT, DELAYED, cases, passes, plainest, quantized_cases, recipes
 from support.programs import compiled_text
 
 Products = Counter[tuple[str, ...]]
@@ -40,9 +40,7 @@ def program_of(layer: Layer, around: te.Autocast | None = None) -> Any:
 def step_inside(layer: Layer, around: te.Autocast, variables: Any, inputs: Any, grads: Any) -> Step:
     """`step`, in another autocast than the layer's own."""
     with around():
-        y, pull_back = jax.vjp(layer.apply, variables, inputs)
-        dvariables, dx = pull_back(grads)
-    return Step(y, dx, dvariables)
+        return passes(layer.apply, variables, inputs, grads)
 
 
 def products_of(gemms: Any) -> Products:

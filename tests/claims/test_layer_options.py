@@ -61,6 +61,11 @@ def needs(name: str) -> Any:
     return pytest.param(name, marks=pytest.mark.subject(name, find_subject(name).cases[0].name), id=name)
 
 
+def with_bias(name: str) -> dict[str, Any]:
+    """The field that gives a layer biases, if it can have them."""
+    return {} if name == "LayerNorm" else {"use_bias": True}
+
+
 every_layer = pytest.mark.parametrize("name", [needs(name) for name in LAYERS])
 fused_layers = pytest.mark.parametrize("name", [needs(name) for name in FUSED])
 mlp_only = pytest.mark.subject(MLP, "gelu")
@@ -98,8 +103,7 @@ def initializers(name: str) -> dict[str, Any]:
 
 @every_layer
 def test_initializers_give_the_first_values(name: str) -> None:
-    bias = {} if name == "LayerNorm" else {"use_bias": True}
-    layer = layer_of(name, **initializers(name), **bias)
+    layer = layer_of(name, **initializers(name), **with_bias(name))
     found = paths(te.unbox(jax.jit(layer.init)(layer.inputs()))["params"])
     assert set(map(kind_of, found)) >= {"scale", "ln_bias"}, f"{name}: parameters={list(found)}"
     for path, values in found.items():
@@ -119,7 +123,7 @@ def test_parameters_are_kept_in_the_dtype_that_is_asked_for(name: str) -> None:
     assert_trees_equal(where=name, actual=[found.y, found.dx], expected=[wanted.y, wanted.dx])
 
 
-AXES: dict[str, dict[str, tuple[str, ...]]] = {
+AXES: dict[str, dict[str, Any]] = {
     "LayerNorm": {"scale_axes": ("s",), "bias_axes": ("l",)},
     "LayerNormDenseGeneral": {
         "scale_axes": ("s",),
@@ -153,7 +157,7 @@ NAMED = {
 
 @every_layer
 def test_axes_have_the_names_that_are_given(name: str) -> None:
-    layer = layer_of(name, **AXES[name], **({} if name == "LayerNorm" else {"use_bias": True}))
+    layer = layer_of(name, **AXES[name], **with_bias(name))
     params = jax.eval_shape(layer.init, layer.inputs())["params"]
     boxes = paths(params, is_leaf=lambda leaf: isinstance(leaf, meta.AxisMetadata))
     found = {path: box.names for path, box in boxes.items()}
@@ -292,14 +296,16 @@ def active_of(rate: float, seed: int = 3, **fields: Any) -> Any:
     """What an MLP hands to its second product, whose kernel is the identity here; never zero but where dropped."""
     deterministic = fields.pop("deterministic", False)
     rng_name = fields.get("intermediate_dropout_rng_name", "dropout")
-    layer = layer_of(MLP, activations=("sigmoid",), intermediate_dim=48, intermediate_dropout_rate=rate, **fields)
-    variables = {"params": {**layer.variables()["params"], "wo_kernel": on_device(np.eye(48))}}
+    mode = fields.pop("mode", BF16)
+    layer = layer_of(MLP, mode, activations=("sigmoid",), intermediate_dim=48, intermediate_dropout_rate=rate, **fields)
+    variables = layer.variables()
+    variables["params"]["wo_kernel"] = on_device(np.eye(48))
 
     @jax.jit
     def run(variables: Any, x: jax.Array, key: jax.Array) -> jax.Array:
-        with BF16():
+        with mode():
             y, _ = layer.module.apply(variables, x, deterministic=deterministic, rngs={rng_name: key})
-        return y  # type: ignore[no-any-return]
+        return y
 
     return np.asarray(run(variables, layer.inputs()["x"], jax.random.key(seed)), np.float64)
 
@@ -316,6 +322,13 @@ def test_dropout_leaves_out_its_share_and_scales_the_rest() -> None:
     assert_equal(where="deterministic", actual=active_of(rate, deterministic=True), expected=whole)
     assert_equal(where="the same key", actual=active_of(rate), expected=found)
     assert not np.array_equal(active_of(rate, seed=4), found), "another key drops the same"
+
+
+@pytest.mark.recipe("DelayedScaling")
+@mlp_only
+def test_dropout_leaves_out_the_same_under_a_recipe() -> None:
+    found, expected = active_of(0.25, mode=DELAYED), active_of(0.25)
+    assert_equal(where="what is left out", actual=found == 0, expected=expected == 0)
 
 
 @mlp_only
@@ -350,7 +363,8 @@ def test_checkpoint_name_marks_the_quantized_operands(name: str) -> None:
 @modes
 @mlp_only
 def test_products_of_the_mlp_have_their_checkpoint_names(mode: te.Autocast) -> None:
-    for fields, names in (({}, {"ffn1", "ffn2"}), ({"ffn1_ckpt_name": "a", "ffn2_ckpt_name": "b"}, {"a", "b"})):
+    renamed: dict[str, Any] = {"ffn1_ckpt_name": "a", "ffn2_ckpt_name": "b"}
+    for fields, names in (({}, {"ffn1", "ffn2"}), (renamed, {"a", "b"})):
         found = set(named_values(layer_of(MLP, mode, **fields)))
         expected = {(which, "bfloat16") for which in names}
         assert found == expected, f"named values={sorted(found)}, but should be {sorted(expected)}"

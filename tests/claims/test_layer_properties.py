@@ -26,7 +26,7 @@ from mnist_fp8.subjects.layer import Layer, Step, next_variables, step
 from mnist_fp8.subjects.subject import RecipeFrom, Subject
 from mnist_fp8.te.dense_step import BF16, on_device
 from support.assertions import assert_close_norm, assert_trees_equal
-from support.layers import CURRENT, DELAYED, assert_step, paths, tolerance_of
+from support.layers import CURRENT, DELAYED, assert_step, passes, paths, tolerance_of
 
 
 def plainest_layers(*modes: te.Autocast, of: Callable[[Subject], bool] = lambda _: True) -> Any:
@@ -54,9 +54,7 @@ def _name(layer: Layer) -> str:
 def plain_step(layer: Layer, variables: Any, inputs: Any, grads: Any, around: Any = lambda function: function) -> Step:
     """`step`, to be traced anew; ``around`` transforms the forward pass."""
     with layer.entered():
-        y, pull_back = jax.vjp(around(layer.apply), variables, inputs)
-        dvariables, dx = pull_back(grads)
-    return Step(y, dx, dvariables)
+        return passes(around(layer.apply), variables, inputs, grads)
 
 
 def changed(arrays: Any, index: Any, value: Any) -> Any:

@@ -1,8 +1,8 @@
 """Claim: a layer that is divided over devices computes what it computes on one, metadata included.
 
-Promised by TE's documentation of ``MeshResource`` and of the layers' names of axes: amaxes are reduced over all devices,
-so that each of them quantizes with the same scales, and the layers constrain the tensors inside of them by the axes that
-they are given. (Current scaling is left out: TE's kernels let each device use the amax of its own part.)
+Promised by TE's documentation of ``MeshResource`` and of the layers' names of axes: amaxes are reduced over all
+devices, so that each of them quantizes with the same scales, and the layers constrain the tensors inside of them by the
+axes that they are given. (Current scaling is left out: TE's kernels let each device use the amax of its own part.)
 
 What a failure means for an upgrade: devices drift apart, a part of a model is quantized by what one device sees, or
 tensors that should be divided are kept whole on every device.
@@ -10,6 +10,8 @@ tensors that should be divided are kept whole on every device.
 
 import contextlib
 import dataclasses
+import functools
+import inspect
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -137,7 +139,7 @@ def divided_layer(name: str, mode: te.Autocast) -> Layer:
 
 def fresh_step(layer: Layer) -> Any:
     """`step`, to be traced anew: ``jax.jit`` does not see that Flax's rules have changed."""
-    return jax.jit(lambda *given: step.__wrapped__(layer, *given))
+    return jax.jit(functools.partial(inspect.unwrap(step), layer))
 
 
 inside = pytest.mark.parametrize(

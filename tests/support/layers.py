@@ -51,6 +51,13 @@ recipes = pytest.mark.parametrize(
 )
 
 
+def passes(apply: Callable[..., Any], variables: Any, inputs: Any, grads: Any) -> Step:
+    """The passes of `step` in whatever autocast is in force, of a layer's ``apply`` or a transformation of it."""
+    y, pull_back = jax.vjp(apply, variables, inputs)
+    dvariables, dx = pull_back(grads)
+    return Step(y, dx, dvariables)
+
+
 def form_of(mode: te.Autocast) -> ProductForm:
     """How a layer's products are written in a mode, in the run at hand."""
     if mode == BF16:
