@@ -8,7 +8,7 @@ import jax
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
-from mnist_fp8.subjects.subject import Case, InnerProduct, Subject
+from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject, first_kernel
 
 CASES = (
     Case("plain", {"features": 32, "use_bias": False}, {"x": (4, 16, 48)}),
@@ -29,10 +29,19 @@ def _reference(_case: Case) -> Reference:
     return reference
 
 
+def dense_parameters(case: Case) -> dict[str, Parameter]:
+    """The parameters of a dense layer over the last axis."""
+    given = case.fields["features"]
+    features = given if isinstance(given, tuple) else (given,)
+    bias = {"bias": Parameter(features)} if case.fields.get("use_bias", False) else {}
+    return {"kernel": first_kernel((case.inputs["x"][-1], *features)), **bias}
+
+
 SUBJECT = Subject(
     name="DenseGeneral",
     cases=CASES,
     make=_make,
     reference=_reference,
+    parameters=dense_parameters,
     products=lambda _case: (InnerProduct("dense"),),
 )

@@ -16,7 +16,7 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.subjects.layer import OVERWRITE
 from mnist_fp8.subjects.making import demand_parameters, name_of_te
-from mnist_fp8.subjects.subject import Case, InnerProduct, RecipeFrom, Subject
+from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, RecipeFrom, Subject, first_kernel
 
 CASES = (Case("plain", {"features": 32}, {"x": (4, 16, 48)}),)
 
@@ -64,11 +64,17 @@ def dense_on_bf16_kernel(_case: Case) -> Reference:
     return reference
 
 
+def flax_kernel(case: Case) -> dict[str, Parameter]:
+    """The kernel of a layer that is not Transformer Engine's own."""
+    return {"kernel": first_kernel((case.inputs["x"][-1], case.fields["features"]), None)}
+
+
 SUBJECT = Subject(
     name="dense.dense",
     cases=CASES,
     make=_make,
     reference=dense_on_bf16_kernel,
+    parameters=flax_kernel,
     products=lambda _case: (InnerProduct("dense"),),
 )
 OVERRIDING = Subject(
@@ -76,6 +82,7 @@ OVERRIDING = Subject(
     cases=CASES,
     make=_make_with_override,
     reference=dense_on_bf16_kernel,
+    parameters=flax_kernel,
     products=lambda _case: (InnerProduct("dense"),),
     recipe_from=RecipeFrom.CONSTRUCTION,
 )

@@ -72,7 +72,8 @@ class Layer:
 
     def entered(self) -> Any:  # noqa: ANN401 - a context manager
         """The autocast that it runs in."""
-        return self.mode() if self.subject.recipe_from is not RecipeFrom.CONSTRUCTION else te.Autocast()()
+        obeys = self.subject.recipe_from is not RecipeFrom.CONSTRUCTION
+        return self.mode() if obeys else te.Autocast(axes=self.mode.axes)()
 
     def init(self, inputs: Mapping[str, Any]) -> Any:  # noqa: ANN401
         """Its variables as Transformer Engine makes them, boxes included."""

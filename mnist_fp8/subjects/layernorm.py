@@ -9,7 +9,7 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle import layers
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.subjects.making import flax_layer
-from mnist_fp8.subjects.subject import Case, RecipeFrom, Subject
+from mnist_fp8.subjects.subject import Case, Parameter, RecipeFrom, Subject
 
 KINDS: dict[str, dict[str, Any]] = {
     "layernorm": {},
@@ -21,10 +21,12 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def normalised(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array) -> jax.Array:
-    """What the layer norm inside a case makes of its input.
+    """What the layer norm inside a case makes of its input, if there is one.
 
     An RMS norm around one is refused by TE.
     """
+    if not case.fields.get("enable_layernorm", True):
+        return x
     bias = params.get("ln_bias")
     return layers.layer_norm(
         x,
@@ -33,6 +35,16 @@ def normalised(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array)
         zero_centered=case.fields.get("zero_centered_gamma", False),
         epsilon=case.fields.get("epsilon", layers.EPSILON),
     )
+
+
+def norm_parameters(case: Case) -> dict[str, Parameter]:
+    """The parameters of the layer norm inside a case, if there is one: none but a layer norm shifts."""
+    fields, shape = case.fields, case.inputs["x"][-1:]
+    if not fields.get("enable_layernorm", True):
+        return {}
+    scale = {"scale": Parameter(shape, ("embed",), mean=float(not fields.get("zero_centered_gamma", False)))}
+    shifts = fields.get("layernorm_type", "layernorm") == "layernorm"
+    return {**scale, **({"ln_bias": Parameter(shape, ("embed",))} if shifts else {})}
 
 
 def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
@@ -51,5 +63,6 @@ SUBJECT = Subject(
     cases=tuple(Case(name, fields, {"x": (4, 16, 48)}) for name, fields in KINDS.items()),
     make=_make,
     reference=_reference,
+    parameters=norm_parameters,
     recipe_from=RecipeFrom.NOWHERE,
 )

@@ -7,7 +7,8 @@ import jax
 
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
-from mnist_fp8.subjects.layernorm import KINDS, normalised
+from mnist_fp8.subjects.dense_general import dense_parameters
+from mnist_fp8.subjects.layernorm import KINDS, norm_parameters, normalised
 from mnist_fp8.subjects.making import flax_layer
 from mnist_fp8.subjects.subject import Case, InnerProduct, Subject
 
@@ -32,8 +33,7 @@ def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
 
 def _reference(case: Case) -> Reference:
     def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> Any:  # noqa: ANN401
-        x = inputs["x"]
-        normal = normalised(case, arithmetic, params, x) if case.fields.get("enable_layernorm", True) else x
+        normal = normalised(case, arithmetic, params, inputs["x"])
         if case.fields["return_layernorm_output"]:
             normal = arithmetic.stored(normal)
         y = arithmetic.product("dense", normal, params["kernel"])
@@ -50,5 +50,6 @@ SUBJECT = Subject(
     cases=CASES,
     make=_make,
     reference=_reference,
+    parameters=lambda case: {**norm_parameters(case), **dense_parameters(case)},
     products=lambda _case: (InnerProduct("dense"),),
 )

@@ -7,9 +7,9 @@ import jax
 
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
-from mnist_fp8.subjects.layernorm import KINDS, normalised
+from mnist_fp8.subjects.layernorm import KINDS, norm_parameters, normalised
 from mnist_fp8.subjects.making import flax_layer
-from mnist_fp8.subjects.subject import Case, InnerProduct, Subject
+from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject, first_kernel
 
 ACTIVATIONS = (
     ("gelu",),
@@ -39,6 +39,7 @@ def _fields(**fields: Any) -> dict[str, Any]:  # noqa: ANN401
 CASES = (
     *(Case(" x ".join(names), _fields(activations=names), INPUTS) for names in ACTIVATIONS),
     *(Case(name, _fields(**fields), INPUTS) for name, fields in KINDS.items() if fields),
+    Case("no layer norm", _fields(enable_layernorm=False), INPUTS),
     Case("biases", _fields(use_bias=True, activations=("silu", "linear")), INPUTS),
     Case("normalised as well", _fields(return_layernorm_output=True), INPUTS),
     Case("realistic", _fields(intermediate_dim=768, activations=("silu", "linear")), {"x": (2, 64, 256)}),
@@ -51,7 +52,8 @@ def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
 
 def _is_one(case: Case) -> bool:
     """Whether Transformer Engine computes the whole MLP by one function, where it quantizes."""
-    return not case.fields["return_layernorm_output"] and case.fields["activations"] != COMPOSED
+    normalises = case.fields.get("enable_layernorm", True)
+    return normalises and not case.fields["return_layernorm_output"] and case.fields["activations"] != COMPOSED
 
 
 def mlp(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array, prefix: str = "") -> Any:  # noqa: ANN401
@@ -106,10 +108,22 @@ def products(case: Case, module: tuple[str, ...] = ()) -> tuple[InnerProduct, ..
     )
 
 
+def mlp_parameters(case: Case) -> dict[str, Parameter]:
+    """The parameters of the MLP of a case."""
+    width, hidden, parts = case.inputs["x"][-1], case.fields["intermediate_dim"], len(case.fields["activations"])
+    kernels = {
+        "wi_kernel": first_kernel((width, parts, hidden), ("embed", "act", "mlp"), fan_in=width),
+        "wo_kernel": first_kernel((hidden, width), ("mlp", "embed")),
+    }
+    biases = {"wi_bias": Parameter((parts, hidden), ("act", "mlp")), "wo_bias": Parameter((width,), ("embed",))}
+    return {**norm_parameters(case), **kernels, **(biases if case.fields.get("use_bias", False) else {})}
+
+
 SUBJECT = Subject(
     name="LayerNormMLP",
     cases=CASES,
     make=_make,
     reference=_reference,
+    parameters=mlp_parameters,
     products=products,
 )

@@ -6,8 +6,9 @@ measurements and reports need nothing else of it: a new layer is one file.
 
 import dataclasses
 import enum
+import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
@@ -46,6 +47,27 @@ class InnerProduct:
 Shape = tuple[int, ...]
 
 
+class Parameter(NamedTuple):
+    """A parameter of a layer, float32 by default.
+
+    Attributes:
+        shape: as it is stored.
+        axes: names of its axes, by which it is divided over devices; ``None`` where the layer gives it no box for them.
+        mean: of its first values.
+        deviation: of its first values; they are all the mean where it is zero.
+    """
+
+    shape: Shape
+    axes: tuple[str, ...] | None = ()
+    mean: float = 0.0
+    deviation: float = 0.0
+
+
+def first_kernel(shape: Shape, axes: tuple[str, ...] | None = (), fan_in: int | None = None) -> Parameter:
+    """A kernel whose first values are as widely spread as its input is wide: all axes but the last, or ``fan_in``."""
+    return Parameter(shape, axes, deviation=(fan_in or math.prod(shape[:-1])) ** -0.5)
+
+
 class NotInReleaseError(Exception):
     """The installed Transformer Engine does not have a layer, or an option of it; the message says what it lacks."""
 
@@ -78,8 +100,10 @@ class Subject:
             `NotInReleaseError` where the installed release does not have it.
         reference: makes what a case must compute: outputs from an arithmetic, parameters and inputs.
         products: the products of a case that a recipe quantizes, in the order of the program.
+        parameters: of a case, by their paths with slashes between the names.
         plain: how many products of a case stay in the input's dtype by design, forward.
         recipe_from: where its recipe comes from.
+        attends: whether what it computes of a position depends on others of the sequence, the last axis but one.
         on_kernels_only: whether Transformer Engine computes it with kernels only, so that a host run cannot.
     """
 
@@ -88,8 +112,10 @@ class Subject:
     make: Callable[[Case, RecipeConfig | None], Any]
     reference: Callable[[Case], Callable[[Arithmetic, Params, Mapping[str, jax.Array]], Any]]
     products: Callable[[Case], tuple[InnerProduct, ...]] = lambda _case: ()
+    parameters: Callable[[Case], Mapping[str, Parameter]] = lambda _case: {}
     plain: Callable[[Case], int] = lambda _case: 0
     recipe_from: RecipeFrom = RecipeFrom.AUTOCAST
+    attends: bool = False
     on_kernels_only: bool = False
 
     def case(self, name: str) -> Case:

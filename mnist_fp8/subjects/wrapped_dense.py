@@ -10,14 +10,19 @@ import jax.numpy as jnp
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
-from mnist_fp8.subjects.functional_dense import dense_on_bf16_kernel
+from mnist_fp8.subjects.functional_dense import dense_on_bf16_kernel, flax_kernel
 from mnist_fp8.subjects.making import name_of_te
-from mnist_fp8.subjects.subject import Case, InnerProduct, RecipeFrom, Subject
+from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, RecipeFrom, Subject
 
 
 def _make(case: Case, recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
     product = name_of_te("flax", "make_dot_general_cls")(te.make_recipe(recipe) if recipe else None)
     return nn.Dense(dot_general=product(), dtype=jnp.bfloat16, **case.fields)
+
+
+def _parameters(case: Case) -> dict[str, Parameter]:
+    bias = {"bias": Parameter((case.fields["features"],), None)} if case.fields.get("use_bias", True) else {}
+    return {**flax_kernel(case), **bias}
 
 
 SUBJECT = Subject(
@@ -28,6 +33,7 @@ SUBJECT = Subject(
     ),
     make=_make,
     reference=dense_on_bf16_kernel,
+    parameters=_parameters,
     products=lambda _case: (InnerProduct("dense", module=("dot_general",)),),
     recipe_from=RecipeFrom.CONSTRUCTION,
 )

@@ -52,6 +52,13 @@ recipes = pytest.mark.parametrize(
 )
 
 
+def passes(apply: Callable[..., Any], variables: Any, inputs: Any, grads: Any) -> Step:
+    """The passes of `step` in whatever autocast is in force, of a layer's ``apply`` or a transformation of it."""
+    y, pull_back = jax.vjp(apply, variables, inputs)
+    dvariables, dx = pull_back(grads)
+    return Step(y, dx, dvariables)
+
+
 def form_of(mode: te.Autocast) -> ProductForm:
     """How a layer's products are written in a mode, in the run at hand."""
     if mode == BF16:
@@ -141,14 +148,15 @@ def _pairs(step: Step, wanted: Passes) -> Iterator[tuple[str, Any, Any]]:
         yield f"output {number}", actual, right
     for name, right in wanted.dx.items():
         yield f"gradient of {name}", step.dx[name], right
-    found = _leaves(numbers(dict(step.grads.get("params", {}))))
-    for path, right in _leaves(wanted.dparams).items():
+    found = paths(numbers(dict(step.grads.get("params", {}))))
+    for path, right in paths(wanted.dparams).items():
         yield f"gradient of {path}", found[path], right
 
 
-def _leaves(tree: Any) -> dict[str, Any]:
-    paths = jax.tree_util.tree_leaves_with_path(tree)
-    return {"/".join(str(key.key) for key in path): leaf for path, leaf in paths}
+def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, Any]:
+    """The leaves of a tree of dictionaries, by their paths with slashes between the keys."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree, is_leaf)
+    return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
 
 
 FLIPPED = {RunKind.HOST: 2.0**-8, RunKind.KERNEL: 2.0**-5}

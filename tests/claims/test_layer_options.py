@@ -1,0 +1,408 @@
+"""Claim: the options of layer norm, LayerNormDenseGeneral and LayerNormMLP do what is documented; others are refused.
+
+Promised by the docstrings of ``transformer_engine.jax.flax``: initializers, names of axes, dtype of the parameters,
+epsilon, low rank adaptation, parameters of the activation, dropout, and names of what is checkpointed.
+
+What a failure means for an upgrade: a model that sets more than sizes starts elsewhere, computes something else, or
+computes it in BF16 and in FP8 unlike each other.
+"""
+
+import dataclasses
+import functools
+import warnings
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+from flax.core import meta
+
+from mnist_fp8 import te
+from mnist_fp8.oracle import layers
+from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
+from mnist_fp8.programs import jaxprs
+from mnist_fp8.subjects import find_subject
+from mnist_fp8.subjects.layer import Layer, step
+from mnist_fp8.subjects.layernorm import normalised
+from mnist_fp8.subjects.subject import Case
+from mnist_fp8.te.dense_step import BF16, on_device
+from support.assertions import assert_equal, assert_trees_equal
+from support.layers import DELAYED, assert_step, expected, paths, scales_of, tolerance_of
+from support.programs import equations
+
+LAYERS: dict[str, dict[str, Any]] = {
+    "LayerNorm": {},
+    "LayerNormDenseGeneral": {"features": 32, "return_layernorm_output": False},
+    "LayerNormMLP": {"intermediate_dim": 64, "activations": ("silu", "linear"), "return_layernorm_output": False},
+}
+"""What each layer needs."""
+FUSED = [name for name in LAYERS if name != "LayerNorm"]
+MLP = "LayerNormMLP"
+
+modes = pytest.mark.parametrize(
+    "mode", [BF16, pytest.param(DELAYED, marks=pytest.mark.recipe("DelayedScaling"))], ids=["bf16", "delayed"]
+)
+
+
+def layer_of(name: str, mode: te.Autocast = BF16, reference: Reference | None = None, **fields: Any) -> Layer:
+    """A layer with some options, and with a reference of its own if the subject's does not know them."""
+    subject = find_subject(name)
+    if reference is not None:
+        subject = dataclasses.replace(subject, reference=lambda _: reference)
+    return Layer(subject, Case("with options", {**LAYERS[name], **fields}, {"x": (4, 16, 48)}), mode)
+
+
+def needs(name: str) -> Any:
+    """Parameter ``name`` of a test."""
+    return pytest.param(name, marks=pytest.mark.subject(name, find_subject(name).cases[0].name), id=name)
+
+
+def with_bias(name: str) -> dict[str, Any]:
+    """The field that gives a layer biases, if it can have them."""
+    return {} if name == "LayerNorm" else {"use_bias": True}
+
+
+every_layer = pytest.mark.parametrize("name", [needs(name) for name in LAYERS])
+fused_layers = pytest.mark.parametrize("name", [needs(name) for name in FUSED])
+mlp_only = pytest.mark.subject(MLP, "gelu")
+
+
+def assert_computes(layer: Layer, *, where: str, variables: Any = None) -> None:
+    """A step is what the reference predicts, forward and backward."""
+    __tracebackhide__ = True
+    variables = layer.variables() if variables is None else variables
+    given = layer.inputs(), layer.grads()
+    found = step(layer, variables, *given)
+    scales = scales_of(layer, variables, variables) if layer.quantizes else None
+    wanted = expected(layer, variables, *given, scales)
+    assert_step(found, wanted, where=where, tolerance_of=lambda path: 2 * tolerance_of(path))
+
+
+# --- initializers, axes, dtypes ------------------------------------------------------------------------------------
+
+FIRST = {"scale": 0.25, "ln_bias": 0.5, "kernel": 0.75, "bias": -0.5}
+"""What each initializer gives, by the kind of parameter."""
+
+
+def kind_of(path: str) -> str:
+    """``wi_kernel`` is a kernel."""
+    return path if path in FIRST else path.rpartition("_")[2]
+
+
+def initializers(name: str) -> dict[str, Any]:
+    """Fields that give every parameter a first value of its own."""
+    given = {kind: nn.initializers.constant(value) for kind, value in FIRST.items()}
+    if name == "LayerNorm":
+        return {"scale_init": given["scale"], "bias_init": given["ln_bias"]}
+    return {f"{kind}_init": init for kind, init in given.items()}
+
+
+@every_layer
+def test_initializers_give_the_first_values(name: str) -> None:
+    layer = layer_of(name, **initializers(name), **with_bias(name))
+    found = paths(te.unbox(jax.jit(layer.init)(layer.inputs()))["params"])
+    assert set(map(kind_of, found)) >= {"scale", "ln_bias"}, f"{name}: parameters={list(found)}"
+    for path, values in found.items():
+        assert_equal(where=f"{name} {path}", actual=values, expected=np.full(values.shape, FIRST[kind_of(path)]))
+
+
+@every_layer
+def test_parameters_are_kept_in_the_dtype_that_is_asked_for(name: str) -> None:
+    """The layer computes as with float32 parameters of the same numbers."""
+    layer = layer_of(name, dtype=jnp.bfloat16, zero_centered_gamma=True)
+    variables, given = layer.variables(), (layer.inputs(), layer.grads())
+    dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves(variables)}
+    assert dtypes == {"bfloat16"}, f"dtypes of {name}'s parameters={dtypes}"
+    found = step(layer, variables, *given)
+    wide = jax.tree.map(lambda leaf: on_device(leaf, "float32"), variables)
+    wanted = step(layer_of(name, zero_centered_gamma=True), wide, *given)
+    assert_trees_equal(where=name, actual=[found.y, found.dx], expected=[wanted.y, wanted.dx])
+
+
+AXES: dict[str, dict[str, Any]] = {
+    "LayerNorm": {"scale_axes": ("s",), "bias_axes": ("l",)},
+    "LayerNormDenseGeneral": {
+        "scale_axes": ("s",),
+        "ln_bias_axes": ("l",),
+        "kernel_axes": ("i", "o"),
+        "bias_axes": ("b",),
+    },
+    "LayerNormMLP": {
+        "scale_axes": ("s",),
+        "ln_bias_axes": ("l",),
+        "kernel_axes_1": ("i", "a", "h"),
+        "kernel_axes_2": ("h2", "o"),
+        "bias_axes_1": ("a1", "b1"),
+        "bias_axes_2": ("b2",),
+    },
+}
+NAMED = {
+    "LayerNorm": {"scale": ("s",), "ln_bias": ("l",)},
+    "LayerNormDenseGeneral": {"scale": ("s",), "ln_bias": ("l",), "kernel": ("i", "o"), "bias": ("b",)},
+    "LayerNormMLP": {
+        "scale": ("s",),
+        "ln_bias": ("l",),
+        "wi_kernel": ("i", "a", "h"),
+        "wo_kernel": ("h2", "o"),
+        "wi_bias": ("a1", "b1"),
+        "wo_bias": ("b2",),
+    },
+}
+"""Which parameter gets the names of which field."""
+
+
+@every_layer
+def test_axes_have_the_names_that_are_given(name: str) -> None:
+    layer = layer_of(name, **AXES[name], **with_bias(name))
+    params = jax.eval_shape(layer.init, layer.inputs())["params"]
+    boxes = paths(params, is_leaf=lambda leaf: isinstance(leaf, meta.AxisMetadata))
+    found = {path: box.names for path, box in boxes.items()}
+    assert found == NAMED[name], f"names of axes={found}, but should be {NAMED[name]}"
+
+
+@mlp_only
+def test_parts_of_a_gated_activation_begin_with_kernels_of_their_own() -> None:
+    layer = layer_of(MLP)
+    kernel = te.unbox(jax.jit(layer.init)(layer.inputs()))["params"]["wi_kernel"]
+    assert not np.array_equal(kernel[:, 0], kernel[:, 1]), "both kernels of a gated activation are drawn alike"
+
+
+# --- layer norm ----------------------------------------------------------------------------------------------------
+
+
+@every_layer
+@pytest.mark.recipe("DelayedScaling")
+def test_epsilon_is_added_to_the_variance(name: str) -> None:
+    """One as large as the variance, with a scale around one."""
+    layer = layer_of(name, DELAYED, epsilon=0.75, zero_centered_gamma=True)
+    mode = DELAYED if layer.products else BF16
+    assert_computes(dataclasses.replace(layer, mode=mode), where=f"{name} with a large epsilon")
+
+
+# --- low rank adaptation -------------------------------------------------------------------------------------------
+
+RANK = 8
+LORA = {"enable_low_rank_adaptation": True, "low_rank_adaptation_dim": RANK}
+
+
+def adapted_dense(alpha: float | None) -> Reference:
+    """The layer plus alpha/rank times what is normalised, by A, by B."""
+    case = layer_of("LayerNormDenseGeneral").case
+
+    def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> jax.Array:
+        normal = arithmetic.stored(normalised(case, arithmetic, params, inputs["x"]))
+        y = arithmetic.product("dense", normal, params["kernel"])
+        return y + adaptation(arithmetic, params, "", normal, alpha)
+
+    return reference
+
+
+def adaptation(arithmetic: Arithmetic, params: Params, prefix: str, x: jax.Array, alpha: float | None) -> jax.Array:
+    """What low rank adaptation adds to a product of ``x``."""
+    a, b = (arithmetic.parameter(params[f"{prefix}lora_{which}_kernel"]) for which in "ab")
+    parts = a.ndim == 3  # (features, parts, rank) and (parts, rank, features)
+    product = jnp.einsum("...i,ips,pso->...po", x, a, b) if parts else x @ a @ b
+    return product * (1.0 if alpha is None else alpha / RANK)
+
+
+@pytest.mark.parametrize(
+    ("mode", "alpha"),
+    [
+        pytest.param(BF16, None, id="bf16"),
+        pytest.param(BF16, 16.0, id="bf16 with alpha"),
+        pytest.param(DELAYED, 16.0, id="delayed with alpha", marks=pytest.mark.recipe("DelayedScaling")),
+    ],
+)
+@pytest.mark.subject("LayerNormDenseGeneral", "layernorm")
+def test_low_rank_adaptation_adds_its_product_of_what_is_normalised(mode: te.Autocast, alpha: float | None) -> None:
+    fields = {**LORA, "low_rank_adaptation_alpha": alpha}
+    layer = layer_of("LayerNormDenseGeneral", mode, adapted_dense(alpha), **fields)
+    assert_computes(layer, where=f"low rank adaptation with alpha={alpha}")
+
+
+def adapted_mlp(alpha: float) -> Reference:
+    """Both products with what low rank adaptation adds to them."""
+    case = layer_of(MLP).case
+
+    def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> jax.Array:
+        normal = arithmetic.stored(normalised(case, arithmetic, params, inputs["x"]))
+        hidden = arithmetic.product("wi", normal, params["wi_kernel"])
+        hidden = arithmetic.stored(hidden + adaptation(arithmetic, params, "wi_", normal, alpha))
+        active = arithmetic.activated(hidden, case.fields["activations"])
+        return arithmetic.product("wo", active, params["wo_kernel"]) + adaptation(
+            arithmetic, params, "wo_", active, alpha
+        )
+
+    return reference
+
+
+@modes
+@mlp_only
+def test_low_rank_adaptation_of_the_mlp_adds_to_both_products(mode: te.Autocast) -> None:
+    layer = layer_of(MLP, mode, adapted_mlp(16.0), **LORA, low_rank_adaptation_alpha=16.0)
+    found = {path for path in paths(layer.shapes["params"]) if "lora" in path}
+    expected = {f"{which}_lora_{part}_kernel" for which in ("wi", "wo") for part in "ab"}
+    assert found == expected, f"parameters of low rank adaptation={sorted(found)}, but should be {sorted(expected)}"
+    assert_computes(layer, where="low rank adaptation of both products")
+
+
+# --- activations ---------------------------------------------------------------------------------------------------
+
+CLAMPED = ("clamped_silu", "clamped_linear")
+
+
+@pytest.mark.parametrize(
+    ("mode", "returned"),
+    [
+        pytest.param(BF16, False, id="bf16"),
+        pytest.param(DELAYED, False, id="delayed", marks=pytest.mark.recipe("DelayedScaling")),
+        pytest.param(DELAYED, True, id="delayed in parts", marks=pytest.mark.recipe("DelayedScaling")),
+    ],
+)
+@pytest.mark.subject(MLP, "clamped_silu x clamped_linear")
+def test_parameters_of_the_clamped_activation_are_honoured(
+    mode: te.Autocast,
+    returned: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    limit, alpha, offset = 0.75, 1.25, 0.5
+    monkeypatch.setitem(
+        layers.ACTIVATIONS,
+        CLAMPED[0],
+        lambda x: jax.nn.sigmoid(alpha * jnp.minimum(x, limit)) * jnp.minimum(x, limit),
+    )
+    monkeypatch.setitem(layers.ACTIVATIONS, CLAMPED[1], lambda x: jnp.clip(x, -limit, limit) + offset)
+    parameters = nn.FrozenDict({"limit": limit, "alpha": alpha, "glu_linear_offset": offset})
+    layer = layer_of(MLP, mode, activations=CLAMPED, activation_params=parameters, return_layernorm_output=returned)
+    assert_computes(layer, where="clamped activation with parameters")
+
+
+@mlp_only
+def test_function_as_an_activation_is_applied() -> None:
+    layer, named = (layer_of(MLP, activations=(which,)) for which in (jax.nn.relu, "relu"))
+    variables, given = named.variables(), (named.inputs(), named.grads())
+    found, wanted = step(layer, variables, *given), step(named, variables, *given)
+    assert_trees_equal(where="function as an activation", actual=found.y, expected=wanted.y)
+
+
+# --- dropout -------------------------------------------------------------------------------------------------------
+
+
+def active_of(rate: float, seed: int = 3, **fields: Any) -> Any:
+    """What an MLP hands to its second product, whose kernel is the identity here; never zero but where dropped."""
+    deterministic = fields.pop("deterministic", False)
+    rng_name = fields.get("intermediate_dropout_rng_name", "dropout")
+    mode = fields.pop("mode", BF16)
+    layer = layer_of(MLP, mode, activations=("sigmoid",), intermediate_dim=48, intermediate_dropout_rate=rate, **fields)
+    variables = layer.variables()
+    variables["params"]["wo_kernel"] = on_device(np.eye(48))
+
+    @jax.jit
+    def run(variables: Any, x: jax.Array, key: jax.Array) -> jax.Array:
+        with mode():
+            y, _ = layer.module.apply(variables, x, deterministic=deterministic, rngs={rng_name: key})
+        return y
+
+    return np.asarray(run(variables, layer.inputs()["x"], jax.random.key(seed)), np.float64)
+
+
+@mlp_only
+def test_dropout_leaves_out_its_share_and_scales_the_rest() -> None:
+    rate = 0.25
+    whole, found = active_of(0.0), active_of(rate)
+    kept = found != 0
+    share = kept.mean()
+    error = 5 * (rate * (1 - rate) / kept.size) ** 0.5
+    assert abs(share - (1 - rate)) <= error, f"share that is kept={share:.4f}, but should be {1 - rate} +- {error:.4f}"
+    np.testing.assert_allclose(found[kept], whole[kept] / (1 - rate), rtol=2.0**-7)
+    assert_equal(where="deterministic", actual=active_of(rate, deterministic=True), expected=whole)
+    assert_equal(where="the same key", actual=active_of(rate), expected=found)
+    assert not np.array_equal(active_of(rate, seed=4), found), "another key drops the same"
+
+
+@pytest.mark.recipe("DelayedScaling")
+@mlp_only
+def test_dropout_leaves_out_the_same_under_a_recipe() -> None:
+    found, expected = active_of(0.25, mode=DELAYED), active_of(0.25)
+    assert_equal(where="what is left out", actual=found == 0, expected=expected == 0)
+
+
+@mlp_only
+def test_dropout_shares_its_mask_over_the_given_axes_and_takes_its_key_by_name() -> None:
+    found = active_of(0.5, intermediate_hidden_dropout_dims=(-2,), intermediate_dropout_rng_name="mine") != 0
+    assert (found == found[:, :1]).all(), "rows of an example have different masks"
+    assert not (found == found[:1]).all(), "Control: examples have masks of their own"
+
+
+# --- what is checkpointed, and how rows lie ------------------------------------------------------------------------
+
+
+def named_values(layer: Layer) -> list[tuple[str, str]]:
+    """Name and dtype of what a step names for checkpointing."""
+    program = jax.make_jaxpr(functools.partial(step, layer))(layer.variables(), layer.inputs(), layer.grads())
+    return [(e.params["name"], str(e.invars[0].aval.dtype)) for e in equations(program, "name")]
+
+
+@fused_layers
+@pytest.mark.recipe("DelayedScaling")
+def test_checkpoint_name_marks_the_quantized_operands(name: str) -> None:
+    found = Counter(
+        value for value in named_values(layer_of(name, DELAYED, quantization_checkpoint_name="mine")) if "mine" in value
+    )
+    products = len(layer_of(name, DELAYED).products)
+    operands = [count for (_, dtype), count in found.items() if jaxprs.is_quantized(dtype)]
+    assert sum(operands) == 2 * products, f"named={dict(found)}, but should be both operands of {products} products"
+    unnamed = [value for value in named_values(layer_of(name, DELAYED)) if jaxprs.is_quantized(value[1])]
+    assert not unnamed, f"{name}: named={unnamed}, but should be none by default"
+
+
+@modes
+@mlp_only
+def test_products_of_the_mlp_have_their_checkpoint_names(mode: te.Autocast) -> None:
+    renamed: dict[str, Any] = {"ffn1_ckpt_name": "a", "ffn2_ckpt_name": "b"}
+    for fields, names in (({}, {"ffn1", "ffn2"}), (renamed, {"a", "b"})):
+        found = set(named_values(layer_of(MLP, mode, **fields)))
+        expected = {(which, "bfloat16") for which in names}
+        assert found == expected, f"named values={sorted(found)}, but should be {sorted(expected)}"
+
+
+@modes
+@fused_layers
+def test_transposed_batch_and_sequence_change_no_result_on_one_device(name: str, mode: te.Autocast) -> None:
+    layer, other = (layer_of(name, mode, transpose_batch_sequence=transposed) for transposed in (False, True))
+    given = layer.variables(), layer.inputs(), layer.grads()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="transpose_batch_sequence is not well tested")
+        found = step(other, *given)
+    assert_trees_equal(where=name, actual=found._asdict(), expected=step(layer, *given)._asdict())
+
+
+# --- what is refused -----------------------------------------------------------------------------------------------
+
+REFUSED: dict[str, dict[str, Any]] = {
+    "another kind of norm": {"layernorm_type": "batchnorm"},
+    "RMS norm around one": {"layernorm_type": "rmsnorm", "zero_centered_gamma": True},
+}
+
+
+@pytest.mark.parametrize("which", REFUSED)
+@every_layer
+def test_norms_that_there_are_not_are_refused(name: str, which: str) -> None:
+    with pytest.raises((AssertionError, ValueError)):
+        layer_of(name, **REFUSED[which]).shapes  # noqa: B018 - made when asked for
+
+
+@fused_layers
+def test_contraction_of_other_axes_is_refused(name: str) -> None:
+    with pytest.raises(AssertionError, match="Only support axis"):
+        layer_of(name, axis=0).shapes  # noqa: B018
+
+
+@mlp_only
+def test_unknown_activation_is_refused() -> None:
+    with pytest.raises((AttributeError, ValueError, KeyError)):
+        layer_of(MLP, activations=("no such function",)).shapes  # noqa: B018

@@ -1,0 +1,207 @@
+"""Claim: a layer that is divided over devices computes what it computes on one, metadata included.
+
+Promised by TE's documentation of ``MeshResource`` and of the layers' names of axes: amaxes are reduced over all
+devices, so that each of them quantizes with the same scales, and the layers constrain the tensors inside of them by the
+axes that they are given. (Current scaling is left out: TE's kernels let each device use the amax of its own part.)
+
+What a failure means for an upgrade: devices drift apart, a part of a model is quantized by what one device sees, or
+tensors that should be divided are kept whole on every device.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import inspect
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from flax import linen as nn
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+from mnist_fp8 import te
+from mnist_fp8.oracle.tolerances import PARTIAL_SUMS
+from mnist_fp8.subjects import find_subject
+from mnist_fp8.subjects.layer import Layer, Step, next_variables, step
+from mnist_fp8.subjects.subject import Case, Subject
+from mnist_fp8.te.dense_step import BF16
+from support.assertions import assert_close_norm, assert_trees_close_norm, assert_trees_equal
+from support.layers import DELAYED, cases, paths, plainest, tolerance_of
+from support.programs import equations
+
+pytestmark = pytest.mark.devices(2)
+
+modes = pytest.mark.parametrize(
+    "mode", [BF16, pytest.param(DELAYED, marks=pytest.mark.recipe("DelayedScaling"))], ids=["bf16", "delayed"]
+)
+
+
+@contextlib.contextmanager
+def over_two_devices(axis: str, rules: Mapping[str, str | None]) -> Iterator[Mesh]:
+    """A mesh of one axis, its mesh resource, and Flax's rules."""
+    mesh = Mesh(np.asarray(jax.devices()[:2]), (axis,))
+    with te.mesh_context(mesh), te.Autocast(axes=(axis,))(), nn.logical_axis_rules(tuple(rules.items())):
+        yield mesh
+
+
+def given_for(layer: Layer) -> tuple[Any, Any, Any]:
+    """Variables after a step, whose scales count, and a batch of which one half alone holds the amaxes."""
+    inputs, grads = jax.tree.map(lambda array: array.at[-1].multiply(8), (layer.inputs(), layer.grads()))
+    variables = layer.variables()
+    return next_variables(layer, variables, step(layer, variables, inputs, grads).grads), inputs, grads
+
+
+def assert_as_on_one_device(layer: Layer, found: Step, expected: Step, *, where: str) -> None:
+    """Results up to sums in two parts; metadata exactly, and the same on both devices."""
+    __tracebackhide__ = True
+    results = [{"y": result.y, "dx": result.dx} for result in (found, expected)]
+    assert_trees_close_norm(where=where, actual=results[0], expected=results[1], tolerance=PARTIAL_SUMS)
+    params = [paths(dict(result.grads.get("params", {}))) for result in (found, expected)]
+    for path, wanted in params[1].items():
+        tolerance = max(PARTIAL_SUMS, tolerance_of(path))
+        assert_close_norm(
+            where=f"{where}: gradient of {path}", actual=params[0][path], expected=wanted, tolerance=tolerance
+        )
+    if layer.quantizes:
+        for device in range(2):
+            own = jax.tree.map(lambda leaf, d=device: leaf.addressable_shards[d].data, found.grads[layer.collection])
+            wanted = expected.grads[layer.collection]
+            assert_trees_equal(where=f"{where}: metadata on device {device}", actual=own, expected=wanted)
+
+
+# --- every layer: its batch, or its batch and its parameters -------------------------------------------------------
+
+
+@pytest.mark.recipe("DelayedScaling")
+@pytest.mark.parametrize("axis", ["dp", "fsdp"])
+@pytest.mark.parametrize(("subject", "case"), cases(plainest))
+def test_divided_batch_gives_what_one_device_does(subject: Subject, case: Case, axis: str) -> None:
+    """With fsdp, the kernels are divided as well."""
+    layer = Layer(subject, case, DELAYED if subject.products(case) else BF16)
+    given = given_for(layer)
+    divided = dataclasses.replace(layer, mode=dataclasses.replace(layer.mode, axes=(axis,)))
+    with over_two_devices(axis, {}) as mesh:
+        first, whole = (NamedSharding(mesh, PartitionSpec(*spec)) for spec in ((axis,), ()))
+        variables = jax.tree.map(
+            lambda leaf: jax.device_put(leaf, first if axis == "fsdp" and leaf.ndim > 1 else whole), given[0]
+        )
+        found = step(divided, variables, *jax.device_put(given[1:], first))
+    assert len(found.y[0].sharding.device_set) == 2, "Control: the output should be divided over 2 devices"
+    assert_as_on_one_device(layer, found, step(layer, *given), where=f"{subject.name} over {axis}")
+
+
+# --- the layers that name the axes of what is inside of them -------------------------------------------------------
+
+INSIDE: dict[str, dict[str, Any]] = {
+    "LayerNormDenseGeneral": {
+        "features": 32,
+        "return_layernorm_output": False,
+        "kernel_axes": ("embed", "mlp"),
+        "layernorm_input_axes": ("batch", "seq", "embed"),
+        "dot_input_axes": ("batch", "whole", "embed"),
+    },
+    "LayerNormMLP": {
+        "intermediate_dim": 64,
+        "activations": ("gelu", "linear"),
+        "return_layernorm_output": False,
+        "intermediate_dropout_rate": 0.0,
+        "layernorm_input_axes": ("batch", "seq", "embed"),
+        "dot_1_input_axes": ("batch", "whole", "embed"),
+        "dot_2_input_axes": ("batch", "whole", "mlp"),
+    },
+}
+"""Fields of layers whose hidden axis is divided."""
+PLANS: dict[str, tuple[str, dict[str, str | None]]] = {
+    "batch": ("dp", {"batch": "dp"}),
+    "tensors": ("tp", {"mlp": "tp"}),
+    "tensors and sequence": ("tpsp", {"mlp": "tpsp", "seq": "tpsp"}),
+}
+"""By what is divided: the kind of parallelism, and which axes are divided by it."""
+NAMES = ("batch", "seq", "whole", "embed", "act", "mlp")
+
+
+@contextlib.contextmanager
+def planned(plan: str) -> Iterator[tuple[Mesh, te.Autocast]]:
+    """The devices and rules of a plan, and the mode without its recipe."""
+    axis, rules = PLANS[plan]
+    with over_two_devices(axis, {name: rules.get(name) for name in NAMES}) as mesh:
+        yield mesh, te.Autocast(axes=(axis,))
+
+
+def divided_layer(name: str, mode: te.Autocast) -> Layer:
+    """A layer that names the axes of its tensors."""
+    subject = find_subject(name)
+    return Layer(subject, Case("divided", INSIDE[name], {"x": (4, 16, 48)}), mode)
+
+
+def fresh_step(layer: Layer) -> Any:
+    """`step`, to be traced anew: ``jax.jit`` does not see that Flax's rules have changed."""
+    return jax.jit(functools.partial(inspect.unwrap(step), layer))
+
+
+inside = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.subject(name, find_subject(name).cases[0].name)) for name in INSIDE]
+)
+
+
+@pytest.mark.filterwarnings("ignore:Tensor sequence parallelism is detected:UserWarning")
+@pytest.mark.recipe("DelayedScaling")
+@pytest.mark.parametrize("plan", ["tensors", "tensors and sequence"])
+@inside
+def test_layer_that_divides_its_tensors_gives_what_one_device_does(name: str, plan: str) -> None:
+    layer = divided_layer(name, DELAYED)
+    given = given_for(layer)
+    expected = fresh_step(layer)(*given)
+    with planned(plan) as (mesh, around):
+        divided = dataclasses.replace(layer, mode=dataclasses.replace(DELAYED, axes=around.axes))
+        found = fresh_step(divided)(*jax.device_put(given, NamedSharding(mesh, PartitionSpec())))
+    assert_as_on_one_device(layer, found, expected, where=f"{name}, divided: {plan}")
+
+
+def constraints(name: str, plan: str, mode: te.Autocast) -> Counter[tuple[Any, ...]]:
+    """Shape and division of all tensors that a layer's passes constrain, but for those kept whole."""
+    layer = divided_layer(name, mode)
+    given = layer.variables(), layer.inputs(), layer.grads()
+    with planned(plan) as (_, around):
+        divided = dataclasses.replace(layer, mode=dataclasses.replace(mode, axes=around.axes))
+        program = jax.make_jaxpr(fresh_step(divided))(*given)
+    found = equations(program, "sharding_constraint")
+    every = ((e.invars[0].aval.shape, tuple(e.params["sharding"].spec)) for e in found)
+    return Counter((shape, *spec) for shape, spec in every if any(spec))
+
+
+X = ((4, 16, 48), ("batch", "seq", "embed"))
+NORMAL, NORMAL_T = ((4, 16, 48), ("batch", "whole", "embed")), ((48, 4, 16), ("embed", "batch", "whole"))
+KERNEL, KERNEL_T = ((48, 32), ("embed", "mlp")), ((32, 48), ("mlp", "embed"))
+PARTS = ((4, 16, 2, 64), ("batch", "whole", None, "mlp"))
+HIDDEN, HIDDEN_T = ((4, 16, 64), ("batch", "whole", "mlp")), ((64, 4, 16), ("mlp", "batch", "whole"))
+WI, WO = ((48, 2, 64), ("embed", "act", "mlp")), ((64, 48), ("mlp", "embed"))
+CONSTRAINED: dict[tuple[str, te.Autocast], dict[Any, int]] = {
+    # What goes in, its gradient; what is multiplied and its gradient, for the layer and for the product; the kernel.
+    ("LayerNormDenseGeneral", BF16): {X: 2, NORMAL: 4, KERNEL: 2},
+    # What goes in, for the layer and for the function of all in one, and both gradients; codes in both layouts.
+    ("LayerNormDenseGeneral", DELAYED): {X: 4, NORMAL: 1, NORMAL_T: 1, KERNEL: 2, KERNEL_T: 1},
+    ("LayerNormMLP", BF16): {X: 2, NORMAL: 4, HIDDEN: 4, WI: 2, WO: 2},
+    # The output and its gradient lie as what is normalised does. Of the kernels, the gradients alone.
+    ("LayerNormMLP", DELAYED): {X: 3, NORMAL: 4, NORMAL_T: 1, PARTS: 1, HIDDEN: 2, HIDDEN_T: 1, WI: 1, WO: 1},
+}
+"""How often a tensor of some shape and names of axes is constrained, forward and backward."""
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("plan", PLANS)
+@modes
+@inside
+def test_tensors_inside_are_divided_by_the_names_of_their_axes(name: str, mode: te.Autocast, plan: str) -> None:
+    """Read in TE's JAX path; in the layouts that a Hopper GPU needs."""
+    rules = PLANS[plan][1]
+    expected: Counter[tuple[Any, ...]] = Counter()
+    for (shape, axes), count in CONSTRAINED[name, mode].items():
+        spec = tuple(rules.get(axis) for axis in axes)
+        expected[(shape, *spec)] += count * any(spec)
+    found = constraints(name, plan, mode)
+    missing, unexpected = dict(expected - found), dict(found - expected)
+    assert not missing | unexpected, f"{name}, {plan}: not constrained: {missing}; should not be: {unexpected}"

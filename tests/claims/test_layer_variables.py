@@ -1,0 +1,121 @@
+"""Claim: each layer has the variables that are documented: names, shapes, dtypes, names of axes, and first values.
+
+Promised by the docstrings of TE's layers, which name the defaults of initializers and axes. Checkpoints and plans of
+how a model is divided over devices refer to these names and shapes.
+
+What a failure means for an upgrade: a checkpoint does not load, parameters are kept whole on every device, or a new
+model begins elsewhere.
+"""
+
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax.core import meta
+
+from mnist_fp8 import te
+from mnist_fp8.oracle.dense import TENSORS
+from mnist_fp8.subjects.layer import Layer
+from mnist_fp8.subjects.subject import Case, Parameter, Subject
+from mnist_fp8.te.dense_step import BF16
+from support.assertions import assert_same_structure, assert_trees_equal
+from support.layers import DELAYED, cases, paths, plainest, quantized_cases, recipes
+
+CUT = 1 / 0.8796256610342398
+"""The deviation of a normal distribution that is cut at two of its deviations, as variance scaling does, has to be that
+much larger to be one after the cut."""
+
+
+def shapes_of(layer: Layer) -> Any:
+    """Its variables without values, boxes included."""
+    inputs = {name: jax.ShapeDtypeStruct(shape, jnp.bfloat16) for name, shape in layer.case.inputs.items()}
+    return jax.eval_shape(layer.init, inputs)
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def first_parameters(layer: Layer, inputs: Any) -> Any:
+    """The parameters of an initialisation."""
+    return te.unbox(layer.init(inputs)).get("params", {})
+
+
+# --- names, shapes, dtypes -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("mode", [BF16, DELAYED], ids=["bf16", "delayed"])
+@pytest.mark.parametrize(("subject", "case"), cases())
+def test_variables_have_their_names_shapes_and_dtypes(subject: Subject, case: Case, mode: te.Autocast) -> None:
+    layer = Layer(subject, case, mode)
+    found = {name: paths(tree) for name, tree in te.unbox(shapes_of(layer)).items()}
+    parameters = {path: (parameter.shape, "float32") for path, parameter in subject.parameters(case).items()}
+    expected = {"params": parameters, **(_metadata(layer) if mode == DELAYED else {})}
+    where = f"{subject.name} {case.name}"
+    assert found.keys() | {"params"} == expected.keys(), f"{where}: collections={list(found)}, not {list(expected)}"
+    for collection, wanted in expected.items():
+        assert_same_structure(where=f"{where}: {collection}", actual=found.get(collection, {}), expected=wanted)
+
+
+def _metadata(layer: Layer) -> dict[str, dict[str, tuple[tuple[int, ...], str]]]:
+    """A scale and a history of four for each tensor of each product."""
+    leaves: dict[str, tuple[tuple[int, ...], str]] = {}
+    for product in layer.products:
+        for tensor in TENSORS:
+            for leaf, size in ((te.scale_leaf, 1), (te.history_leaf, 4)):
+                leaves["/".join((*product.module, leaf(tensor, product.numbers[tensor])))] = ((size,), "float32")
+    return {layer.collection: leaves} if leaves else {}
+
+
+# --- names of axes -------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("subject", "case"), cases(lambda subject, case: bool(subject.parameters(case))))
+def test_axes_have_the_documented_names(subject: Subject, case: Case) -> None:
+    boxes = paths(shapes_of(Layer(subject, case, DELAYED))["params"], is_leaf=_is_box)
+    found = {path: box.names if _is_box(box) else None for path, box in boxes.items()}
+    expected = {path: parameter.axes for path, parameter in subject.parameters(case).items()}
+    assert found == expected, f"{subject.name} {case.name}: names of axes={found}, but should be {expected}"
+
+
+def _is_box(value: object) -> bool:
+    return isinstance(value, meta.AxisMetadata)
+
+
+# --- first values --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("subject", "case"), cases(lambda _, case: case.name in {"plain", "realistic"} or not case.fields)
+)
+def test_first_parameters_are_distributed_as_documented(subject: Subject, case: Case) -> None:
+    layer = Layer(subject, case, BF16)
+    found = paths(first_parameters(layer, layer.inputs()))
+    for path, parameter in subject.parameters(case).items():
+        assert_distributed(np.asarray(found[path], np.float64), parameter, where=f"{subject.name} {case.name} {path}")
+
+
+@pytest.mark.parametrize(("subject", "case"), cases(lambda _, case: "around one" in case.name or "bias" in case.name))
+def test_first_scales_and_biases_are_as_documented(subject: Subject, case: Case) -> None:
+    """Of a scale around one as well, which begins at zero."""
+    test_first_parameters_are_distributed_as_documented(subject, case)
+
+
+def assert_distributed(values: Any, parameter: Parameter, *, where: str) -> None:
+    """Mean, deviation and where the distribution is cut, each within five standard errors."""
+    __tracebackhide__ = True
+    deviation, size = parameter.deviation, values.size
+    error = 5 * deviation / size**0.5
+    mean, spread, largest = values.mean(), values.std(), np.abs(values - parameter.mean).max()
+    assert abs(mean - parameter.mean) <= error, f"{where}: mean={mean:.4g}, but should be {parameter.mean}"
+    assert abs(spread - deviation) <= error, f"{where}: deviation={spread:.4g}, but should be {deviation:.4g}"
+    cut = 2 * CUT * deviation * (1 + 1e-5)
+    assert largest <= cut, f"{where}: {largest:.4g} from the mean, but the distribution ends at {cut:.4g}"
+
+
+@recipes
+@pytest.mark.parametrize(("subject", "case"), quantized_cases(plainest))
+def test_recipe_changes_no_first_parameter(subject: Subject, case: Case, mode: te.Autocast) -> None:
+    inputs = Layer(subject, case).inputs()
+    found, expected = (first_parameters(Layer(subject, case, which), inputs) for which in (mode, BF16))
+    assert_trees_equal(where=f"{subject.name} in {mode}", actual=found, expected=expected)
