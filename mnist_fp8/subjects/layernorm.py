@@ -52,4 +52,5 @@ SUBJECT = Subject(
     make=_make,
     reference=_reference,
     recipe_from=RecipeFrom.NOWHERE,
+    recorded=("rmsnorm",),
 )

@@ -51,4 +51,5 @@ SUBJECT = Subject(
     make=_make,
     reference=_reference,
     products=lambda _case: (InnerProduct("dense"),),
+    recorded=("normalised as well",),
 )

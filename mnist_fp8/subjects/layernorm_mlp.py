@@ -112,4 +112,5 @@ SUBJECT = Subject(
     make=_make,
     reference=_reference,
     products=products,
+    recorded=("silu x linear",),
 )
