@@ -3,7 +3,7 @@
 What judges and what is judged both know this table; `mnist_fp8.subjects` has what else there is to a layer.
 """
 
-from collections.abc import Collection, Mapping
+from collections.abc import Iterable, Mapping
 
 from mnist_fp8.core.errors import ConfigError
 
@@ -15,6 +15,8 @@ SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "dense.dense": ("dense",),
     "TransformerEngineBase": ("TransformerEngineBase",),
     "make_dot_general_cls": ("make_dot_general_cls",),
+    "grouped_dense": ("grouped_dense",),
+    "make_grouped_dense_cls": ("make_grouped_dense_cls",),
 }
 """All of them in the order of reports, each with its names in Transformer Engine: one is a part of a dotted path."""
 ALWAYS = "DenseGeneral"
@@ -38,7 +40,7 @@ def parse_subjects(text: str) -> tuple[str, ...]:
     return tuple(name for name in SUBJECTS if name in (*names, ALWAYS) or ALL in names)
 
 
-def named_in(paths: Collection[str]) -> tuple[str, ...]:
+def named_in(paths: Iterable[str]) -> tuple[str, ...]:
     """The subjects that some dotted paths lead to, as ``transformer_engine.jax.flax.LayerNorm.__call__`` does."""
     words = {word for path in paths for word in path.split(".")}
     return tuple(name for name, names in SUBJECTS.items() if not words.isdisjoint(names))

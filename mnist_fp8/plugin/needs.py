@@ -15,7 +15,7 @@ from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.programs import kernels
-from mnist_fp8.subjects import find_subject
+from mnist_fp8.subjects import asked_subjects, find_subject
 from mnist_fp8.subjects.layer import why_not
 from mnist_fp8.subjects.making import name_of_te
 from mnist_fp8.subjects.subject import NotInReleaseError
@@ -61,6 +61,9 @@ def _unmet_te_name(*path: str) -> str | None:
 
 
 def _unmet_subject(name: str, case: str) -> str | None:
+    asked = [subject.name for subject in asked_subjects()]
+    if name not in asked:
+        return f"needs subject {name} among those asked for; found {', '.join(asked)}"
     subject = find_subject(name)
     return why_not(subject, subject.case(case)) or None
 

@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from mnist_fp8.core.modes import Mode
 from mnist_fp8.core.subjects import ALWAYS, SUBJECTS
-from mnist_fp8.gate.verdict.scope import OneSided, Scope, is_named_by_release, running
+from mnist_fp8.gate.verdict.scope import OneSided, Scope, is_named_by_release, running, supported
 from mnist_fp8.record.claims import ClaimStatus, Outcome, SuiteResult
 from mnist_fp8.record.entries import AREAS, BF16, LAYERS, OUTSIDE, Failure, Key, Numbers, Signature, Support
 from mnist_fp8.record.record import Record
@@ -300,8 +300,11 @@ def _of_whole(
 
 
 def _never_seen(old: Record, new: Record) -> Iterator[Gap]:
-    supports = [(Key.of(key), value) for key, value in new.entries.items() if isinstance(value, Support)]
-    lacking = [(key, value.reason) for key, value in supports if not value.ok and not _runs(old, key)]
+    before, supports = (
+        supported(old),
+        ((key, value) for key, value in new.entries.items() if isinstance(value, Support)),
+    )
+    lacking = [(Key.of(key), value.reason) for key, value in supports if not value.ok and key not in before]
     recipes = ((reason, key.subject) for key, reason in lacking if key.area != LAYERS)
     yield from by_reason(GapKind.RECIPES, Effect.NOTED, recipes)
     absent = ((reason, f"{key.subject} {key.case}") for key, reason in lacking if key.area == LAYERS)
@@ -317,11 +320,6 @@ def _never_seen(old: Record, new: Record) -> Iterator[Gap]:
     every = called | (SUBJECTS.keys() if said else set())
     if others := tuple(sorted(every - said - {ALWAYS})):
         yield Gap(GapKind.LAYERS, Effect.NOTED, others)
-
-
-def _runs(record: Record, key: str) -> bool:
-    value = record.entries.get(key)
-    return isinstance(value, Support) and value.ok
 
 
 def _layers(old: Record, new: Record, modes: Sequence[str]) -> dict[str, tuple[str, ...]]:

@@ -18,12 +18,11 @@ from typing import NamedTuple, TypeAlias
 
 from mnist_fp8.core.modes import Mode, RecipeConfig
 from mnist_fp8.gate.verdict.changes import EntryChange, NumbersApart
-from mnist_fp8.gate.verdict.coverage import BF16
 from mnist_fp8.gate.verdict.definitions import definitions
 from mnist_fp8.gate.verdict.measures import Measure, telling
 from mnist_fp8.gate.verdict.rules import layers, numbers, programs
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, Severity, difference
-from mnist_fp8.record.entries import LAYERS, OUTSIDE, Numbers, Value
+from mnist_fp8.record.entries import BF16, LAYERS, OUTSIDE, Numbers, Value
 
 _BY_CAUSE = (
     *("package", "import", "api", "recipes", LAYERS, "variables", "metadata", "float8", "bits", "numerics", "special"),

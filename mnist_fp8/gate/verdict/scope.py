@@ -106,10 +106,10 @@ def is_named_by_release(key: str, old: Record, new: Record) -> bool:
 
 def running(record: Record) -> set[str]:
     """The recipes that run."""
-    return {Key.of(key).subject for key in _supported(record) if key.startswith("recipes/")}
+    return {Key.of(key).subject for key in supported(record) if key.startswith("recipes/")}
 
 
-def _supported(record: Record) -> set[str]:
+def supported(record: Record) -> set[str]:
     """The keys of what says that a recipe runs, or a layer is there."""
     return {key for key, value in record.entries.items() if isinstance(value, Support) and value.ok}
 
@@ -122,7 +122,7 @@ class OneSided:
 
     def __init__(self, old: Record, new: Record) -> None:
         self._keys = {
-            key for key in _supported(old) ^ _supported(new)
+            key for key in supported(old) ^ supported(new)
             if not key.startswith(LAYERS) or (key in old.entries and key in new.entries)
         }  # fmt: skip
 
