@@ -4,6 +4,7 @@ import argparse
 
 from mnist_fp8.cli.options import Commands, add_claims, add_jobs, add_output, add_rerun
 from mnist_fp8.cli.output import RUNS, check_output
+from mnist_fp8.cli.own_code import add_subjects, layers_to_judge
 
 
 def add(commands: Commands) -> None:
@@ -21,6 +22,7 @@ def add(commands: Commands) -> None:
         "--jax", nargs="+", default=[None], metavar="V", help="versions of JAX (default: each release's newest)"
     )
     add_claims(parser)
+    add_subjects(parser)
     add_output(parser, "for matrix.md, .html, .json and junit.xml (default: a new one in runs)")
     add_jobs(parser, "(by cores and memory)")
     add_rerun(parser)
@@ -37,6 +39,7 @@ def run(args: argparse.Namespace) -> int:
 
     request = Request(select_claims(args.claim), CHOSEN, args.jobs, args.rerun)
     releases = [subjects.parse_subject(version) for version in catalogue.select_releases(args.te)]
-    installations = [Installation(subject, jax) for subject in releases for jax in args.jax]
+    layers = layers_to_judge(args.subjects)
+    installations = [Installation(subject, jax, layers=layers) for subject in releases for jax in args.jax]
     check_output(args.output or RUNS)
     return examine_and_show(installations, request, name="matrix", output=args.output, kept=True, explained=False)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from mnist_fp8.cli.options import Commands, add_only, add_rerun, check_keys
 from mnist_fp8.cli.output import DID_NOT_HOLD, OK, check_output, say_written
+from mnist_fp8.cli.own_code import add_subjects, layers_to_judge
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.files import replace_file
 from mnist_fp8.core.plain import clean
@@ -39,6 +40,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--flax", metavar="V", help="version of Flax (default: the one that goes with that JAX)")
     parser.add_argument("--claims", action="store_true", help="hold it to the claims of the suite as well")
     add_only(parser)
+    add_subjects(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="file for the record, such as record.json")
     add_rerun(parser)
     parser.set_defaults(run=run)
@@ -60,12 +62,13 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(
                 f"output {args.output} is a folder; expected a file, such as {args.output / 'record.json'}"
             )
+    layers = layers_to_judge(args.subjects, only=args.only)
     subject = (
         subjects.parse_subject(args.te)
         if args.te
         else subjects.interpreter_subject(args.python or Path(sys.executable))
     )
-    record = _examine(Installation(subject, args.jax, args.flax), args)
+    record = _examine(Installation(subject, args.jax, args.flax, layers), args)
     check_keys(args.only, [record])
     if args.output:
         _write(args.output, record)

@@ -1,9 +1,11 @@
-"""The user's own sources: which they are, and what they use."""
+"""The user's own sources: which they are, what they use, and which layers are judged for that."""
 
 import argparse
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from mnist_fp8.core.subjects import ALL, DEFAULT, SUBJECTS, named_in, parse_subjects
 
 if TYPE_CHECKING:
     from mnist_fp8.cli.progress import Watcher
@@ -32,6 +34,35 @@ def own_sources(named: Sequence[Path] | None) -> tuple[Path, ...]:
     from mnist_fp8.gate.uses import settings  # noqa: PLC0415 - `--help` needs none of it
 
     return tuple(named or settings.sources())
+
+
+def add_subjects(parser: argparse.ArgumentParser) -> None:
+    """Add ``--subjects``."""
+    parser.add_argument(
+        "--subjects",
+        metavar="NAME,...",
+        help=f"the layers to judge: all, or some of {', '.join(SUBJECTS)} (default: subjects in [tool.mnist-fp8] of"
+        " pyproject.toml, else those that your code uses, else those that a verdict has time for)",
+    )
+
+
+def layers_to_judge(named: str | None, uses: "Uses | None" = None, only: Sequence[str] = ()) -> tuple[str, ...]:
+    """The subjects to judge: what is named, what ``pyproject.toml`` names, or what the user's code uses.
+
+    Args:
+        named: on the command line.
+        uses: of the user's own sources, if the verdict rests on them.
+        only: keys that are asked for; they say themselves which layers they are about.
+
+    Raises:
+        ConfigError: there is no such subject, or the file cannot be read.
+    """
+    from mnist_fp8.gate.uses import settings  # noqa: PLC0415 - `--help` needs none of it
+
+    if named is not None or only:
+        return parse_subjects(named or ALL)
+    used = named_in(use.path for use in uses.uses) if uses else ()
+    return settings.subjects() or parse_subjects(",".join(used or DEFAULT))
 
 
 def demand_uses(paths: Sequence[Path], watcher: "Watcher") -> "Uses | None":

@@ -5,7 +5,7 @@ import argparse
 from mnist_fp8.cli.github import add_github, conclude
 from mnist_fp8.cli.options import Commands, add_only, add_output, add_policy, add_rerun, check_keys
 from mnist_fp8.cli.output import RUNS, VERDICT_CODES, check_output, new_folder, show_verdict
-from mnist_fp8.cli.own_code import add_uses, demand_uses, known_names, own_sources
+from mnist_fp8.cli.own_code import add_subjects, add_uses, demand_uses, known_names, layers_to_judge, own_sources
 from mnist_fp8.core.errors import ConfigError
 
 
@@ -34,6 +34,7 @@ def add(commands: Commands) -> None:
         "--flax", type=_parse_pair, default=(None, None), metavar="OLD:NEW", help="versions of Flax, or one for both"
     )
     add_uses(parser)
+    add_subjects(parser)
     add_policy(parser)
     add_github(parser)
     add_only(parser)
@@ -73,7 +74,8 @@ def run(args: argparse.Namespace) -> int:
     say_left_out()
     with watching() as watcher:
         uses = demand_uses(sources, watcher)
-        pair = upgrade.sides(old, new, args.jax, args.flax)
+        layers = layers_to_judge(args.subjects, uses, args.only)
+        pair = upgrade.sides(old, new, args.jax, args.flax, layers)
         records = upgrade.measure_both(pair, only=args.only, rerun=args.rerun, watcher=watcher)
     check_keys(args.only, records, uses)
     tests = {} if args.only else suite_tests()

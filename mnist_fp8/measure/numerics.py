@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mnist_fp8 import te
-from mnist_fp8.measure.common import BF16, modes, rounded, step, tensors
+from mnist_fp8.measure.common import modes, rounded, step, tensors
 from mnist_fp8.oracle import dense
 from mnist_fp8.oracle.dense import TENSORS, Array, DensePasses, Product
 from mnist_fp8.oracle.tolerances import product_tolerance
-from mnist_fp8.record.entries import Contents, NamedNumber, Numbers, Quantity, Special, Value
+from mnist_fp8.record.entries import BF16, Contents, NamedNumber, Numbers, Quantity, Special, Value
 from mnist_fp8.te.dense_step import Step
 
 SHAPES = ((64, 128, 32), (16, 16, 16), (32, 512, 64), (256, 64, 128))

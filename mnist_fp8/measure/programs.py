@@ -4,16 +4,17 @@ import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import jax
 import numpy as np
 
-from mnist_fp8.measure.common import BF16, modes, program, step, tensors
+from mnist_fp8.measure.common import modes, program, step, tensors
 from mnist_fp8.oracle import dense
 from mnist_fp8.oracle.dense import FORMATS, Array
 from mnist_fp8.programs import hlo, jaxprs
 from mnist_fp8.programs.jaxprs import Gemm
-from mnist_fp8.record.entries import OUTSIDE, Call, Codes, Compiled, Formats, Product, Products, Value
+from mnist_fp8.record.entries import BF16, OUTSIDE, Call, Codes, Compiled, Formats, Product, Products, Value
 
 _SHAPE = (64, 128, 32)
 
@@ -33,15 +34,21 @@ def _programs(name: str, subject: str) -> dict[str, Value]:
         function, arguments = program(mode, values, backward=backward)
         jaxpr = jax.make_jaxpr(function)(*arguments)
         key = f"float8/{subject}/{direction}"
-        entries[f"{key}: products"] = _products(jaxprs.gemms(jaxpr))
-        entries[f"{key}: quantized types"] = Formats(tuple(sorted(jaxprs.quantized_dtypes(jaxpr))))
+        entries[f"{key}: products"] = counted(jaxprs.gemms(jaxpr))
+        entries[f"{key}: quantized types"] = formats(jaxpr)
         entries[f"{key}: compiled program"] = _compiled(jax.jit(function).lower(*arguments).compile().as_text() or "")
     return entries
 
 
-def _products(gemms: Iterable[Gemm]) -> Products:
+def counted(gemms: Iterable[Gemm]) -> Products:
+    """Products, those that are alike together."""
     counts = Counter((gemm.lhs, gemm.rhs, gemm.primitive, gemm.quantized) for gemm in gemms)
     return Products(tuple(Product(*operands, count) for operands, count in sorted(counts.items())))
+
+
+def formats(jaxpr: Any) -> Formats:  # noqa: ANN401
+    """The quantized formats in a jaxpr."""
+    return Formats(tuple(sorted(jaxprs.quantized_dtypes(jaxpr))))
 
 
 def _compiled(text: str) -> Compiled:

@@ -37,10 +37,15 @@ def _tree(name: str) -> dict[str, Value]:
         rngs = {"params": jax.random.key(0), "sr_rng": jax.random.key(0)}
         with mode():
             variables = jax.eval_shape(module.init, rngs, x)
-        for path, leaf in _leaves(serialization.to_state_dict(variables)):
+        for path, leaf in leaves(variables).items():
             collection, _, rest = path.partition("/")
             entries[f"variables/{name}/{collection}/{layer}/{rest}"] = Text(leaf)
     return entries
+
+
+def leaves(variables: Any) -> dict[str, str]:  # noqa: ANN401 - a tree
+    """Dtype and shape of each leaf of some variables by its path, as Flax writes them down, boxes included."""
+    return dict(_leaves(serialization.to_state_dict(variables)))
 
 
 def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:  # noqa: ANN401 - a state dictionary

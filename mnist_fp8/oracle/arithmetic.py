@@ -55,8 +55,8 @@ class Arithmetic:
         return jnp.tensordot(x, self.parameter(kernel), 1)
 
     def parameter(self, values: jax.Array) -> jax.Array:
-        """A parameter in the dtype that the layer computes in."""
-        return _rounded(values)
+        """A parameter in the dtype that the layer computes in; its gradient is exact."""
+        return values + jax.lax.stop_gradient(_rounded(values) - values)
 
     def stored(self, values: jax.Array) -> jax.Array:
         """What a layer writes down between two of its parts, in the dtype that it computes in."""
@@ -121,6 +121,10 @@ class Rounded(Arithmetic):
         if name in self.offsets:
             y = y + self.offsets[name]
         return y.reshape(*x.shape[:-1], *kernel.shape[1:])
+
+    def parameter(self, values: jax.Array) -> jax.Array:
+        """Round to BF16; its gradient, too."""
+        return _rounded(values)
 
     def stored(self, values: jax.Array) -> jax.Array:
         """Round to BF16."""

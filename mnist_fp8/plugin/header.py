@@ -25,8 +25,11 @@ def write(file: Path) -> None:
 
 
 def write_of_worker(file: Path, worker: str, items: Iterable[pytest.Item]) -> None:
-    """Write what a worker imported and the names of the tests that it collected, beside the file of the header."""
-    document = {"imported": provenance.origins(), "tests": [item.nodeid for item in items]}
+    """Write what a worker imported, and the tests that it collected with their subjects, beside the header's file."""
+    collected = list(items)
+    subjects = {item.nodeid: mark.args[0] for item in collected for mark in item.iter_markers("subject")}
+    tests = [item.nodeid for item in collected]
+    document = {"imported": provenance.origins(), "tests": tests, "subjects": subjects}
     replace_file(file.with_name(f"{file.stem}-{worker}.json"), json.dumps(document).encode())
 
 

@@ -15,8 +15,8 @@ from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.programs import kernels
-from mnist_fp8.subjects import find_subject
-from mnist_fp8.subjects.layer import Layer
+from mnist_fp8.subjects import asked_subjects, find_subject
+from mnist_fp8.subjects.layer import why_not
 from mnist_fp8.subjects.making import name_of_te
 from mnist_fp8.subjects.subject import NotInReleaseError
 from mnist_fp8.te import xla_products
@@ -60,16 +60,12 @@ def _unmet_te_name(*path: str) -> str | None:
     return None
 
 
-@functools.cache
 def _unmet_subject(name: str, case: str) -> str | None:
+    asked = [subject.name for subject in asked_subjects()]
+    if name not in asked:
+        return f"needs subject {name} among those asked for; found {', '.join(asked)}"
     subject = find_subject(name)
-    if subject.on_kernels_only and (reason := _unmet_gpu()):
-        return reason
-    try:
-        Layer(subject, subject.case(case)).shapes  # noqa: B018 - made when asked for
-    except NotInReleaseError as error:
-        return str(error)
-    return None
+    return why_not(subject, subject.case(case)) or None
 
 
 def _unmet_xla_sums_in_float32() -> str | None:

@@ -4,6 +4,8 @@ import dataclasses
 import enum
 from collections.abc import Collection, Iterable
 
+from mnist_fp8.core.subjects import SUBJECTS
+
 
 class Outcome(enum.Enum):
     """How one test ended. ``KNOWN`` fails as is expected of this release."""
@@ -31,6 +33,7 @@ class TestResult:
         name: its id, from the suite's folder.
         outcome: how it ended.
         reason: what failed, why it was skipped, or which defect is known; empty for a test that passed.
+        subject: the layer that it is about; empty if it is about none alone.
     """
 
     __test__ = False  # not a test, whatever pytest makes of the name
@@ -38,6 +41,7 @@ class TestResult:
     name: str
     outcome: Outcome
     reason: str = ""
+    subject: str = ""
 
     @property
     def headline(self) -> str:
@@ -97,6 +101,15 @@ class SuiteResult:
     def find(self, name: str) -> ClaimResult | None:
         """The claim of that name, if it was asked for."""
         return next((claim for claim in self.claims if claim.name == name), None)
+
+    @property
+    def by_subject(self) -> "SuiteResult":
+        """The same tests, those of each layer together as if they were a claim; without those of no layer alone."""
+        found: dict[str, list[TestResult]] = {name: [] for name in SUBJECTS}
+        for test in (test for claim in self.claims for test in claim.tests if test.subject):
+            found.setdefault(test.subject, []).append(test)
+        claims = (ClaimResult(name, tuple(tests)) for name, tests in found.items() if tests)
+        return dataclasses.replace(self, claims=tuple(claims))
 
     def count(self, status: ClaimStatus) -> int:
         """How many claims have that status."""

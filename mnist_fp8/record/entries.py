@@ -1,15 +1,15 @@
 """What can be measured, as typed values by key; and their JSON.
 
-A key reads ``area/subject/what``, such as ``numerics/DelayedScaling/output against float64``. What differs between two
-records is found entry by entry, and what a difference means is decided by the fields of the values. Text is made where
-a report prints a value.
+A key reads ``area/subject/what``, such as ``numerics/DelayedScaling/output against float64``, and that of a layer as
+`Key` says. What differs between two records is found entry by entry, and what a difference means is decided by the
+fields of the values. Text is made where a report prints a value.
 """
 
 import dataclasses
 import enum
 import itertools
 from collections.abc import Mapping, Sequence
-from typing import Self, TypeAlias, get_args
+from typing import NamedTuple, Self, TypeAlias, get_args
 
 from mnist_fp8.core.patterns import matches
 
@@ -26,6 +26,7 @@ AREAS = {
     "bits": "quantized tensors, to the bit",
     "special": "zeros, infinities, NaN, tiny and huge numbers",
     "behaviour": "what layers and contexts do",
+    "layers": "what the layers beside the dense one are and compute",
     "training": "training curves",
     "warnings": "warnings and deprecations",
     "import": "what the import does to its process",
@@ -42,12 +43,50 @@ RESOLVER = "package/resolver"
 OUTSIDE = "outside autocast"
 """The subject of what is computed without a recipe."""
 
-LAYERS = {"dense": "DenseGeneral"}
-"""Classes of ``transformer_engine.jax.flax`` that are measured, by the first word of their layers' names in keys."""
+BF16 = "BF16"
+"""The name of what is computed without a recipe, in all other areas."""
+
+LAYERS = "layers"
+"""The area whose entries are of the kinds of other areas, for each layer."""
 
 CALLED = {"function", "class", "method"}
 VARIADIC = {"*", "**"}
 POSITIONAL = {"positional", "either", "*"}
+
+
+UNFUSED = "unfused"
+"""The attention backend that is no kernel, but products and a softmax."""
+
+
+class Key(NamedTuple):
+    """The parts of an entry's key.
+
+    Attributes:
+        area: one of `AREAS`.
+        subject: a recipe, a mode, a kind; in the area of layers, a layer.
+        case: of a layer, with which options; else empty.
+        mode: what it was computed in, if anything: BF16 or a recipe.
+        kind: the area whose entries are alike: the area itself but for layers.
+        name: the rest.
+    """
+
+    area: str
+    subject: str
+    case: str
+    mode: str
+    kind: str
+    name: str
+
+    @classmethod
+    def of(cls, key: str) -> Self:
+        """The parts of a key: ``layers/LayerNormMLP/gelu/BF16/numerics/errors``, or ``numerics/BF16/output``."""
+        area, subject, *rest = key.split("/")
+        if area != LAYERS:
+            return cls(area, subject, "", subject, area, "/".join(rest))
+        case, *rest = rest or [""]
+        if len(rest) < 3:  # noqa: PLR2004 - of a case as a whole, or of a mode that failed
+            return cls(area, subject, case, "".join(rest[:1]), area, "/".join(rest))
+        return cls(area, subject, case, rest[0], rest[1], "/".join(rest[2:]))
 
 
 def covers(pattern: str, key: str) -> bool:
@@ -127,7 +166,7 @@ class Curves:
 
 @dataclasses.dataclass(frozen=True)
 class Support:
-    """Whether a recipe runs on the machine, and Transformer Engine's reason where it does not."""
+    """Whether a recipe runs on the machine, or a release has a layer; and the reason where not."""
 
     ok: bool
     reason: str = ""

@@ -1,6 +1,8 @@
 """The layers that are judged, a module each."""
 
-from mnist_fp8.core.errors import ConfigError
+import os
+
+from mnist_fp8.core.subjects import ALL, VARIABLE, parse_subjects
 from mnist_fp8.subjects import (
     attention,
     dense_general,
@@ -35,13 +37,18 @@ SUBJECTS: tuple[Subject, ...] = (
 """All of them, in the order of reports."""
 
 
+_BY_NAME = {subject.name: subject for subject in SUBJECTS}
+
+
 def find_subject(name: str) -> Subject:
-    """The subject of a name.
+    """The subject of a name."""
+    return _BY_NAME[name]
+
+
+def asked_subjects() -> tuple[Subject, ...]:
+    """Those that the environment asks for; all if it does not say.
 
     Raises:
-        ConfigError: there is none.
+        ConfigError: it asks for one that there is not.
     """
-    for subject in SUBJECTS:
-        if subject.name == name:
-            return subject
-    raise ConfigError(f"there is no subject {name!r}; there are {', '.join(subject.name for subject in SUBJECTS)}")
+    return tuple(map(find_subject, parse_subjects(os.environ.get(VARIABLE, ALL))))

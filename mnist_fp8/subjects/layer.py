@@ -10,8 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnist_fp8 import te
+from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.oracle.arithmetic import Reference
 from mnist_fp8.oracle.dense import TENSORS, Array, Meta
-from mnist_fp8.subjects.subject import Case, InnerProduct, RecipeFrom, Subject
+from mnist_fp8.subjects.subject import Case, InnerProduct, NotInReleaseError, RecipeFrom, Subject
 from mnist_fp8.te.dense_step import BF16, on_device, read_meta
 
 OVERWRITE = "_overwrite_with_gradient"
@@ -95,10 +97,20 @@ class Layer:
         return {name: on_device(drawn.normal(0, 1, shape), dtype) for name, shape in self.case.inputs.items()}
 
     @functools.cached_property
+    def boxed_shapes(self) -> Any:  # noqa: ANN401
+        """Shapes and dtypes of its variables as Transformer Engine makes them, boxes included."""
+        inputs = {name: jax.ShapeDtypeStruct(shape, jnp.bfloat16) for name, shape in self.case.inputs.items()}
+        return jax.eval_shape(self.init, inputs)
+
+    @property
     def shapes(self) -> Any:  # noqa: ANN401
         """Shapes and dtypes of its variables, without what says how they are sharded."""
-        inputs = {name: jax.ShapeDtypeStruct(shape, jnp.bfloat16) for name, shape in self.case.inputs.items()}
-        return te.unbox(jax.eval_shape(self.init, inputs))
+        return te.unbox(self.boxed_shapes)
+
+    @property
+    def reference(self) -> Reference:
+        """What it must compute; the same function each time, so that it is compiled once."""
+        return _reference(self.subject, self.case)
 
     def variables(self, seed: int = 0) -> dict[str, Any]:
         """Variables of which every parameter counts: none is zero or one, as first parameters are."""
@@ -116,6 +128,24 @@ class Layer:
     def _outputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         with self.entered():
             return jax.eval_shape(self.apply, self.variables(), self.inputs())
+
+
+@functools.cache
+def _reference(subject: Subject, case: Case) -> Reference:
+    return subject.reference(case)
+
+
+@functools.cache
+def why_not(subject: Subject, case: Case) -> str:
+    """Why a case cannot be computed here: what it needs, and what was found; empty where it can be."""
+    kind = te.engine().kind
+    if subject.on_kernels_only and kind is not RunKind.KERNEL:
+        return f"needs a kernel run on a GPU; found a {kind.value} run"
+    try:
+        Layer(subject, case).shapes  # noqa: B018 - made when asked for
+    except NotInReleaseError as error:
+        return str(error)
+    return ""
 
 
 def _rngs() -> dict[str, jax.Array]:

@@ -65,4 +65,5 @@ SUBJECT = Subject(
     reference=_reference,
     parameters=norm_parameters,
     recipe_from=RecipeFrom.NOWHERE,
+    recorded=("rmsnorm",),
 )

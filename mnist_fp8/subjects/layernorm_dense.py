@@ -52,4 +52,5 @@ SUBJECT = Subject(
     reference=_reference,
     parameters=lambda case: {**norm_parameters(case), **dense_parameters(case)},
     products=lambda _case: (InnerProduct("dense"),),
+    recorded=("normalised as well",),
 )

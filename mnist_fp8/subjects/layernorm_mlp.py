@@ -126,4 +126,5 @@ SUBJECT = Subject(
     reference=_reference,
     parameters=mlp_parameters,
     products=products,
+    recorded=("silu x linear",),
 )

@@ -104,6 +104,7 @@ class Subject:
         plain: how many products of a case stay in the input's dtype by design, forward.
         recipe_from: where its recipe comes from.
         attends: whether what it computes of a position depends on others of the sequence, the last axis but one.
+        recorded: the names of the cases that a record has beside the first.
         on_kernels_only: whether Transformer Engine computes it with kernels only, so that a host run cannot.
     """
 
@@ -116,8 +117,14 @@ class Subject:
     plain: Callable[[Case], int] = lambda _case: 0
     recipe_from: RecipeFrom = RecipeFrom.AUTOCAST
     attends: bool = False
+    recorded: tuple[str, ...] = ()
     on_kernels_only: bool = False
 
     def case(self, name: str) -> Case:
         """The case of a name."""
         return next(case for case in self.cases if case.name == name)
+
+    @property
+    def recorded_cases(self) -> tuple[Case, ...]:
+        """The cases that a record has."""
+        return (self.cases[0], *map(self.case, self.recorded))

@@ -29,7 +29,7 @@ def test_layer_computes_its_definition_in_bf16(subject: Subject, case: Case) -> 
     found = step(layer, variables, inputs, grads)
     rounded = expected(layer, variables, inputs, grads, found)
     assert_step(found, rounded, where=f"{subject.name} {case.name}", tolerance_of=tolerance_of)
-    exact = arithmetic.exact(subject.reference(case), variables["params"], inputs, grads)
+    exact = arithmetic.exact(layer.reference, variables["params"], inputs, grads)
     assert_step(found, exact, where=f"{subject.name} {case.name} against float64", tolerance_of=lambda _: EXACT)
 
 

@@ -16,6 +16,7 @@ import pytest
 from mnist_fp8 import te
 from mnist_fp8.core.errors import ConfigError, TeUnavailableError
 from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.core.subjects import VARIABLE
 from mnist_fp8.doctor import checks
 from mnist_fp8.gate.releases import staging
 from mnist_fp8.plugin import header, hooks, needs, selection
@@ -202,6 +203,15 @@ def test_needs_of_every_mark_are_known() -> None:
     marks = {line.split("(")[0].split(":")[0].strip() for line in declared.splitlines() if ":" in line}
     marks.remove("slow")  # needs nothing but time
     assert marks == set(needs.NEEDS), f"marks={sorted(marks)}, needs={sorted(needs.NEEDS)}"
+
+
+def test_layer_that_was_not_asked_for_is_not_verified(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "LayerNorm")
+    asked_for = needs.NEEDS["subject"]("LayerNormMLP", "gelu")
+    assert asked_for == "needs subject LayerNormMLP among those asked for; found DenseGeneral, LayerNorm"
+    assert needs.NEEDS["subject"]("LayerNorm", "layernorm") is None
+    monkeypatch.delenv(VARIABLE)
+    assert needs.NEEDS["subject"]("LayerNormMLP", "gelu") is None
 
 
 def test_needs_say_what_was_found() -> None:

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any
 
+from mnist_fp8.core.subjects import SUBJECTS
 from mnist_fp8.gate.verdict.compare import compare
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.rules.rule import Difference
@@ -78,6 +79,11 @@ WHOLE: dict[str, Value] = {
     **{f"float8/{mode}/types": Formats(()) for mode in ("outside autocast", "R")},
     **{f"numerics/{mode}/distribution": Numbers((0.5,), ("2^0",), 0.0, Quantity.SHARE) for mode in ("BF16", "R")},
     **{f"special/{mode}/ones": Special((Contents("output", 0, 0, 1.0),)) for mode in ("BF16", "R")},
+    **{f"layers/{name}/plain/support": Support(ok=True) for name in SUBJECTS},
+    **{
+        f"layers/DenseGeneral/plain/{mode}/numerics/errors": Numbers((0.5,), ("output 0",), 0.0, Quantity.ERROR)
+        for mode in ("BF16", "R")
+    },
 }
 """As few entries as a record of everything has: those of one recipe, and of BF16."""
 EVERY_KIND: dict[str, Value] = WHOLE | {

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 
+from mnist_fp8.core.subjects import VARIABLE
 from mnist_fp8.gate.releases import environments, staging
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
@@ -22,15 +23,19 @@ class Installation:
         subject: Transformer Engine.
         jax: version of JAX asked for; ``None`` is the newest that it works with.
         flax: version of Flax asked for; ``None`` is the one that goes with that JAX.
+        layers: the subjects that are judged; all if there is none.
     """
 
     subject: Subject
     jax: str | None = None
     flax: str | None = None
+    layers: tuple[str, ...] = ()
 
     def prepare(self) -> Environment:
         """Make its environment, or find it in the cache; see `environments.prepare`."""
-        return environments.prepare(self.subject, jax=self.jax, flax=self.flax)
+        environment = environments.prepare(self.subject, jax=self.jax, flax=self.flax)
+        asked = {VARIABLE: ",".join(self.layers)} if self.layers else {}
+        return dataclasses.replace(environment, variables={**environment.variables, **asked})
 
 
 def examine(

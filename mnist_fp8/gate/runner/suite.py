@@ -145,7 +145,11 @@ def _run(
         problem = contradiction(ended.code, results)
     elif not collected:
         collected = _collect(environment, stage, tests)
-    results = complete(results, collected, problem)
+    subjects = {name: subject for account in accounts for name, subject in account.get("subjects", {}).items()}
+    results = {
+        name: dataclasses.replace(test, subject=subjects.get(name, ""))
+        for name, test in complete(results, collected, problem).items()
+    }
     said = {"run": ran["run"], **ran["environment"]} if ran else {}
     return _Run(results, said, ended.seconds, problem, tests if ended.timed_out else cut_short)
 

@@ -14,7 +14,11 @@ from mnist_fp8.record.record import Record
 
 
 def sides(
-    old: Subject, new: Subject, jax: Sequence[str | None], flax: Sequence[str | None]
+    old: Subject,
+    new: Subject,
+    jax: Sequence[str | None],
+    flax: Sequence[str | None],
+    layers: tuple[str, ...] = (),
 ) -> tuple[Installation, Installation]:
     """The two installations. Where nobody asks for a JAX, both get the same one if there is one for both.
 
@@ -23,11 +27,12 @@ def sides(
         new: the one to move to.
         jax: versions of JAX, old and new; ``None`` where none is asked for.
         flax: the same of Flax.
+        layers: the subjects that are judged; all if there is none.
     """
     made = [subject.kind is not SubjectKind.INTERPRETER for subject in (old, new)]
     if all(made) and not any(jax):
         jax = [stacks.common_jax(old.version, new.version)] * 2
-    return Installation(old, jax[0], flax[0]), Installation(new, jax[1], flax[1])
+    return Installation(old, jax[0], flax[0], layers), Installation(new, jax[1], flax[1], layers)
 
 
 def measure_both(

@@ -1,12 +1,13 @@
 """How an entry differs between two records, and by how much against the noise; text is left to the reports."""
 
 import dataclasses
+import functools
 import itertools
 import math
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from mnist_fp8.record.entries import Curves, Imported, Numbers, Quantity, Value
+from mnist_fp8.record.entries import Curves, Imported, Key, Numbers, Quantity, Value
 
 NOISES = 4
 """A number differs if it does so by more than this many times the noise that was measured."""
@@ -96,20 +97,35 @@ class EntryChange:
     apart: Apart | None = None
     weight: float = 0.0
 
+    @functools.cached_property
+    def parts(self) -> Key:
+        """The parts of the key."""
+        return Key.of(self.key)
+
     @property
     def area(self) -> str:
         """The first part of the key."""
-        return self.key.partition("/")[0]
+        return self.parts.area
 
     @property
     def subject(self) -> str:
-        """The second part of the key: a recipe, a mode, a kind."""
-        return self.key.split("/")[1]
+        """The second part of the key: a recipe, a mode, a kind, a layer."""
+        return self.parts.subject
+
+    @property
+    def mode(self) -> str:
+        """What it was computed in."""
+        return self.parts.mode
+
+    @property
+    def kind(self) -> str:
+        """The area whose rules hold for it."""
+        return self.parts.kind
 
     @property
     def name(self) -> str:
         """The rest of the key."""
-        return self.key.partition("/")[2].partition("/")[2]
+        return self.parts.name
 
 
 def changes_of(key: str, old: Value | None, new: Value | None, floor: float) -> Iterator[EntryChange]:

@@ -12,13 +12,13 @@ from mnist_fp8.gate.verdict.acceptance import accept
 from mnist_fp8.gate.verdict.changes import EntryChange, changes_of
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.costs import costs
-from mnist_fp8.gate.verdict.coverage import Coverage, coverage, running
+from mnist_fp8.gate.verdict.coverage import Coverage, coverage
 from mnist_fp8.gate.verdict.policy import Acceptance
 from mnist_fp8.gate.verdict.rules.apply import judge
 from mnist_fp8.gate.verdict.rules.claims import claim_differences, start_differences
 from mnist_fp8.gate.verdict.rules.numbers import FLAX_ALONE
 from mnist_fp8.gate.verdict.rules.rule import Difference
-from mnist_fp8.gate.verdict.scope import Scope, compared, is_compared, refuse_other_run
+from mnist_fp8.gate.verdict.scope import OneSided, Scope, compared, is_compared, refuse_other_run
 from mnist_fp8.gate.verdict.uses import JudgedUses
 from mnist_fp8.record.entries import AREAS
 from mnist_fp8.record.names import Names
@@ -59,11 +59,11 @@ def compare(
         uses.demand()
     scope = Scope.of(old, new)
     looked_at = coverage(old, new, scope, only, tests)
-    of_one_side = running(old) ^ running(new)
+    one_sided = OneSided(old, new)
     changes = [
         change
         for change in _changes(old, new, scope)
-        if not (_follows_from_support(change, of_one_side) or _is_gap(change, looked_at))
+        if not (_follows_from_support(change, one_sided) or _is_gap(change, looked_at))
     ]
     judged = judge(changes, same_stack=scope.same_stack)
     found = [*claim_differences(old.suite, new.suite), *start_differences(old, new), *judged]
@@ -108,8 +108,8 @@ def _is_gap(change: EntryChange, looked_at: Coverage) -> bool:
     return None in (change.old, change.new) and any(change.key in gap.names for gap in looked_at.gaps)
 
 
-def _follows_from_support(change: EntryChange, of_one_side: Collection[str]) -> bool:
+def _follows_from_support(change: EntryChange, one_sided: OneSided) -> bool:
     """Whether an entry is there on one side only because the recipe that it belongs to runs on that side only."""
     if change.area in _NOT_OF_RECIPES or (change.old is not None and change.new is not None):
         return False
-    return change.subject in of_one_side
+    return one_sided.has(change.key)

@@ -5,18 +5,18 @@ import enum
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from mnist_fp8.core.modes import Mode
-from mnist_fp8.gate.verdict.scope import TES_OWN_KEYS, Scope
+from mnist_fp8.core.subjects import ALWAYS, SUBJECTS
+from mnist_fp8.gate.verdict.scope import OneSided, Scope, is_named_by_release, running, supported
 from mnist_fp8.record.claims import ClaimStatus, Outcome, SuiteResult
-from mnist_fp8.record.entries import AREAS, LAYERS, OUTSIDE, Failure, Numbers, Signature, Support
+from mnist_fp8.record.entries import AREAS, BF16, LAYERS, OUTSIDE, Failure, Key, Numbers, Signature, Support
 from mnist_fp8.record.record import Record
 
-BF16 = "BF16"
 ENOUGH = 2
 """One in so many entries, subjects or claims of an area that nothing is known of on either side is too many."""
 _TRAINED = {mode.recipe.name if mode.recipe else BF16: mode for mode in Mode if mode is not Mode.FLAX_BF16}
 _MODE_AREAS = ("variables", "float8", "numerics", "special", "training", "bits")
 """Areas that every mode is measured in; ``bits`` only where it quantizes, ``training`` as far as it is trained in."""
-_WHOLE_AREAS = {"api": None, "recipes": None, "behaviour": None, "import": None, "metadata": "DelayedScaling"}
+_WHOLE_AREAS = {**dict.fromkeys(("api", "recipes", "behaviour", "import", LAYERS)), "metadata": "DelayedScaling"}
 """The other areas that a whole record has entries of, and the recipe that has to run for it."""
 _CLASSES = "api/transformer_engine.jax.flax."
 
@@ -50,7 +50,7 @@ class GapKind(enum.Enum):
     SKIPPED_CLAIMS = "claims skipped"
     SKIPPED_TESTS = "tests skipped"
     RECIPES = "recipes that do not run here"
-    LAYERS = "layers that are not measured"
+    LAYERS = "layers that are not looked at"
     USES = "uses not judged"
     USES_UNREAD = "sources that were not looked at"
     USES_NOT_READ = "used names that are not read"
@@ -92,12 +92,12 @@ class Coverage:
     """What was looked at on both sides, and what was not.
 
     Attributes:
-        layers: Flax layers of Transformer Engine.
+        layers: in which of these modes each layer was measured.
         modes: BF16, and the recipes that every area has measurements of.
         gaps: the rest.
     """
 
-    layers: tuple[str, ...]
+    layers: Mapping[str, tuple[str, ...]]
     modes: tuple[str, ...]
     gaps: tuple[Gap, ...]
 
@@ -120,19 +120,20 @@ def coverage(
     """
     if old.problem or new.problem:  # what there is of the other side is no gap: this side says all
         problem = (Gap(GapKind.OLD_PROBLEM, Effect.UNVERIFIED, (), old.problem),) if old.problem else ()
-        return Coverage((), (), problem)
+        return Coverage({}, (), problem)
     measured = _measured(old, new, scope)
     runs = (BF16, *sorted(running(old) & running(new)))
     missing = {
         mode: [area for area in _areas_of(mode) if (area, _subject(area, mode)) not in measured] for mode in runs
     }
+    modes = tuple(mode for mode in runs if not missing[mode])
     gaps = [
         *_of_entries(old, new, scope),
         *_of_claims(old.suite, new.suite, tests),
         *(_of_request([*only, *old.only, *new.only]) or _of_whole(old, new, measured, missing, scope)),
         *_never_seen(old, new),
     ]
-    return Coverage(_layers(old, new), tuple(mode for mode in runs if not missing[mode]), tuple(gaps))
+    return Coverage(_layers(old, new, modes), modes, tuple(gaps))
 
 
 def _measured(old: Record, new: Record, scope: Scope) -> set[tuple[str, str]]:
@@ -143,11 +144,6 @@ def _measured(old: Record, new: Record, scope: Scope) -> set[tuple[str, str]]:
     ]  # fmt: skip
     pairs = {(key.split("/")[0], key.split("/")[1]) for key in keys}
     return {(area, subject) for area, subject in pairs if area not in scope.left_out}
-
-
-def running(record: Record) -> set[str]:
-    """The recipes that run."""
-    return {key.split("/")[1] for key, value in record.entries.items() if isinstance(value, Support) and value.ok}
 
 
 def _areas_of(mode: str) -> tuple[str, ...]:
@@ -181,15 +177,15 @@ def _of_entries(old: Record, new: Record, scope: Scope) -> Iterator[Gap]:
 
 def _of_one_side(here: Record, there: Record) -> Iterator[str]:
     """Keys that one side has, and that the other side should have: neither fails there, nor comes from the release."""
-    recipes = running(here) ^ running(there)
+    one_sided = OneSided(here, there)
     failing = tuple(key for key, value in there.entries.items() if isinstance(value, Failure))
     subjects = {tuple(key.split("/")[:2]) for key in there.entries}
     for key, value in here.entries.items():
         area, subject = key.split("/")[:2]
-        named_by_release = area in TES_OWN_KEYS or (area == "bits" and (area, subject) in subjects)
+        named_by_release = is_named_by_release(key, here, there) or (area == "bits" and (area, subject) in subjects)
         fails = any(key == each or key.startswith(f"{each}/") for each in failing)
         whole_probe = isinstance(value, Failure) and any(other.startswith(f"{key}/") for other in there.entries)
-        if not (key in there.entries or named_by_release or subject in recipes or fails or whole_probe):
+        if not (key in there.entries or named_by_release or one_sided.has(key) or fails or whole_probe):
             yield key
 
 
@@ -304,27 +300,33 @@ def _of_whole(
 
 
 def _never_seen(old: Record, new: Record) -> Iterator[Gap]:
-    supports = [(key.split("/")[1], value) for key, value in new.entries.items() if isinstance(value, Support)]
-    before = running(old)
-    recipes = ((value.reason, recipe) for recipe, value in supports if not value.ok and recipe not in before)
+    before, supports = (
+        supported(old),
+        ((key, value) for key, value in new.entries.items() if isinstance(value, Support)),
+    )
+    lacking = [(Key.of(key), value.reason) for key, value in supports if not value.ok and key not in before]
+    recipes = ((reason, key.subject) for key, reason in lacking if key.area != LAYERS)
     yield from by_reason(GapKind.RECIPES, Effect.NOTED, recipes)
+    absent = ((reason, f"{key.subject} {key.case}") for key, reason in lacking if key.area == LAYERS)
+    yield from by_reason(GapKind.LAYERS, Effect.NOTED, absent)
     entries = {**old.entries, **new.entries}
-    layers = {
+    classes = {
         key.removeprefix(_CLASSES)
         for key, value in entries.items()
         if key.startswith(_CLASSES) and isinstance(value, Signature) and value.what == "class"
     }
-    called = {name for name in layers if f"{_CLASSES}{name}.__call__" in entries}
-    if others := tuple(sorted(called - set(LAYERS.values()))):
+    called = {name for name in classes if f"{_CLASSES}{name}.__call__" in entries}
+    said = {Key.of(key).subject for key in entries if key.startswith(f"{LAYERS}/")}
+    every = called | (SUBJECTS.keys() if said else set())
+    if others := tuple(sorted(every - said - {ALWAYS})):
         yield Gap(GapKind.LAYERS, Effect.NOTED, others)
 
 
-def _layers(old: Record, new: Record) -> tuple[str, ...]:
-    """The classes whose variables are measured on both sides."""
-    words = [{_layer(key) for key in each.entries if key.startswith("variables/")} for each in (old, new)]
-    return tuple(name for word, name in LAYERS.items() if word in words[0] & words[1])
-
-
-def _layer(key: str) -> str:
-    """The first word of a layer's name: ``dense`` of ``variables/BF16/params/dense over two axes/kernel``."""
-    return "".join(key.split("/")[3:4]).partition(" ")[0]
+def _layers(old: Record, new: Record, modes: Sequence[str]) -> dict[str, tuple[str, ...]]:
+    """The modes in which both sides could measure each layer."""
+    found: dict[str, set[str]] = {}
+    for key, value in old.entries.items():
+        parts = Key.of(key)
+        if parts.kind != LAYERS and parts.area == LAYERS and not isinstance(value, Failure) and key in new.entries:
+            found.setdefault(parts.subject, set()).add(parts.mode)
+    return {name: tuple(mode for mode in modes if mode in measured) for name, measured in found.items()}

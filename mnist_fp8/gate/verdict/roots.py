@@ -3,6 +3,7 @@
 - Names of the API: a definition, under whatever paths it can be imported, with what lies in it. Several definitions to
   which the same happens are one root.
 - Numbers: all of a recipe, from the metadata over programs and codes to training. Recipes that diverge alike are one.
+  The same of a layer, in all of its cases and modes.
 - What a checkpoint holds: the parameters, and the metadata.
 - Anything else: what comes under one rule in one area.
 
@@ -17,15 +18,14 @@ from typing import NamedTuple, TypeAlias
 
 from mnist_fp8.core.modes import Mode, RecipeConfig
 from mnist_fp8.gate.verdict.changes import EntryChange, NumbersApart
-from mnist_fp8.gate.verdict.coverage import BF16
 from mnist_fp8.gate.verdict.definitions import definitions
 from mnist_fp8.gate.verdict.measures import Measure, telling
 from mnist_fp8.gate.verdict.rules import layers, numbers, programs
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, Severity, difference
-from mnist_fp8.record.entries import OUTSIDE, Numbers, Value
+from mnist_fp8.record.entries import BF16, LAYERS, OUTSIDE, Numbers, Value
 
 _BY_CAUSE = (
-    *("package", "import", "api", "recipes", "variables", "metadata", "float8", "bits", "numerics", "special"),
+    *("package", "import", "api", "recipes", LAYERS, "variables", "metadata", "float8", "bits", "numerics", "special"),
     *("behaviour", "training", "warnings", "claims"),
 )
 """Areas, those first from which others may follow."""
@@ -136,7 +136,7 @@ def _cause(one: Difference, entry: EntryChange, defined: Mapping[str, str]) -> _
         return _BY_RULE[one.rule]
     if one.rule is layers.AXES:
         return _PARAMETERS if entry.name.startswith("params") else _METADATA
-    if one.area in _OF_NUMBERS and one.rule is not numbers.FLAX_ALONE:
+    if entry.kind in _OF_NUMBERS and one.rule is not numbers.FLAX_ALONE:
         subject = RecipeConfig().name if one.area == "metadata" else entry.subject
         return "numbers", _RECIPES.get(subject, subject)
     return one.area, one.rule.id, one.subject
@@ -157,7 +157,7 @@ def _root(parts: Sequence[_Part], order: Mapping[str, int]) -> Root:
         if part.difference.area == "api":
             # Names follow from no others: those that break stand for all, and of them those that lie outside.
             return part.difference.rule.severity.order, part.entry.key.count("."), order.get(part.entry.key, -1)
-        return _BY_CAUSE.index(part.difference.area), order.get(part.entry.key, -1)
+        return _BY_CAUSE.index(part.entry.kind), order.get(part.entry.key, -1)
 
     ordered = sorted(parts, key=place)
     entries: dict[tuple[str, str, Rule], list[_Part]] = {}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from mnist_fp8.core.errors import RecordError
 from mnist_fp8.core.plain import clean
-from mnist_fp8.record.entries import AREAS
+from mnist_fp8.record.entries import AREAS, LAYERS, Key, Support
 from mnist_fp8.record.record import Record
 
 OTHER_DEVICE_FLOOR = 0.02
@@ -92,9 +92,46 @@ def _other_versions(old: Record, new: Record) -> Iterator[str]:
 
 def is_compared(key: str, old: Record, new: Record, scope: Scope) -> bool:
     """Whether an entry is compared: a name of ours that one side lacks may only mean that other code measured it."""
-    area = key.partition("/")[0]
     both = key in old.entries and key in new.entries
-    return area not in scope.left_out and (both or scope.same_keys or area in TES_OWN_KEYS)
+    of_release = is_named_by_release(key, old, new)
+    return key.partition("/")[0] not in scope.left_out and (both or scope.same_keys or of_release)
+
+
+def is_named_by_release(key: str, old: Record, new: Record) -> bool:
+    """Whether a key is a name of Transformer Engine's. Those of a layer are, where both were measured for it."""
+    parts = Key.of(key)
+    case = f"{LAYERS}/{parts.subject}/{parts.case}/support"
+    return parts.kind in TES_OWN_KEYS and (parts.area != LAYERS or (case in old.entries and case in new.entries))
+
+
+def running(record: Record) -> set[str]:
+    """The recipes that run."""
+    return {Key.of(key).subject for key in supported(record) if key.startswith("recipes/")}
+
+
+def supported(record: Record) -> set[str]:
+    """The keys of what says that a recipe runs, or a layer is there."""
+    return {key for key, value in record.entries.items() if isinstance(value, Support) and value.ok}
+
+
+class OneSided:
+    """What runs, or is there, on one side only: all else of it is on that side only because of that.
+
+    A recipe that a release does not have says nothing; of a layer, both sides have to say that one has it.
+    """
+
+    def __init__(self, old: Record, new: Record) -> None:
+        self._keys = {
+            key for key in supported(old) ^ supported(new)
+            if not key.startswith(LAYERS) or (key in old.entries and key in new.entries)
+        }  # fmt: skip
+
+    def has(self, key: str) -> bool:
+        """Whether a key is of it."""
+        parts = Key.of(key)
+        return not self._keys.isdisjoint(
+            (f"recipes/{parts.mode}/support", f"{LAYERS}/{parts.subject}/{parts.case}/support")
+        )
 
 
 def compared(old: Record, new: Record, scope: Scope) -> dict[str, int]:

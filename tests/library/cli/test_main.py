@@ -28,6 +28,7 @@ from mnist_fp8.cli.train import QUICK
 from mnist_fp8.core import errors as core_errors
 from mnist_fp8.core.errors import ConfigError, EnvError, Float8MissingError
 from mnist_fp8.core.modes import Precision, RecipeConfig
+from mnist_fp8.core.subjects import DEFAULT, SUBJECTS, VARIABLE
 from mnist_fp8.gate.names import reading
 from mnist_fp8.gate.releases import environments, processes
 from mnist_fp8.gate.releases.environments import Environment
@@ -719,6 +720,46 @@ def test_part_of_an_upgrade_is_never_safe(entries_of: dict[str, Any], capsys: Ca
     assert strict_json(Path("out/upgrade.json"))["verdict"] == "PARTIAL"
     assert exit_code(["compare", "out/old.json", "out/new.json"]) == 5, "the records that it left are parts, too"
     assert exit_code(["upgrade", "2.18.0", "2.19.0", "-o", "out"]) == 0, "Control: all of it"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text", "layers"),
+    [
+        ([], "", DEFAULT),
+        (["--subjects", "LayerNorm"], 'subjects = ["LayerNormMLP"]', ("DenseGeneral", "LayerNorm")),
+        (["--subjects", "all"], "", tuple(SUBJECTS)),
+        ([], 'subjects = ["LayerNormMLP"]', ("DenseGeneral", "LayerNormMLP")),
+        (["--only", "bits/R/t"], 'subjects = ["LayerNormMLP"]', tuple(SUBJECTS)),
+    ],
+)
+@pytest.mark.parametrize("command", ["upgrade 2.18.0 2.19.0", "measure 2.19.0"])
+def test_layers_are_those_asked_for_on_the_command_line_or_in_the_file(
+    entries_of: dict[str, Any],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    arguments: list[str],
+    text: str,
+    layers: tuple[str, ...],
+) -> None:
+    assert entries_of == {}
+    asked: set[str | None] = set()
+    measured = measuring.measure
+
+    def measure(where: Environment, keys: Any, log: Path) -> Attempt:
+        asked.add(where.environ.get(VARIABLE))
+        return measured(where, keys, log)
+
+    monkeypatch.setattr(measuring, "measure", measure)
+    Path("pyproject.toml").write_text(f"[tool.mnist-fp8]\n{text}")
+    assert exit_code([*command.split(), *arguments]) in (0, 5)
+    assert asked == {",".join(layers)}
+
+
+@pytest.mark.parametrize("command", ["upgrade 2.18.0 2.19.0", "measure 2.19.0", "verify 2.19.0", "matrix --te 2.19.0"])
+def test_subject_that_there_is_not_is_one_line(entries_of: dict[str, Any], capsys: Captured, command: str) -> None:
+    assert entries_of == {}
+    assert exit_code([*command.split(), "--subjects", "LayerNormMPL"]) == 2
+    assert "error: there is no subject 'LayerNormMPL'; there are DenseGeneral, " in capsys.readouterr().err
 
 
 def cut(document: dict[str, Any], how: str) -> dict[str, Any]:

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from mnist_fp8.cli import compare, main, output, uses
+from mnist_fp8.cli.own_code import layers_to_judge
+from mnist_fp8.core.subjects import DEFAULT
 from mnist_fp8.gate.runner import suite_tests
+from mnist_fp8.gate.uses.use import Place, Use, UseKind, Uses
 from support import comparing
 from support.comparing import WHOLE
 from support.own_code import HISTORY
@@ -128,3 +131,22 @@ def test_uses_that_a_part_leaves_out_are_refused(capsys: Captured) -> None:
     write(a=FITS)
     assert main.main(["upgrade", "2.1.0", "2.3.0", "--uses", "src", "--only", "numerics"]) == output.COULD_NOT_RUN
     assert "--uses has no part in what --only names; expected uses" in capsys.readouterr().err
+
+
+# --- layers ----------------------------------------------------------------------------------------------------------
+
+
+def used(*paths: str) -> Uses:
+    return Uses(tuple(Use(path, UseKind.CALL, Place("train.py", 1)) for path in paths), (), 1, 1)
+
+
+def test_layers_that_the_code_uses_are_judged_unless_others_are_asked_for() -> None:
+    uses = used("transformer_engine.jax.flax.LayerNormMLP", "transformer_engine.jax.autocast")
+    assert layers_to_judge(None, uses) == ("DenseGeneral", "LayerNormMLP")
+    assert layers_to_judge("LayerNorm", uses) == ("DenseGeneral", "LayerNorm")
+    Path("pyproject.toml").write_text('[tool.mnist-fp8]\nsubjects = ["dense.dense"]')
+    assert layers_to_judge(None, uses) == ("DenseGeneral", "dense.dense")
+
+
+def test_code_that_uses_no_layer_is_judged_by_those_that_a_verdict_has_time_for() -> None:
+    assert layers_to_judge(None, used("transformer_engine.jax.autocast")) == DEFAULT

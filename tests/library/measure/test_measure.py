@@ -14,6 +14,7 @@ import pytest
 
 from mnist_fp8 import te
 from mnist_fp8.core.errors import TeUnavailableError
+from mnist_fp8.core.subjects import VARIABLE
 from mnist_fp8.core.xla_flags import REPEATABLE
 from mnist_fp8.measure import __main__ as command
 from mnist_fp8.measure import (
@@ -21,6 +22,7 @@ from mnist_fp8.measure import (
     common,
     costs,
     imports,
+    layers,
     measure,
     metadata,
     numerics,
@@ -43,17 +45,20 @@ from mnist_fp8.record.entries import (
     Curves,
     Failure,
     Formats,
+    Key,
     Numbers,
     Product,
     Products,
+    Quantity,
     Special,
     Support,
     Text,
     Value,
 )
+from mnist_fp8.subjects import layer
 from mnist_fp8.te.dense_step import Step
 
-MODULES = (imports, costs, variables, programs, numerics, metadata, behaviour, training)
+MODULES = (imports, costs, variables, programs, numerics, metadata, behaviour, layers, training)
 DELAYED = "DelayedScaling"
 MINE = "--xla_cpu_enable_fast_math=false"
 """A flag that XLA knows: it ends the process at another, if it has not started before."""
@@ -394,3 +399,70 @@ def test_costs_are_repeated_measurements() -> None:
     compiled = found["costs/BF16/trace and compile a step"]
     assert isinstance(compiled, Cost)
     assert len(compiled.values) == _COMPILED
+
+
+# --- layers ----------------------------------------------------------------------------------------------------------
+
+
+def layer_entries(monkeypatch: pytest.MonkeyPatch, *names: str) -> dict[str, Value]:
+    """Entries of some subjects, traced anew."""
+    monkeypatch.setenv(VARIABLE, ",".join(names))
+    jax.clear_caches()
+    layer.why_not.cache_clear()
+    entries: dict[str, Value] = {}
+    for key, found in layers.probes().items():
+        entries |= found() if Key.of(key).subject in names else {}
+    jax.clear_caches()
+    layer.why_not.cache_clear()
+    return entries
+
+
+def test_layers_are_measured_in_every_mode_that_they_have(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And each is what the oracle expects, so that a difference of two records has a side that is right."""
+    entries = layer_entries(monkeypatch, "LayerNorm", "LayerNormDenseGeneral")
+    keys = [Key.of(key) for key in entries]
+    assert {(key.subject, key.case, key.mode) for key in keys if key.kind != "layers"} == {
+        ("LayerNorm", "layernorm", "BF16"),
+        ("LayerNorm", "rmsnorm", "BF16"),
+        *(("LayerNormDenseGeneral", case, mode)
+          for case in ("layernorm", "normalised as well")
+          for mode in ("BF16", DELAYED, "Float8CurrentScaling")),
+    }  # fmt: skip
+    assert {value for key, value in entries.items() if key.endswith("support")} == {Support(ok=True)}
+    agreed = [value for value in entries.values() if isinstance(value, Agreement)]
+    assert agreed == [Agreement()] * 2 * 2 * 3, "two cases; amax and scale; x, kernel and grad"
+    for key, value in entries.items():
+        if isinstance(value, Numbers):
+            assert value.noise == 0
+            most = 1.0 if value.quantity is Quantity.IN_TOLERANCES else 0.1
+            assert max(value.values) <= most, key
+            assert min(value.values) > 0 or value.quantity is Quantity.IN_TOLERANCES, key
+    key = f"layers/LayerNormDenseGeneral/layernorm/{DELAYED}"
+    assert entries[f"{key}/variables/fp8_metas/x_scale"] == Text("float32[1]")
+    assert entries[f"{key}/variables/params/kernel/value"] == Text("float32[48, 32]")
+    assert entries[f"{key}/float8/quantized types"] == Formats(("float8_e4m3fn", "float8_e5m2"))
+    backward = entries[f"{key}/float8/backward: products"]
+    assert isinstance(backward, Products)
+    assert [(each.lhs, each.rhs) for each in backward.products] == [
+        ("float8_e4m3fn", "float8_e5m2"),
+        ("float8_e5m2", "float8_e4m3fn"),
+    ]
+
+
+def test_layer_that_is_off_by_a_hundredth_is_out_of_tolerance(monkeypatch: pytest.MonkeyPatch) -> None:
+    module = te.engine().module.flax.module
+    right = module.layernorm
+    monkeypatch.setattr(module, "layernorm", lambda *args, **kw: 1.01 * right(*args, **kw), raising=True)
+    entries = layer_entries(monkeypatch, "LayerNorm")
+    found = entries["layers/LayerNorm/layernorm/BF16/numerics/errors in tolerances"]
+    assert isinstance(found, Numbers)
+    assert dict(zip(found.labels, found.values, strict=True))["output 0"] > 1.5
+
+
+def test_layer_that_a_release_lacks_says_so_and_has_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(te.engine().module.flax, "LayerNorm")
+    entries = layer_entries(monkeypatch, "LayerNorm")
+    reason = "needs flax.LayerNorm in transformer_engine.jax; found none in this release"
+    assert entries == {
+        f"layers/LayerNorm/{case}/support": Support(ok=False, reason=reason) for case in ("layernorm", "rmsnorm")
+    }

@@ -57,3 +57,19 @@ def test_some_claims_are_the_others_left_out() -> None:
 def test_names_of_claims_keep_their_order_and_come_once() -> None:
     one, other = SuiteResult((claim(name="b"), claim(name="a"))), SuiteResult((claim(name="c"), claim(name="a")))
     assert claim_names([one, other]) == ("b", "a", "c")
+
+
+def test_tests_of_a_layer_are_together_whatever_claim_they_are_of() -> None:
+    def test(name: str, subject: str, outcome: Outcome = Outcome.PASSED) -> TestResult:
+        return TestResult(name, outcome, "", subject)
+
+    one = ClaimResult("one", (test("a", "LayerNormMLP"), test("b", ""), test("c", "LayerNorm", Outcome.FAILED)))
+    two = ClaimResult("two", (test("d", "LayerNormMLP"), test("e", "Another", Outcome.SKIPPED)))
+    found = SuiteResult((one, two), "host run", 1.0).by_subject
+    assert {claim.name: [each.name for each in claim.tests] for claim in found.claims} == {
+        "LayerNorm": ["c"],
+        "LayerNormMLP": ["a", "d"],
+        "Another": ["e"],
+    }
+    assert [claim.status.value for claim in found.claims] == ["broken", "holds", "not verified"]
+    assert found.run == "host run"

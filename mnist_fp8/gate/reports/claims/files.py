@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 from mnist_fp8 import __version__
 from mnist_fp8.gate.reports.claims.history import History, histories
-from mnist_fp8.gate.reports.claims.view import Examined, Reason, anchors, evidence, examined, names_of, runs
+from mnist_fp8.gate.reports.claims.view import Examined, Reason, anchors, by_layer, evidence, examined, names_of, runs
 from mnist_fp8.gate.reports.junit import Case, Mark, Suite, document
 from mnist_fp8.gate.reports.markup import counted, cut, generated_by, literal, row, template
 from mnist_fp8.gate.runner.matrix import MatrixCell
@@ -25,14 +25,17 @@ def markdown(cells: Sequence[MatrixCell], command: str) -> str:
         command: what generated the page.
     """
     found = examined(cells)
-    proof = evidence(found)
+    layers = by_layer(found)
+    proof, of_layers = evidence(found), evidence(layers, "l")
     lines = ["# Transformer Engine releases and the claims", "", generated_by(command), ""]
     lines += [*(f"{run}." for run in runs(found)), ""]
     lines += [*_markdown_table(found, anchors(proof)), "", "“n?”: that many tests of the claim were not verified.", ""]
     lines += [f"- **Not judged:** TE {literal(each.label)}: {literal(each.error)}" for each in cells if each.error]
+    if names_of(layers):
+        lines += ["", "## Layers", "", *_markdown_table(layers, anchors(of_layers))]
     lines += _markdown_histories(histories(found))
     lines += ["", "## Evidence"]
-    for each in proof:
+    for each in (*proof, *of_layers):
         lines += ["", f'<a id="{each.anchor}"></a>', f"### {each.title}", "", f"`{each.command}`", ""]
         lines += [_markdown_reason(reason) for reason in each.reasons]
     return "\n".join(lines) + "\n"
@@ -46,14 +49,16 @@ def _markdown_table(columns: Sequence[Examined], links: dict[tuple[str, str], st
             literal(each.label),
             each.jax,
             each.flax,
-            *(_markdown_cell(each.suite.claim(name), links.get((name, each.label))) for name in names),
+            *(_markdown_cell(each.suite.find(name), links.get((name, each.label))) for name in names),
         ]
         for each in columns
     ]
     return [row(heading), row(["---"] * len(heading)), *map(row, rows)]
 
 
-def _markdown_cell(claim: ClaimResult, anchor: str | None) -> str:
+def _markdown_cell(claim: ClaimResult | None, anchor: str | None) -> str:
+    if claim is None:
+        return ""
     text = f"**{short(claim)}**" if claim.status is ClaimStatus.BROKEN else short(claim)
     return f"[{text}](#{anchor})" if anchor else text
 
@@ -84,14 +89,16 @@ def _markdown_histories(found: Sequence[History]) -> list[str]:
 def html(cells: Sequence[MatrixCell]) -> str:
     """The whole page as one HTML file that needs nothing else."""
     found = examined(cells)
-    proof = evidence(found)
+    layers = by_layer(found)
+    proof, of_layers = evidence(found), evidence(layers, "l")
     return template("matrix.html").render(
-        columns=found,
-        names=names_of(found),
+        tables=[
+            ("Claims", found, names_of(found), anchors(proof)),
+            ("Layers", layers, names_of(layers), anchors(of_layers)),
+        ],
         runs=runs(found),
         failed=[each for each in cells if each.error],
-        proof=proof,
-        links=anchors(proof),
+        proof=[*proof, *of_layers],
         histories=histories(found),
         Outcome=Outcome,
         ClaimStatus=ClaimStatus,

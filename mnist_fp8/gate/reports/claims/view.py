@@ -12,6 +12,7 @@ from mnist_fp8.record.claims import ClaimResult, ClaimStatus, Outcome, SuiteResu
 from mnist_fp8.record.record import Record
 
 WORDS = {Outcome.FAILED: "broken", Outcome.KNOWN: "known defect", Outcome.SKIPPED: "not verified"}
+SUBJECTS = "--subjects"
 NAMES_SHOWN = 5
 """Tests that are named under one reason; the others are counted."""
 
@@ -44,11 +45,13 @@ class Examined:
         label: what tells it from the others.
         jax_asked: version of JAX that was asked for; ``None`` if none was.
         record: what is known of it.
+        rows: the option that names what its suite says something of: claims, or layers.
     """
 
     label: str
     jax_asked: str | None
     record: Record
+    rows: str = "--claim"
 
     @property
     def suite(self) -> SuiteResult:
@@ -68,12 +71,21 @@ class Examined:
     def shown_again(self, claims: Sequence[str]) -> str:
         """The command that holds it to those claims again."""
         asked = ["--jax", self.jax_asked] if self.jax_asked else []
-        return shlex.join(["mnist-fp8", "verify", *self.record.arguments, *asked, "--claim", *claims])
+        names = [",".join(claims)] if self.rows == SUBJECTS else claims
+        return shlex.join(["mnist-fp8", "verify", *self.record.arguments, *asked, self.rows, *names])
 
 
 def examined(cells: Sequence[MatrixCell]) -> list[Examined]:
     """The installations that could be examined."""
     return [Examined(cell.label, cell.jax, cell.record) for cell in cells if cell.record]
+
+
+def by_layer(columns: Sequence[Examined]) -> list[Examined]:
+    """The same installations with what all claims say of each layer in place of the claims."""
+    return [
+        dataclasses.replace(each, record=dataclasses.replace(each.record, suite=each.suite.by_subject), rows=SUBJECTS)
+        for each in columns
+    ]
 
 
 def names_of(columns: Sequence[Examined]) -> tuple[str, ...]:
@@ -134,15 +146,15 @@ def of_any_release(text: str, version: str) -> str:
     return re.sub(own, "this release", text) if version else text
 
 
-def evidence(columns: Sequence[Examined]) -> list[Evidence]:
-    """What there is to explain, equal evidence of neighbours once."""
+def evidence(columns: Sequence[Examined], prefix: str = "e") -> list[Evidence]:
+    """What there is to explain, equal evidence of neighbours once; anchors begin with the prefix."""
     merged: dict[object, Evidence] = {}
     for name in names_of(columns):
         for found in _of_claim(name, columns):
             texts = tuple((reason.outcome, reason.text) for reason in found.reasons)
             other = merged.get((found.labels, texts))
             merged[found.labels, texts] = _together(other, found) if other else found
-    return [dataclasses.replace(found, anchor=f"e{number}") for number, found in enumerate(merged.values(), 1)]
+    return [dataclasses.replace(found, anchor=f"{prefix}{number}") for number, found in enumerate(merged.values(), 1)]
 
 
 def _of_claim(name: str, columns: Sequence[Examined]) -> Iterator[Evidence]:

@@ -21,7 +21,7 @@ from mnist_fp8.record.claims import ClaimStatus
 from mnist_fp8.record.entries import AREAS
 from mnist_fp8.record.record import Record
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 """Of the JSON; raised when a field changes its meaning."""
 
 

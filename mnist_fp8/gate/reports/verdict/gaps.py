@@ -25,7 +25,7 @@ _WORDS = {
     GapKind.SKIPPED_CLAIMS: "claims verified on neither side",
     GapKind.SKIPPED_TESTS: "tests verified on neither side",
     GapKind.RECIPES: "recipes that do not run here",
-    GapKind.LAYERS: "layers that are not measured",
+    GapKind.LAYERS: "layers that were not looked at",
     GapKind.USES: "what your code uses: a record has no names of its release; measure it again",
     GapKind.USES_UNREAD: "not looked at in your code",
     GapKind.USES_NOT_READ: "used by your code, and not read from the source of Transformer Engine",

@@ -283,8 +283,11 @@ def _compared(view: View) -> str:
     areas = [area for area in view.compared if area != "costs"]
     number = sum(view.compared[area] for area in areas)
     found = view.comparison.coverage
-    layers = ", ".join(f"te.{name}" for name in found.layers)
-    of_what = f"of {layers} in {', '.join(map(clean, found.modes))}" if layers and found.modes else ""
+    names: dict[tuple[str, ...], list[str]] = {}
+    for name, modes in found.layers.items():
+        names.setdefault(modes, []).append(f"te.{clean(name)}")
+    parts = [f"{', '.join(each)} in {', '.join(map(clean, modes))}" for modes, each in names.items() if modes]
+    of_what = f"of {'; '.join(parts)}" if parts else ""
     run = f"{view.old.run} run" if view.old.run else ""
     return ", ".join(filter(None, [f"{number:,} entries of {counted(len(areas), 'area')}", of_what, run]))
 

@@ -7,7 +7,7 @@ from mnist_fp8.gate.verdict.changes import EntryChange, NoiseApart
 from mnist_fp8.gate.verdict.rules import api, claims, imports, layers, numbers, package, programs, uses
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, difference
 from mnist_fp8.gate.verdict.scope import TES_OWN_KEYS
-from mnist_fp8.record.entries import Failure
+from mnist_fp8.record.entries import LAYERS, Failure
 
 RULES: tuple[Rule, ...] = (
     *(*claims.RULES, *uses.RULES, *api.RULES, *package.RULES),
@@ -24,6 +24,7 @@ _AREAS: dict[str, Callable[[EntryChange], Rule]] = {
     "bits": programs.rule_of_codes,
     "special": numbers.rule_of_special,
     "behaviour": layers.rule_of_behaviour,
+    LAYERS: layers.rule_of_layer,
     "training": numbers.rule_of_training,
     "warnings": layers.rule_of_warning,
     "import": imports.rule_of_import,
@@ -47,7 +48,7 @@ def judge(changes: Sequence[EntryChange], *, same_stack: bool) -> list[Differenc
 
 def _ruled(change: EntryChange, *, same_stack: bool) -> Iterator[tuple[Rule, EntryChange]]:
     is_failure = change.area != "package" and any(isinstance(side, Failure) for side in (change.old, change.new))
-    of_failure = claims.rule_of_failure(change) if is_failure or change.area not in TES_OWN_KEYS else None
+    of_failure = claims.rule_of_failure(change) if is_failure or change.kind not in TES_OWN_KEYS else None
     if of_failure:
         yield of_failure, change
     elif change.area == "api":
@@ -57,7 +58,7 @@ def _ruled(change: EntryChange, *, same_stack: bool) -> Iterator[tuple[Rule, Ent
     elif same_stack and change.key.startswith(_OF_FLAX_ALONE) and change.old is not None:
         yield numbers.FLAX_ALONE, change
     else:
-        yield _AREAS[change.area](change), change
+        yield _AREAS[change.kind](change), change
 
 
 def _subject(change: EntryChange) -> str:

@@ -2,7 +2,7 @@
 
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.rules.rule import Rule, breaks, changes, note
-from mnist_fp8.record.entries import Support
+from mnist_fp8.record.entries import UNFUSED, Support, Text
 
 RECIPE_LOST = breaks(
     "recipe-unsupported",
@@ -12,6 +12,27 @@ RECIPE_LOST = breaks(
 )
 RECIPE_GAINED = note("recipe-supported", "runs here now", "The recipe runs on this machine now.")
 RECIPE_REASON = note("recipe-reason-changed", "still does not run here", "The recipe still does not run here.")
+
+GONE = breaks(
+    "layer-gone",
+    "layer or option gone",
+    "The new release does not have this layer, or an option of it.",
+    "Replace it, or stay.",
+)
+NEW = note("layer-new", "layer or option new", "The new release has this layer, or an option of it.")
+STILL_ABSENT = note("layer-still-absent", "layer or option still absent", "Neither release has it here.")
+UNFUSED_NOW = breaks(
+    "attention-unfused",
+    "attention no longer fused",
+    "No fused kernel answers for this attention any more: its memory grows with the square of the sequence's length.",
+    "Do not upgrade before you have seen your longest sequences train.",
+)
+BACKEND = changes(
+    "attention-backend-changed",
+    "another attention kernel",
+    "Another kernel answers for this attention: as right as before, but not the same numbers.",
+    "Renew golden values; measure speed and memory.",
+)
 
 PARAMETERS = breaks(
     "parameters-changed",
@@ -103,7 +124,8 @@ WARNING_NEW = changes(
 WARNING_GONE = note("warning-gone", "warning gone", "There are fewer warnings.")
 
 RULES = (
-    *(RECIPE_LOST, RECIPE_GAINED, RECIPE_REASON, PARAMETERS, AXES, METADATA_VARIABLES),
+    *(RECIPE_LOST, RECIPE_GAINED, RECIPE_REASON, GONE, NEW, STILL_ABSENT, UNFUSED_NOW, BACKEND),
+    *(PARAMETERS, AXES, METADATA_VARIABLES),
     *(*_BEHAVIOUR.values(), BEHAVIOUR, WARNING_NEW, WARNING_GONE),
 )
 
@@ -114,6 +136,16 @@ def rule_of_recipe(change: EntryChange) -> Rule:
     if ran == runs:  # on neither side
         return RECIPE_REASON
     return RECIPE_GAINED if runs else RECIPE_LOST
+
+
+def rule_of_layer(change: EntryChange) -> Rule:
+    """The rule for whether a release has a layer, or for what computes it."""
+    if isinstance(change.old, Text):
+        return UNFUSED_NOW if change.new == Text(UNFUSED) else BACKEND
+    had, has = (isinstance(side, Support) and side.ok for side in (change.old, change.new))
+    if had == has:
+        return STILL_ABSENT
+    return NEW if has else GONE
 
 
 def rule_of_variables(change: EntryChange) -> Rule:

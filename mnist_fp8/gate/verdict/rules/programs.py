@@ -4,7 +4,7 @@ from collections import Counter
 
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.rules.rule import Rule, breaks, changes
-from mnist_fp8.record.entries import OUTSIDE, Codes, Compiled, Formats, Products, Value
+from mnist_fp8.record.entries import BF16, OUTSIDE, Codes, Compiled, Formats, Products, Value
 
 PRODUCT_LOST = breaks(
     "float8-product-lost",
@@ -53,7 +53,7 @@ RULES = (PRODUCT_LOST, FORMAT_LOST, OUTSIDE_AUTOCAST, REWRITTEN, CODES_WRONG, CO
 
 def rule_of_float8(change: EntryChange) -> Rule:
     """The rule for products, quantized types or a compiled program."""
-    if change.subject == OUTSIDE:
+    if change.mode in (OUTSIDE, BF16):
         return OUTSIDE_AUTOCAST if _float8(change.new) - _float8(change.old) else REWRITTEN
     if isinstance(change.old, Products) and isinstance(change.new, Products):
         fewer = _operands(change.old) - _operands(change.new)

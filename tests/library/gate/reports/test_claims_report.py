@@ -372,3 +372,41 @@ def test_long_value_is_cut() -> None:
     for text in (files.markdown(both, "mnist-fp8 matrix"), files.html(both)):
         assert "1" + 198 * "x" + "…" in text
         assert 200 * "x" not in text
+
+
+# --- layers ----------------------------------------------------------------------------------------------------------
+
+
+def of_layer(name: str, outcome: Outcome, reason: str = "") -> TestResult:
+    return TestResult(f"tests/claims/test_layers.py::test[{name}]", outcome, reason, name)
+
+
+NO_MLP = "needs flax.LayerNormMLP in transformer_engine.jax; found none in 2.1.0"
+OF_LAYERS = [
+    examined(
+        "2.1.0", ClaimResult("layers", (of_layer("LayerNorm", PASSED), of_layer("LayerNormMLP", SKIPPED, NO_MLP)))
+    ),
+    examined("2.2.0", ClaimResult("layers", (of_layer("LayerNormMLP", FAILED, "off by 1"),))),
+]
+
+
+def test_pages_say_of_each_layer_in_which_releases_it_works() -> None:
+    page = files.markdown([*map(cell, OF_LAYERS)], "mnist-fp8 matrix")
+    table = page.partition("## Layers")[2].partition("##")[0].strip().splitlines()
+    assert [[text.strip() for text in line.strip("|").split("|")] for line in (table[0], *table[2:])] == [
+        ["TE", "JAX", "Flax", "LayerNorm", "LayerNormMLP"],
+        ["2.1.0", "0.5.0", "0.10.4", "holds", "[not verified](#l1)"],
+        ["2.2.0", "0.5.0", "0.10.4", "", "[**broken 1**](#l2)"],
+    ]
+    proof = page.partition('<a id="l1"></a>')[2]
+    assert "LayerNormMLP, 2.1.0: not verified" in proof
+    assert "found none in this release" in proof
+    assert "mnist-fp8 verify 2.1.0 --subjects LayerNormMLP`" in proof
+    html = files.html([*map(cell, OF_LAYERS)])
+    assert re.findall(r"<h2>(.*?)</h2>", html) == ["Claims", "Layers", "Evidence"]
+    assert html.count('href="#l2"') == html.count('id="l2"') == 1
+
+
+def test_pages_of_claims_on_no_layer_have_no_table_of_them() -> None:
+    assert "## Layers" not in files.markdown(CELLS, "mnist-fp8 matrix")
+    assert "<h2>Layers</h2>" not in files.html(CELLS)

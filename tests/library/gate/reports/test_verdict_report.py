@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from mnist_fp8.core.subjects import SUBJECTS
 from mnist_fp8.gate.reports import markup, values
 from mnist_fp8.gate.reports.verdict import files, html, markdown, view
 from mnist_fp8.gate.verdict import compare
@@ -60,6 +61,8 @@ SAFE: dict[str, Value] = {
             *(f"float8/{mode}/x" for mode in ("outside autocast", "DelayedScaling")),
             *("numerics/BF16/x", "special/BF16/x", "special/DelayedScaling/x", "bits/DelayedScaling/x"),
             *("training/TE BF16/x", "training/DelayedScaling/x"),
+            *(f"layers/DenseGeneral/plain/{mode}/numerics/x" for mode in ("BF16", "DelayedScaling")),
+            "layers/LayerNorm/plain/BF16/numerics/x",
         ],
         Text("x"),
     ),
@@ -106,7 +109,8 @@ def compared(new: Mapping[str, Value] = {}, *broken: str, run: str = "host", acc
 
 EVERYTHING = compared({**CHANGED, **BROKEN, "api/te.jax.new_name": Signature("function")}, "parity")
 EVERYTHING = dataclasses.replace(EVERYTHING, stale=("numerics/x: accepted, but no difference",))
-WHAT = "23 entries of 12 areas, of te.DenseGeneral in BF16, DelayedScaling, host run"
+LAYERS = "te.DenseGeneral in BF16, DelayedScaling; te.LayerNorm in BF16"
+WHAT = f"26 entries of 13 areas, of {LAYERS}, host run"
 PARTIAL = compare.compare(record("2.2.0", SAFE), record("2.3.0", SAFE), (), TODAY, only=("numerics", "bits"))
 UNVERIFIED = compare.compare(record("2.2.0", {}, problem="it hung\nfor ever"), record("2.3.0", SAFE), (), TODAY)
 
@@ -528,6 +532,7 @@ def test_junit_fails_what_breaks_and_skips_what_changes_or_is_accepted() -> None
         ("behaviour", "kernel after init: parameter container changed"): [("skipped", "accepted")],
         ("training", "3 entries without a difference"): [],
         ("import", "1 entry without a difference"): [],
+        ("layers", "3 entries without a difference"): [],
     }
 
 
@@ -543,15 +548,23 @@ def test_junit_skips_what_a_partial_look_leaves_out() -> None:
 
 def test_json_has_every_field() -> None:
     document = json.loads(files.as_json(EVERYTHING))
-    assert document["schema_version"] == 2
+    assert document["schema_version"] == 3
     assert (document["verdict"], document["run"]) == ("BROKEN", "host")
     assert document["old"]["environment"] == dict(EVERYTHING.old.environment)
     assert document["compared"] == dict(EVERYTHING.compared)
     assert (document["unverified"], document["partial"]) == ([], [])
     assert document["coverage"] == {
-        "layers": ["DenseGeneral"],
+        "layers": {"DenseGeneral": ["BF16"], "LayerNorm": ["BF16"]},
         "modes": ["BF16"],
-        "gaps": [{"kind": "claims skipped", "effect": "noted", "names": ["kernels"], "reason": "needs a GPU"}],
+        "gaps": [
+            {"kind": "claims skipped", "effect": "noted", "names": ["kernels"], "reason": "needs a GPU"},
+            {
+                "kind": "layers that are not looked at",
+                "effect": "noted",
+                "names": sorted(SUBJECTS.keys() - {"DenseGeneral", "LayerNorm"}),
+                "reason": "",
+            },
+        ],
     }
     assert [each["title"] for each in document["differences"]] == [each.title for each in EVERYTHING.differences]
     first, difference = document["differences"][0], EVERYTHING.differences[0]

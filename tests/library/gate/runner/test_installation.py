@@ -11,20 +11,21 @@ from typing import Any
 import pytest
 
 from mnist_fp8.core.errors import ConfigError, EnvError
+from mnist_fp8.core.subjects import VARIABLE
 from mnist_fp8.gate.names import reading
-from mnist_fp8.gate.releases import staging
+from mnist_fp8.gate.releases import environments, staging
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import suite
-from mnist_fp8.gate.runner.installation import examine
+from mnist_fp8.gate.runner.installation import Installation, examine
 from mnist_fp8.gate.runner.measuring import EVERYTHING
 from mnist_fp8.gate.runner.store import Attempt, record_file, unexamined
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import Failure, Signature, Text
 from mnist_fp8.record.names import Names
 from mnist_fp8.record.record import Record
-from support.arranged import NAMES, arrange_measurements, environment
+from support.arranged import NAMES, RELEASE, arrange_measurements, environment
 
 
 @pytest.fixture
@@ -169,6 +170,16 @@ def test_variable_is_part_of_the_key_or_does_not_reach_the_run(
     assert (record_file(environment(), "x") != before) is reaches
     assert (environment().environ.get(name) == "changed") is reaches
     assert environment().program_environ.get(name) == ("changed" if not name.startswith(("PYTHON", "PYTEST")) else None)
+
+
+def test_layers_that_are_asked_for_reach_the_run_and_are_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "prepare", lambda *_, **__: environment())
+    monkeypatch.delenv(VARIABLE, raising=False)
+    plain = Installation(RELEASE).prepare()
+    assert VARIABLE not in plain.environ
+    some, others = (Installation(RELEASE, layers=names).prepare() for names in (("LayerNorm",), ("LayerNorm", "X")))
+    assert (some.environ[VARIABLE], others.environ[VARIABLE]) == ("LayerNorm", "LayerNorm,X")
+    assert len({record_file(each, "x") for each in (plain, some, others)}) == 3
 
 
 PART = ["bits/R/t", "api/transformer_engine.g*"]

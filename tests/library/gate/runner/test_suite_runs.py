@@ -44,6 +44,7 @@ def pytest_collection_modifyitems(config, items):
     if hasattr(config, "workerinput"):
         file = config.option.mnist_fp8_json
         account = {"imported": IMPORTED, "tests": [item.nodeid for item in items]}
+        account["subjects"] = {item.nodeid: mark.args[0] for item in items for mark in item.iter_markers("subject")}
         file.with_name(f"{file.stem}-{config.workerinput['workerid']}.json").write_text(json.dumps(account))
 """
 """What a suite's plugin does, whatever its suite is."""
@@ -81,6 +82,26 @@ def outcomes(claim: ClaimResult) -> dict[str, Outcome]:
 
 def reason(claim: ClaimResult, name: str) -> str:
     return next(test.reason for test in claim.tests if test.name.endswith(f"::{name}"))
+
+
+def test_test_says_which_layer_it_is_about_however_it_ends(tmp_path: Path) -> None:
+    code = """
+        import os, pytest
+
+        pytestmark = pytest.mark.filterwarnings("ignore::pytest.PytestUnknownMarkWarning")
+
+        @pytest.mark.subject("LayerNorm", "a case")
+        def test_good(): pass
+
+        @pytest.mark.subject("LayerNormMLP", "a case")
+        def test_crashes(): os.kill(os.getpid(), 11)
+
+        def test_of_none(): pass
+    """
+    (claim,) = judged(write_suite(tmp_path, mine=code), "mine").claims
+    subjects = {test.name.rpartition("::")[2]: test.subject for test in claim.tests}
+    assert subjects == {"test_good": "LayerNorm", "test_crashes": "LayerNormMLP", "test_of_none": ""}
+    assert outcomes(claim)["test_crashes"] is FAILED
 
 
 # --- a run with everything in it -----------------------------------------------------------------------------------

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.core.subjects import SUBJECTS
 from mnist_fp8.gate.uses import settings
 
 
@@ -45,7 +46,7 @@ def test_file_is_read_in_the_encoding_of_its_mark(tmp_path: Path) -> None:
         ("uses = [", "pyproject.toml is no TOML file: "),
         (b"\xff", "pyproject.toml is no TOML file: it is no text in UTF-8"),
         ("x = " + "[" * 100_000, "pyproject.toml is no TOML file: it is nested too deeply"),
-        ('[tool.mnist-fp8]\nuse = ["src"]', "has 'use'; expected nothing but uses"),
+        ('[tool.mnist-fp8]\nuse = ["src"]', "has 'use'; expected nothing but uses and subjects"),
         ('[tool.mnist-fp8]\nuses = "src"', "is 'src'; expected a list of paths"),
         ("[tool.mnist-fp8]\nuses = [1]", "is [1]; expected a list of paths"),
         ('[tool.mnist-fp8]\nuses = [""]', "is ['']; expected a list of paths"),
@@ -67,3 +68,26 @@ def test_folder_of_that_name_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "pyproject.toml").mkdir()
     with pytest.raises(ConfigError, match=r"pyproject.toml cannot be read: Is a directory"):
         settings.sources(tmp_path / "pyproject.toml")
+
+
+def test_layers_are_read_beside_the_sources(tmp_path: Path) -> None:
+    file = written(tmp_path, '[tool.mnist-fp8]\nuses = ["src"]\nsubjects = ["LayerNormMLP"]\n')
+    assert settings.subjects(file) == ("DenseGeneral", "LayerNormMLP")
+    assert settings.sources(file) == (tmp_path / "src",)
+    assert settings.subjects(written(tmp_path, '[tool.mnist-fp8]\nsubjects = ["all"]')) == tuple(SUBJECTS)
+    assert settings.subjects(written(tmp_path, "[tool.mnist-fp8]\nsubjects = []")) == ()
+    assert settings.subjects(tmp_path / "missing.toml") == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ('subjects = "all"', "is 'all'; expected a list of layers, such as"),
+        ('subjects = ["LayerNormMPL"]', "subjects in [tool.mnist-fp8] of "),
+        ('subjects = ["LayerNormMPL"]', "pyproject.toml: there is no subject 'LayerNormMPL'; there are DenseGeneral, "),
+    ],
+)
+def test_other_layers_are_one_line_that_names_what_is_wrong(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        settings.subjects(written(tmp_path, f"[tool.mnist-fp8]\n{text}"))
+    assert says in str(refused.value)

@@ -11,7 +11,7 @@ from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
 from mnist_fp8.gate.verdict.coverage import Effect, Gap, GapKind
 from mnist_fp8.gate.verdict.policy import Acceptance
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
-from mnist_fp8.record.entries import Codes, Cost, Failure, Formats, Imported, Signature, Support, Text, Value
+from mnist_fp8.record.entries import Agreement, Codes, Cost, Failure, Formats, Imported, Signature, Support, Text, Value
 from support.comparing import EVERY_KIND, HOST, TODAY, WHOLE, F, changed, compared, curves, numbers, record
 
 ERROR = "numerics/R/output against float64"
@@ -362,7 +362,7 @@ def test_areas_that_cannot_be_compared_leave_a_part(name: str) -> None:
 
 
 def test_layers_and_recipes_that_are_not_looked_at_are_named() -> None:
-    layer = "api/transformer_engine.jax.flax.LayerNorm"
+    layer = "api/transformer_engine.jax.flax.Softmax"
     both = WHOLE | {
         layer: Signature("class"),
         f"{layer}.__call__": Signature("method"),
@@ -370,11 +370,49 @@ def test_layers_and_recipes_that_are_not_looked_at_are_named() -> None:
         "recipes/S/support": Support(ok=False, reason="needs Blackwell"),
     }
     found = compared(both, both)
-    assert found.coverage.layers == ("DenseGeneral",)
+    assert found.coverage.layers == {"DenseGeneral": ("BF16", "R")}
     assert found.coverage.gaps == (
         Gap(GapKind.RECIPES, Effect.NOTED, ("S",), "needs Blackwell"),
-        Gap(GapKind.LAYERS, Effect.NOTED, ("LayerNorm",)),
+        Gap(GapKind.LAYERS, Effect.NOTED, ("Softmax",)),
     )
+
+
+MLP = "layers/LayerNormMLP/gelu"
+ABSENT, THERE = {f"{MLP}/support": Support(ok=False, reason="no gelu")}, {f"{MLP}/support": Support(ok=True)}
+OF_MLP: dict[str, Value] = {
+    f"{MLP}/BF16/variables/params/scale": Text("float32[1]"),
+    f"{MLP}/BF16/numerics/errors": numbers(0.5),
+    f"{MLP}/R/metadata/wi x amax": Agreement(),
+}
+
+
+def test_layers_and_options_that_come_or_go_are_one_difference_with_all_of_theirs() -> None:
+    gone, new = compared(WHOLE | THERE | OF_MLP, WHOLE | ABSENT), compared(WHOLE | ABSENT, WHOLE | THERE | OF_MLP)
+    assert [each.title for each in gone.differences] == ["LayerNormMLP: layer or option gone"]
+    assert [each.title for each in new.differences] == ["LayerNormMLP: layer or option new"]
+    assert (gone.verdict, new.verdict) == (UpgradeVerdict.BROKEN, UpgradeVerdict.SAFE)
+    neither = compared(WHOLE | ABSENT, WHOLE | ABSENT)
+    assert neither.coverage.gaps == (Gap(GapKind.LAYERS, Effect.NOTED, ("LayerNormMLP gelu",), "no gelu"),)
+
+
+@pytest.mark.parametrize("settings", ["s", "other"])
+def test_layer_that_one_side_was_not_measured_for_is_a_gap_and_no_difference(settings: str) -> None:
+    """Its variables, too, although their names are Transformer Engine's."""
+    found = compare(record("1.0.0", WHOLE | THERE | OF_MLP), record("2.0.0", WHOLE, settings=settings), (), TODAY)
+    assert (found.verdict, found.differences) == (UpgradeVerdict.UNVERIFIED, ())
+    (gap,) = found.coverage.of(Effect.UNVERIFIED)
+    assert set(gap.names) == THERE.keys() | OF_MLP.keys()
+    found = compare(record("1.0.0", WHOLE, settings=settings), record("2.0.0", WHOLE | THERE | OF_MLP), (), TODAY)
+    assert (found.verdict, found.differences) == (UpgradeVerdict.PARTIAL, ())
+
+
+def test_what_is_said_of_layers_is_said_of_those_that_both_sides_measured_in_each_mode() -> None:
+    both = WHOLE | THERE | OF_MLP
+    assert compared(both, both).coverage.layers == {"DenseGeneral": ("BF16", "R"), "LayerNormMLP": ("BF16", "R")}
+    fails = {key: value for key, value in both.items() if not key.startswith(f"{MLP}/R/")} | {f"{MLP}/R": FAILS}
+    found = compared(both, fails)
+    assert found.coverage.layers == {"DenseGeneral": ("BF16", "R"), "LayerNormMLP": ("BF16",)}
+    assert [each.title for each in found.differences] == ["LayerNormMLP: raises an error now"]
 
 
 # --- Flax alone ------------------------------------------------------------------------------------------------------

@@ -392,3 +392,23 @@ def test_many_entries_that_one_quantizer_changes_are_one() -> None:
 def test_first_step_of_a_curve_is_said() -> None:
     old, new = Curves((6, 12, 18), ((3.0, 2.0, 1.0),)), Curves((6, 12, 18), ((3.0, 2.5, 1.0),))
     assert values.size(only({f"training/{R}/loss": old}, {f"training/{R}/loss": new}).first).endswith("from step 12 on")
+
+
+# --- layers ----------------------------------------------------------------------------------------------------------
+
+
+def test_numbers_of_a_layer_are_one_root_over_its_cases_and_modes_from_its_metadata_on() -> None:
+    good, bad = of(Quantity.IN_TOLERANCES, 0.0), of(Quantity.IN_TOLERANCES, 9.0)
+    keys = [f"layers/M/{case}/{mode}/numerics/errors in tolerances" for case in "ab" for mode in ("BF16", "R")]
+    amax = "layers/M/b/R/metadata/wi x amax against the oracle"
+    root = only(dict.fromkeys(keys, good) | {amax: Agreement()}, dict.fromkeys(keys, bad) | {amax: Agreement(1, 1, 2)})
+    assert (root.subjects, root.first.key, root.effect) == (("M",), amax, Effect.DAMAGE)
+    assert sorted(entries(root)) == sorted([*keys, amax])
+
+
+def test_layers_that_drift_alike_are_one_root_apart_from_what_is_damaged() -> None:
+    keys = [f"layers/{name}/a/BF16/numerics/errors in tolerances" for name in "LMN"]
+    old = {key: of(Quantity.IN_TOLERANCES, 0.0) for key in keys}
+    damaged, drifted = roots(old, {key: of(Quantity.IN_TOLERANCES, 9.0 if "/M/" in key else 0.5) for key in keys})
+    assert (damaged.subjects, damaged.effect) == (("M",), Effect.DAMAGE)
+    assert (drifted.subjects, drifted.effect) == (("L", "N"), Effect.DRIFT)

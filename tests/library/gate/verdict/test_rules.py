@@ -12,6 +12,7 @@ from mnist_fp8.gate.verdict.rules.rule import Rule, Severity
 from mnist_fp8.gate.verdict.signatures import ApiChange
 from mnist_fp8.measure import behaviour
 from mnist_fp8.record.entries import (
+    UNFUSED,
     Agreement,
     Call,
     Codes,
@@ -38,6 +39,7 @@ from support.subprocesses import ROOT
 AUTOCAST = "transformer_engine.jax.autocast"
 PRODUCTS = "float8/R/forward and backward: products"
 E4, E5, BF16 = "float8_e4m3fn", "float8_e5m2", "bfloat16"
+LAYER = "layers/LayerNormMLP/gelu"
 RUNS, RUNS_NOT = Support(ok=True), Support(ok=False, reason="x")
 
 
@@ -84,6 +86,36 @@ CASES: list[tuple[str, Value | None, Value | None, str]] = [
     ("recipes/R/support", RUNS_NOT, RUNS, "recipe-supported"),
     ("recipes/R/support", RUNS_NOT, Support(ok=False, reason="y"), "recipe-reason-changed"),
     ("recipes/R/support", RUNS, None, "recipe-unsupported"),
+    (f"{LAYER}/support", RUNS, RUNS_NOT, "layer-gone"),
+    (f"{LAYER}/support", RUNS_NOT, RUNS, "layer-new"),
+    (f"{LAYER}/support", RUNS_NOT, Support(ok=False, reason="y"), "layer-still-absent"),
+    (f"{LAYER}/support", RUNS, Failure("E", "no"), "fails-now"),
+    (f"{LAYER}/backend", Text("fused"), Text(UNFUSED), "attention-unfused"),
+    (f"{LAYER}/backend", Text("fused"), Text("fused: F16_arbitrary_seqlen"), "attention-backend-changed"),
+    (f"{LAYER}/backend", Text(UNFUSED), Text("fused"), "attention-backend-changed"),
+    (f"{LAYER}/R/variables/params/scale", Text("f32[2]"), Text("f32[3]"), "parameters-changed"),
+    (f"{LAYER}/R/variables/fp8_metas/x_scale", Text("f32[1]"), Text("f32[2]"), "metadata-variables-changed"),
+    (f"{LAYER}/R/float8/forward: products", products((E4, E4, 1)), products((BF16, E4, 1)), "float8-product-lost"),
+    (f"{LAYER}/BF16/float8/quantized types", Formats(()), Formats((E4,)), "float8-outside-autocast"),
+    (f"{LAYER}/R/metadata/wi x amax against the oracle", Agreement(), Agreement(1, 1.0, 2.0), "scale-wrong"),
+    (
+        f"{LAYER}/BF16/numerics/errors in tolerances",
+        of(Quantity.IN_TOLERANCES, 0, 0.2),
+        of(Quantity.IN_TOLERANCES, 0.9, 0.2),
+        "results-rounded-differently",
+    ),
+    (
+        f"{LAYER}/BF16/numerics/errors in tolerances",
+        of(Quantity.IN_TOLERANCES, 0, 0.2),
+        of(Quantity.IN_TOLERANCES, 0, 1.01),
+        "results-less-accurate",
+    ),
+    (
+        f"{LAYER}/R/numerics/errors in tolerances",
+        of(Quantity.IN_TOLERANCES, 0, 0.2),
+        of(Quantity.IN_TOLERANCES, 0, math.nan),
+        "results-less-accurate",
+    ),
     ("variables/R/params/kernel", Text("f32[2]"), Text("f32[3]"), "parameters-changed"),
     ("variables/R/fp8_metas/x_scale", Text("f32[1]"), None, "metadata-variables-changed"),
     ("variables/R/params_axes/k", Text("x"), None, "axes-collection-changed"),

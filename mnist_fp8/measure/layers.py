@@ -1,0 +1,148 @@
+"""What each layer is and computes: variables, products, errors and metadata, from one step in each mode.
+
+Keys read ``layers/LayerNormMLP/silu x linear/DelayedScaling/numerics/…``: after subject, case and mode comes the area
+whose entries are of the same kind.
+"""
+
+import functools
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+from mnist_fp8 import te
+from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.measure.common import modes
+from mnist_fp8.measure.programs import counted, formats
+from mnist_fp8.measure.variables import leaves
+from mnist_fp8.oracle import arithmetic, dense
+from mnist_fp8.oracle.arithmetic import Passes
+from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, TENSORS
+from mnist_fp8.programs import jaxprs
+from mnist_fp8.record.entries import BF16, Agreement, Numbers, Quantity, Support, Text, Value
+from mnist_fp8.subjects import asked_subjects
+from mnist_fp8.subjects.layer import Layer, Step, next_variables, read_metas, step, why_not
+from mnist_fp8.subjects.prediction import RECIPES, expected, pairs, scales_of, tolerance_of
+from mnist_fp8.subjects.subject import Case, Subject
+
+STEPS = 3
+"""With metadata: so many steps leave no scale as it was at first."""
+_AGREES = {RunKind.HOST: 2.0**-20, RunKind.KERNEL: 2.0**-6}
+"""Largest relative difference of an amax or scale from the oracle's; a kernel's sums may move it to a neighbour."""
+
+
+class _Taken(NamedTuple):
+    """A step: what went in and came out, the variables of the next one, and what was expected."""
+
+    given: tuple[Any, Any, Any]
+    found: Step
+    following: dict[str, Any]
+    wanted: Passes
+
+
+def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
+    """Measurements by the beginning of their keys."""
+    found: dict[str, Callable[[], Mapping[str, Value]]] = {}
+    for subject in asked_subjects():
+        for case in subject.recorded_cases:
+            key = f"layers/{subject.name}/{case.name}"
+            found[f"{key}/support"] = functools.partial(_support, subject, case, key)
+            recipes = [name for name in RECIPES if name in modes()] if subject.products(case) else []
+            for name in (BF16, *recipes):
+                found[f"{key}/{name}"] = functools.partial(_layer, subject, case, name, key)
+    return found
+
+
+def _support(subject: Subject, case: Case, key: str) -> dict[str, Value]:
+    reason = why_not(subject, case).replace(te.version(), "this release")
+    return {f"{key}/support": Support(not reason, reason)}
+
+
+def _layer(subject: Subject, case: Case, name: str, key: str) -> dict[str, Value]:
+    """All of a case in a mode; nothing where it is not there."""
+    if why_not(subject, case):
+        return {}
+    layer = Layer(subject, case, modes()[name])
+    entries: dict[str, Value] = {f"variables/{path}": Text(leaf) for path, leaf in leaves(layer.boxed_shapes).items()}
+    steps = _steps(layer)
+    entries |= _program(layer, steps[-1]) | _errors(layer, steps[-1]) | _metadata(layer, steps)
+    return {f"{key}/{name}/{rest}": value for rest, value in entries.items()}
+
+
+def _steps(layer: Layer) -> list[_Taken]:
+    """Steps on the same parameters; the last one on the tensors of the only one where there are no metadata."""
+    variables: dict[str, Any] = layer.variables()
+    taken = []
+    for seed in reversed(range(STEPS if layer.collection in variables else 1)):
+        given = variables, layer.inputs(seed), layer.grads(STEPS + seed)
+        found = step(layer, *given)
+        following = next_variables(layer, variables, found.grads)
+        scales = scales_of(layer, variables, following) if layer.collection in variables else None
+        taken.append(_Taken(given, found, following, expected(layer, *given, found, scales)))
+        variables = following
+    return taken
+
+
+def _program(layer: Layer, taken: _Taken) -> dict[str, Value]:
+    jaxpr = jax.make_jaxpr(step, static_argnums=0)(layer, *taken.given)
+    gemms = jaxprs.gemms(jaxpr)
+    return {
+        "float8/forward: products": counted(gemm for gemm in gemms if not gemm.backward),
+        "float8/backward: products": counted(gemm for gemm in gemms if gemm.backward),
+        "float8/quantized types": formats(jaxpr),
+    }
+
+
+def _errors(layer: Layer, taken: _Taken) -> dict[str, Value]:
+    variables, inputs, grads = taken.given
+    exact = arithmetic.exact(layer.reference, variables["params"], inputs, grads)
+    again = step(layer, *taken.given)
+    return {
+        "numerics/errors against float64": _numbers(taken.found, again, exact, lambda _: 1.0, Quantity.ERROR),
+        "numerics/errors in tolerances": _numbers(
+            taken.found, again, taken.wanted, tolerance_of, Quantity.IN_TOLERANCES
+        ),
+    }
+
+
+def _numbers(found: Step, again: Step, wanted: Passes, unit: Callable[[str], float], quantity: Quantity) -> Numbers:
+    """The norm of the error of each output and gradient; its noise is how far a repetition lies from it."""
+    once, twice = ({name: _error(*pair) / unit(name) for name, *pair in pairs(each, wanted)} for each in (found, again))
+    noise = max(abs(once[name] - twice[name]) / max(abs(once[name]), 1e-30) for name in once)
+    return Numbers(tuple(once.values()), tuple(once), noise, quantity)
+
+
+def _error(actual: Any, right: Any) -> float:  # noqa: ANN401 - arrays
+    apart, size = np.linalg.norm(np.asarray(actual, np.float64) - right), np.linalg.norm(right)
+    return float(apart / size) if size else float(np.where(apart == 0, 0.0, np.inf))
+
+
+def _metadata(layer: Layer, steps: list[_Taken]) -> dict[str, Value]:
+    """Whether amaxes and scales of the tensors inside are the oracle's, which keeps metadata as TE does since 2.3."""
+    if layer.collection not in steps[0].given[0]:
+        return {}
+    newest = -1 if te.metadata_dialect().stores_next_scale else 0
+    stored = [read_metas(layer, each.following) for each in steps]
+    used = [scales_of(layer, each.given[0], each.following) for each in steps]
+    entries: dict[str, Value] = {}
+    for product in steps[0].wanted.amaxes:
+        for tensor in TENSORS:
+            amaxes = [float(each.wanted.amaxes[product][tensor]) for each in steps]
+            meta, scales = dense.initial_meta(STEPS + 1), []
+            for amax in amaxes:
+                scales.append(float(meta.scale))
+                meta = dense.next_meta(meta, amax, fp8_max=FP8_MAX[FORMATS["HYBRID"][tensor]])
+            key = f"metadata/{product} {tensor}"
+            found = [float(metas[product][tensor].history[newest]) for metas in stored]
+            entries[f"{key} amax against the oracle"] = _agreement(found, amaxes)
+            found = [float(each[product][tensor]) for each in used]
+            entries[f"{key} scale used against the oracle"] = _agreement(found, scales)
+    return entries
+
+
+def _agreement(found: list[float], wanted: list[float]) -> Agreement:
+    rtol = _AGREES[te.engine().kind]
+    pairs = enumerate(zip(found, wanted, strict=True))
+    wrong = (Agreement(step, *pair) for step, pair in pairs if not np.isclose(*pair, rtol=rtol, atol=0))
+    return next(wrong, Agreement())
