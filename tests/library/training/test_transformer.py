@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -58,6 +59,10 @@ def test_rotated_queries_and_keys_know_their_distance_alone() -> None:
 def test_programs_say_what_is_trained() -> None:
     programs = prepare(TINY).programs()
     assert prepare(TINY).programs() == programs, "Control: the same every time"
-    others = [{"seed": 2}, {"learning_rate": 0.02}, {"recipe": RecipeConfig("DelayedScaling", margin=1)}]
+    others: list[dict[str, Any]] = [
+        {"seed": 2},
+        {"learning_rate": 0.02},
+        {"recipe": RecipeConfig("DelayedScaling", margin=1)},
+    ]
     for other in others:
         assert prepare(dataclasses.replace(TINY, **other)).programs() != programs, other
