@@ -20,7 +20,7 @@ def check_feasible(config: TrainConfig) -> None:
         ConfigError: with what was asked, what is possible and why.
         TeUnavailableError: TE is needed and cannot run.
     """
-    prepare_backend(config)
+    prepare_backend(config.precision)
     data.check_data_dir(config.data_dir)
     for what, size, images in (
         ("batch size", config.batch_size, config.train_size or SIZES["train"]),

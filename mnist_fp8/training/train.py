@@ -1,4 +1,4 @@
-"""Train and evaluate `Net` in one of the three precisions."""
+"""Train and evaluate `Net` in one of the three precisions; the steps are those of any model with such variables."""
 
 import contextlib
 import functools
@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jax.typing import ArrayLike
 
 from mnist_fp8 import te
-from mnist_fp8.core.modes import Precision
+from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.training import data
 from mnist_fp8.training.config import TrainConfig
 from mnist_fp8.training.data import Dataset
@@ -46,9 +46,9 @@ class TrainState(train_state.TrainState):
     batch_sharding: NamedSharding | None = struct.field(pytree_node=False, default=None)
 
 
-def prepare_backend(config: TrainConfig) -> None:
+def prepare_backend(precision: Precision) -> None:
     """What has to happen before anything starts JAX's backend."""
-    if config.precision.uses_te:
+    if precision.uses_te:
         te.engine()
     else:
         te.prepare_xla()
@@ -62,9 +62,9 @@ def create_train_state(config: TrainConfig) -> tuple[TrainState, Metadata]:
     Returns:
         The state, and the FP8 metadata (empty unless the recipe keeps some).
     """
-    prepare_backend(config)
+    prepare_backend(config.precision)
     model = _model(config.precision)
-    mode = _mode(config)
+    mode = mode_of(config.precision, config.recipe, tuple(axis for axis, _ in config.mesh))
     mesh = _mesh(config)
     with mesh_context(config):
         variables = te.unbox(_init(model, mode, jax.random.key(config.seed), _image_shape(config, 32)))
@@ -105,11 +105,11 @@ def _init(model: Net, mode: Context, key: jax.Array, shape: tuple[int, ...]) -> 
         return model.init({"params": key, "sr_rng": key}, jnp.zeros(shape, jnp.float32))
 
 
-def _mode(config: TrainConfig) -> Context:
-    if not config.precision.uses_te:
+def mode_of(precision: Precision, recipe: RecipeConfig, axes: tuple[str, ...] = ()) -> Context:
+    """The context of a precision; the recipe matters in FP8 only, the axes of a mesh to TE only."""
+    if not precision.uses_te:
         return contextlib.nullcontext
-    recipe = config.recipe if config.precision is Precision.TE_FP8 else None
-    return te.Autocast(recipe, tuple(axis for axis, _ in config.mesh))
+    return te.Autocast(recipe if precision is Precision.TE_FP8 else None, axes)
 
 
 def _mesh(config: TrainConfig) -> Mesh | None:
@@ -138,7 +138,7 @@ def mesh_context(config: TrainConfig) -> Iterator[None]:
 def apply_model(
     state: TrainState, images: ArrayLike, labels: ArrayLike, metadata: Metadata, rngs: Mapping[str, jax.Array]
 ) -> tuple[dict[str, Any], jax.Array, jax.Array]:
-    """Run the model forward and backward on a batch.
+    """Run the model forward and backward on a batch, of images here and of whatever it takes elsewhere.
 
     The parameters and the FP8 metadata together are the variables that are differentiated: that is how Transformer
     Engine hands back the metadata of the next step.
@@ -243,8 +243,8 @@ def train_epoch(
     """
     if not epochs_on_device():
         return _epoch_by_steps(state, train_ds, batch_size, key, metadata, on_steps)
-    state, metadata, means = _epoch_at_once(state, metadata, train_ds["image"], train_ds["label"], key, batch_size)
-    loss, accuracy = jax.device_get(means).tolist()
+    state, metadata, metrics = epoch_at_once(state, metadata, train_ds["image"], train_ds["label"], key, batch_size)
+    loss, accuracy = jax.device_get(metrics.mean(axis=0)).tolist()
     steps = len(train_ds["label"]) // batch_size
     on_steps(steps, steps)
     return state, metadata, loss, accuracy
@@ -273,10 +273,10 @@ def _epoch_by_steps(
 
 
 @functools.partial(jax.jit, static_argnames="batch_size")
-def _epoch_at_once(
+def epoch_at_once(
     state: TrainState, metadata: Metadata, images: jax.Array, labels: jax.Array, key: jax.Array, batch_size: int
 ) -> tuple[TrainState, Metadata, jax.Array]:
-    """State and metadata after an epoch; mean loss and mean accuracy, shape (2,)."""
+    """State and metadata after an epoch; loss and accuracy of each step, shape (steps, 2)."""
 
     def step(
         carried: tuple[TrainState, Metadata], batch: tuple[jax.Array, jax.Array]
@@ -286,8 +286,9 @@ def _epoch_at_once(
         return (state, metadata), jnp.stack([loss, accuracy])
 
     order = batches(key, len(labels), batch_size)
-    (state, metadata), metrics = jax.lax.scan(step, (state, metadata), order, unroll=_STEPS_UNROLLED)
-    return state, metadata, metrics.mean(axis=0)
+    unroll = _STEPS_UNROLLED if epochs_on_device() else 1
+    (state, metadata), metrics = jax.lax.scan(step, (state, metadata), order, unroll=unroll)
+    return state, metadata, metrics
 
 
 def batches(key: jax.Array, images: int, batch_size: int) -> tuple[jax.Array, jax.Array]:
@@ -329,6 +330,14 @@ def _filled_batches(total: int, batch_size: int) -> tuple[npt.NDArray[np.int64],
     return filled, np.stack([np.arange(batch_size) < len(batch) for batch in rows])
 
 
+def predict(state: TrainState, metadata: Metadata, inputs: jax.Array) -> jax.Array:
+    """Logits in the state's mode, without dropout."""
+    with state.mode():
+        logits: jax.Array
+        logits = state.apply_fn({**metadata, "params": state.params}, inputs, rngs={"sr_rng": jax.random.key(0)})
+    return logits
+
+
 @jax.jit
 def _eval_at_once(
     state: TrainState, metadata: Metadata, images: jax.Array, labels: jax.Array, rows: jax.Array, counts: jax.Array
@@ -346,8 +355,7 @@ def _eval_batch(
     """Summed loss and summed hits of the rows that count, shape (2,)."""
     if state.batch_sharding is not None:
         images, labels = jax.lax.with_sharding_constraint((images, labels), state.batch_sharding)
-    with state.mode():
-        logits = state.apply_fn({**metadata, "params": state.params}, images, rngs={"sr_rng": jax.random.key(0)})
+    logits = predict(state, metadata, images)
     losses = optax.softmax_cross_entropy_with_integer_labels(logits, labels)
     hits = jnp.argmax(logits, -1) == labels
     return jnp.stack([jnp.sum(losses, where=counts), jnp.sum(hits, where=counts)])

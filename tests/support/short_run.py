@@ -16,9 +16,11 @@ import math
 import os
 import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
+from types import ModuleType
+from typing import Any, TypeVar
 
 from mnist_fp8 import te
 from mnist_fp8.core import variables
@@ -94,28 +96,41 @@ class Trained:
 
 
 def trained(config: TrainConfig) -> Trained:
-    """Train as configured; on a host run, no program is run a second time on the same data.
+    """Train as configured, `once`."""
+    return once(lambda: _key(config), Trained, lambda: _train(config))
+
+
+Result = TypeVar("Result")
+
+
+def once(key: Callable[[], str], kind: type[Result], train: Callable[[], Result]) -> Result:
+    """Train; on a host run, no program is run a second time on the same data.
 
     Two releases that train by the same program get the same numbers, so the second need not train. Kernels are not part
     of a program's text: on a kernel run everything is trained.
+
+    Args:
+        key: makes the digest of all that the numbers of a host run depend on.
+        kind: dataclass of the result.
+        train: makes the result.
     """
     if te.engine().kind is RunKind.KERNEL:
-        return _train(config)
-    file = cache_dir() / "short_runs" / f"{_key(config)}.json"
-    result = _kept(file)
+        return train()
+    file = cache_dir() / "short_runs" / f"{key()}.json"
+    result = _kept(file, kind)
     if result is None:
-        result = _train(config)
-        numbers = dataclasses.asdict(result)
+        result = train()
+        numbers = vars(result)
         replace_file(file, json.dumps({"digest": digest_of([file.name, numbers]), "numbers": numbers}).encode())
     return result
 
 
-def _kept(file: Path) -> Trained | None:
+def _kept(file: Path, kind: type[Result]) -> Result | None:
     """The result in a file, unless there is none or it was edited."""
     with contextlib.suppress(OSError, ValueError, LookupError, TypeError):
         document = json.loads(file.read_text())
         if document["digest"] == digest_of([file.name, document["numbers"]]):
-            return Trained(**document["numbers"])
+            return kind(**document["numbers"])
     return None
 
 
@@ -150,10 +165,15 @@ def _train(config: TrainConfig) -> Trained:
 
 def _key(config: TrainConfig) -> str:
     """Digest of all that the numbers of a host run depend on."""
+    return digest(config, (train, runs, data), train.programs(config))
+
+
+def digest(config: Any, modules: Sequence[ModuleType], programs: Sequence[str]) -> str:
+    """Digest of a run's configuration, its modules' source, its programs, and what runs them."""
     versions = [metadata.version(package) for package in ("jax", "jaxlib", "numpy")]
-    sources = [Path(str(module.__file__)).read_text() for module in (train, runs, data)]
+    sources = [Path(str(module.__file__)).read_text() for module in modules]
     here = [describe_processor(), repr(variables.of_this_process(os.environ))]
-    parts = [repr(config), *here, *versions, *sources, *train.programs(config)]
+    parts = [repr(config), *here, *versions, *sources, *programs]
     return hashlib.sha256("\0".join(parts).encode()).hexdigest()[:32]
 
 

@@ -306,9 +306,9 @@ def test_epoch_in_one_call_computes_what_its_single_steps_do(monkeypatch: pytest
     """Within a few roundings: on a CPU, a convolution is computed otherwise inside a loop."""
     by_steps = two_epochs(FP8)
     monkeypatch.setattr(train, "epochs_on_device", lambda: True)
-    compiled = compilations(train._epoch_at_once), compilations(train._eval_at_once)
+    compiled = compilations(train.epoch_at_once), compilations(train._eval_at_once)
     at_once = two_epochs(FP8)
-    assert (compilations(train._epoch_at_once), compilations(train._eval_at_once)) == (compiled[0] + 1, compiled[1] + 1)
+    assert (compilations(train.epoch_at_once), compilations(train._eval_at_once)) == (compiled[0] + 1, compiled[1] + 1)
     for found, expected in zip(at_once, by_steps, strict=True):
         assert found[0] == pytest.approx(expected[0], rel=BF16_EPS)
         assert found[1] == pytest.approx(expected[1], rel=BF16_EPS)
@@ -342,13 +342,13 @@ def test_data_stay_where_they_are_on_a_cpu() -> None:
 @pytest.mark.usefixtures("on_device")
 def test_epochs_on_two_devices_are_compiled_once() -> None:
     config = dataclasses.replace(FP8, mesh=(("dp", 2),), batch_size=32, test_batch_size=32)
-    before = compilations(train._epoch_at_once)
+    before = compilations(train.epoch_at_once)
     with train.mesh_context(config):
         state, metadata = train.create_train_state(config)
         dataset = train.on_device(config, data.get_datasets(40, 40)[0])
         for epoch in range(2):
             state, metadata, *_ = train.train_epoch(state, dataset, 32, jax.random.key(epoch), metadata)
-    assert compilations(train._epoch_at_once) == before + 1
+    assert compilations(train.epoch_at_once) == before + 1
 
 
 @pytest.mark.usefixtures("on_device")
@@ -377,9 +377,9 @@ def test_nothing_is_transferred_inside_an_epoch() -> None:
     given = (state, metadata, train_ds["image"], train_ds["label"], jax.random.key(1))
     on_host = np.asarray(train_ds["image"])
     with jax.transfer_guard("disallow"):
-        jax.block_until_ready(train._epoch_at_once(*given, 64))
+        jax.block_until_ready(train.epoch_at_once(*given, 64))
         with pytest.raises(Exception, match=r"[Dd]isallowed host-to-device transfer"):  # Control
-            train._epoch_at_once(state, metadata, on_host, *given[3:], 64)
+            train.epoch_at_once(state, metadata, on_host, *given[3:], 64)
 
 
 # --- evaluation ----------------------------------------------------------------------------------------------------

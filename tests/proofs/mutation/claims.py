@@ -16,7 +16,14 @@ ROOT = Path(__file__).resolve().parents[3]
 CLAIMS = ROOT / "tests" / "claims"
 
 _FIRST = ("fp8_numerics", "fp8_metadata_update", "recipe_options", "dense_options", "sharding_options")
-_NEVER = ("kernels", "kernel_numerics", "kernel_speed", "kernel_training", "short_run_accuracy")
+_NEVER = (
+    "kernels",
+    "kernel_numerics",
+    "kernel_speed",
+    "kernel_training",
+    "short_run_accuracy",
+    "transformer_short_run",
+)
 
 
 def _in_order() -> tuple[str, ...]:
