@@ -66,7 +66,7 @@ def _count(text: str) -> int:
 
 def _of_the_subject() -> str:
     """Changes with the installed TE and with the probe."""
-    return digest(subject.folder().rglob("*.py"), (HERE / "probe.py").read_text())
+    return digest(subject.folder().rglob("*.py"), *(file.read_text() for file in sorted(HERE.glob("probe*.py"))))
 
 
 def _of_the_suite(root: Path) -> str:
@@ -78,19 +78,27 @@ def _of_the_suite(root: Path) -> str:
 
 def _results(args: argparse.Namespace, folder: Path, console: Console) -> Iterator[Result]:
     console.print("looking at the installed Transformer Engine: observations, executed lines, the claims")
-    expected, lines = trial.healthy()
+    expected, lines = trial.healthy(args.jobs)
     mutants = path.sample(path.mutants(lines), args.sample, args.seed, args.file)
+    suite = _of_the_suite(claims.ROOT)
+    glances, verdicts = Notes(folder / f"glances-{suite}.jsonl"), Notes(folder / f"verdicts-{suite}.jsonl")
     differences = Notes(folder / "differences.jsonl")
-    verdicts = Notes(folder / f"verdicts-{_of_the_suite(claims.ROOT)}.jsonl")
     tasks = [Task(mutant, expected) for mutant in mutants]
-    for ended in _run(differences, trial.look, tasks, args.jobs, "looking for a difference", console):
+    for ended in _run(glances, trial.glance, tasks, args.jobs, "letting the nearest claims judge", console):
+        glances.add(ended.task.mutant.name, _verdict(ended))
+    left = [task for task in tasks if not glances[task.mutant.name]["claim"]]
+    for ended in _run(differences, trial.look, left, args.jobs, "looking for a difference", console):
         differences.add(ended.task.mutant.name, _difference(ended))
-    observable = [task for task in tasks if differences[task.mutant.name]]
-    for ended in _run(verdicts, trial.judge, observable, args.jobs, "letting the claims judge", console):
+    observable = [task for task in left if differences[task.mutant.name]]
+    for ended in _run(verdicts, trial.judge, observable, args.jobs, "letting the others judge", console):
         verdicts.add(ended.task.mutant.name, _verdict(ended))
     for mutant in mutants:
-        evidence = differences[mutant.name]
-        yield _result(mutant, evidence, verdicts[mutant.name] if evidence else {})
+        glance = glances[mutant.name]
+        if glance["claim"]:  # what a claim sees can be seen
+            yield _result(mutant, f"{glance['claim']}: {glance['test']}", glance)
+        else:
+            evidence = differences[mutant.name]
+            yield _result(mutant, evidence, verdicts[mutant.name] if evidence else {})
 
 
 def _run(

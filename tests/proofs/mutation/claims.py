@@ -34,28 +34,34 @@ def _in_order() -> tuple[str, ...]:
 
 ORDER = _in_order()
 
+_LAYERS, _ATTENTION = ("layer_numerics", "layer_metadata"), ("attention", "layer_numerics")
 _AT_HOME = {
-    "common/recipe/__init__.py": "recipe_options",
-    "jax/quantize/helper.py": "recipe_options",
-    "jax/sharding.py": "sharding_options",
-    "jax/layernorm.py": "layer_numerics",
-    "jax/layernorm_dense.py": "layer_numerics",
-    "jax/layernorm_mlp.py": "layer_numerics",
-    "jax/activation.py": "layer_numerics",
-    "jax/cpp_extensions/activation.py": "layer_numerics",
-    "jax/cpp_extensions/normalization.py": "layer_numerics",
-    "jax/flax/module.py": "layer_numerics",
-    "jax/flax/transformer.py": "layer_numerics",
-    "jax/softmax.py": "attention",
-    "jax/cpp_extensions/softmax.py": "attention",
-    "jax/attention.py": "attention",
+    "common/recipe/__init__.py": ("recipe_options",),
+    "jax/quantize/helper.py": ("recipe_options",),
+    "jax/sharding.py": ("sharding_options",),
+    "jax/activation.py": _LAYERS,
+    "jax/layernorm.py": _LAYERS,
+    "jax/layernorm_dense.py": _LAYERS,
+    "jax/layernorm_mlp.py": _LAYERS,
+    "jax/cpp_extensions/activation.py": _LAYERS,
+    "jax/cpp_extensions/normalization.py": _LAYERS,
+    "jax/flax/module.py": _LAYERS,
+    "jax/attention.py": _ATTENTION,
+    "jax/softmax.py": _ATTENTION,
+    "jax/cpp_extensions/attention.py": _ATTENTION,
+    "jax/cpp_extensions/softmax.py": _ATTENTION,
+    "jax/flax/transformer.py": _ATTENTION,
 }
 
 
-def order_for(file: str) -> tuple[str, ...]:
-    """The claims, first the one that is about a file of Transformer Engine, if there is one."""
-    home = _AT_HOME.get(file)
-    return tuple(sorted(ORDER, key=lambda claim: claim != home))
+def home_of(file: str) -> tuple[str, ...]:
+    """The claims that are about a file of Transformer Engine."""
+    return _AT_HOME.get(file, ("fp8_numerics", "fp8_metadata_update"))
+
+
+def others_than(home: tuple[str, ...]) -> tuple[str, ...]:
+    """All other claims."""
+    return tuple(claim for claim in ORDER if claim not in home)
 
 
 def files(claims: tuple[str, ...] = ORDER) -> list[str]:

@@ -10,8 +10,8 @@ from proofs.mutation.claims import Verdict
 from proofs.mutation.path import Lines, Mutant
 from proofs.mutation.probe import Observations
 
-TIMEOUT = 300.0
-"""Seconds that a process may take. On two cores the claims take about 30."""
+TIMEOUT = 600.0
+"""Seconds that a process may take. The claims that catch nothing take five minutes of a processor."""
 
 
 class UnhealthyError(RuntimeError):
@@ -46,45 +46,45 @@ def look(task: Task) -> str:
     return probe.difference(task.expected)
 
 
-def judge(task: Task) -> Verdict:
-    """What the claims say of a mutant."""
+def glance(task: Task) -> Verdict:
+    """What the claims that are about the mutant's file say of it. Most mutants end here."""
     _load(task.mutant)
-    return claims.judge(claims.order_for(task.mutant.file))
+    return claims.judge(claims.home_of(task.mutant.file))
 
 
-def healthy() -> tuple[Observations, Lines]:
+def judge(task: Task) -> Verdict:
+    """What the other claims say of a mutant."""
+    _load(task.mutant)
+    return claims.judge(claims.others_than(claims.home_of(task.mutant.file)))
+
+
+def healthy(jobs: int) -> tuple[Observations, Lines]:
     """What the installed TE shows, and the lines that it executes for that.
 
     Raises:
         UnhealthyError: a claim is red, or two looks differ, so that nothing could be said about mutants.
     """
-    first, second = _alone(_observe), _alone(_observe)
+    looks = ["observed", "observed again", "executed"]
+    seen = {ended.task: ended for ended in farm.run(_look, [*looks, *claims.ORDER], jobs=jobs, timeout=TIMEOUT)}
+    for task, ended in seen.items():
+        if ended.failure:
+            raise UnhealthyError(f"the installed TE cannot be looked at: {task}: {ended.failure}")
+    first, second, lines = (seen[look].result for look in looks)
     if first != second:
         names = [name for name in first if first[name] != second.get(name)]
         raise UnhealthyError(f"two looks at the installed TE differ in {len(names)} observations: {names[:3]}")
-    verdict: Verdict = _alone(_judge_installed)
-    if verdict.caught:
-        raise UnhealthyError(f"the installed TE is red: {verdict.claim}: {verdict.test}: {verdict.message}")
-    return first, _alone(_executed)
+    for claim in claims.ORDER:
+        verdict: Verdict = seen[claim].result
+        if verdict.caught:
+            raise UnhealthyError(f"the installed TE is red: {claim}: {verdict.test}: {verdict.message}")
+    return first, lines
 
 
-def _observe(_: str) -> Observations:
-    return probe.observe()
-
-
-def _executed(_: str) -> Lines:
-    return path.executed()
-
-
-def _judge_installed(_: str) -> Verdict:
-    return claims.judge()
-
-
-def _alone(function: Any) -> Any:
-    (ended,) = farm.run(function, ["installed"], jobs=1, timeout=TIMEOUT)
-    if ended.failure:
-        raise UnhealthyError(f"the installed TE cannot be looked at: {ended.failure}")
-    return ended.result
+def _look(at: str) -> Any:
+    """What is seen of the installed TE: observations, executed lines, or what a claim says."""
+    if at == "executed":
+        return path.executed()
+    return claims.judge((at,)) if at in claims.ORDER else probe.observe()
 
 
 def _load(mutant: Mutant) -> None:
