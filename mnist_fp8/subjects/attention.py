@@ -20,7 +20,7 @@ from mnist_fp8.oracle import layers
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.oracle.dense import Array
 from mnist_fp8.subjects.making import flax_layer, name_of_te
-from mnist_fp8.subjects.subject import Case, RecipeFrom, Subject
+from mnist_fp8.subjects.subject import Case, Parameter, RecipeFrom, Subject
 
 Lengths = tuple[tuple[int, ...], tuple[int, ...]]
 """How many queries and keys of each sequence are no padding."""
@@ -278,12 +278,23 @@ def _reference(case: Case) -> Reference:
     return reference
 
 
+def _parameters(case: Case) -> dict[str, Parameter]:
+    """A sink for each head, below the name of what computes it."""
+    if case.fields.get("softmax_type") != "learnable":
+        return {}
+    backend = "_FusedDotProductAttention_0" if te.engine().kind is RunKind.KERNEL else "_UnfusedDotProductAttention_0"
+    sink = Parameter((1, case.fields["num_attention_heads"], 1, 1), (None, "nvte_head", None, None))
+    return {f"DotProductAttention_0/{backend}/softmax_offset": sink}
+
+
 SUBJECT = Subject(
     name="DotProductAttention",
     cases=CASES,
     make=_make,
     reference=_reference,
+    parameters=_parameters,
     plain=lambda _case: 2,
     recipe_from=RecipeFrom.NOWHERE,
+    attends=True,
 )
 PACKED = dataclasses.replace(SUBJECT, name="DotProductAttention THD", cases=PACKED_CASES, on_kernels_only=True)

@@ -16,7 +16,7 @@ import numpy as np
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.subjects.making import name_of_te
-from mnist_fp8.subjects.subject import Case, NotInReleaseError, RecipeFrom, Subject
+from mnist_fp8.subjects.subject import Case, NotInReleaseError, Parameter, RecipeFrom, Subject
 
 FEATURES = 32
 SIZES = {"even groups": (32, 32, 32, 32), "uneven groups": (16, 80, 0, 32)}
@@ -75,12 +75,20 @@ def _reference(case: Case) -> Reference:
     return reference
 
 
+def _parameters(case: Case) -> dict[str, Parameter]:
+    """A kernel for each group, as Flax begins it."""
+    return {
+        "kernel": Parameter((len(case.arguments["group_sizes"]), case.inputs["x"][-1], FEATURES), None, deviation=None)
+    }
+
+
 CASES = tuple(Case(name, {}, {"x": (sum(sizes), 48)}, {"group_sizes": sizes}) for name, sizes in SIZES.items())
 SUBJECT = Subject(
     name="grouped_dense",
     cases=CASES,
     make=_make,
     reference=_reference,
+    parameters=_parameters,
     recipe_from=RecipeFrom.NOWHERE,
     on_kernels_only=True,
 )
@@ -89,6 +97,7 @@ WRAPPED = Subject(
     cases=CASES,
     make=_make_wrapped,
     reference=_reference,
+    parameters=_parameters,
     recipe_from=RecipeFrom.NOWHERE,
     on_kernels_only=True,
 )

@@ -37,14 +37,14 @@ def normalised(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array)
     )
 
 
-def norm_parameters(case: Case) -> dict[str, Parameter]:
+def norm_parameters(case: Case, axes: tuple[str, ...] = ("embed",)) -> dict[str, Parameter]:
     """The parameters of the layer norm inside a case, if there is one: none but a layer norm shifts."""
     fields, shape = case.fields, case.inputs["x"][-1:]
     if not fields.get("enable_layernorm", True):
         return {}
-    scale = {"scale": Parameter(shape, ("embed",), mean=float(not fields.get("zero_centered_gamma", False)))}
+    scale = {"scale": Parameter(shape, axes, mean=float(not fields.get("zero_centered_gamma", False)))}
     shifts = fields.get("layernorm_type", "layernorm") == "layernorm"
-    return {**scale, **({"ln_bias": Parameter(shape, ("embed",))} if shifts else {})}
+    return {**scale, **({"ln_bias": Parameter(shape, axes)} if shifts else {})}
 
 
 def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401

@@ -13,9 +13,9 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle import layers
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.oracle.dense import Array
-from mnist_fp8.subjects.layernorm import normalised
+from mnist_fp8.subjects.layernorm import norm_parameters, normalised
 from mnist_fp8.subjects.making import flax_layer
-from mnist_fp8.subjects.subject import Case, InnerProduct, Subject
+from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject
 
 HEADS, SIZE = 4, 8
 X, ENCODED = (2, 16, HEADS * SIZE), (2, 12, HEADS * SIZE)
@@ -117,6 +117,28 @@ def products(case: Case, module: tuple[str, ...] = (), *, asks_itself: bool = Tr
     return tuple(InnerProduct("/".join((*module, name)), (*module, name, "kernel"), (*module, name)) for name in names)
 
 
+W_FSDP, W_JOINED, W_TP, W_NO_SHARD = "nvte_w_fsdp", "nvte_w_joined", "nvte_w_tp", "nvte_w_no_shard"
+"""Names that Transformer Engine gives to axes of parameters inside of its larger layers."""
+
+
+def attention_parameters(case: Case, *, asks_itself: bool) -> dict[str, Parameter]:
+    """The parameters of the attention of a case. How widely the first kernels spread is left open."""
+    width, heads, size = case.inputs["x"][-1], case.fields["num_attention_heads"], case.fields["head_dim"]
+    wide, narrow = heads * size, case.fields.get("num_gqa_groups", heads) * size
+    sizes = {"qkv": (3, wide), "kv": (2, narrow), "query": (wide,), "key": (narrow,), "value": (narrow,)}
+    names, parameters = projections(case, asks_itself=asks_itself), {}
+    for name in names:
+        joined = (W_JOINED,) * (len(sizes[name]) - 1)
+        parameters[f"{name}/kernel"] = Parameter((width, *sizes[name]), (W_FSDP, *joined, W_TP), deviation=None)
+        parameters[f"{name}/bias"] = Parameter(sizes[name], (*joined, W_TP))
+    parameters["out/kernel"] = Parameter((wide, width), (W_TP, W_FSDP), deviation=None)
+    parameters["out/bias"] = Parameter((width,), (W_NO_SHARD,))
+    if not case.fields.get("use_bias", False):
+        parameters = {path: one for path, one in parameters.items() if not path.endswith("bias")}
+    norm = norm_parameters(case, (W_NO_SHARD,)) if case.fields.get("input_layernorm", True) else {}
+    return {**parameters, **{f"{names[0]}/{name}": one for name, one in norm.items()}}
+
+
 def attended(
     case: Case,
     arithmetic: Arithmetic,
@@ -213,5 +235,7 @@ SUBJECT = Subject(
     make=_make,
     reference=_reference,
     products=lambda case: products(case, asks_itself="encoded" not in case.inputs),
+    parameters=lambda case: attention_parameters(case, asks_itself="encoded" not in case.inputs),
     plain=lambda _case: 2,
+    attends=True,
 )

@@ -10,7 +10,7 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle import layers
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.subjects.making import flax_layer
-from mnist_fp8.subjects.subject import Case, RecipeFrom, Subject
+from mnist_fp8.subjects.subject import Case, Parameter, RecipeFrom, Subject
 
 FIELDS = {"num_buckets": 32, "max_distance": 128, "num_attention_heads": 4}
 CASES = (
@@ -19,6 +19,10 @@ CASES = (
     Case("far", {**FIELDS, "max_distance": 64}, {}, {"q_seqlen": 160, "k_seqlen": 160, "bidirectional": True}),
     Case("far on one side", FIELDS, {}, {"q_seqlen": 160, "k_seqlen": 8, "bidirectional": False}),
 )
+
+
+RELATIVE = Parameter((4, 32), ("heads", "relpos_buckets"), deviation=None)
+"""A bias for each head and bucket."""
 
 
 def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
@@ -45,5 +49,6 @@ SUBJECT = Subject(
     cases=CASES,
     make=_make,
     reference=_reference,
+    parameters=lambda _case: {"rel_embedding": RELATIVE},
     recipe_from=RecipeFrom.NOWHERE,
 )

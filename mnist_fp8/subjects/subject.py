@@ -54,13 +54,13 @@ class Parameter(NamedTuple):
         shape: as it is stored.
         axes: names of its axes, by which it is divided over devices; ``None`` where the layer gives it no box for them.
         mean: of its first values.
-        deviation: of its first values; they are all the mean where it is zero.
+        deviation: of its first values; they are all the mean where it is zero. Without one, neither is stated.
     """
 
     shape: Shape
-    axes: tuple[str, ...] | None = ()
+    axes: tuple[str | None, ...] | None = ()
     mean: float = 0.0
-    deviation: float = 0.0
+    deviation: float | None = 0.0
 
 
 def first_kernel(shape: Shape, axes: tuple[str, ...] | None = (), fan_in: int | None = None) -> Parameter:

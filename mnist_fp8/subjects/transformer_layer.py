@@ -1,5 +1,6 @@
 """``TransformerLayer``: attention and an MLP, each with a residual; a decoder's asks an encoder in between."""
 
+import dataclasses
 import functools
 from collections.abc import Mapping
 from typing import Any
@@ -10,10 +11,25 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle import layers
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.subjects import layernorm_mlp, multi_head_attention
-from mnist_fp8.subjects.layernorm import normalised
+from mnist_fp8.subjects.layernorm import norm_parameters, normalised
 from mnist_fp8.subjects.making import flax_layer, name_of_te
-from mnist_fp8.subjects.multi_head_attention import ENCODED, HEADS, ROTARY, SIZE, X, admitted, attended, padding
-from mnist_fp8.subjects.subject import Case, InnerProduct, Subject
+from mnist_fp8.subjects.multi_head_attention import (
+    ENCODED,
+    HEADS,
+    ROTARY,
+    SIZE,
+    W_FSDP,
+    W_JOINED,
+    W_NO_SHARD,
+    W_TP,
+    X,
+    admitted,
+    attended,
+    attention_parameters,
+    padding,
+)
+from mnist_fp8.subjects.relative_positions import RELATIVE
+from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject
 
 
 def _case(name: str, *, decoder: bool = False, arguments: Mapping[str, Any] | None = None, **fields: Any) -> Case:  # noqa: ANN401
@@ -163,11 +179,47 @@ def _crossed(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array, e
     return arithmetic.stored(y + (normal if _post(case) else x))
 
 
+def _parameters(case: Case) -> dict[str, Parameter]:
+    """Those of its parts, each below the name of the part."""
+    parts: dict[str, Mapping[str, Parameter]] = {"mlp": _mlp_parameters(case)}
+    for name, part, asks_itself in (
+        ("self_attention" if _decodes(case) else "attention", _attention(case), True),
+        ("encoder_decoder_attention", _crossing(case), False),
+    ):
+        if asks_itself or _decodes(case):
+            whole = dataclasses.replace(part, inputs=case.inputs)
+            parts[name] = attention_parameters(whole, asks_itself=asks_itself)
+    if case.fields.get("output_layernorm", False):
+        parts["output_layernorm"] = norm_parameters(case, (W_NO_SHARD,))
+    if case.fields["enable_relative_embedding"]:
+        parts["relpos_bias"] = {"rel_embedding": RELATIVE}
+    return {f"{part}/{path}": one for part, parameters in parts.items() for path, one in parameters.items()}
+
+
+def _mlp_parameters(case: Case) -> dict[str, Parameter]:
+    fields = {name: case.fields[name] for name in ("use_bias", "layernorm_type") if name in case.fields}
+    fields |= {**_mlp(case).fields, "intermediate_dim": case.fields["mlp_hidden_size"]}
+    parameters = layernorm_mlp.mlp_parameters(Case("mlp", fields, case.inputs))
+    return {path: one._replace(axes=_own_axes(path, one.axes or ())) for path, one in parameters.items()}
+
+
+def _own_axes(path: str, axes: tuple[str | None, ...]) -> tuple[str | None, ...]:
+    """The layer's own names of axes, for those of an MLP that stands alone."""
+    names: dict[str | None, str] = {
+        "embed": W_FSDP if path.endswith("kernel") else W_NO_SHARD,
+        "act": W_JOINED,
+        "mlp": W_TP,
+    }
+    return tuple(names.get(axis) for axis in axes)
+
+
 SUBJECT = Subject(
     name="TransformerLayer",
     cases=CASES,
     make=_make,
     reference=_reference,
     products=_products,
+    parameters=_parameters,
     plain=lambda case: 4 if _decodes(case) else 2,
+    attends=True,
 )

@@ -256,27 +256,36 @@ CLAMPED = ("clamped_silu", "clamped_linear")
 
 
 @pytest.mark.parametrize(
-    ("mode", "returned"),
+    ("mode", "returned", "offset"),
     [
-        pytest.param(BF16, False, id="bf16"),
-        pytest.param(DELAYED, False, id="delayed", marks=pytest.mark.recipe("DelayedScaling")),
-        pytest.param(DELAYED, True, id="delayed in parts", marks=pytest.mark.recipe("DelayedScaling")),
+        pytest.param(BF16, False, {}, id="bf16"),
+        pytest.param(DELAYED, False, {}, id="delayed", marks=pytest.mark.recipe("DelayedScaling")),
+        pytest.param(DELAYED, True, {}, id="delayed in parts", marks=pytest.mark.recipe("DelayedScaling")),
+        pytest.param(
+            DELAYED,
+            False,
+            {"glu_linear_offset": 0.5},
+            id="delayed with an offset",
+            marks=pytest.mark.recipe("DelayedScaling"),
+        ),
     ],
 )
 @pytest.mark.subject(MLP, "clamped_silu x clamped_linear")
 def test_parameters_of_the_clamped_activation_are_honoured(
     mode: te.Autocast,
     returned: bool,  # noqa: FBT001
+    offset: dict[str, float],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    limit, alpha, offset = 0.75, 1.25, 0.5
+    limit, alpha = 0.75, 1.25
     monkeypatch.setitem(
         layers.ACTIVATIONS,
         CLAMPED[0],
         lambda x: jax.nn.sigmoid(alpha * jnp.minimum(x, limit)) * jnp.minimum(x, limit),
     )
-    monkeypatch.setitem(layers.ACTIVATIONS, CLAMPED[1], lambda x: jnp.clip(x, -limit, limit) + offset)
-    parameters = nn.FrozenDict({"limit": limit, "alpha": alpha, "glu_linear_offset": offset})
+    added = offset.get("glu_linear_offset", layers.OFFSET)
+    monkeypatch.setitem(layers.ACTIVATIONS, CLAMPED[1], lambda x: jnp.clip(x, -limit, limit) + added)
+    parameters = {"limit": limit, "alpha": alpha, **offset}
     layer = layer_of(MLP, mode, activations=CLAMPED, activation_params=parameters, return_layernorm_output=returned)
     assert_computes(layer, where="clamped activation with parameters")
 

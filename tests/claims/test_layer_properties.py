@@ -68,6 +68,17 @@ def changed(arrays: Any, index: Any, value: Any) -> Any:
     return jax.tree.map(change, arrays)
 
 
+def has_rows(subject: Subject) -> bool:
+    """Whether inputs are examples of positions; the others are divided into groups, or there are none."""
+    shapes = subject.cases[0].inputs.values()
+    return bool(shapes) and all(len(shape) > 2 for shape in shapes)
+
+
+def has_free_rows(subject: Subject) -> bool:
+    """Whether no position sees another."""
+    return has_rows(subject) and not subject.attends
+
+
 def row_of(layer: Layer) -> tuple[int, ...]:
     """The index of what nothing else depends on: a position, or a whole example where positions see each other."""
     return (1,) if layer.subject.attends else (1, 3)
@@ -87,7 +98,7 @@ def others(arrays: Any, row: tuple[int, ...]) -> Any:
 # --- rows and batches ----------------------------------------------------------------------------------------------
 
 
-@plainest_layers(BF16, DELAYED)
+@plainest_layers(BF16, DELAYED, of=has_rows)
 def test_row_changes_no_other_row(layer: Layer) -> None:
     variables, inputs, grads, row = layer.variables(), layer.inputs(), layer.grads(), row_of(layer)
     before = step(layer, variables, inputs, grads)
@@ -98,7 +109,7 @@ def test_row_changes_no_other_row(layer: Layer) -> None:
         assert_trees_equal(where=f"{where} of the other rows", actual=found, expected=expected)
 
 
-@plainest_layers(BF16, DELAYED, CURRENT)
+@plainest_layers(BF16, DELAYED, CURRENT, of=has_rows)
 def test_order_of_the_batch_does_not_count(layer: Layer) -> None:
     variables, inputs, grads = layer.variables(), layer.inputs(), layer.grads()
     shuffled = step(layer, variables, *jax.tree.map(lambda array: array[::-1], (inputs, grads)))
@@ -126,7 +137,7 @@ AXES: dict[str, Callable[[tuple[int, ...]], tuple[int, ...]]] = {
 
 
 @pytest.mark.parametrize("axes", AXES)
-@plainest_layers(DELAYED, of=lambda subject: not subject.attends)
+@plainest_layers(DELAYED, of=has_free_rows)
 def test_leading_axes_are_all_the_same(layer: Layer, axes: str) -> None:
     variables, inputs, grads = layer.variables(), layer.inputs(), layer.grads()
     expected = step(layer, variables, inputs, grads)
@@ -136,7 +147,7 @@ def test_leading_axes_are_all_the_same(layer: Layer, axes: str) -> None:
     assert_gradients(layer, found.grads, expected.grads)
 
 
-@plainest_layers(BF16, of=lambda subject: not subject.attends)
+@plainest_layers(BF16, of=has_free_rows)
 def test_vector_is_a_batch_of_one_without_its_axes(layer: Layer) -> None:
     variables, inputs, grads = layer.variables(), layer.inputs(), layer.grads()
     whole = step(layer, variables, inputs, grads)
@@ -168,7 +179,7 @@ def assert_finite(found: Step, *, where: str) -> None:
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf], ids=["nan", "infinity"])
-@plainest_layers(BF16, DELAYED, CURRENT)
+@plainest_layers(BF16, DELAYED, CURRENT, of=has_rows)
 def test_numbers_that_are_none_stay_visible(layer: Layer, value: float) -> None:
     """In the results, or, where float8 saturates, in the amaxes; and with scales of their own, rows stay alone."""
     variables, inputs, grads, row = layer.variables(), layer.inputs(), layer.grads(), row_of(layer)

@@ -11,7 +11,6 @@ import functools
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax.core import meta
@@ -29,12 +28,6 @@ CUT = 1 / 0.8796256610342398
 much larger to be one after the cut."""
 
 
-def shapes_of(layer: Layer) -> Any:
-    """Its variables without values, boxes included."""
-    inputs = {name: jax.ShapeDtypeStruct(shape, jnp.bfloat16) for name, shape in layer.case.inputs.items()}
-    return jax.eval_shape(layer.init, inputs)
-
-
 @functools.partial(jax.jit, static_argnums=0)
 def first_parameters(layer: Layer, inputs: Any) -> Any:
     """The parameters of an initialisation."""
@@ -48,7 +41,7 @@ def first_parameters(layer: Layer, inputs: Any) -> Any:
 @pytest.mark.parametrize(("subject", "case"), cases())
 def test_variables_have_their_names_shapes_and_dtypes(subject: Subject, case: Case, mode: te.Autocast) -> None:
     layer = Layer(subject, case, mode)
-    found = {name: paths(tree) for name, tree in te.unbox(shapes_of(layer)).items()}
+    found = {name: paths(tree) for name, tree in layer.shapes.items()}
     parameters = {path: (parameter.shape, "float32") for path, parameter in subject.parameters(case).items()}
     expected = {"params": parameters, **(_metadata(layer) if mode == DELAYED else {})}
     where = f"{subject.name} {case.name}"
@@ -72,7 +65,7 @@ def _metadata(layer: Layer) -> dict[str, dict[str, tuple[tuple[int, ...], str]]]
 
 @pytest.mark.parametrize(("subject", "case"), cases(lambda subject, case: bool(subject.parameters(case))))
 def test_axes_have_the_documented_names(subject: Subject, case: Case) -> None:
-    boxes = paths(shapes_of(Layer(subject, case, DELAYED))["params"], is_leaf=_is_box)
+    boxes = paths(Layer(subject, case, DELAYED).boxed_shapes["params"], is_leaf=_is_box)
     found = {path: box.names if _is_box(box) else None for path, box in boxes.items()}
     expected = {path: parameter.axes for path, parameter in subject.parameters(case).items()}
     assert found == expected, f"{subject.name} {case.name}: names of axes={found}, but should be {expected}"
@@ -91,7 +84,8 @@ def _is_box(value: object) -> bool:
 def test_first_parameters_are_distributed_as_documented(subject: Subject, case: Case) -> None:
     layer = Layer(subject, case, BF16)
     found = paths(first_parameters(layer, layer.inputs()))
-    for path, parameter in subject.parameters(case).items():
+    stated = {path: one for path, one in subject.parameters(case).items() if one.deviation is not None}
+    for path, parameter in stated.items():
         assert_distributed(np.asarray(found[path], np.float64), parameter, where=f"{subject.name} {case.name} {path}")
 
 
@@ -104,7 +98,7 @@ def test_first_scales_and_biases_are_as_documented(subject: Subject, case: Case)
 def assert_distributed(values: Any, parameter: Parameter, *, where: str) -> None:
     """Mean, deviation and where the distribution is cut, each within five standard errors."""
     __tracebackhide__ = True
-    deviation, size = parameter.deviation, values.size
+    deviation, size = parameter.deviation or 0.0, values.size
     error = 5 * deviation / size**0.5
     mean, spread, largest = values.mean(), values.std(), np.abs(values - parameter.mean).max()
     assert abs(mean - parameter.mean) <= error, f"{where}: mean={mean:.4g}, but should be {parameter.mean}"
