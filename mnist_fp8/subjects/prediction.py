@@ -62,14 +62,15 @@ def _closest(found: Step, predictions: Iterable[Passes]) -> Passes:
     """The first prediction that is close, or else the one that comes closest."""
     tried = []
     for passes in predictions:
-        tried.append((max(_distance(actual, right) for _, actual, right in pairs(found, passes)), passes))
+        distances = (_distance(actual, right) / tolerance_of(name) for name, actual, right in pairs(found, passes))
+        tried.append((max(distances), passes))
         if tried[-1][0] < CLOSE:
             break
     return min(tried, key=lambda each: each[0])[1]
 
 
-CLOSE = 2.0**-9
-"""A relative norm of a difference under which nothing closer is looked for."""
+CLOSE = 0.5
+"""Share of what is tolerated under which nothing closer is looked for."""
 
 
 def _distance(actual: Any, right: Any) -> float:  # noqa: ANN401

@@ -1,7 +1,6 @@
 """``TransformerLayer``: attention and an MLP, each with a residual; a decoder's asks an encoder in between."""
 
 import dataclasses
-import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -22,6 +21,7 @@ from mnist_fp8.subjects.multi_head_attention import (
     W_JOINED,
     W_NO_SHARD,
     W_TP,
+    Called,
     X,
     admitted,
     attended,
@@ -80,8 +80,6 @@ CASES = (
         enable_relative_embedding=True,
         use_bias=True,
         apply_residual_connection_post_layernorm=True,
-        fuse_qkv_params=False,
-        **ROTARY,
     ),
 )
 
@@ -90,7 +88,7 @@ def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
     fields = dict(case.fields)
     if "layer_type" in fields:
         fields["layer_type"] = getattr(name_of_te("flax", "TransformerLayerType"), fields["layer_type"])
-    return flax_layer("TransformerLayer", **fields)
+    return Called(flax_layer("TransformerLayer", **fields))
 
 
 def _decodes(case: Case) -> bool:
@@ -148,7 +146,6 @@ def _products(case: Case) -> tuple[InnerProduct, ...]:
     )
 
 
-@functools.cache
 def _reference(case: Case) -> Reference:
     def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> jax.Array:
         x = _own(case, arithmetic, params, inputs["x"])

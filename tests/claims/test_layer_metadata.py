@@ -22,8 +22,12 @@ from support.assertions import assert_close, assert_equal
 from support.layers import DELAYED, assert_step, expected, quantized_cases, scales_of, tolerance_of
 from support.metadata import newest, next_metas
 
-AMAX = {RunKind.HOST: 0.0, RunKind.KERNEL: 2.0**-6}
-"""Largest relative difference of an amax from the predicted one. A kernel's sums may move it to a neighbour in BF16."""
+AMAX = {RunKind.HOST: 2.0**-20, RunKind.KERNEL: 2.0**-6}
+"""Largest relative difference of an amax from the predicted one.
+
+Where a fused layer hands on float32, its norm has some roundings of 2**-24 (seen: 2**-23); a neighbour in BF16 is 2**-8
+away, and a kernel's sums may move an amax there.
+"""
 
 
 @pytest.mark.parametrize(("subject", "case"), quantized_cases())
