@@ -62,7 +62,7 @@ def _closest(found: Step, predictions: Iterable[Passes]) -> Passes:
     """The first prediction that is close, or else the one that comes closest."""
     tried = []
     for passes in predictions:
-        tried.append((max(_distance(actual, right) for _, actual, right in pairs(found, passes)), passes))
+        tried.append((max(_distance(*each) for each in pairs(found, passes)), passes))
         if tried[-1][0] < CLOSE:
             break
     return min(tried, key=lambda each: each[0])[1]
@@ -72,8 +72,10 @@ CLOSE = 2.0**-9
 """A relative norm of a difference under which nothing closer is looked for."""
 
 
-def _distance(actual: Any, right: Any) -> float:  # noqa: ANN401
-    return float(np.linalg.norm(numbers(actual) - right) / max(float(np.linalg.norm(right)), 1e-30))
+def _distance(name: str, actual: Any, right: Any) -> float:  # noqa: ANN401
+    """Relative norm of a difference; what may be further off than others weighs less."""
+    apart = float(np.linalg.norm(numbers(actual) - right) / max(float(np.linalg.norm(right)), 1e-30))
+    return apart * FLIPPED[te.engine().kind] / tolerance_of(name)
 
 
 def scales_of(layer: Layer, used: Mapping[str, Any], following: Mapping[str, Any]) -> dict[str, dict[str, np.float32]]:
