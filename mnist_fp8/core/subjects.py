@@ -15,6 +15,10 @@ SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "dense.dense": ("dense",),
     "TransformerEngineBase": ("TransformerEngineBase",),
     "make_dot_general_cls": ("make_dot_general_cls",),
+    "DotProductAttention": ("DotProductAttention", "attention"),
+    "RelativePositionBiases": ("RelativePositionBiases",),
+    "MultiHeadAttention": ("MultiHeadAttention",),
+    "TransformerLayer": ("TransformerLayer",),
     "grouped_dense": ("grouped_dense",),
     "make_grouped_dense_cls": ("make_grouped_dense_cls",),
 }

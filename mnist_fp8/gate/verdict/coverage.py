@@ -300,10 +300,8 @@ def _of_whole(
 
 
 def _never_seen(old: Record, new: Record) -> Iterator[Gap]:
-    before, supports = (
-        supported(old),
-        ((key, value) for key, value in new.entries.items() if isinstance(value, Support)),
-    )
+    before = supported(old)
+    supports = [(key, value) for key, value in new.entries.items() if isinstance(value, Support)]
     lacking = [(Key.of(key), value.reason) for key, value in supports if not value.ok and key not in before]
     recipes = ((reason, key.subject) for key, reason in lacking if key.area != LAYERS)
     yield from by_reason(GapKind.RECIPES, Effect.NOTED, recipes)
