@@ -492,7 +492,7 @@ def test_fp8_state_passes_the_check_and_bf16_state_does_not(fp8_run: Run, test_i
 
 
 def test_run_without_fp8_where_it_should_be_ends_before_training(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(train, "_mode", lambda _config: te.Autocast())
+    monkeypatch.setattr(train, "mode_of", lambda *_: te.Autocast())
     monkeypatch.setattr(runs, "train_epoch", lambda *_args: pytest.fail("it trained"))
     with pytest.raises(Float8MissingError, match=r"^training should compute in FP8, but does not: "):
         runs.train_and_evaluate(FP8)
