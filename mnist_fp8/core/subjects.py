@@ -16,6 +16,7 @@ SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "TransformerEngineBase": ("TransformerEngineBase",),
     "make_dot_general_cls": ("make_dot_general_cls",),
     "DotProductAttention": ("DotProductAttention", "attention"),
+    "DotProductAttention THD": ("DotProductAttention", "attention"),
     "RelativePositionBiases": ("RelativePositionBiases",),
     "MultiHeadAttention": ("MultiHeadAttention",),
     "TransformerLayer": ("TransformerLayer",),

@@ -26,13 +26,13 @@ SUBJECTS: tuple[Subject, ...] = (
     functional_dense.SUBJECT,
     functional_dense.OVERRIDING,
     wrapped_dense.SUBJECT,
-    grouped_dense.SUBJECT,
-    grouped_dense.WRAPPED,
     attention.SUBJECT,
-    multi_head_attention.SUBJECT,
-    transformer_layer.SUBJECT,
     attention.PACKED,
     relative_positions.SUBJECT,
+    multi_head_attention.SUBJECT,
+    transformer_layer.SUBJECT,
+    grouped_dense.SUBJECT,
+    grouped_dense.WRAPPED,
 )
 """All of them, in the order of reports."""
 
