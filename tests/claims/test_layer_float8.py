@@ -64,6 +64,10 @@ def expected_products(layer: Layer, fp8_format: str = "HYBRID") -> Products:
     ):
         expected["forward", *forward] += count
         expected["backward", *backward] += 2 * count
+    # An embedding is looked up by a product, whose other factor, of zeros and ones, has no gradient.
+    lookups = sum(path.endswith("embedding") for path in layer.subject.parameters(layer.case))
+    for direction in ("forward", "backward"):
+        expected[direction, "float32", "float32"] += lookups
     return +expected
 
 

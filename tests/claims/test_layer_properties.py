@@ -26,7 +26,7 @@ from mnist_fp8.subjects.layer import Layer, Step, next_variables, step
 from mnist_fp8.subjects.subject import RecipeFrom, Subject
 from mnist_fp8.te.dense_step import BF16, on_device
 from support.assertions import assert_close_norm, assert_trees_equal
-from support.layers import CURRENT, DELAYED, assert_step, passes, paths, tolerance_of
+from support.layers import CURRENT, DELAYED, assert_step, has_rows, passes, paths, tolerance_of
 
 
 def plainest_layers(*modes: te.Autocast, of: Callable[[Subject], bool] = lambda _: True) -> Any:
@@ -66,12 +66,6 @@ def changed(arrays: Any, index: Any, value: Any) -> Any:
         return on_device(numbers, array.dtype)
 
     return jax.tree.map(change, arrays)
-
-
-def has_rows(subject: Subject) -> bool:
-    """Whether inputs are examples of positions; the others are divided into groups, or there are none."""
-    shapes = subject.cases[0].inputs.values()
-    return bool(shapes) and all(len(shape) > 2 for shape in shapes)
 
 
 def has_free_rows(subject: Subject) -> bool:
@@ -154,6 +148,15 @@ def test_vector_is_a_batch_of_one_without_its_axes(layer: Layer) -> None:
     found = step(layer, variables, *jax.tree.map(lambda array: array[1, 3], (inputs, grads)))
     expected = jax.tree.map(lambda array: array[1, 3], (whole.y, whole.dx))
     assert_trees_equal(where="vector", actual=(found.y, found.dx), expected=expected)
+
+
+@plainest_layers(BF16, of=has_rows)
+def test_parameters_count_in_the_dtype_of_the_input(layer: Layer) -> None:
+    """What their last bits add to BF16 changes nothing."""
+    variables, given = layer.variables(), (layer.inputs(), layer.grads())
+    short = jax.tree.map(lambda leaf: on_device(on_device(leaf, "bfloat16"), leaf.dtype), variables)
+    found, expected = step(layer, short, *given), step(layer, variables, *given)
+    assert_trees_equal(where="rounded parameters", actual=[found.y, found.dx], expected=[expected.y, expected.dx])
 
 
 # --- numbers that are special --------------------------------------------------------------------------------------
@@ -274,7 +277,7 @@ class _Unrounded(Arithmetic):
 
 @pytest.mark.host
 @pytest.mark.parametrize(("dtype", "tolerance"), [("float32", 2.0**-18), ("float16", 2.0**-7)])
-@plainest_layers(BF16, of=lambda subject: subject.recipe_from is not RecipeFrom.CONSTRUCTION)
+@plainest_layers(BF16, of=lambda subject: has_rows(subject) and subject.recipe_from is not RecipeFrom.CONSTRUCTION)
 def test_layer_computes_in_the_dtype_of_its_input(layer: Layer, dtype: str, tolerance: float) -> None:
     """On a CPU: a GPU's default precision for float32 products is TF32."""
     variables, inputs = layer.variables(), layer.inputs(dtype=dtype)

@@ -29,7 +29,7 @@ from mnist_fp8.subjects.layer import Layer, Step, next_variables, step
 from mnist_fp8.subjects.subject import Case, Subject
 from mnist_fp8.te.dense_step import BF16
 from support.assertions import assert_close_norm, assert_trees_close_norm, assert_trees_equal
-from support.layers import DELAYED, cases, paths, plainest, tolerance_of
+from support.layers import DELAYED, cases, has_rows, paths, plainest, tolerance_of
 from support.programs import equations
 
 pytestmark = pytest.mark.devices(2)
@@ -77,7 +77,9 @@ def assert_as_on_one_device(layer: Layer, found: Step, expected: Step, *, where:
 
 @pytest.mark.recipe("DelayedScaling")
 @pytest.mark.parametrize("axis", ["dp", "fsdp"])
-@pytest.mark.parametrize(("subject", "case"), cases(plainest))
+@pytest.mark.parametrize(
+    ("subject", "case"), cases(lambda subject, case: plainest(subject, case) and has_rows(subject))
+)
 def test_divided_batch_gives_what_one_device_does(subject: Subject, case: Case, axis: str) -> None:
     """With fsdp, the kernels are divided as well."""
     layer = Layer(subject, case, DELAYED if subject.products(case) else BF16)

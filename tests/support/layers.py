@@ -55,6 +55,12 @@ def plainest(subject: Subject, case: Case) -> bool:
     return case is subject.cases[0]
 
 
+def has_rows(subject: Subject) -> bool:
+    """Whether inputs are examples of positions; the others are divided into groups, or there are none."""
+    shapes = subject.cases[0].inputs.values()
+    return bool(shapes) and all(len(shape) > 2 for shape in shapes)
+
+
 recipes = pytest.mark.parametrize(
     "mode",
     [
