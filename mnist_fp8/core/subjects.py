@@ -17,6 +17,11 @@ SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "make_dot_general_cls": ("make_dot_general_cls",),
     "grouped_dense": ("grouped_dense",),
     "make_grouped_dense_cls": ("make_grouped_dense_cls",),
+    "DotProductAttention": ("DotProductAttention", "fused_attn"),
+    "MultiHeadAttention": ("MultiHeadAttention",),
+    "TransformerLayer": ("TransformerLayer",),
+    "DotProductAttention THD": ("DotProductAttention", "fused_attn"),
+    "RelativePositionBiases": ("RelativePositionBiases",),
 }
 """All of them in the order of reports, each with its names in Transformer Engine: one is a part of a dotted path."""
 ALWAYS = "DenseGeneral"

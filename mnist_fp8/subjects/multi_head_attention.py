@@ -15,7 +15,7 @@ from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.oracle.dense import Array
 from mnist_fp8.subjects.layernorm import normalised
 from mnist_fp8.subjects.making import flax_layer
-from mnist_fp8.subjects.subject import Case, InnerProduct, Subject
+from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject
 
 HEADS, SIZE = 4, 8
 X, ENCODED = (2, 16, HEADS * SIZE), (2, 12, HEADS * SIZE)
@@ -43,8 +43,8 @@ def _case(name: str, arguments: Mapping[str, Any] | None = None, *, encoded: boo
 
 ROTARY: dict[str, Any] = {"enable_rotary_pos_emb": True, "rotary_pos_emb_group_method": "consecutive"}
 CASES = (
-    _case("plain"),
-    _case("biases", use_bias=True, return_layernorm_output=True),
+    _case("asks itself"),
+    _case("normalised as well", use_bias=True, return_layernorm_output=True),
     _case("separate parameters", fuse_qkv_params=False, use_bias=True, attn_mask_type="no_mask", **ROTARY),
     _case("grouped heads", num_gqa_groups=2, **ROTARY),
     _case("grouped heads, separate", num_gqa_groups=1, fuse_qkv_params=False, layernorm_type="rmsnorm"),
@@ -125,6 +125,40 @@ def products(case: Case, module: tuple[str, ...] = (), *, asks_itself: bool = Tr
     """All that a recipe quantizes; ``module`` is the attention's path in the layer."""
     names = (*projections(case, asks_itself=asks_itself), "out")
     return tuple(InnerProduct("/".join((*module, name)), (*module, name, "kernel"), (*module, name)) for name in names)
+
+
+NO_SHARD, FSDP, TP, JOINED = "nvte_w_no_shard", "nvte_w_fsdp", "nvte_w_tp", "nvte_w_joined"
+"""Names of axes of parameters by Transformer Engine."""
+
+
+def norm_parameters(fields: Mapping[str, Any], width: int) -> dict[str, Parameter]:
+    """The parameters of a layer norm inside a layer."""
+    mean = float(not fields.get("zero_centered_gamma", False))
+    shifts = fields.get("layernorm_type", "layernorm") == "layernorm"
+    bias = {"ln_bias": Parameter((width,), (NO_SHARD,))} if shifts else {}
+    return {"scale": Parameter((width,), (NO_SHARD,), mean=mean), **bias}
+
+
+def parameters(case: Case, *, asks_itself: bool, width: int = HEADS * SIZE) -> dict[str, Parameter]:
+    """The parameters of the attention of a case, whose inputs have ``width`` features."""
+    heads, size = case.fields["num_attention_heads"], case.fields["head_dim"]
+    keys = case.fields.get("num_gqa_groups", heads) * size
+    names, query = projections(case, asks_itself=asks_itself), heads * size
+    features = {"qkv": (3, query), "query": (query,), "kv": (2, keys), "key": (keys,), "value": (keys,)}
+    narrow = {"query": size, "qkv": 3 / (2 + 1 / size)}
+    layers_of = {"out": ((query,), (width,), (TP,), (FSDP,), (NO_SHARD,), 1.0)}
+    for name in names:
+        axes = (JOINED, TP)[-len(features[name]) :]
+        layers_of[name] = ((width,), features[name], (FSDP,), axes, axes, narrow.get(name, 1.0))
+    found = {}
+    for name, (inner, outer, inner_axes, outer_axes, bias_axes, factor) in layers_of.items():
+        deviation = (inner[0] * factor) ** -0.5
+        found[f"{name}/kernel"] = Parameter((*inner, *outer), (*inner_axes, *outer_axes), deviation=deviation)
+        if case.fields.get("use_bias", False):
+            found[f"{name}/bias"] = Parameter(outer, bias_axes)
+    if case.fields.get("input_layernorm", True):
+        found |= {f"{names[0]}/{name}": each for name, each in norm_parameters(case.fields, width).items()}
+    return found
 
 
 def attended(
@@ -222,5 +256,8 @@ SUBJECT = Subject(
     make=_make,
     reference=_reference,
     products=lambda case: products(case, asks_itself="encoded" not in case.inputs),
+    parameters=lambda case: parameters(case, asks_itself="encoded" not in case.inputs),
+    attends=True,
+    recorded=("grouped heads", "cross attention, padded"),
     plain=lambda _case: 2,
 )

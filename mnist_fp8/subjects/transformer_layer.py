@@ -11,8 +11,23 @@ from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.subjects import layernorm_mlp, multi_head_attention
 from mnist_fp8.subjects.layernorm import normalised
 from mnist_fp8.subjects.making import flax_layer, name_of_te
-from mnist_fp8.subjects.multi_head_attention import ENCODED, HEADS, ROTARY, SIZE, Called, X, admitted, attended, padding
-from mnist_fp8.subjects.subject import Case, InnerProduct, Subject
+from mnist_fp8.subjects.multi_head_attention import (
+    ENCODED,
+    FSDP,
+    HEADS,
+    JOINED,
+    NO_SHARD,
+    ROTARY,
+    SIZE,
+    TP,
+    Called,
+    X,
+    admitted,
+    attended,
+    norm_parameters,
+    padding,
+)
+from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject, first_kernel
 
 
 def _case(name: str, *, decoder: bool = False, arguments: Mapping[str, Any] | None = None, **fields: Any) -> Case:  # noqa: ANN401
@@ -129,6 +144,33 @@ def _products(case: Case) -> tuple[InnerProduct, ...]:
     )
 
 
+def _parameters(case: Case) -> dict[str, Parameter]:
+    width, hidden, parts = (
+        case.fields["hidden_size"],
+        case.fields["mlp_hidden_size"],
+        len(case.fields["mlp_activations"]),
+    )
+    kernels = {
+        "wi_kernel": first_kernel((width, parts, hidden), (FSDP, JOINED, TP), fan_in=width),
+        "wo_kernel": first_kernel((hidden, width), (TP, FSDP)),
+    }
+    biases = {"wi_bias": Parameter((parts, hidden), (JOINED, TP)), "wo_bias": Parameter((width,), (NO_SHARD,))}
+    norm = norm_parameters(case.fields, width)
+    parts_of: dict[str, Mapping[str, Parameter]] = {
+        "self_attention" if _decodes(case) else "attention": multi_head_attention.parameters(
+            _attention(case), asks_itself=True
+        ),
+        "mlp": {**norm, **kernels, **(biases if case.fields.get("use_bias", False) else {})},
+    }
+    if _decodes(case):
+        parts_of["encoder_decoder_attention"] = multi_head_attention.parameters(_crossing(case), asks_itself=False)
+    if case.fields.get("output_layernorm", False):
+        parts_of["output_layernorm"] = norm
+    if case.fields["enable_relative_embedding"]:
+        parts_of["relpos_bias"] = {"rel_embedding": Parameter((HEADS, 32), ("heads", "relpos_buckets"))}
+    return {f"{part}/{name}": each for part, of in parts_of.items() for name, each in of.items()}
+
+
 def _reference(case: Case) -> Reference:
     def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> jax.Array:
         x = _own(case, arithmetic, params, inputs["x"])
@@ -165,5 +207,8 @@ SUBJECT = Subject(
     make=_make,
     reference=_reference,
     products=_products,
+    parameters=_parameters,
+    attends=True,
+    recorded=("grouped heads, rotary, gated", "decoder, relative embedding"),
     plain=lambda case: 4 if _decodes(case) else 2,
 )
