@@ -53,8 +53,6 @@ def _case(name: str, *, decoder: bool = False, arguments: Mapping[str, Any] | No
 
 CASES = (
     _case("encoder"),
-    _case("relative embedding", enable_relative_embedding=True, self_attn_mask_type="no_mask"),
-    _case("relative embedding, causal", enable_relative_embedding=True, use_bias=True),
     _case(
         "grouped heads, rotary, gated",
         layernorm_type="rmsnorm",
@@ -63,21 +61,24 @@ CASES = (
         **ROTARY,
     ),
     _case(
-        "padded, separate parameters",
+        "padded, layer norm of the output",
         self_attn_mask_type="padding",
         arguments={"attention_mask": padding(16, 9, keys=X[1])},
         fuse_qkv_params=False,
+        output_layernorm=True,
+        layernorm_epsilon=1e-2,
+        zero_centered_gamma=True,
+        scale_attn_logits=False,
     ),
-    _case("residuals after the layer norm", apply_residual_connection_post_layernorm=True, use_bias=True),
-    _case("layer norm of the output", output_layernorm=True, layernorm_epsilon=1e-2, zero_centered_gamma=True),
-    _case("unscaled logits", scale_attn_logits=False, mlp_activations=("squared_relu",)),
-    _case("decoder", decoder=True),
     _case(
-        "decoder, relative embedding",
-        decoder=True,
+        "relative embedding, residuals after the layer norm",
         enable_relative_embedding=True,
-        use_bias=True,
+        self_attn_mask_type="no_mask",
         apply_residual_connection_post_layernorm=True,
+        use_bias=True,
+    ),
+    _case(
+        "decoder, relative embedding", decoder=True, enable_relative_embedding=True, mlp_activations=("squared_relu",)
     ),
 )
 
