@@ -13,7 +13,7 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle import layers
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.oracle.dense import Array
-from mnist_fp8.subjects.layernorm import norm_parameters, normalised
+from mnist_fp8.subjects.layernorm import normalised
 from mnist_fp8.subjects.making import flax_layer
 from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject
 
@@ -43,26 +43,30 @@ def _case(name: str, arguments: Mapping[str, Any] | None = None, *, encoded: boo
 
 ROTARY: dict[str, Any] = {"enable_rotary_pos_emb": True, "rotary_pos_emb_group_method": "consecutive"}
 CASES = (
-    _case("plain"),
-    _case("biases", use_bias=True, return_layernorm_output=True),
-    _case("separate parameters", fuse_qkv_params=False, use_bias=True, attn_mask_type="no_mask", **ROTARY),
-    _case("grouped heads", num_gqa_groups=2, **ROTARY),
-    _case("grouped heads, separate", num_gqa_groups=1, fuse_qkv_params=False, layernorm_type="rmsnorm"),
+    _case("asks itself"),
+    _case("normalised as well", use_bias=True, return_layernorm_output=True, zero_centered_gamma=True),
+    _case(
+        "separate parameters",
+        fuse_qkv_params=False,
+        use_bias=True,
+        num_gqa_groups=2,
+        attn_mask_type="no_mask",
+        **ROTARY,
+    ),
     _case(
         "rotary by halves",
         layernorm_type="rmsnorm",
+        layernorm_epsilon=1e-2,
+        scale_attn_logits=False,
         enable_rotary_pos_emb=True,
         rotary_pos_emb_group_method="alternate",
     ),
-    _case("unscaled logits", scale_attn_logits=False, layernorm_epsilon=1e-2, zero_centered_gamma=True),
-    _case("no layer norm", input_layernorm=False),
-    _case("cross attention", encoded=True, attn_mask_type="no_mask"),
+    _case("one group, no layer norm", input_layernorm=False, num_gqa_groups=1),
     _case(
         "cross attention, padded",
         {"mask": padding(12, 5, keys=ENCODED[1])},
         encoded=True,
         attn_mask_type="padding",
-        fuse_qkv_params=False,
         num_gqa_groups=2,
         rotary_pos_emb_windows=(2, 100),
         **ROTARY,
@@ -127,26 +131,38 @@ def products(case: Case, module: tuple[str, ...] = (), *, asks_itself: bool = Tr
     return tuple(InnerProduct("/".join((*module, name)), (*module, name, "kernel"), (*module, name)) for name in names)
 
 
-W_FSDP, W_JOINED, W_TP, W_NO_SHARD = "nvte_w_fsdp", "nvte_w_joined", "nvte_w_tp", "nvte_w_no_shard"
-"""Names that Transformer Engine gives to axes of parameters inside of its larger layers."""
+NO_SHARD, FSDP, TP, JOINED = "nvte_w_no_shard", "nvte_w_fsdp", "nvte_w_tp", "nvte_w_joined"
+"""Names of axes of parameters by Transformer Engine."""
 
 
-def attention_parameters(case: Case, *, asks_itself: bool) -> dict[str, Parameter]:
-    """The parameters of the attention of a case. How widely the first kernels spread is left open."""
-    width, heads, size = case.inputs["x"][-1], case.fields["num_attention_heads"], case.fields["head_dim"]
-    wide, narrow = heads * size, case.fields.get("num_gqa_groups", heads) * size
-    sizes = {"qkv": (3, wide), "kv": (2, narrow), "query": (wide,), "key": (narrow,), "value": (narrow,)}
-    names, parameters = projections(case, asks_itself=asks_itself), {}
+def norm_parameters(fields: Mapping[str, Any], width: int) -> dict[str, Parameter]:
+    """The parameters of a layer norm inside a layer."""
+    mean = float(not fields.get("zero_centered_gamma", False))
+    shifts = fields.get("layernorm_type", "layernorm") == "layernorm"
+    bias = {"ln_bias": Parameter((width,), (NO_SHARD,))} if shifts else {}
+    return {"scale": Parameter((width,), (NO_SHARD,), mean=mean), **bias}
+
+
+def parameters(case: Case, *, asks_itself: bool, width: int = HEADS * SIZE) -> dict[str, Parameter]:
+    """The parameters of the attention of a case, whose inputs have ``width`` features."""
+    heads, size = case.fields["num_attention_heads"], case.fields["head_dim"]
+    keys = case.fields.get("num_gqa_groups", heads) * size
+    names, query = projections(case, asks_itself=asks_itself), heads * size
+    features = {"qkv": (3, query), "query": (query,), "kv": (2, keys), "key": (keys,), "value": (keys,)}
+    narrow = {"query": size, "qkv": 3 / (2 + 1 / size)}
+    layers_of: dict[str, tuple[Any, ...]] = {"out": ((query,), (width,), (TP,), (FSDP,), (NO_SHARD,), 1.0)}
     for name in names:
-        joined = (W_JOINED,) * (len(sizes[name]) - 1)
-        parameters[f"{name}/kernel"] = Parameter((width, *sizes[name]), (W_FSDP, *joined, W_TP), deviation=None)
-        parameters[f"{name}/bias"] = Parameter(sizes[name], (*joined, W_TP))
-    parameters["out/kernel"] = Parameter((wide, width), (W_TP, W_FSDP), deviation=None)
-    parameters["out/bias"] = Parameter((width,), (W_NO_SHARD,))
-    if not case.fields.get("use_bias", False):
-        parameters = {path: one for path, one in parameters.items() if not path.endswith("bias")}
-    norm = norm_parameters(case, (W_NO_SHARD,)) if case.fields.get("input_layernorm", True) else {}
-    return {**parameters, **{f"{names[0]}/{name}": one for name, one in norm.items()}}
+        axes = (JOINED, TP)[-len(features[name]) :]
+        layers_of[name] = ((width,), features[name], (FSDP,), axes, axes, narrow.get(name, 1.0))
+    found = {}
+    for name, (inner, outer, inner_axes, outer_axes, bias_axes, factor) in layers_of.items():
+        deviation = (inner[0] * factor) ** -0.5
+        found[f"{name}/kernel"] = Parameter((*inner, *outer), (*inner_axes, *outer_axes), deviation=deviation)
+        if case.fields.get("use_bias", False):
+            found[f"{name}/bias"] = Parameter(outer, bias_axes)
+    if case.fields.get("input_layernorm", True):
+        found |= {f"{names[0]}/{name}": each for name, each in norm_parameters(case.fields, width).items()}
+    return found
 
 
 def attended(
@@ -244,7 +260,8 @@ SUBJECT = Subject(
     make=_make,
     reference=_reference,
     products=lambda case: products(case, asks_itself="encoded" not in case.inputs),
-    parameters=lambda case: attention_parameters(case, asks_itself="encoded" not in case.inputs),
-    plain=lambda _case: 2,
+    parameters=lambda case: parameters(case, asks_itself="encoded" not in case.inputs),
     attends=True,
+    recorded=("cross attention, padded",),
+    plain=lambda _case: 2,
 )

@@ -69,7 +69,7 @@ def _closest(found: Step, predictions: Iterable[Passes]) -> Passes:
     return min(tried, key=lambda each: each[0])[1]
 
 
-CLOSE = 0.5
+CLOSE = 0.75
 """Share of what is tolerated under which nothing closer is looked for."""
 
 

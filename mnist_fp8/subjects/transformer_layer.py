@@ -1,6 +1,5 @@
 """``TransformerLayer``: attention and an MLP, each with a residual; a decoder's asks an encoder in between."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -10,26 +9,25 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle import layers
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.subjects import layernorm_mlp, multi_head_attention
-from mnist_fp8.subjects.layernorm import norm_parameters, normalised
+from mnist_fp8.subjects.layernorm import normalised
 from mnist_fp8.subjects.making import flax_layer, name_of_te
 from mnist_fp8.subjects.multi_head_attention import (
     ENCODED,
+    FSDP,
     HEADS,
+    JOINED,
+    NO_SHARD,
     ROTARY,
     SIZE,
-    W_FSDP,
-    W_JOINED,
-    W_NO_SHARD,
-    W_TP,
+    TP,
     Called,
     X,
     admitted,
     attended,
-    attention_parameters,
+    norm_parameters,
     padding,
 )
-from mnist_fp8.subjects.relative_positions import RELATIVE
-from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject
+from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject, first_kernel
 
 
 def _case(name: str, *, decoder: bool = False, arguments: Mapping[str, Any] | None = None, **fields: Any) -> Case:  # noqa: ANN401
@@ -55,8 +53,6 @@ def _case(name: str, *, decoder: bool = False, arguments: Mapping[str, Any] | No
 
 CASES = (
     _case("encoder"),
-    _case("relative embedding", enable_relative_embedding=True, self_attn_mask_type="no_mask"),
-    _case("relative embedding, causal", enable_relative_embedding=True, use_bias=True),
     _case(
         "grouped heads, rotary, gated",
         layernorm_type="rmsnorm",
@@ -65,21 +61,24 @@ CASES = (
         **ROTARY,
     ),
     _case(
-        "padded, separate parameters",
+        "padded, layer norm of the output",
         self_attn_mask_type="padding",
         arguments={"attention_mask": padding(16, 9, keys=X[1])},
         fuse_qkv_params=False,
+        output_layernorm=True,
+        layernorm_epsilon=1e-2,
+        zero_centered_gamma=True,
+        scale_attn_logits=False,
     ),
-    _case("residuals after the layer norm", apply_residual_connection_post_layernorm=True, use_bias=True),
-    _case("layer norm of the output", output_layernorm=True, layernorm_epsilon=1e-2, zero_centered_gamma=True),
-    _case("unscaled logits", scale_attn_logits=False, mlp_activations=("squared_relu",)),
-    _case("decoder", decoder=True),
     _case(
-        "decoder, relative embedding",
-        decoder=True,
+        "relative embedding, residuals after the layer norm",
         enable_relative_embedding=True,
-        use_bias=True,
+        self_attn_mask_type="no_mask",
         apply_residual_connection_post_layernorm=True,
+        use_bias=True,
+    ),
+    _case(
+        "decoder, relative embedding", decoder=True, enable_relative_embedding=True, mlp_activations=("squared_relu",)
     ),
 )
 
@@ -146,6 +145,33 @@ def _products(case: Case) -> tuple[InnerProduct, ...]:
     )
 
 
+def _parameters(case: Case) -> dict[str, Parameter]:
+    width, hidden, parts = (
+        case.fields["hidden_size"],
+        case.fields["mlp_hidden_size"],
+        len(case.fields["mlp_activations"]),
+    )
+    kernels = {
+        "wi_kernel": first_kernel((width, parts, hidden), (FSDP, JOINED, TP), fan_in=width),
+        "wo_kernel": first_kernel((hidden, width), (TP, FSDP)),
+    }
+    biases = {"wi_bias": Parameter((parts, hidden), (JOINED, TP)), "wo_bias": Parameter((width,), (NO_SHARD,))}
+    norm = norm_parameters(case.fields, width)
+    parts_of: dict[str, Mapping[str, Parameter]] = {
+        "self_attention" if _decodes(case) else "attention": multi_head_attention.parameters(
+            _attention(case), asks_itself=True
+        ),
+        "mlp": {**norm, **kernels, **(biases if case.fields.get("use_bias", False) else {})},
+    }
+    if _decodes(case):
+        parts_of["encoder_decoder_attention"] = multi_head_attention.parameters(_crossing(case), asks_itself=False)
+    if case.fields.get("output_layernorm", False):
+        parts_of["output_layernorm"] = norm
+    if case.fields["enable_relative_embedding"]:
+        parts_of["relpos_bias"] = {"rel_embedding": Parameter((HEADS, 32), ("heads", "relpos_buckets"))}
+    return {f"{part}/{name}": each for part, of in parts_of.items() for name, each in of.items()}
+
+
 def _reference(case: Case) -> Reference:
     def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> jax.Array:
         x = _own(case, arithmetic, params, inputs["x"])
@@ -176,40 +202,6 @@ def _crossed(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array, e
     return arithmetic.stored(y + (normal if _post(case) else x))
 
 
-def _parameters(case: Case) -> dict[str, Parameter]:
-    """Those of its parts, each below the name of the part."""
-    parts: dict[str, Mapping[str, Parameter]] = {"mlp": _mlp_parameters(case)}
-    for name, part, asks_itself in (
-        ("self_attention" if _decodes(case) else "attention", _attention(case), True),
-        ("encoder_decoder_attention", _crossing(case), False),
-    ):
-        if asks_itself or _decodes(case):
-            whole = dataclasses.replace(part, inputs=case.inputs)
-            parts[name] = attention_parameters(whole, asks_itself=asks_itself)
-    if case.fields.get("output_layernorm", False):
-        parts["output_layernorm"] = norm_parameters(case, (W_NO_SHARD,))
-    if case.fields["enable_relative_embedding"]:
-        parts["relpos_bias"] = {"rel_embedding": RELATIVE}
-    return {f"{part}/{path}": one for part, parameters in parts.items() for path, one in parameters.items()}
-
-
-def _mlp_parameters(case: Case) -> dict[str, Parameter]:
-    fields = {name: case.fields[name] for name in ("use_bias", "layernorm_type") if name in case.fields}
-    fields |= {**_mlp(case).fields, "intermediate_dim": case.fields["mlp_hidden_size"]}
-    parameters = layernorm_mlp.mlp_parameters(Case("mlp", fields, case.inputs))
-    return {path: one._replace(axes=_own_axes(path, one.axes or ())) for path, one in parameters.items()}
-
-
-def _own_axes(path: str, axes: tuple[str | None, ...]) -> tuple[str | None, ...]:
-    """The layer's own names of axes, for those of an MLP that stands alone."""
-    names: dict[str | None, str] = {
-        "embed": W_FSDP if path.endswith("kernel") else W_NO_SHARD,
-        "act": W_JOINED,
-        "mlp": W_TP,
-    }
-    return tuple(names.get(axis) for axis in axes)
-
-
 SUBJECT = Subject(
     name="TransformerLayer",
     cases=CASES,
@@ -217,6 +209,7 @@ SUBJECT = Subject(
     reference=_reference,
     products=_products,
     parameters=_parameters,
-    plain=lambda case: 4 if _decodes(case) else 2,
     attends=True,
+    recorded=("grouped heads, rotary, gated", "decoder, relative embedding"),
+    plain=lambda case: 4 if _decodes(case) else 2,
 )
