@@ -24,7 +24,7 @@ from mnist_fp8.record.entries import BF16, Agreement, Numbers, Quantity, Support
 from mnist_fp8.subjects import asked_subjects
 from mnist_fp8.subjects.layer import Layer, Step, next_variables, read_metas, step, why_not
 from mnist_fp8.subjects.prediction import RECIPES, expected, pairs, scales_of, tolerance_of
-from mnist_fp8.subjects.subject import Case, Subject
+from mnist_fp8.subjects.subject import Case, NotInReleaseError, Subject
 
 STEPS = 3
 """With metadata: so many steps leave no scale as it was at first."""
@@ -51,12 +51,23 @@ def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
             recipes = [name for name in RECIPES if name in modes()] if subject.products(case) else []
             for name in (BF16, *recipes):
                 found[f"{key}/{name}"] = functools.partial(_layer, subject, case, name, key)
+        if subject.backend and te.engine().kind is RunKind.KERNEL:
+            for case in subject.cases:
+                key = f"layers/{subject.name}/{case.name}/backend"
+                found[key] = functools.partial(_backend, subject.backend, case, key)
     return found
 
 
 def _support(subject: Subject, case: Case, key: str) -> dict[str, Value]:
     reason = why_not(subject, case).replace(te.version(), "this release")
     return {f"{key}/support": Support(not reason, reason)}
+
+
+def _backend(backend: Callable[[Case], str], case: Case, key: str) -> dict[str, Value]:
+    try:
+        return {key: Text(backend(case))}
+    except NotInReleaseError:  # which the entry on the case's support says
+        return {}
 
 
 def _layer(subject: Subject, case: Case, name: str, key: str) -> dict[str, Value]:
