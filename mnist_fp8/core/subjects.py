@@ -22,11 +22,6 @@ SUBJECTS: Mapping[str, tuple[str, ...]] = {
     "TransformerLayer": ("TransformerLayer",),
     "grouped_dense": ("grouped_dense",),
     "make_grouped_dense_cls": ("make_grouped_dense_cls",),
-    "DotProductAttention": ("DotProductAttention", "attention"),
-    "MultiHeadAttention": ("MultiHeadAttention",),
-    "TransformerLayer": ("TransformerLayer",),
-    "DotProductAttention THD": ("DotProductAttention", "attention"),
-    "RelativePositionBiases": ("RelativePositionBiases",),
 }
 """All of them in the order of reports, each with its names in Transformer Engine: one is a part of a dotted path."""
 ALWAYS = "DenseGeneral"

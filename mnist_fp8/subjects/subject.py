@@ -105,8 +105,6 @@ class Subject:
         recipe_from: where its recipe comes from.
         attends: whether what it computes of a position depends on others of the sequence, the last axis but one.
         recorded: the names of the cases that a record has beside the first.
-        backend: what computes a case on kernels, such as ``fused``; raises `NotInReleaseError` where the release cannot
-            say. None for a layer that only one thing computes.
         on_kernels_only: whether Transformer Engine computes it with kernels only, so that a host run cannot.
     """
 
@@ -120,7 +118,6 @@ class Subject:
     recipe_from: RecipeFrom = RecipeFrom.AUTOCAST
     attends: bool = False
     recorded: tuple[str, ...] = ()
-    backend: Callable[[Case], str] | None = None
     on_kernels_only: bool = False
 
     def case(self, name: str) -> Case:
