@@ -20,14 +20,15 @@ from mnist_fp8.oracle import arithmetic, dense
 from mnist_fp8.oracle.arithmetic import Passes
 from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, TENSORS
 from mnist_fp8.programs import jaxprs
-from mnist_fp8.record.entries import BF16, Agreement, Numbers, Quantity, Support, Text, Value
-from mnist_fp8.subjects import asked_subjects
+from mnist_fp8.record.entries import BF16, UNFUSED, Agreement, Numbers, Quantity, Support, Text, Value
+from mnist_fp8.subjects import asked_subjects, attention, attention_backends
 from mnist_fp8.subjects.layer import Layer, Step, next_variables, read_metas, step, why_not
 from mnist_fp8.subjects.prediction import RECIPES, expected, pairs, scales_of, tolerance_of
-from mnist_fp8.subjects.subject import Case, Subject
+from mnist_fp8.subjects.subject import Case, NotInReleaseError, Subject
 
 STEPS = 3
 """With metadata: so many steps leave no scale as it was at first."""
+_ATTENTION = (attention.SUBJECT, attention.PACKED)
 _AGREES = {RunKind.HOST: 2.0**-20, RunKind.KERNEL: 2.0**-6}
 """Largest relative difference of an amax or scale from the oracle's; a kernel's sums may move it to a neighbour."""
 
@@ -51,12 +52,29 @@ def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
             recipes = [name for name in RECIPES if name in modes()] if subject.products(case) else []
             for name in (BF16, *recipes):
                 found[f"{key}/{name}"] = functools.partial(_layer, subject, case, name, key)
+        if subject in _ATTENTION and te.engine().kind is RunKind.KERNEL:
+            for case in subject.cases:
+                key = f"layers/{subject.name}/{case.name}/backend"
+                found[key] = functools.partial(_backend, case, key)
     return found
 
 
 def _support(subject: Subject, case: Case, key: str) -> dict[str, Value]:
-    reason = why_not(subject, case).replace(te.version(), "this release")
-    return {f"{key}/support": Support(not reason, reason)}
+    reason = why_not(subject, case)
+    return {f"{key}/support": _absent(reason) if reason else Support(ok=True)}
+
+
+def _absent(reason: str) -> Support:
+    """That a release lacks something, in words that are the same for another one that lacks it."""
+    return Support(ok=False, reason=reason.replace(te.version(), "this release"))
+
+
+def _backend(case: Case, key: str) -> dict[str, Value]:
+    """Whether a kernel computes a case of attention."""
+    try:
+        return {key: Text("fused" if attention_backends.is_fused(case) else UNFUSED)}
+    except NotInReleaseError as error:
+        return {key: _absent(str(error))}
 
 
 def _layer(subject: Subject, case: Case, name: str, key: str) -> dict[str, Value]:

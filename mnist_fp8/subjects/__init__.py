@@ -2,7 +2,7 @@
 
 import os
 
-from mnist_fp8.core.subjects import ALL, VARIABLE, parse_subjects
+from mnist_fp8.core.subjects import VARIABLE, parse_subjects
 from mnist_fp8.subjects import (
     attention,
     dense_general,
@@ -51,4 +51,5 @@ def asked_subjects() -> tuple[Subject, ...]:
     Raises:
         ConfigError: it asks for one that there is not.
     """
-    return tuple(map(find_subject, parse_subjects(os.environ.get(VARIABLE, ALL))))
+    names = os.environ.get(VARIABLE)
+    return tuple(map(find_subject, parse_subjects(names))) if names else SUBJECTS

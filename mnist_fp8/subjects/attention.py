@@ -294,7 +294,14 @@ SUBJECT = Subject(
     reference=_reference,
     parameters=_parameters,
     plain=lambda _case: 2,
+    recorded=("causal", "grouped queries, padding", "bias"),
     recipe_from=RecipeFrom.NOWHERE,
     attends=True,
 )
-PACKED = dataclasses.replace(SUBJECT, name="DotProductAttention THD", cases=PACKED_CASES, on_kernels_only=True)
+PACKED = dataclasses.replace(
+    SUBJECT,
+    name="DotProductAttention THD",
+    cases=PACKED_CASES,
+    recorded=("segments, causal",),
+    on_kernels_only=True,
+)

@@ -5,6 +5,7 @@ import json
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -14,6 +15,7 @@ import pytest
 
 from mnist_fp8 import te
 from mnist_fp8.core.errors import TeUnavailableError
+from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.core.subjects import VARIABLE
 from mnist_fp8.core.xla_flags import REPEATABLE
 from mnist_fp8.measure import __main__ as command
@@ -55,7 +57,8 @@ from mnist_fp8.record.entries import (
     Text,
     Value,
 )
-from mnist_fp8.subjects import layer
+from mnist_fp8.subjects import attention, attention_backends, layer
+from mnist_fp8.subjects.subject import Case, NotInReleaseError
 from mnist_fp8.te.dense_step import Step
 
 MODULES = (imports, costs, variables, programs, numerics, metadata, behaviour, layers, training)
@@ -466,3 +469,21 @@ def test_layer_that_a_release_lacks_says_so_and_has_nothing_else(monkeypatch: py
     assert entries == {
         f"layers/LayerNorm/{case}/support": Support(ok=False, reason=reason) for case in ("layernorm", "rmsnorm")
     }
+
+
+def test_what_computes_attention_is_measured_on_kernels(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(VARIABLE, "DotProductAttention")
+    assert not [key for key in layers.probes() if key.endswith("/backend")], "a host run has no kernels"
+    monkeypatch.setattr(te, "engine", lambda: SimpleNamespace(kind=RunKind.KERNEL))
+
+    def is_fused(case: Case) -> bool:
+        if case.name == "sink":
+            raise NotInReleaseError(f"needs softmax_type; found none in {te.version()}")
+        return case.name == "causal"
+
+    monkeypatch.setattr(attention_backends, "is_fused", is_fused)
+    probes = {key: probe for key, probe in layers.probes().items() if key.endswith("/backend")}
+    found = {key.split("/")[2]: value for probe in probes.values() for key, value in probe().items()}
+    assert found.keys() == {case.name for case in attention.SUBJECT.cases}
+    assert (found["causal"], found["padding"]) == (Text("fused"), Text("unfused"))
+    assert found["sink"] == Support(ok=False, reason="needs softmax_type; found none in this release")

@@ -140,9 +140,9 @@ def rule_of_recipe(change: EntryChange) -> Rule:
 
 def rule_of_layer(change: EntryChange) -> Rule:
     """The rule for whether a release has a layer, or for what computes it."""
-    if isinstance(change.old, Text):
-        return UNFUSED_NOW if change.new == Text(UNFUSED) else BACKEND
-    had, has = (isinstance(side, Support) and side.ok for side in (change.old, change.new))
+    if isinstance(change.old, Text) and isinstance(change.new, Text):
+        return UNFUSED_NOW if change.new.text == UNFUSED else BACKEND
+    had, has = (not isinstance(side, Support) or side.ok for side in (change.old, change.new))
     if had == has:
         return STILL_ABSENT
     return NEW if has else GONE

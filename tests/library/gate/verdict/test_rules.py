@@ -93,6 +93,8 @@ CASES: list[tuple[str, Value | None, Value | None, str]] = [
     (f"{LAYER}/backend", Text("fused"), Text(UNFUSED), "attention-unfused"),
     (f"{LAYER}/backend", Text("fused"), Text("fused: F16_arbitrary_seqlen"), "attention-backend-changed"),
     (f"{LAYER}/backend", Text(UNFUSED), Text("fused"), "attention-backend-changed"),
+    (f"{LAYER}/backend", RUNS_NOT, Text(UNFUSED), "layer-new"),
+    (f"{LAYER}/backend", Text("fused"), RUNS_NOT, "layer-gone"),
     (f"{LAYER}/R/variables/params/scale", Text("f32[2]"), Text("f32[3]"), "parameters-changed"),
     (f"{LAYER}/R/variables/fp8_metas/x_scale", Text("f32[1]"), Text("f32[2]"), "metadata-variables-changed"),
     (f"{LAYER}/R/float8/forward: products", products((E4, E4, 1)), products((BF16, E4, 1)), "float8-product-lost"),
