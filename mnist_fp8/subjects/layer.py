@@ -149,7 +149,8 @@ def why_not(subject: Subject, case: Case) -> str:
 
 
 def _rngs() -> dict[str, jax.Array]:
-    return {name: jax.random.key(number) for number, name in enumerate(("params", "dropout", "sr_rng"))}
+    # Fused attention takes keys of this kind alone.
+    return {name: jax.random.PRNGKey(number) for number, name in enumerate(("params", "dropout", "sr_rng"))}
 
 
 def _parameter(drawn: np.random.Generator, path: Any, shape: Any) -> jax.Array:  # noqa: ANN401

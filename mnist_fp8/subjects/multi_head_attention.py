@@ -18,7 +18,7 @@ from mnist_fp8.subjects.making import flax_layer
 from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject
 
 HEADS, SIZE = 4, 8
-X, ENCODED = (2, 16, HEADS * SIZE), (2, 12, HEADS * SIZE)
+X, ENCODED = (2, 16, HEADS * SIZE), (2, 24, HEADS * SIZE)
 """Shapes of what asks, and of what another layer has encoded."""
 
 

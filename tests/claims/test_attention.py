@@ -98,6 +98,13 @@ def test_mask_is_ignored_where_none_is_asked_for(kind: str) -> None:
     assert_sees(y, seen, *tensors, where=kind)
 
 
+def test_every_head_has_keys_of_its_own_where_nobody_says_otherwise() -> None:
+    """As documented for ``num_gqa_groups``."""
+    tensors = draw(*[(2, 16, 4, 16)] * 3)
+    y = attend(None, *tensors, attn_mask_type="no_mask", num_gqa_groups=None)
+    assert_sees(y, np.ones((1, 1, 16, 16), bool), *tensors, where="no number of groups")
+
+
 @pytest.mark.parametrize(
     ("other", "kind"),
     [

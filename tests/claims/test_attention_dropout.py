@@ -39,7 +39,7 @@ def weights(rate: float, key: int | None = 0, heads: tuple[int, int] = (HEADS, H
         query,
         tensor,
         value,
-        key=None if key is None else jax.random.key(key),
+        key=None if key is None else jax.random.PRNGKey(key),
         attn_mask_type="no_mask",
         num_gqa_groups=heads[1],
         attention_dropout=rate,
@@ -107,7 +107,7 @@ def test_backward_pass_drops_what_the_forward_pass_dropped() -> None:
 
     def apply(query: jax.Array, value: jax.Array) -> jax.Array:
         fields = {"attn_mask_type": "no_mask", "attention_dropout": 0.25}
-        return attend(None, query, key, value, key=jax.random.key(0), **fields)
+        return attend(None, query, key, value, key=jax.random.PRNGKey(0), **fields)
 
     y, pull_back = jax.vjp(apply, jnp.zeros(shape), value)
     dquery, dvalue = pull_back(grad)

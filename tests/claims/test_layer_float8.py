@@ -23,7 +23,7 @@ from mnist_fp8.subjects.subject import Case, RecipeFrom, Subject
 from mnist_fp8.te.dense_step import BF16, fp8
 from support.assertions import assert_trees_equal
 from support.layers import CURRENT, DELAYED, cases, passes, plainest, quantized_cases, recipes
-from support.programs import compiled_text
+from support.programs import compiled_text, equations
 
 Products = Counter[tuple[str, ...]]
 """How often there is a product, by its direction and its operands' dtypes. Left and right are not told apart."""
@@ -52,11 +52,12 @@ def _direction(backward: bool) -> str:  # noqa: FBT001
     return "backward" if backward else "forward"
 
 
-def expected_products(layer: Layer, fp8_format: str = "HYBRID") -> Products:
-    """What there must be: one product forward and two backward each."""
+def expected_products(layer: Layer, program: Any, fp8_format: str = "HYBRID") -> Products:
+    """What there must be: one product forward and two backward each. Both of an attention are in one of its kernels."""
     formats = FORMATS[fp8_format]
     quantized = len(layer.products) if layer.quantizes else 0
-    plain = layer.subject.plain(layer.case) + len(layer.products) - quantized
+    fused = len(list(equations(program, "te_fused_attn_forward")))
+    plain = layer.subject.plain(layer.case) - 2 * fused + len(layer.products) - quantized
     expected: Products = Counter()
     for count, forward, backward in (
         (quantized, (formats["x"], formats["kernel"]), sorted((formats["kernel"], formats["grad"]))),
@@ -77,6 +78,12 @@ def assert_products(found: Products, expected: Products, *, where: str) -> None:
     assert found == expected, f"{where}: products={dict(found)}, but should be {dict(expected)}"
 
 
+def assert_its_products(layer: Layer, program: Any, fp8_format: str = "HYBRID", *, where: str) -> None:
+    """Compare the products of a layer's step with those that there must be."""
+    __tracebackhide__ = True
+    assert_products(products_of(gemms_of(program)), expected_products(layer, program, fp8_format), where=where)
+
+
 def gemms_of(program: Any) -> Any:
     """The products of a jaxpr, whatever way the release writes those of float8."""
     return jaxprs.gemms(program, dequantized=te.leaves_float8_to_xla())
@@ -88,8 +95,7 @@ def gemms_of(program: Any) -> Any:
 @pytest.mark.parametrize(("subject", "case"), quantized_cases())
 def test_just_the_documented_products_take_float8(subject: Subject, case: Case) -> None:
     layer = Layer(subject, case, DELAYED)
-    where = f"{subject.name} {case.name}"
-    assert_products(products_of(gemms_of(program_of(layer))), expected_products(layer), where=where)
+    assert_its_products(layer, program_of(layer), where=f"{subject.name} {case.name}")
 
 
 @recipes
@@ -100,7 +106,7 @@ def test_formats_are_those_of_the_recipe(subject: Subject, case: Case, mode: te.
     for fp8_format in FORMATS:
         layer = Layer(subject, case, fp8(mode.recipe.name, fp8_format=fp8_format))
         where = f"{subject.name} {mode.recipe.name} {fp8_format}"
-        assert_products(products_of(gemms_of(program_of(layer))), expected_products(layer, fp8_format), where=where)
+        assert_its_products(layer, program_of(layer), fp8_format, where=where)
 
 
 @pytest.mark.host
@@ -119,13 +125,14 @@ def test_compiled_program_holds_both_formats_under_a_recipe_and_none_outside(sub
 @pytest.mark.parametrize(("subject", "case"), quantized_cases())
 def test_custom_calls_of_the_compiled_program_take_float8(subject: Subject, case: Case, mode: te.Autocast) -> None:
     layer = Layer(subject, case, mode)
-    program = step.lower(layer, layer.variables(), layer.inputs(), layer.grads()).compile()
+    compiled = step.lower(layer, layer.variables(), layer.inputs(), layer.grads()).compile()
     called = [
         gemm
-        for gemm in hlo.compiled_gemms(compiled_text(program)).values()
+        for gemm in hlo.compiled_gemms(compiled_text(compiled)).values()
         if gemm.primitive.startswith("te_gemm") and gemm.quantized
     ]
-    expected = {key: count for key, count in expected_products(layer).items() if "bfloat16" not in key}
+    products = expected_products(layer, program_of(layer))
+    expected = {key: count for key, count in products.items() if not {"bfloat16", "float32"} & set(key)}
     assert_products(products_of(called), Counter(expected), where=f"{subject.name} {case.name}: custom calls")
 
 
@@ -138,7 +145,7 @@ def test_nothing_is_quantized_outside_autocast(subject: Subject, case: Case) -> 
     program = program_of(layer)
     found = jaxprs.quantized_dtypes(program)
     assert not found, f"{subject.name}: quantized dtypes={sorted(found)}, but should be none"
-    assert_products(products_of(gemms_of(program)), expected_products(layer), where=subject.name)
+    assert_its_products(layer, program, where=subject.name)
 
 
 # --- recipes given at construction ---------------------------------------------------------------------------------
@@ -151,7 +158,7 @@ def test_nothing_is_quantized_outside_autocast(subject: Subject, case: Case) -> 
 def test_recipe_of_the_construction_counts_and_not_that_of_an_autocast_around_it(subject: Subject, case: Case) -> None:
     layer = Layer(subject, case, DELAYED)
     where = f"{subject.name} made for delayed scaling, in an autocast of current scaling"
-    assert_products(products_of(gemms_of(program_of(layer, CURRENT))), expected_products(layer), where=where)
+    assert_its_products(layer, program_of(layer, CURRENT), where=where)
     given = layer.variables(), layer.inputs(), layer.grads()
     found = jax.jit(step_inside, static_argnums=(0, 1))(layer, CURRENT, *given)
     assert_trees_equal(where=where, actual=found._asdict(), expected=step(layer, *given)._asdict())

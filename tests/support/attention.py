@@ -41,8 +41,9 @@ def attend(mask: Any, *tensors: Any, key: Any = None, **fields: Any) -> jax.Arra
     """
     if te.dense_dialect().computes_in_dtype:
         fields["dtype"] = tensors[0].dtype
-    head = tensors[0].shape[-2:]
-    layer = flax_layer("DotProductAttention", head_dim=head[1], num_attention_heads=head[0], **fields)
+    heads, size = tensors[0].shape[-2:]
+    fields = {"num_gqa_groups": heads, **fields}
+    layer = flax_layer("DotProductAttention", head_dim=size, num_attention_heads=heads, **fields)
     rngs = {} if key is None else {"dropout": key}
 
     @jax.jit
