@@ -28,7 +28,7 @@ Lengths = tuple[tuple[int, ...], tuple[int, ...]]
 Segments = tuple[tuple[int, ...], ...]
 """For each position of each sequence, the number of the segment that it belongs to; 0 for padding."""
 
-SHORT: Lengths = ((16, 11), (16, 13))
+SHORT: Lengths = ((16, 13), (16, 11))
 CROSS: Lengths = ((16, 9), (24, 17))
 
 
