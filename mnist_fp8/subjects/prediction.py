@@ -51,19 +51,19 @@ def expected(
     arguments = layer.reference, variables["params"], inputs, grads
     predict = functools.partial(arithmetic.rounded, *arguments, scales=scales, form=form_of(layer.mode))
     predictions = (predict(kept=frozenset(kept)) for kept in (KEPT if layer.quantizes else KEPT[:1]))
-    return _closest(found, predictions)
+    return _closest(found, predictions, layer.subject.flips)
 
 
 KEPT = ((), ("x", "grad"), ("grad",), ("x",), ("amax",), ("amax", "grad"))
 """Which tensors may come to the quantizers inside a layer as float32, or be measured as such."""
 
 
-def _closest(found: Step, predictions: Iterable[Passes]) -> Passes:
+def _closest(found: Step, predictions: Iterable[Passes], flips: float) -> Passes:
     """The first prediction that is close, or else the one that comes closest."""
     tried = []
     for passes in predictions:
         distances = (_distance(actual, right) / tolerance_of(name) for name, actual, right in pairs(found, passes))
-        tried.append((max(distances), passes))
+        tried.append((max(distances) / flips, passes))
         if tried[-1][0] < CLOSE:
             break
     return min(tried, key=lambda each: each[0])[1]
@@ -107,6 +107,6 @@ def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, 
     return {"/".join(str(key.key) for key in path): leaf for path, leaf in leaves}
 
 
-def tolerance_of(name: str) -> float:
+def tolerance_of(name: str, flips: float = 1.0) -> float:
     """Largest relative norm of a difference from what the reference predicts, by what is compared."""
-    return SUMS if name.endswith("bias") and "ln_bias" not in name else FLIPPED[te.engine().kind]
+    return flips * (SUMS if name.endswith("bias") and "ln_bias" not in name else FLIPPED[te.engine().kind])

@@ -104,6 +104,8 @@ class Subject:
         plain: how many products of a case stay in the input's dtype by design, forward.
         recipe_from: where its recipe comes from.
         attends: whether what it computes of a position depends on others of the sequence, the last axis but one.
+        flips: how many times as far as a single layer's its results may be: a rounding that falls on the other side in
+            one part of it changes what all that follow are given.
         recorded: the names of the cases that a record has beside the first.
         on_kernels_only: whether Transformer Engine computes it with kernels only, so that a host run cannot.
     """
@@ -117,6 +119,7 @@ class Subject:
     plain: Callable[[Case], int] = lambda _case: 0
     recipe_from: RecipeFrom = RecipeFrom.AUTOCAST
     attends: bool = False
+    flips: float = 1.0
     recorded: tuple[str, ...] = ()
     on_kernels_only: bool = False
 

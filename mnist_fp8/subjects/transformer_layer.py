@@ -68,7 +68,6 @@ CASES = (
         output_layernorm=True,
         layernorm_epsilon=1e-2,
         zero_centered_gamma=True,
-        scale_attn_logits=False,
     ),
     _case(
         "relative embedding, residuals after the layer norm",
@@ -77,9 +76,7 @@ CASES = (
         apply_residual_connection_post_layernorm=True,
         use_bias=True,
     ),
-    _case(
-        "decoder, relative embedding", decoder=True, enable_relative_embedding=True, mlp_activations=("squared_relu",)
-    ),
+    _case("decoder, relative embedding", decoder=True, enable_relative_embedding=True),
 )
 
 
@@ -210,6 +207,7 @@ SUBJECT = Subject(
     products=_products,
     parameters=_parameters,
     attends=True,
+    flips=4.0,  # seen: 1.1
     recorded=("grouped heads, rotary, gated", "decoder, relative embedding"),
     plain=lambda case: 4 if _decodes(case) else 2,
 )

@@ -8,6 +8,8 @@ place; next to exact results it would have to stand out of FP8's few percent.
 What a failure means for an upgrade: a model that uses the layer computes something else than it did.
 """
 
+from functools import partial
+
 import pytest
 
 from mnist_fp8.oracle import arithmetic
@@ -28,7 +30,9 @@ def test_layer_computes_its_definition_in_bf16(subject: Subject, case: Case) -> 
     variables, inputs, grads = layer.variables(), layer.inputs(), layer.grads()
     found = step(layer, variables, inputs, grads)
     rounded = expected(layer, variables, inputs, grads, found)
-    assert_step(found, rounded, where=f"{subject.name} {case.name}", tolerance_of=tolerance_of)
+    assert_step(
+        found, rounded, where=f"{subject.name} {case.name}", tolerance_of=partial(tolerance_of, flips=subject.flips)
+    )
     exact = arithmetic.exact(layer.reference, variables["params"], inputs, grads)
     assert_step(found, exact, where=f"{subject.name} {case.name} against float64", tolerance_of=lambda _: EXACT)
 
@@ -41,4 +45,6 @@ def test_layer_computes_its_definition_on_quantized_operands(subject: Subject, c
     variables, inputs, grads = layer.variables(), layer.inputs(), layer.grads()
     found = step(layer, variables, inputs, grads)
     wanted = expected(layer, variables, inputs, grads, found)
-    assert_step(found, wanted, where=f"{subject.name} {case.name}", tolerance_of=tolerance_of)
+    assert_step(
+        found, wanted, where=f"{subject.name} {case.name}", tolerance_of=partial(tolerance_of, flips=subject.flips)
+    )
