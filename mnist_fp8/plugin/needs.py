@@ -16,6 +16,7 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.programs import kernels
 from mnist_fp8.subjects import asked_subjects, find_subject
+from mnist_fp8.subjects.attention_backends import is_fused
 from mnist_fp8.subjects.layer import why_not
 from mnist_fp8.subjects.making import name_of_te
 from mnist_fp8.subjects.subject import NotInReleaseError
@@ -68,6 +69,12 @@ def _unmet_subject(name: str, case: str) -> str | None:
     return why_not(subject, subject.case(case)) or None
 
 
+def _unmet_fused_attention(name: str, case: str) -> str | None:
+    if reason := _unmet_gpu() or _unmet_subject(name, case):
+        return reason
+    return None if is_fused(find_subject(name).case(case)) else f"needs fused attention for {case}; found none"
+
+
 def _unmet_xla_sums_in_float32() -> str | None:
     if te.engine().kind is RunKind.KERNEL:
         return None  # what multiplies there is TE's
@@ -106,6 +113,7 @@ NEEDS: dict[str, Callable[..., str | None]] = {
     "profiler": _unmet_profiler,
     "recipe": _unmet_recipe,
     "subject": _unmet_subject,
+    "fused_attention": _unmet_fused_attention,
     "te_name": _unmet_te_name,
     "orbax": _unmet_orbax,
     "xla_sums_in_float32": _unmet_xla_sums_in_float32,

@@ -19,7 +19,7 @@ from mnist_fp8 import te
 from mnist_fp8.oracle import arithmetic
 from mnist_fp8.subjects import attention
 from mnist_fp8.subjects.attention import ONE, SEGMENTS, SHORT, Segments, segment_positions
-from mnist_fp8.subjects.attention_backends import backends, is_fused
+from mnist_fp8.subjects.attention_backends import backends
 from mnist_fp8.subjects.layer import Layer, step
 from mnist_fp8.subjects.making import flax_layer, name_of_te
 from mnist_fp8.subjects.subject import Case, Subject
@@ -70,11 +70,9 @@ def test_attention_that_kernels_have_not_is_left_to_jax() -> None:
 
 
 @pytest.mark.parametrize(
-    ("subject", "case"), cases(lambda subject, _: subject in (attention.SUBJECT, attention.PACKED))
+    ("subject", "case"), cases(lambda subject, _: subject in (attention.SUBJECT, attention.PACKED), fused=True)
 )
 def test_fused_attention_computes_its_definition(subject: Subject, case: Case) -> None:
-    if not is_fused(case):
-        pytest.skip("needs a fused kernel for it; found none")
     layer = Layer(subject, case)
     variables, inputs, grads = layer.variables(), layer.inputs(), layer.grads()
     program = str(step.trace(layer, variables, inputs, grads).jaxpr)

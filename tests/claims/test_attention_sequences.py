@@ -167,7 +167,7 @@ def test_lengths_and_offsets_are_kept_as_they_are_given() -> None:
 
 
 @pytest.mark.parametrize(
-    ("given", "error"), [((jnp.ones(2),) * 3, ValueError), ([2, 3], TypeError)], ids=["three of them", "a list"]
+    ("given", "error"), [((np.ones(2),) * 3, ValueError), ([2, 3], TypeError)], ids=["three of them", "a list"]
 )
 def test_lengths_that_are_no_pair_are_refused(given: Any, error: type[Exception]) -> None:
     with pytest.raises(error):

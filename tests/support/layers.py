@@ -34,12 +34,16 @@ DELAYED, CURRENT = fp8(amax_history_len=4), fp8("Float8CurrentScaling")
 """The recipes that the oracle predicts to the bit."""
 
 
-def cases(of: Callable[[Subject, Case], bool] = lambda _subject, _case: True) -> list[Any]:
-    """Parameters ``subject`` and ``case`` of a test: all, or those of some kind."""
+def cases(of: Callable[[Subject, Case], bool] = lambda _subject, _case: True, *, fused: bool = False) -> list[Any]:
+    """Parameters ``subject`` and ``case`` of a test: all, or those of some kind; those that need a fused attention."""
     pairs = [(subject, case) for subject in SUBJECTS for case in subject.cases if of(subject, case)]
+    marks = [pytest.mark.subject, *([pytest.mark.fused_attention] if fused else [])]
     return [
         pytest.param(
-            subject, case, marks=pytest.mark.subject(subject.name, case.name), id=f"{subject.name}-{case.name}"
+            subject,
+            case,
+            marks=[mark(subject.name, case.name) for mark in marks],
+            id=f"{subject.name}-{case.name}",
         )
         for subject, case in pairs
     ]
