@@ -90,9 +90,10 @@ class Called:
         """Its variables."""
         return self.module.init(rngs, *self._all(inputs), **jax.tree.map(jnp.asarray, masks))
 
-    def apply(self, variables: Any, *inputs: Any, rngs: Any, **masks: Any) -> Any:  # noqa: ANN401
-        """Its outputs."""
-        return self.module.apply(variables, *self._all(inputs), rngs=rngs, **jax.tree.map(jnp.asarray, masks))
+    def apply(self, variables: Any, *inputs: Any, rngs: Any = None, mutable: Any = False, **masks: Any) -> Any:  # noqa: ANN401
+        """Its outputs, and the collections that are mutable if there are any."""
+        masks = jax.tree.map(jnp.asarray, masks)
+        return self.module.apply(variables, *self._all(inputs), rngs=rngs, mutable=mutable, **masks)
 
     def _all(self, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
         return inputs * 2 if self.twice else inputs
@@ -256,6 +257,7 @@ def _reference(case: Case) -> Reference:
 
 SUBJECT = Subject(
     name="MultiHeadAttention",
+    flips=2.0,
     cases=CASES,
     make=_make,
     reference=_reference,

@@ -15,14 +15,18 @@ from mnist_fp8.subjects.layer import Layer, Step, numbers, read_metas
 
 RECIPES = ("DelayedScaling", "Float8CurrentScaling")
 """The recipes that the oracle predicts to the bit."""
-FLIPPED = {RunKind.HOST: 2.0**-8, RunKind.KERNEL: 2.0**-5}
+FLIPPED = {RunKind.HOST: 2.0**-8, RunKind.KERNEL: 2.0**-4.75}
 """Largest relative norm of a difference from what the reference predicts.
 
 Where a sum in float32 falls on the other side of a rounding than in float64, one of BF16, or a code, is that
-beside it. Host runs of 2.20.2: most results are equal to the bit, the others differ by up to 0.0024.
+beside it. Host runs of 2.20.2: most results are equal to the bit, the others differ by up to 0.0024. Kernels (H200):
+single products up to 0.001, layers with an activation between two products 0.0325, where JAX computes it.
 """
 SUMS = 2.0**-5
 """The same for gradients of biases: on a CPU, XLA rounds each partial sum over the rows to BF16. Seen: 0.0116."""
+OFFSETS = 2.0**-2
+"""The same for gradients of attention's learned offsets, by fused kernels: over all queries of a head, terms of both
+signs are summed up that are rounded before. Seen on an H200: 0.11 for 16 queries, 0.03 for more."""
 
 
 def form_of(mode: te.Autocast) -> ProductForm:
@@ -109,4 +113,6 @@ def paths(tree: Any, is_leaf: Callable[[Any], bool] | None = None) -> dict[str, 
 
 def tolerance_of(name: str, flips: float = 1.0) -> float:
     """Largest relative norm of a difference from what the reference predicts, by what is compared."""
+    if name.endswith("softmax_offset") and te.engine().kind is RunKind.KERNEL:
+        return OFFSETS
     return flips * (SUMS if name.endswith("bias") and "ln_bias" not in name else FLIPPED[te.engine().kind])

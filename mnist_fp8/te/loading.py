@@ -19,7 +19,7 @@ import jax
 from mnist_fp8.core import xla_flags
 from mnist_fp8.core.errors import TeUnavailableError
 from mnist_fp8.core.run_kind import RunKind, requested_run_kind
-from mnist_fp8.core.xla_flags import ON_A_CPU
+from mnist_fp8.core.xla_flags import NO_GRAPHS, ON_A_CPU
 from mnist_fp8.machine import driver, libraries, packages
 from mnist_fp8.machine.packages import CUDA_MAJORS
 from mnist_fp8.te import host
@@ -78,12 +78,12 @@ def kind_of_run() -> RunKind:
 
 
 def prepare_xla() -> None:
-    """Have XLA on a CPU sum BF16 products in float32, as on a GPU, and compile fast. JAX must not have started yet.
+    """Set the flags of XLA that this project needs, for a CPU or a GPU; see `xla_flags`. JAX must not have started yet.
 
     `engine` does it; what runs Flax alone asks for it, so that Flax and TE are computed by the same XLA.
     """
-    if why_no_gpu():
-        xla_flags.put_first(*filter(xla_flags.is_known, ON_A_CPU))
+    flags = ON_A_CPU if why_no_gpu() else (NO_GRAPHS,)
+    xla_flags.put_first(*filter(xla_flags.is_known, flags))
 
 
 def choose_run_kind(requested: RunKind | None, *, no_gpu: str, extension: Path | None) -> RunKind:

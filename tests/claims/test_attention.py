@@ -7,6 +7,9 @@ single row stands out, as does the gradient of one. BF16 and fused kernels are t
 What a failure means for an upgrade: a model attends to the future, to padding or past its window, or learns from it.
 """
 
+from collections.abc import Mapping
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -22,12 +25,20 @@ from support.attention import FLOAT32, assert_sees, attend, draw, hidden
 from support.layers import assert_step, cases
 
 
+def unfused(variables: Mapping[str, Any]) -> dict[str, Any]:
+    """Variables by the names that they have where no kernel is fused, as in float32."""
+    return {
+        name.replace("_Fused", "_Unfused"): unfused(each) if isinstance(each, Mapping) else each
+        for name, each in variables.items()
+    }
+
+
 @pytest.mark.parametrize(
     ("subject", "case"), cases(lambda subject, _: subject.name in ("DotProductAttention", "RelativePositionBiases"))
 )
 def test_attention_computes_its_definition_in_float32(subject: Subject, case: Case) -> None:
     layer = Layer(subject, case)
-    variables, inputs = layer.variables(), layer.inputs(dtype="float32")
+    variables, inputs = unfused(layer.variables()), layer.inputs(dtype="float32")
     grads = tuple(grad.astype(jnp.float32) for grad in layer.grads())
     with jax.default_matmul_precision("highest"):
         found = step(layer, variables, inputs, grads)

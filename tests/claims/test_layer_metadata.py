@@ -57,7 +57,7 @@ def test_metadata_follow_the_tensors_inside_a_layer(subject: Subject, case: Case
         found = read_metas(layer, following)
         for product, amaxes in wanted.amaxes.items():
             where = f"{subject.name} {case.name}, step {number}, {product}"
-            _assert_amaxes(found[product], amaxes, where=where)
+            _assert_amaxes(found[product], amaxes, subject.flips, where=where)
             metas[product] = next_metas(metas[product], {t: newest(found[product][t]) for t in TENSORS}, {})
             _assert_kept(found[product], metas[product], where=where)
         assert_step(
@@ -69,10 +69,10 @@ def test_metadata_follow_the_tensors_inside_a_layer(subject: Subject, case: Case
         variables = following
 
 
-def _assert_amaxes(found: Mapping[str, Meta], amaxes: Mapping[str, np.float32], *, where: str) -> None:
+def _assert_amaxes(found: Mapping[str, Meta], amaxes: Mapping[str, np.float32], flips: float, *, where: str) -> None:
     __tracebackhide__ = True
     for tensor, amax in amaxes.items():
-        tolerance = 0.0 if tensor == "kernel" else AMAX[te.engine().kind] * amax
+        tolerance = 0.0 if tensor == "kernel" else flips * AMAX[te.engine().kind] * amax
         assert_close(
             where=f"{where}: amax of {tensor}", actual=newest(found[tensor]), expected=amax, tolerance=tolerance
         )

@@ -9,7 +9,7 @@ import pytest
 
 from mnist_fp8 import te
 from mnist_fp8.core import xla_flags
-from mnist_fp8.core.xla_flags import FLOAT32_SUMS, ON_A_CPU
+from mnist_fp8.core.xla_flags import FLOAT32_SUMS, NO_GRAPHS, ON_A_CPU
 from mnist_fp8.te import loading
 from support.subprocesses import run_code
 
@@ -66,10 +66,10 @@ def test_a_name_in_a_description_is_no_flag(tmp_path: Path, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("no_gpu", "known", "expected"),
-    [("none", True, " ".join(ON_A_CPU)), ("none", False, ""), ("", True, "")],
+    [("none", True, " ".join(ON_A_CPU)), ("none", False, ""), ("", True, NO_GRAPHS)],
     ids=["on a CPU", "by an XLA without the flags", "on a GPU"],
 )
-def test_flags_for_a_cpu_are_set(
+def test_flags_for_the_device_are_set(
     monkeypatch: pytest.MonkeyPatch,
     no_gpu: str,
     known: bool,  # noqa: FBT001

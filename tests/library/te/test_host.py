@@ -57,11 +57,23 @@ def test_query_is_answered_whatever_its_arguments(stand_in: Any, query: str, ans
     assert getattr(stand_in, query)() == getattr(stand_in, query)(0, device=1) == answer
 
 
+def test_no_attention_is_fused(stand_in: Any) -> None:
+    """Since 2.20 the question is one object, and the answer has a message."""
+    none = stand_in.NVTE_Fused_Attn_Backend.NVTE_No_Backend
+    assert stand_in.get_fused_attn_backend(True, "bfloat16", "bfloat16", "bs3hd") == none
+    assert stand_in.get_fused_attn_backend(object()) == (none, "this is a host run")
+
+
+def test_member_of_an_enum_has_its_number_as_value(stand_in: Any) -> None:
+    member = stand_in.NVTE_Mask_Type.NVTE_NO_MASK
+    assert member.value == int(member)
+
+
 def test_device_is_a_hopper() -> None:
     assert HOST_CAPABILITY == 90
 
 
-@pytest.mark.parametrize("name", ["gemm_workspace", "get_fused_attn_backend"])
+@pytest.mark.parametrize("name", ["gemm_workspace", "get_fused_attn_fwd_workspace_sizes"])
 def test_anything_else_refuses_by_its_name_when_called(stand_in: Any, name: str) -> None:
     refusal = getattr(stand_in, name)
     with pytest.raises(NeedsCudaExtensionError) as error:
