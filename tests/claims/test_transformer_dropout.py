@@ -19,7 +19,7 @@ from mnist_fp8.subjects.making import flax_layer
 from support.assertions import assert_equal
 
 RATE = 0.5
-X = np.random.default_rng(0).normal(0, 1, (64, 8, 16)).astype(np.float32)
+X = np.random.default_rng(0).normal(0, 1, (512, 4, 16)).astype(np.float32)
 NONE = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "intermediate_dropout": 0.0}
 transformer = pytest.mark.subject("TransformerLayer", "encoder")
 
@@ -34,12 +34,12 @@ def _outputs(layer: Any, *, rng: str = "dropout", seed: int = 1, **arguments: An
     x = jnp.asarray(X, jnp.bfloat16)
     variables = te.unbox(_variables())
     run = jax.jit(lambda v, x, key: layer.apply(v, x, rngs={rng: key}, **arguments))
-    return np.asarray(run(variables, x, jax.random.key(seed)), np.float64)
+    return np.asarray(run(variables, x, jax.random.PRNGKey(seed)), np.float64)
 
 
 @functools.cache
 def _variables() -> Any:
-    return jax.jit(_layer().init)({"params": jax.random.key(0)}, jnp.asarray(X, jnp.bfloat16))
+    return jax.jit(_layer().init)({"params": jax.random.PRNGKey(0)}, jnp.asarray(X, jnp.bfloat16))
 
 
 @transformer
@@ -74,7 +74,7 @@ def test_mlp_drops_its_activations() -> None:
     fields = {"intermediate_dim": 16, "return_layernorm_output": False, "activations": ("gelu",)}
     x = jnp.asarray(X, jnp.bfloat16)
     plain, dropping = (flax_layer("LayerNormMLP", intermediate_dropout_rate=rate, **fields) for rate in (0.0, RATE))
-    params = dict(te.unbox(jax.jit(plain.init)({"params": jax.random.key(0)}, x))["params"])
+    params = dict(te.unbox(jax.jit(plain.init)({"params": jax.random.PRNGKey(0)}, x))["params"])
     params["wo_kernel"] = jnp.eye(16, dtype=params["wo_kernel"].dtype)
     run = functools.partial(jax.jit, static_argnums=0, static_argnames="deterministic")(_first)
     whole, found = (np.asarray(run(layer, params, x), np.float64) for layer in (plain, dropping))
@@ -87,7 +87,7 @@ def test_mlp_drops_its_activations() -> None:
 
 
 def _first(layer: Any, params: Any, x: jax.Array, *, deterministic: bool = False) -> Any:
-    return layer.apply({"params": params}, x, rngs={"dropout": jax.random.key(1)}, deterministic=deterministic)[0]
+    return layer.apply({"params": params}, x, rngs={"dropout": jax.random.PRNGKey(1)}, deterministic=deterministic)[0]
 
 
 @pytest.mark.subject("MultiHeadAttention", "asks itself")
@@ -96,7 +96,9 @@ def test_queries_begin_smaller_by_the_root_of_the_head(scaled: bool) -> None:  #
     """``scaled_query_init``: the first kernels of keys and values are spread by the width alone."""
     layer = flax_layer("MultiHeadAttention", head_dim=16, num_attention_heads=4, scaled_query_init=scaled)
     x = jnp.ones((1, 4, 64), jnp.bfloat16)
-    kernel = te.unbox(jax.jit(lambda x: layer.init({"params": jax.random.key(0)}, x, x))(x))["params"]["qkv"]["kernel"]
+    kernel = te.unbox(jax.jit(lambda x: layer.init({"params": jax.random.PRNGKey(0)}, x, x))(x))["params"]["qkv"][
+        "kernel"
+    ]
     query, key, value = np.moveaxis(np.asarray(kernel, np.float64).reshape(64, 3, 64), 1, 0)
     error = 5 / (2 * query.size) ** 0.5
     for name, part, deviation in (("query", query, 0.25 if scaled else 1), ("key", key, 1), ("value", value, 1)):

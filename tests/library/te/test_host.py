@@ -60,7 +60,7 @@ def test_query_is_answered_whatever_its_arguments(stand_in: Any, query: str, ans
 def test_no_attention_is_fused(stand_in: Any) -> None:
     """Since 2.20 the question is one object, and the answer has a message."""
     none = stand_in.NVTE_Fused_Attn_Backend.NVTE_No_Backend
-    assert stand_in.get_fused_attn_backend(True, "bfloat16", "bfloat16", "bs3hd") == none
+    assert stand_in.get_fused_attn_backend("bfloat16", "bfloat16", "bs3hd") == none
     assert stand_in.get_fused_attn_backend(object()) == (none, "this is a host run")
 
 
