@@ -68,13 +68,13 @@ def _closest(found: Step, predictions: Iterable[Passes], flips: float) -> Passes
     for passes in predictions:
         distances = (_distance(actual, right) / tolerance_of(name) for name, actual, right in pairs(found, passes))
         tried.append((max(distances) / flips, passes))
-        if tried[-1][0] < CLOSE:
+        if tried[-1][0] < CLOSE[te.engine().kind]:
             break
     return min(tried, key=lambda each: each[0])[1]
 
 
-CLOSE = 0.75
-"""Share of what is tolerated under which nothing closer is looked for."""
+CLOSE = {RunKind.HOST: 0.75, RunKind.KERNEL: 0.1}
+"""Share of what is tolerated under which nothing closer is looked for: kernels are tolerated more than they need."""
 
 
 def _distance(actual: Any, right: Any) -> float:  # noqa: ANN401

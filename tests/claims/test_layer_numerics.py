@@ -16,7 +16,7 @@ from mnist_fp8.oracle import arithmetic
 from mnist_fp8.subjects.layer import Layer, step
 from mnist_fp8.subjects.subject import Case, Subject
 from mnist_fp8.te.dense_step import BF16
-from support.layers import CURRENT, assert_step, cases, expected, quantized_cases, tolerance_of
+from support.layers import CURRENT, assert_step, cases, expected, plainest, quantized_cases, tolerance_of
 
 EXACT = 2.0**-4
 """Largest relative norm of BF16's own errors against float64: some roundings, and signs of numbers close to zero, which
@@ -33,13 +33,10 @@ def test_layer_computes_its_definition_in_bf16(subject: Subject, case: Case) -> 
     assert_step(
         found, rounded, where=f"{subject.name} {case.name}", tolerance_of=partial(tolerance_of, flips=subject.flips)
     )
-    exact = arithmetic.exact(layer.reference, variables["params"], inputs, grads)
-    assert_step(
-        found,
-        exact,
-        where=f"{subject.name} {case.name} against float64",
-        tolerance_of=lambda name: max(EXACT, tolerance_of(name)),
-    )
+    if plainest(subject, case):  # so that what the reference rounds is not all that is looked at
+        exact = arithmetic.exact(layer.reference, variables["params"], inputs, grads)
+        where = f"{subject.name} {case.name} against float64"
+        assert_step(found, exact, where=where, tolerance_of=lambda name: max(EXACT, tolerance_of(name)))
 
 
 @pytest.mark.recipe("Float8CurrentScaling")

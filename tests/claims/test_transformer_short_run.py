@@ -22,6 +22,8 @@ import pytest
 from support.short_run import FP8_MODES, MODES
 from support.short_transformer import COPY_LOSS, DISTANCE, GUESSED, distance, learned, short_run
 
+pytestmark = pytest.mark.subject("TransformerLayer", "encoder")
+
 
 @pytest.mark.parametrize("mode", MODES)
 def test_mode_predicts_nothing_that_cannot_be_known(mode: str) -> None:

@@ -316,7 +316,7 @@ def test_epoch_in_one_call_computes_what_its_single_steps_do(monkeypatch: pytest
             wanted = leaves(other)
             for path, leaf in leaves(tree).items():
                 # The gradient of a bias is summed up in BF16, in another order inside of a loop.
-                allowed = 2**-3 if "bias" in path else 2 * BF16_EPS
+                allowed = 2**-2 if "bias" in path else 2 * BF16_EPS
                 assert np.linalg.norm(leaf - wanted[path]) <= allowed * np.linalg.norm(wanted[path]), path
     assert by_steps[0][0] != by_steps[1][0], "Control: the epochs differ"
 
