@@ -23,11 +23,12 @@ from support.assertions import assert_close, assert_equal
 from support.layers import DELAYED, assert_step, expected, quantized_cases, scales_of, tolerance_of
 from support.metadata import newest, next_metas
 
-AMAX = {RunKind.HOST: 2.0**-20, RunKind.KERNEL: 2.0**-6}
+AMAX = {RunKind.HOST: 2.0**-20, RunKind.KERNEL: 2.0**-5}
 """Largest relative difference of an amax from the predicted one.
 
 Where a fused layer hands on float32, its norm has some roundings of 2**-24 (seen: 2**-23); a neighbour in BF16 is 2**-8
-away, and a kernel's sums may move an amax there.
+away, and a kernel's sums may move an amax there. In a transformer layer, what attention rounds moves it further (seen on
+an H200: 0.075, which its `flips` allow).
 """
 
 
