@@ -27,8 +27,8 @@ AMAX = {RunKind.HOST: 2.0**-20, RunKind.KERNEL: 2.0**-5}
 """Largest relative difference of an amax from the predicted one.
 
 Where a fused layer hands on float32, its norm has some roundings of 2**-24 (seen: 2**-23); a neighbour in BF16 is 2**-8
-away, and a kernel's sums may move an amax there. In a transformer layer, what attention rounds moves it further (seen on
-an H200: 0.075, which its `flips` allow).
+away, and a kernel's sums may move an amax there. In a transformer layer, what attention rounds moves it further: 0.075
+on an H200, which its `flips` allow.
 """
 
 

@@ -127,6 +127,11 @@ def _is_ours(failure: pytest.ExceptionInfo[BaseException]) -> bool:
     return ROOT in raised_in.parents and isinstance(failure.value, AssertionError | pytest.fail.Exception)
 
 
+_READ_BY_JAX = (
+    "JAX_NUM_CPU_DEVICES",
+    "JAX_COMPILATION_CACHE_DIR",
+    "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS",
+)
 _ON_HOST = {"MNIST_FP8_TE": "host", "JAX_PLATFORMS": "cpu"}
 
 
@@ -138,6 +143,8 @@ def judge(claims: tuple[str, ...] = ORDER, *, on_gpu: bool = False) -> Verdict:
         on_gpu: whether on kernels; else it is a host run.
     """
     os.chdir(ROOT)
+    for name in _READ_BY_JAX:  # which is imported by now: the suite would have them left out before
+        os.environ.pop(name, None)
     os.environ |= {"HYPOTHESIS_PROFILE": "mutants", "COLUMNS": "400"} | ({} if on_gpu else _ON_HOST)
     first = _FirstFailure()
     started = time.monotonic()
