@@ -17,6 +17,7 @@ CLAIMS = ROOT / "tests" / "claims"
 
 _FIRST = ("fp8_numerics", "fp8_metadata_update", "recipe_options", "dense_options", "sharding_options")
 _NEVER = (
+    "attention_kernels",
     "kernels",
     "kernel_numerics",
     "kernel_speed",
