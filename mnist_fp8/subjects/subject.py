@@ -123,6 +123,11 @@ class Subject:
     recorded: tuple[str, ...] = ()
     on_kernels_only: bool = False
 
+    @property
+    def has_parameters(self) -> bool:
+        """Whether any case may have; asked without Transformer Engine."""
+        return self.parameters is not Subject.parameters
+
     def case(self, name: str) -> Case:
         """The case of a name."""
         return next(case for case in self.cases if case.name == name)

@@ -63,9 +63,9 @@ def _metadata(layer: Layer) -> dict[str, dict[str, tuple[tuple[int, ...], str]]]
 # --- names of axes -------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("subject", "case"), cases(lambda subject, case: bool(subject.parameters(case))))
+@pytest.mark.parametrize(("subject", "case"), cases(lambda subject, _: subject.has_parameters))
 def test_axes_have_the_documented_names(subject: Subject, case: Case) -> None:
-    boxes = paths(Layer(subject, case, DELAYED).boxed_shapes["params"], is_leaf=_is_box)
+    boxes = paths(Layer(subject, case, DELAYED).boxed_shapes.get("params", {}), is_leaf=_is_box)
     found = {path: box.names if _is_box(box) else None for path, box in boxes.items()}
     expected = {path: parameter.axes for path, parameter in subject.parameters(case).items()}
     assert found == expected, f"{subject.name} {case.name}: names of axes={found}, but should be {expected}"

@@ -144,7 +144,7 @@ SECTIONS: dict[str, list[BadInput]] = {
         ),
     ],
     "Verifying": [
-        BadInput("mnist-fp8 verify --claim foo", "claim 'foo' is not known; there are bf16_parity, data_parallel, "),
+        BadInput("mnist-fp8 verify --claim foo", "claim 'foo' is not known; there are attention, attention_dropout, "),
         BadInput("mnist-fp8 verify 9.9.9 --claim", "argument --claim: expected at least one argument"),
         BadInput("mnist-fp8 verify foo", "'foo' is no Transformer Engine: expected a version such as "),
         BadInput("mnist-fp8 verify missing/te", "'missing/te' is no Transformer Engine: expected "),
@@ -152,7 +152,7 @@ SECTIONS: dict[str, list[BadInput]] = {
         BadInput("mnist-fp8 verify 2.20.2 --output a-file", "output a-file cannot be a folder: a-file is a file"),
         BadInput("mnist-fp8 matrix --te foo", "'foo' means no known release; expected all, a version"),
         BadInput("mnist-fp8 matrix --te 2.9..2.3", "'2.9..2.3' means no known release; expected "),
-        BadInput("mnist-fp8 matrix --claim foo", "claim 'foo' is not known; there are bf16_parity, data_parallel, "),
+        BadInput("mnist-fp8 matrix --claim foo", "claim 'foo' is not known; there are attention, attention_dropout, "),
         BadInput("mnist-fp8 matrix --jobs 0", "argument --jobs: '0' is not a number from 1"),
         BadInput("mnist-fp8 matrix --output a-file", "output a-file cannot be a folder: a-file is a file"),
         BadInput("mnist-fp8 bisect --good 2.3.0 --claim kernels", "the following arguments are required: --bad"),
