@@ -12,7 +12,7 @@ import numpy as np
 from mnist_fp8 import te
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.oracle.arithmetic import Reference
-from mnist_fp8.oracle.dense import TENSORS, Array, Meta
+from mnist_fp8.oracle.dense import TENSORS, Meta
 from mnist_fp8.subjects.subject import Case, InnerProduct, NotInReleaseError, RecipeFrom, Subject
 from mnist_fp8.te.dense_step import BF16, on_device, read_meta
 
@@ -195,11 +195,3 @@ def read_metas(layer: Layer, variables: Mapping[str, Any]) -> dict[str, dict[str
 def numbers(tree: Any) -> Any:  # noqa: ANN401
     """A tree of arrays in float64."""
     return jax.tree.map(lambda array: np.asarray(array, np.float64), tree)
-
-
-def kernel_of(product: InnerProduct, params: Mapping[str, Any]) -> Array:
-    """A product's kernel among the parameters."""
-    part: Any = params
-    for name in product.kernel:
-        part = part[name]
-    return np.asarray(part)

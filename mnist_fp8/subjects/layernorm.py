@@ -37,14 +37,18 @@ def normalised(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array)
     )
 
 
-def norm_parameters(case: Case, axes: tuple[str, ...] = ("embed",)) -> dict[str, Parameter]:
-    """The parameters of the layer norm inside a case, if there is one: none but a layer norm shifts."""
-    fields, shape = case.fields, case.inputs["x"][-1:]
-    if not fields.get("enable_layernorm", True):
-        return {}
-    scale = {"scale": Parameter(shape, axes, mean=float(not fields.get("zero_centered_gamma", False)))}
+def scale_and_bias(fields: Mapping[str, Any], width: int, axis: str) -> dict[str, Parameter]:
+    """The parameters of a layer norm of ``width`` features: none but a layer norm by mean and variance shifts."""
+    mean = float(not fields.get("zero_centered_gamma", False))
     shifts = fields.get("layernorm_type", "layernorm") == "layernorm"
-    return {**scale, **({"ln_bias": Parameter(shape, axes)} if shifts else {})}
+    bias = {"ln_bias": Parameter((width,), (axis,))} if shifts else {}
+    return {"scale": Parameter((width,), (axis,), mean=mean), **bias}
+
+
+def norm_parameters(case: Case) -> dict[str, Parameter]:
+    """The parameters of the layer norm inside a case, if there is one."""
+    normalises = case.fields.get("enable_layernorm", True)
+    return scale_and_bias(case.fields, case.inputs["x"][-1], "embed") if normalises else {}
 
 
 def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401

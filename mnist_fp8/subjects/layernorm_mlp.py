@@ -100,7 +100,6 @@ def products(case: Case, module: tuple[str, ...] = ()) -> tuple[InnerProduct, ..
     return tuple(
         InnerProduct(
             f"{prefix}{name}",
-            (*module, f"{name}_kernel"),
             module,
             {"x": number, "kernel": number, "grad": grads[number]},
         )

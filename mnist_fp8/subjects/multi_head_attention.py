@@ -13,7 +13,7 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle import layers
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.oracle.dense import Array
-from mnist_fp8.subjects.layernorm import normalised
+from mnist_fp8.subjects.layernorm import normalised, scale_and_bias
 from mnist_fp8.subjects.making import flax_layer
 from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject
 
@@ -129,19 +129,11 @@ def projections(case: Case, *, asks_itself: bool) -> tuple[str, ...]:
 def products(case: Case, module: tuple[str, ...] = (), *, asks_itself: bool = True) -> tuple[InnerProduct, ...]:
     """All that a recipe quantizes; ``module`` is the attention's path in the layer."""
     names = (*projections(case, asks_itself=asks_itself), "out")
-    return tuple(InnerProduct("/".join((*module, name)), (*module, name, "kernel"), (*module, name)) for name in names)
+    return tuple(InnerProduct("/".join((*module, name)), (*module, name)) for name in names)
 
 
 NO_SHARD, FSDP, TP, JOINED = "nvte_w_no_shard", "nvte_w_fsdp", "nvte_w_tp", "nvte_w_joined"
 """Names of axes of parameters by Transformer Engine."""
-
-
-def norm_parameters(fields: Mapping[str, Any], width: int) -> dict[str, Parameter]:
-    """The parameters of a layer norm inside a layer."""
-    mean = float(not fields.get("zero_centered_gamma", False))
-    shifts = fields.get("layernorm_type", "layernorm") == "layernorm"
-    bias = {"ln_bias": Parameter((width,), (NO_SHARD,))} if shifts else {}
-    return {"scale": Parameter((width,), (NO_SHARD,), mean=mean), **bias}
 
 
 def parameters(case: Case, *, asks_itself: bool, width: int = HEADS * SIZE) -> dict[str, Parameter]:
@@ -162,7 +154,8 @@ def parameters(case: Case, *, asks_itself: bool, width: int = HEADS * SIZE) -> d
         if case.fields.get("use_bias", False):
             found[f"{name}/bias"] = Parameter(outer, bias_axes)
     if case.fields.get("input_layernorm", True):
-        found |= {f"{names[0]}/{name}": each for name, each in norm_parameters(case.fields, width).items()}
+        norm = scale_and_bias(case.fields, width, NO_SHARD)
+        found |= {f"{names[0]}/{name}": parameter for name, parameter in norm.items()}
     return found
 
 

@@ -31,13 +31,11 @@ class InnerProduct:
 
     Attributes:
         name: what the reference calls it.
-        kernel: path of its kernel among the parameters.
         module: path of the module inside the layer that has its metadata.
         numbers: the number that the metadata of ``x``, ``kernel`` and ``grad`` have in their names, each its own.
     """
 
     name: str
-    kernel: tuple[str, ...] = ("kernel",)
     module: tuple[str, ...] = ()
     numbers: Mapping[str, int | None] = dataclasses.field(
         default_factory=lambda: {"x": None, "kernel": None, "grad": None}

@@ -9,7 +9,7 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle import layers
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.subjects import layernorm_mlp, multi_head_attention
-from mnist_fp8.subjects.layernorm import normalised
+from mnist_fp8.subjects.layernorm import normalised, scale_and_bias
 from mnist_fp8.subjects.making import flax_layer, name_of_te
 from mnist_fp8.subjects.multi_head_attention import (
     ENCODED,
@@ -24,7 +24,6 @@ from mnist_fp8.subjects.multi_head_attention import (
     X,
     admitted,
     attended,
-    norm_parameters,
     padding,
 )
 from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject, first_kernel
@@ -153,7 +152,7 @@ def _parameters(case: Case) -> dict[str, Parameter]:
         "wo_kernel": first_kernel((hidden, width), (TP, FSDP)),
     }
     biases = {"wi_bias": Parameter((parts, hidden), (JOINED, TP)), "wo_bias": Parameter((width,), (NO_SHARD,))}
-    norm = norm_parameters(case.fields, width)
+    norm = scale_and_bias(case.fields, width, NO_SHARD)
     parts_of: dict[str, Mapping[str, Parameter]] = {
         "self_attention" if _decodes(case) else "attention": multi_head_attention.parameters(
             _attention(case), asks_itself=True
