@@ -30,13 +30,12 @@ def test_layer_computes_its_definition_in_bf16(subject: Subject, case: Case) -> 
     variables, inputs, grads = layer.variables(), layer.inputs(), layer.grads()
     found = step(layer, variables, inputs, grads)
     rounded = expected(layer, variables, inputs, grads, found)
-    assert_step(
-        found, rounded, where=f"{subject.name} {case.name}", tolerance_of=partial(tolerance_of, flips=subject.flips)
-    )
+    right = partial(tolerance_of, layer)
+    assert_step(found, rounded, where=f"{subject.name} {case.name}", tolerance_of=right)
     if plainest(subject, case):  # so that what the reference rounds is not all that is looked at
         exact = arithmetic.exact(layer.reference, variables["params"], inputs, grads)
         where = f"{subject.name} {case.name} against float64"
-        assert_step(found, exact, where=where, tolerance_of=lambda name: max(EXACT, tolerance_of(name)))
+        assert_step(found, exact, where=where, tolerance_of=lambda name: max(EXACT, right(name)))
 
 
 @pytest.mark.recipe("Float8CurrentScaling")
@@ -47,6 +46,4 @@ def test_layer_computes_its_definition_on_quantized_operands(subject: Subject, c
     variables, inputs, grads = layer.variables(), layer.inputs(), layer.grads()
     found = step(layer, variables, inputs, grads)
     wanted = expected(layer, variables, inputs, grads, found)
-    assert_step(
-        found, wanted, where=f"{subject.name} {case.name}", tolerance_of=partial(tolerance_of, flips=subject.flips)
-    )
+    assert_step(found, wanted, where=f"{subject.name} {case.name}", tolerance_of=partial(tolerance_of, layer))

@@ -79,7 +79,7 @@ def assert_computes(layer: Layer, *, where: str, variables: Any = None) -> None:
     found = step(layer, variables, *given)
     scales = scales_of(layer, variables, variables) if layer.quantizes else None
     wanted = expected(layer, variables, *given, found, scales)
-    assert_step(found, wanted, where=where, tolerance_of=lambda path: 2 * tolerance_of(path))
+    assert_step(found, wanted, where=where, tolerance_of=lambda path: 2 * tolerance_of(layer, path))
 
 
 # --- initializers, axes, dtypes ------------------------------------------------------------------------------------

@@ -123,7 +123,7 @@ def assert_gradients(layer: Layer, found: Any, expected: Any) -> None:
     __tracebackhide__ = True
     params = [paths(dict(grads.get("params", {}))) for grads in (found, expected)]
     for path, wanted in params[1].items():
-        tolerance = max(PARTIAL_SUMS, tolerance_of(path))
+        tolerance = max(PARTIAL_SUMS, tolerance_of(layer, path))
         assert_close_norm(where=f"gradient of {path}", actual=params[0][path], expected=wanted, tolerance=tolerance)
     metadata = [grads.get(layer.collection, {}) for grads in (found, expected)]
     assert_trees_equal(where="metadata", actual=metadata[0], expected=metadata[1])

@@ -61,7 +61,7 @@ def assert_as_on_one_device(layer: Layer, found: Step, expected: Step, *, where:
     assert_trees_close_norm(where=where, actual=results[0], expected=results[1], tolerance=PARTIAL_SUMS)
     params = [paths(dict(result.grads.get("params", {}))) for result in (found, expected)]
     for path, wanted in params[1].items():
-        tolerance = max(PARTIAL_SUMS, tolerance_of(path))
+        tolerance = max(PARTIAL_SUMS, tolerance_of(layer, path))
         assert_close_norm(
             where=f"{where}: gradient of {path}", actual=params[0][path], expected=wanted, tolerance=tolerance
         )

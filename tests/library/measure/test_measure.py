@@ -36,6 +36,7 @@ from mnist_fp8.measure.costs import _COMPILED
 from mnist_fp8.measure.metadata import AMAXES, RECIPES
 from mnist_fp8.measure.numerics import RANGES, SHAPES
 from mnist_fp8.measure.training import EVERY, STEPS
+from mnist_fp8.oracle.arithmetic import Passes
 from mnist_fp8.programs import cache
 from mnist_fp8.record.entries import (
     AREAS,
@@ -460,6 +461,20 @@ def test_layer_that_is_off_by_a_hundredth_is_out_of_tolerance(monkeypatch: pytes
     found = entries["layers/LayerNorm/layernorm/BF16/numerics/errors in tolerances"]
     assert isinstance(found, Numbers)
     assert dict(zip(found.labels, found.values, strict=True))["output 0"] > 1.5
+
+
+def test_error_of_a_small_gradient_by_chance_does_not_count_as_less_accurate() -> None:
+    """In a transformer layer, in which a norm rounds before it quantizes since 2.10, a bias's went up from 0.090."""
+    exact = Passes((np.ones(1024),), {"x": np.ones(1024)}, {"ln_bias": np.ones(32)}, {})
+
+    def error_of_all(error: float) -> float:
+        grads = {"params": {"ln_bias": np.full(32, 1 + error)}}
+        found = layer.Step((jnp.asarray(exact.y[0] * 1.05),), {"x": jnp.asarray(exact.dx["x"] * 0.95)}, grads)
+        return layers._error_of_all(found, exact)
+
+    assert error_of_all(0.05) == pytest.approx(0.05)
+    assert error_of_all(0.090) < error_of_all(0.121) < error_of_all(0.090) * 1.03
+    assert np.isnan(error_of_all(np.nan)), "NaN is no accuracy"
 
 
 def test_layer_that_a_release_lacks_says_so_and_has_nothing_else(monkeypatch: pytest.MonkeyPatch) -> None:
