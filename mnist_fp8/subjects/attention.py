@@ -6,6 +6,7 @@ What padding computes means nothing: it is set to zero, in the layer and in the 
 import dataclasses
 import functools
 from collections.abc import Mapping
+from inspect import signature
 from typing import Any
 
 import flax.linen as nn
@@ -208,10 +209,17 @@ def mask(case: Case) -> Any:  # noqa: ANN401 - an array or nothing
 
 
 def _described(lengths: Lengths | None = None, segments: Segments | None = None) -> Any:  # noqa: ANN401
-    descriptor = name_of_te("attention", "SequenceDescriptor")
     if segments is None:
+        descriptor = name_of_te("attention", "SequenceDescriptor")
         return descriptor.from_seqlens(tuple(jnp.asarray(numbers, jnp.int32) for numbers in lengths or ()))
-    return descriptor.from_segment_ids_and_pos(jnp.asarray(segments), jnp.asarray(segment_positions(segments)))
+    return from_segments(jnp.asarray(segments), jnp.asarray(segment_positions(segments)))
+
+
+def from_segments(ids: Any, positions: Any, *, packed: bool = True) -> Any:  # noqa: ANN401 - arrays, or two of each
+    """Transformer Engine's description of sequences by the segment and the position in it of each of their places."""
+    make = name_of_te("attention", "SequenceDescriptor").from_segment_ids_and_pos
+    said = {"is_thd": packed, "is_segment_ids_reordered": False}  # 2.12 and 2.13 want to be told
+    return make(ids, positions, **{name: value for name, value in said.items() if name in signature(make).parameters})
 
 
 def segment_positions(segments: Segments) -> Array:

@@ -1,5 +1,6 @@
 """Make a release's layers, whatever it calls their fields, and say what it lacks."""
 
+import importlib.util
 import inspect
 from typing import Any
 
@@ -13,13 +14,18 @@ def name_of_te(*path: str) -> Any:  # noqa: ANN401
     """What a path below ``transformer_engine.jax`` leads to.
 
     Raises:
-        NotInReleaseError: it leads nowhere.
+        NotInReleaseError: it leads nowhere, or is imported with Triton, which Transformer Engine does not ask for and
+            which is not here.
     """
+    name = f"{'.'.join(path)} in transformer_engine.jax"
     try:
         return te.find_name(*path)
     except AttributeError:
-        message = f"needs {'.'.join(path)} in transformer_engine.jax; found none in {te.version()}"
-        raise NotInReleaseError(message) from None
+        raise NotInReleaseError(f"needs {name}; found none in {te.version()}") from None
+    except ImportError as error:
+        if "triton" not in str(error).lower() or importlib.util.find_spec("triton"):
+            raise
+        raise NotInReleaseError(f"needs {name}, which {te.version()} imports with Triton; found no Triton") from None
 
 
 def flax_layer(name: str, **fields: Any) -> Any:  # noqa: ANN401

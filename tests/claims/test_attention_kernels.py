@@ -135,7 +135,7 @@ def test_lengths_ids_and_mask_describe_the_same_sequences(kind: str) -> None:
     with te.Autocast()():
         lengths = descriptor().from_seqlens(tuple(jnp.asarray(lengths, jnp.int32) for lengths in SHORT))
         wanted = passes(lengths, tensors, real, attn_mask_type=kind)
-        by_ids = descriptor().from_segment_ids_and_pos(ids, (places, places))
+        by_ids = attention.from_segments(ids, (places, places), packed=False)
         assert_alike("ids", passes(by_ids, tensors, real, attn_mask_type=kind), wanted)
         assert_alike("mask", passes(attention.mask(case), tensors, real, attn_mask_type=kind), wanted)
 
@@ -154,7 +154,7 @@ def test_segments_and_their_lengths_and_offsets_describe_the_same(segments: Segm
     real = (ids > 0)[..., None, None]
     with te.Autocast()():
         inside = jnp.asarray(segment_positions(segments), jnp.int32)
-        by_ids = descriptor().from_segment_ids_and_pos(jnp.asarray(ids, jnp.int32), inside)
+        by_ids = attention.from_segments(jnp.asarray(ids, jnp.int32), inside)
         by_offsets = descriptor().from_seqlens_and_offsets(*(jnp.asarray(n, jnp.int32) for n in (counts, starts)))
         assert_alike("offsets", passes(by_offsets, tensors, real, **fields), passes(by_ids, tensors, real, **fields))
 

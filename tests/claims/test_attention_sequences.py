@@ -18,7 +18,7 @@ import pytest
 
 from mnist_fp8.oracle import layers
 from mnist_fp8.oracle.dense import Array
-from mnist_fp8.subjects.attention import GAPS, SEGMENTS, Segments, segment_positions
+from mnist_fp8.subjects.attention import GAPS, SEGMENTS, Segments, from_segments, segment_positions
 from mnist_fp8.subjects.making import name_of_te
 from support.assertions import assert_equal
 
@@ -51,7 +51,7 @@ def described(queries: Segments, keys: Segments, kind: str, most: int = 3, windo
     """Lengths and offsets that TE gets from segments and positions: of queries and keys each."""
     ids = tuple(jnp.asarray(segments, jnp.int32) for segments in (queries, keys))
     places = tuple(jnp.asarray(segment_positions(segments), jnp.int32) for segments in (queries, keys))
-    lengths, offsets = lengths_and_offsets(descriptor().from_segment_ids_and_pos(ids, places), kind, most, window)
+    lengths, offsets = lengths_and_offsets(from_segments(ids, places), kind, most, window)
     return lengths, offsets
 
 
@@ -129,7 +129,7 @@ def test_segments_of_a_mapped_axis_are_those_of_each_of_its_parts() -> None:
     """Positions may be the same for all of them, without the axis."""
     ids = jnp.asarray([SEGMENTS, tuple(reversed(SEGMENTS))], jnp.int32)
     places = jnp.asarray(segment_positions(SEGMENTS), jnp.int32)
-    found = lengths_and_offsets(descriptor().from_segment_ids_and_pos(ids, places), "padding", 3, None)
+    found = lengths_and_offsets(from_segments(ids, places), "padding", 3, None)
     for part, segments in enumerate((SEGMENTS, tuple(reversed(SEGMENTS)))):
         one = jax.tree.map(lambda array, part=part: array[part], found)
         assert_described(one, searched(segments, segments, "padding"), where=f"part {part}")
@@ -139,7 +139,7 @@ def test_segments_of_a_mapped_axis_are_those_of_each_of_its_parts() -> None:
 def test_ids_of_one_sequence_have_its_length(kind: str) -> None:
     """Without a mask of padding, all positions count."""
     ids = tuple(jnp.asarray([[1] * n + [0] * (16 - n) for n in lengths]) for lengths in ((16, 11), (9, 13)))
-    of = descriptor().from_segment_ids_and_pos(ids, tuple(jnp.arange(16)[None] + 0 * array for array in ids))
+    of = from_segments(ids, tuple(jnp.arange(16)[None] + 0 * array for array in ids), packed=False)
     layout = enum("QKVLayout", "BSHD_BSHD_BSHD")
     lengths, offsets = of.get_seqlens_and_offsets(mask_type(kind), layout, None, 1)
     wanted = ((16, 11), (9, 13)) if kind == "padding" else ((16, 16), (16, 16))

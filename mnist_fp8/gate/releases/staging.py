@@ -9,10 +9,12 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
+import filelock
+
 from mnist_fp8 import __version__
 from mnist_fp8.core.errors import EnvError
 from mnist_fp8.core.files import cache_dir, digest_of
-from mnist_fp8.gate.releases.processes import explained
+from mnist_fp8.gate.releases.processes import MAKING_TIMEOUT_S, explained
 
 PACKAGE_FOLDER = Path(__file__).parents[2]
 STAGED = (
@@ -41,10 +43,13 @@ def stage() -> Path:
             raise EnvError(
                 f"the cache folder {cache_dir()} has {os.pathsep!r} in its name: set XDG_CACHE_HOME to another"
             )
-        if home.exists() and _written(home) == files:
-            os.utime(home)
-        else:
-            _write_stage(files, home)
+        home.parent.mkdir(parents=True, exist_ok=True)
+        # Of releases that are judged side by side, the first makes it: another would pull it away from under that one.
+        with filelock.FileLock(home.parent.with_name(".suite.lock"), timeout=MAKING_TIMEOUT_S):
+            if home.exists() and _written(home) == files:
+                os.utime(home)
+            else:
+                _write_stage(files, home)
     return home
 
 
@@ -99,19 +104,13 @@ def write_tree(files: Mapping[str, bytes], folder: Path) -> None:
 
 def _write_stage(files: Mapping[str, bytes], home: Path) -> None:
     """Write files so that the folder is never seen half-made, in place of one that was edited."""
-    home.parent.mkdir(parents=True, exist_ok=True)
     forget_unused(home.parent)
     partial = Path(tempfile.mkdtemp(dir=home.parent, prefix=".partial-"))
     write_tree(files, partial)
     if home.exists():
         home.rename(partial.with_name(f"{partial.name}-edited"))
         shutil.rmtree(partial.with_name(f"{partial.name}-edited"), ignore_errors=True)
-    try:
-        partial.rename(home)
-    except OSError:
-        shutil.rmtree(partial)
-        if not home.exists():  # another process was not faster
-            raise
+    partial.rename(home)
 
 
 def forget_unused(folder: Path) -> None:

@@ -1,6 +1,7 @@
 """Subjects, environments, runs and the stage. Offline: a program that writes down what it is asked stands in for uv."""
 
 import base64
+import concurrent.futures
 import dataclasses
 import errno
 import hashlib
@@ -829,6 +830,22 @@ def test_stage_is_made_once_for_a_content(monkeypatch: pytest.MonkeyPatch) -> No
     staging.stage.cache_clear()
     assert staging.stage() != first
     assert [path.name for path in first.parent.iterdir() if path.name.startswith(".")] == []
+
+
+def test_stage_is_made_once_for_all_that_ask_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    together = threading.Barrier(8)
+
+    def files() -> dict[str, bytes]:
+        together.wait()
+        return {f"tests/{number}.py": b"1" for number in range(50)}
+
+    monkeypatch.setattr(staging, "_suite_files", files)
+
+    def made() -> int:
+        return int(staging.stage.__wrapped__().stat().st_ino)
+
+    with concurrent.futures.ThreadPoolExecutor(8) as pool:
+        assert len({future.result() for future in [pool.submit(made) for _ in range(8)]}) == 1
 
 
 @pytest.mark.parametrize(
