@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from proofs.mutation import __main__ as command
-from proofs.mutation import farm, page, path
+from proofs.mutation import farm, page, path, probe
 from proofs.mutation.operators import Edit, edits
 from proofs.mutation.path import Mutant, sample
 from proofs.mutation.results import Notes, Result, digest
@@ -116,6 +116,16 @@ def test_only_what_is_executed_is_on_the_path() -> None:
 
 def test_nothing_of_a_file_that_is_only_imported_is_on_the_path() -> None:
     assert not path._reached(ast.parse(SOURCE), frozenset({1, 2, 6, 8, 9, 10, 12, 13, 14, 16, 17}))
+
+
+def test_fault_is_looked_at_where_its_statement_is_executed() -> None:
+    at = _mutant("f", 0)
+    line = {"a.py": frozenset({at.edit.statement})}
+    other = {"a.py": frozenset({at.edit.statement + 1}), "b.py": frozenset({at.edit.statement})}
+    assert path.reaching(at, {"x": other, "y": line, "z": line}) == ("y", "z")
+    assert path.reaching(at, {"x": other, "y": {}}) == ("x", "y"), "nobody knows where"
+    assert path.reaching(at, {probe.IMPORT: line, "x": other}) == (probe.IMPORT, "x"), "done at the import"
+    assert path.union({"x": other, "y": line}) == {"a.py": frozenset({1, 2}), "b.py": frozenset({1})}
 
 
 def test_sample_is_spread_over_functions_and_decided_by_the_seed() -> None:

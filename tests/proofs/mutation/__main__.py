@@ -78,12 +78,12 @@ def _of_the_suite(root: Path) -> str:
 
 def _results(args: argparse.Namespace, folder: Path, console: Console) -> Iterator[Result]:
     console.print("looking at the installed Transformer Engine: observations, executed lines, the claims")
-    expected, lines = trial.healthy(args.jobs)
-    mutants = path.sample(path.mutants(lines), args.sample, args.seed, args.file)
+    healthy = trial.healthy(args.jobs)
+    mutants = path.sample(path.mutants(path.union(healthy.scenarios)), args.sample, args.seed, args.file)
     suite = _of_the_suite(claims.ROOT)
     glances, verdicts = Notes(folder / f"glances-{suite}.jsonl"), Notes(folder / f"verdicts-{suite}.jsonl")
     differences = Notes(folder / "differences.jsonl")
-    tasks = [Task(mutant, expected) for mutant in mutants]
+    tasks = [healthy.task(mutant) for mutant in mutants]
     for ended in _run(glances, trial.glance, tasks, args.jobs, "letting the nearest claims judge", console):
         glances.add(ended.task.mutant.name, _verdict(ended))
     left = [task for task in tasks if not glances[task.mutant.name]["claim"]]

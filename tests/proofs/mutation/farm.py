@@ -43,6 +43,7 @@ class _Running(Generic[Task]):
     process: BaseProcess
     connection: Connection
     started: float
+    processors: set[int]
 
 
 def run(function: Callable[[Task], Any], tasks: Iterable[Task], *, jobs: int, timeout: float) -> Iterator[Ended[Task]]:
@@ -57,10 +58,11 @@ def run(function: Callable[[Task], Any], tasks: Iterable[Task], *, jobs: int, ti
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(PRELOADED)
     waiting, running = iter(tasks), list[_Running[Task]]()
+    free = _shares(jobs)
     try:
         while True:
             for task in _take(waiting, jobs - len(running)):
-                running.append(_start(context, function, task))
+                running.append(_start(context, function, task, free.pop()))
             if not running:
                 return
             wait([each.connection for each in running], timeout=1)
@@ -68,26 +70,36 @@ def run(function: Callable[[Task], Any], tasks: Iterable[Task], *, jobs: int, ti
                 ended = _end(each, timeout)
                 if ended is not None:
                     running.remove(each)
+                    free.append(each.processors)
                     yield ended
     finally:
         for each in running:
             each.process.kill()
 
 
+def _shares(jobs: int) -> list[set[int]]:
+    """The processors of each process: one where there are enough processes, since XLA starts a thread for each."""
+    processors = sorted(os.sched_getaffinity(0))
+    if jobs < len(processors):
+        return [set(processors)] * jobs
+    return [{processors[number % len(processors)]} for number in range(jobs)]
+
+
 def _take(tasks: Iterator[Task], count: int) -> list[Task]:
     return [task for _, task in zip(range(count), tasks, strict=False)]
 
 
-def _start(context: Any, function: Callable[[Task], Any], task: Task) -> _Running[Task]:
+def _start(context: Any, function: Callable[[Task], Any], task: Task, processors: set[int]) -> _Running[Task]:
     receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=_work, args=(sender, function, task))
+    process = context.Process(target=_work, args=(sender, function, task, processors))
     process.start()
     sender.close()
-    return _Running(task, process, receiver, time.monotonic())
+    return _Running(task, process, receiver, time.monotonic(), processors)
 
 
-def _work(sender: Connection, function: Callable[[Task], Any], task: Task) -> None:
+def _work(sender: Connection, function: Callable[[Task], Any], task: Task, processors: set[int]) -> None:
     """What runs in the new process. Its output goes nowhere: results travel through the pipe."""
+    os.sched_setaffinity(0, processors)
     with Path(os.devnull).open("w") as nowhere:
         os.dup2(nowhere.fileno(), 1)
         os.dup2(nowhere.fileno(), 2)

@@ -94,13 +94,13 @@ def _headline(observable: list[Result], caught: list[Result]) -> str:
 
 
 _PREFACE = """\
-A mutant is the installed Transformer Engine with one small edit on a line that a dense layer executes. It is
-*observable* if a probe sees a difference: some 2,400 bit-exact observations of layers, gradients, metadata, programs,
-autocasts, recipes and two devices (`tests/proofs/mutation/probe.py`, which shares no code with the claims). If the
-probe sees none, the mutant counts as equivalent. Most of those are on lines that only matter on a GPU, for other
-recipes or for other layers, or they change nothing (an argument that is the default anyway). The claims then run up to
-the first failure, without training runs. [How it works, and why no general mutation tool is
-used](../explanation/architecture.md#mutants)."""
+A mutant is the installed Transformer Engine with one small edit on a line that a layer executes. It is *observable* if
+a probe sees a difference: thousands of bit-exact observations of layers, gradients, metadata, programs, autocasts,
+recipes and two devices (`tests/proofs/mutation/probe.py`, which shares no code with the claims), of which those count
+that execute the line. If the probe sees none, the mutant counts as equivalent. Most of those are on lines that only
+matter on a GPU or for other recipes, or they change nothing (an argument that is the default anyway). The claims that
+execute the line then run up to the first failure, without training runs. [How it works, and why no general mutation
+tool is used](../explanation/architecture.md#mutants)."""
 
 
 def _rows(results: list[Result]) -> list[tuple[str, tuple[str, ...]]]:

@@ -1,20 +1,25 @@
 """The path: the lines of Transformer Engine that its layers execute, and the faults that stand on them."""
 
 import ast
+import contextlib
 import dataclasses
 import random
+import re
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import coverage
 
 from proofs.mutation import probe, subject
 from proofs.mutation.operators import Edit, edits
 
+Result = TypeVar("Result")
 Lines = Mapping[str, frozenset[int]]
 """Executed lines by file, named from the package's folder."""
+Reached = Mapping[str, Lines]
+"""Executed lines by what executes them: a scenario of the probe, or a claim."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -35,19 +40,54 @@ class Mutant:
         return f"{self.file}:{self.edit.line}:{self.edit.start}-{self.edit.end}:{self.edit.text}"
 
 
-def executed() -> Lines:
-    """Import TE in this process, run the probe, and say which lines inside functions were executed.
+def executed() -> Reached:
+    """Import TE in this process, run the probe, and say which lines inside functions each scenario executes.
 
     Lines of a module's or class's body count where a function of that module or class was executed.
     """
-    folder = subject.folder()
-    recorder = coverage.Coverage(data_file=None, source=[str(folder)], config_file=False, messages=False)
+    with _recorder() as recorder:
+        scenarios = list(probe.observe(recorder.switch_context))
+    return {scenario: _lines(recorder, scenario) for scenario in scenarios}
+
+
+def executed_by(action: Callable[[], Result]) -> tuple[Result, Lines]:
+    """What an action gives, in a process into which TE has not been imported yet, and which lines it executes."""
+    with _recorder() as recorder:
+        result = action()
+    return result, _lines(recorder)
+
+
+@contextlib.contextmanager
+def _recorder() -> Iterator[coverage.Coverage]:
+    recorder = coverage.Coverage(data_file=None, source=[str(subject.folder())], config_file=False, messages=False)
     recorder.start()
-    probe.observe()
-    recorder.stop()
-    data = recorder.get_data()
+    try:
+        yield recorder
+    finally:
+        recorder.stop()
+
+
+def _lines(recorder: coverage.Coverage, context: str = "") -> Lines:
+    folder, data = subject.folder(), recorder.get_data()
+    if context:
+        data.set_query_contexts([f"^{re.escape(context)}$"])
     found = {str(Path(name).relative_to(folder)): frozenset(data.lines(name) or ()) for name in data.measured_files()}
     return {file: lines for file, lines in found.items() if lines}
+
+
+def union(reached: Reached) -> Lines:
+    """The lines that anything executes."""
+    files = {file for lines in reached.values() for file in lines}
+    return {file: frozenset().union(*(lines.get(file, ()) for lines in reached.values())) for file in files}
+
+
+def reaching(mutant: Mutant, reached: Reached) -> tuple[str, ...]:
+    """What executes the statement of a fault: everything, where that is done at the import."""
+    statement = range(mutant.edit.statement, mutant.edit.line + 1)
+    names = tuple(
+        name for name, lines in reached.items() if lines.get(mutant.file, frozenset()).intersection(statement)
+    )
+    return tuple(reached) if not names or probe.IMPORT in names else names
 
 
 def mutants(lines: Lines) -> list[Mutant]:

@@ -24,7 +24,11 @@ from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from proofs.mutation import probe_layers
 
-Observations = dict[str, str]
+Observations = dict[str, dict[str, str]]
+"""What is seen, by the scenario in which it is."""
+
+IMPORT = "te_api can load"
+"""The scenario in which Transformer Engine is imported: what it executes counts in all others."""
 
 MODES: dict[str, RecipeConfig | None] = {
     "bf16": None,
@@ -68,35 +72,46 @@ LAYERS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 }
 
 
-def observe() -> Observations:
-    """All observations of the Transformer Engine in this process; an exception is one, by its type."""
-    return {name: value for found in _each_scenario() for name, value in found.items()}
+def observe(begin: Callable[[str], object] = lambda _scenario: None) -> Observations:
+    """All observations of the Transformer Engine in this process; an exception is one, by its type.
+
+    Args:
+        begin: is told of each scenario before it begins.
+    """
+    seen = {}
+    for name, look in _scenarios():
+        begin(name)
+        seen[name] = _seen(look)
+    return seen
 
 
 def difference(expected: Observations) -> str:
-    """The first observation that is not as expected, in words; empty if there is none. It looks no further then."""
-    missing = set(expected)
-    for found in _each_scenario():
-        for name, value in found.items():
-            if expected.get(name) != value:
-                return f"{name}: {value}, was {expected.get(name, 'not there')}"
-        missing -= set(found)
-    return f"{min(missing)}: gone" if missing else ""
+    """The first observation that is not as expected, in words; empty if there is none. It looks no further then.
 
-
-def _each_scenario() -> Iterator[Observations]:
+    Args:
+        expected: of the scenarios that are looked at.
+    """
     for name, look in _scenarios():
-        with warnings.catch_warnings(record=True) as raised:
-            warnings.simplefilter("always")
-            try:
-                found = _describe(look())
-            except Exception as error:
-                found = {"": f"raises {type(error).__name__}"}
-        found["/warnings"] = str(sorted({each.category.__name__ for each in raised}))
-        yield {f"{name}{path}": value for path, value in found.items()}
+        if name in expected:
+            found, wanted = _seen(look), expected[name]
+            for path in [*found, *wanted]:
+                if found.get(path) != wanted.get(path):
+                    value, was = (each.get(path, "not there") for each in (found, wanted))
+                    return f"{name}{path}: {value}, was {was}"
+    return ""
 
 
-def _describe(result: Any) -> Observations:
+def _seen(look: Callable[[], Any]) -> dict[str, str]:
+    with warnings.catch_warnings(record=True) as raised:
+        warnings.simplefilter("always")
+        try:
+            found = _describe(look())
+        except Exception as error:
+            found = {"": f"raises {type(error).__name__}"}
+    return found | {"/warnings": str(sorted({each.category.__name__ for each in raised}))}
+
+
+def _describe(result: Any) -> dict[str, str]:
     leaves = jax.tree_util.tree_leaves_with_path(result)
     return {jax.tree_util.keystr(path): _digest(leaf) for path, leaf in leaves} | {
         "/structure": str(jax.tree_util.tree_structure(result))
@@ -113,7 +128,7 @@ def _digest(leaf: Any) -> str:
 
 
 def _scenarios() -> Iterator[tuple[str, Callable[[], Any]]]:
-    yield "te_api can load", lambda: te.engine().kind.value
+    yield IMPORT, lambda: te.engine().kind.value
     yield from probe_layers.scenarios()
     yield from _STANDALONE.items()
     for mode in MODES:

@@ -7,7 +7,7 @@ from typing import Any
 
 from proofs.mutation import claims, farm, path, probe, subject
 from proofs.mutation.claims import Verdict
-from proofs.mutation.path import Lines, Mutant
+from proofs.mutation.path import Mutant, Reached
 from proofs.mutation.probe import Observations
 
 TIMEOUT = 600.0
@@ -19,11 +19,32 @@ class UnhealthyError(RuntimeError):
 
 
 @dataclasses.dataclass(frozen=True)
+class Healthy:
+    """The installed TE as it is.
+
+    Attributes:
+        shown: what is seen of it.
+        scenarios: the lines that each scenario of the probe executes.
+        claims: the lines that each claim executes.
+    """
+
+    shown: Observations
+    scenarios: Reached
+    claims: Reached
+
+    def task(self, mutant: Mutant) -> "Task":
+        """A mutant, with what may tell it from this."""
+        scenarios = path.reaching(mutant, self.scenarios)
+        return Task(mutant, {name: self.shown[name] for name in scenarios}, path.reaching(mutant, self.claims))
+
+
+@dataclasses.dataclass(frozen=True)
 class Task:
-    """A mutant, and what the healthy TE shows."""
+    """A mutant; what the healthy TE shows where its statement is executed, and the claims that execute it."""
 
     mutant: Mutant
-    expected: Observations = dataclasses.field(default_factory=dict, repr=False, compare=False)
+    expected: Observations = dataclasses.field(repr=False, compare=False)
+    claims: tuple[str, ...] = dataclasses.field(repr=False, compare=False)
 
 
 def prepare(programs: Path) -> None:
@@ -41,7 +62,7 @@ def prepare(programs: Path) -> None:
 
 
 def look(task: Task) -> str:
-    """The first observation in which a mutant differs; empty if there is none."""
+    """The first observation in which a mutant differs, where its statement is executed; empty if there is none."""
     _load(task.mutant)
     return probe.difference(task.expected)
 
@@ -53,13 +74,14 @@ def glance(task: Task) -> Verdict:
 
 
 def judge(task: Task) -> Verdict:
-    """What the other claims say of a mutant."""
+    """What the other claims say of a mutant that execute its statement."""
+    home = claims.home_of(task.mutant.file)
     _load(task.mutant)
-    return claims.judge(claims.others_than(claims.home_of(task.mutant.file)))
+    return claims.judge(tuple(claim for claim in task.claims if claim not in home))
 
 
-def healthy(jobs: int) -> tuple[Observations, Lines]:
-    """What the installed TE shows, and the lines that it executes for that.
+def healthy(jobs: int) -> Healthy:
+    """What the installed TE shows, and what executes which of its lines.
 
     Raises:
         UnhealthyError: a claim is red, or two looks differ, so that nothing could be said about mutants.
@@ -69,22 +91,23 @@ def healthy(jobs: int) -> tuple[Observations, Lines]:
     for task, ended in seen.items():
         if ended.failure:
             raise UnhealthyError(f"the installed TE cannot be looked at: {task}: {ended.failure}")
-    first, second, lines = (seen[look].result for look in looks)
+    first, second, scenarios = (seen[look].result for look in looks)
     if first != second:
         names = [name for name in first if first[name] != second.get(name)]
-        raise UnhealthyError(f"two looks at the installed TE differ in {len(names)} observations: {names[:3]}")
+        raise UnhealthyError(f"two looks at the installed TE differ in {len(names)} scenarios: {names[:3]}")
+    reached = {}
     for claim in claims.ORDER:
-        verdict: Verdict = seen[claim].result
+        verdict, reached[claim] = seen[claim].result
         if verdict.caught:
             raise UnhealthyError(f"the installed TE is red: {claim}: {verdict.test}: {verdict.message}")
-    return first, lines
+    return Healthy(first, scenarios, reached)
 
 
 def _look(at: str) -> Any:
-    """What is seen of the installed TE: observations, executed lines, or what a claim says."""
+    """What is seen of the installed TE: observations, executed lines, or what a claim says and executes."""
     if at == "executed":
         return path.executed()
-    return claims.judge((at,)) if at in claims.ORDER else probe.observe()
+    return path.executed_by(lambda: claims.judge((at,))) if at in claims.ORDER else probe.observe()
 
 
 def _load(mutant: Mutant) -> None:
