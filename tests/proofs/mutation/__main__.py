@@ -84,13 +84,13 @@ def _results(args: argparse.Namespace, folder: Path, console: Console) -> Iterat
     glances, verdicts = Notes(folder / f"glances-{suite}.jsonl"), Notes(folder / f"verdicts-{suite}.jsonl")
     differences = Notes(folder / "differences.jsonl")
     tasks = [healthy.task(mutant) for mutant in mutants]
-    for ended in _run(glances, trial.glance, tasks, args.jobs, "letting the nearest claims judge", console):
+    for ended in _run(glances, trial.glance, tasks, args.jobs, "letting the nearest tests judge", console):
         glances.add(ended.task.mutant.name, _verdict(ended))
     left = [task for task in tasks if not glances[task.mutant.name]["claim"]]
     for ended in _run(differences, trial.look, left, args.jobs, "looking for a difference", console):
         differences.add(ended.task.mutant.name, _difference(ended))
     observable = [task for task in left if differences[task.mutant.name]]
-    for ended in _run(verdicts, trial.judge, observable, args.jobs, "letting the others judge", console):
+    for ended in _run(verdicts, trial.judge, observable, args.jobs, "letting the claims judge", console):
         verdicts.add(ended.task.mutant.name, _verdict(ended))
     for mutant in mutants:
         glance = glances[mutant.name]

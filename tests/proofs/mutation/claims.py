@@ -5,6 +5,7 @@ import dataclasses
 import io
 import os
 import time
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,6 @@ import pytest
 from proofs.mutation import subject
 
 ROOT = Path(__file__).resolve().parents[3]
-CLAIMS = ROOT / "tests" / "claims"
 
 _FIRST = ("fp8_numerics", "fp8_metadata_update", "recipe_options", "dense_options", "sharding_options")
 _NEVER = (
@@ -29,7 +29,7 @@ _NEVER = (
 
 def _in_order() -> tuple[str, ...]:
     """The claims, those first that catch most in the shortest time; without kernels and training runs."""
-    found = {path.stem.removeprefix("test_") for path in CLAIMS.glob("test_*.py")}
+    found = {path.stem.removeprefix("test_") for path in (ROOT / "tests" / "claims").glob("test_*.py")}
     return (*_FIRST, *sorted(found - {*_FIRST, *_NEVER}))
 
 
@@ -60,9 +60,14 @@ def home_of(file: str) -> tuple[str, ...]:
     return _AT_HOME.get(file, ("fp8_numerics", "fp8_metadata_update"))
 
 
-def files(claims: tuple[str, ...] = ORDER) -> list[str]:
+def path_of(claim: str) -> str:
+    """Where a claim's tests are, as node ids begin."""
+    return f"tests/claims/test_{claim}.py"
+
+
+def files(claims: Sequence[str] = ORDER) -> list[str]:
     """Paths of the claims' test files."""
-    return [str(CLAIMS / f"test_{claim}.py") for claim in claims]
+    return [str(ROOT / path_of(claim)) for claim in claims]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,8 +97,12 @@ class Verdict:
 class _FirstFailure:
     """Notes the first failing test."""
 
-    def __init__(self) -> None:
+    def __init__(self, begin: Callable[[str], object]) -> None:
         self.test, self.claim, self.message, self.silent = "", "", "", False
+        self._begin = begin
+
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
+        self._begin(nodeid)
 
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
@@ -131,21 +140,57 @@ _READ_BY_JAX = (
 _ON_HOST = {"MNIST_FP8_TE": "host", "JAX_PLATFORMS": "cpu"}
 
 
-def judge(claims: tuple[str, ...] = ORDER, *, on_gpu: bool = False) -> Verdict:
+def collected() -> list[str]:
+    """All tests of the claims, by their node ids."""
+    seen = _Collected()
+    _run([*files(), "--collect-only"], seen, on_gpu=False)
+    return seen.tests
+
+
+class _Collected:
+    """Notes the tests that there are."""
+
+    def __init__(self) -> None:
+        self.tests: list[str] = []
+
+    def pytest_collection_finish(self, session: pytest.Session) -> None:
+        self.tests = [item.nodeid for item in session.items]
+
+
+def judge(claims: Sequence[str] = ORDER, *, on_gpu: bool = False) -> Verdict:
     """Run claims in this process, into which Transformer Engine has not been imported yet.
 
     Args:
         claims: which ones.
         on_gpu: whether on kernels; else it is a host run.
     """
-    if not claims:
-        return Verdict("", "", "", silent=False, seconds=0.0)
+    return judge_tests(files(claims), on_gpu=on_gpu)
+
+
+def judge_tests(
+    tests: Sequence[str], begin: Callable[[str], object] = lambda _test: None, *, on_gpu: bool = False
+) -> Verdict:
+    """As `judge`, with files of tests, or tests by their node ids.
+
+    Args:
+        tests: which ones; none catch nothing.
+        begin: is told of each test before it begins.
+        on_gpu: whether on kernels.
+    """
+    started, first = time.monotonic(), _FirstFailure(begin)
+    if tests:
+        code, said = _run(tests, first, on_gpu=on_gpu)
+        if code != pytest.ExitCode.OK and not first.test:
+            first.claim, first.test, first.message = "(start)", "(start)", without_folders(said)
+    return Verdict(first.claim, first.test, first.message, first.silent, time.monotonic() - started)
+
+
+def _run(arguments: Sequence[str], plugin: object, *, on_gpu: bool) -> tuple[int, str]:
+    """The exit code of pytest, and what it prints as an error."""
     os.chdir(ROOT)
     for name in _READ_BY_JAX:  # which is imported by now: the suite would have them left out before
         os.environ.pop(name, None)
     os.environ |= {"HYPOTHESIS_PROFILE": "mutants", "COLUMNS": "400"} | ({} if on_gpu else _ON_HOST)
-    first = _FirstFailure()
-    started = time.monotonic()
     # Hypothesis was imported before pytest could rewrite its assertions.
     ignored = ["-W", "ignore::pytest.PytestAssertRewriteWarning"]
     options = [
@@ -163,7 +208,5 @@ def judge(claims: tuple[str, ...] = ORDER, *, on_gpu: bool = False) -> Verdict:
         *(("-m", "gpu and not slow") if on_gpu else ()),
     ]
     with contextlib.redirect_stderr(io.StringIO()) as said:
-        code = pytest.main([*options, *files(claims)], plugins=[first])
-    if code != pytest.ExitCode.OK and not first.test:
-        first.claim, first.test, first.message = "(start)", "(start)", without_folders(said.getvalue().strip())
-    return Verdict(first.claim, first.test, first.message, first.silent, time.monotonic() - started)
+        code = pytest.main([*options, *arguments], plugins=[plugin])
+    return code, said.getvalue().strip()

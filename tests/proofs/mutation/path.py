@@ -4,22 +4,20 @@ import ast
 import contextlib
 import dataclasses
 import random
-import re
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import coverage
 
-from proofs.mutation import probe, subject
+from proofs.mutation import claims, probe, subject
 from proofs.mutation.operators import Edit, edits
 
-Result = TypeVar("Result")
 Lines = Mapping[str, frozenset[int]]
 """Executed lines by file, named from the package's folder."""
 Reached = Mapping[str, Lines]
-"""Executed lines by what executes them: a scenario of the probe, or a claim."""
+"""Executed lines by what executes them: a scenario of the probe, or a test."""
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -40,21 +38,21 @@ class Mutant:
         return f"{self.file}:{self.edit.line}:{self.edit.start}-{self.edit.end}:{self.edit.text}"
 
 
-def executed() -> Reached:
-    """Import TE in this process, run the probe, and say which lines inside functions each scenario executes.
+def executed(names: Collection[str]) -> Reached:
+    """Import TE in this process, run scenarios of the probe, and say which lines inside functions each executes.
 
     Lines of a module's or class's body count where a function of that module or class was executed.
     """
     with _recorder() as recorder:
-        scenarios = list(probe.observe(recorder.switch_context))
+        scenarios = list(probe.observe(names, recorder.switch_context))
     return {scenario: _lines(recorder, scenario) for scenario in scenarios}
 
 
-def executed_by(action: Callable[[], Result]) -> tuple[Result, Lines]:
-    """What an action gives, in a process into which TE has not been imported yet, and which lines it executes."""
+def executed_by_tests(tests: Sequence[str]) -> tuple[claims.Verdict, Reached]:
+    """What tests say, in a process into which TE has not been imported yet, and which lines each executes."""
     with _recorder() as recorder:
-        result = action()
-    return result, _lines(recorder)
+        verdict = claims.judge_tests(tests, recorder.switch_context)
+    return verdict, {test: _lines(recorder, test) for test in tests}
 
 
 @contextlib.contextmanager
@@ -67,10 +65,9 @@ def _recorder() -> Iterator[coverage.Coverage]:
         recorder.stop()
 
 
-def _lines(recorder: coverage.Coverage, context: str = "") -> Lines:
+def _lines(recorder: coverage.Coverage, context: str) -> Lines:
     folder, data = subject.folder(), recorder.get_data()
-    if context:
-        data.set_query_contexts([f"^{re.escape(context)}$"])
+    data.set_query_context(context)
     found = {str(Path(name).relative_to(folder)): frozenset(data.lines(name) or ()) for name in data.measured_files()}
     return {file: lines for file, lines in found.items() if lines}
 

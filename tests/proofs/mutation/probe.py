@@ -9,7 +9,7 @@ import contextlib
 import hashlib
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from functools import partial
 from typing import Any
 
@@ -72,16 +72,23 @@ LAYERS: dict[str, tuple[dict[str, Any], tuple[int, ...]]] = {
 }
 
 
-def observe(begin: Callable[[str], object] = lambda _scenario: None) -> Observations:
-    """All observations of the Transformer Engine in this process; an exception is one, by its type.
+def scenarios() -> tuple[str, ...]:
+    """The names of all scenarios."""
+    return tuple(name for name, _ in _scenarios())
+
+
+def observe(names: Collection[str], begin: Callable[[str], object] = lambda _scenario: None) -> Observations:
+    """The observations of the Transformer Engine in this process; an exception is one, by its type.
 
     Args:
-        begin: is told of each scenario before it begins.
+        names: of the scenarios beside the import.
+        begin: is told of each before it begins.
     """
     seen = {}
     for name, look in _scenarios():
-        begin(name)
-        seen[name] = _seen(look)
+        if name == IMPORT or name in names:
+            begin(name)
+            seen[name] = _seen(look)
     return seen
 
 

@@ -1,7 +1,9 @@
 """What is done with a mutant, each in a process of its own: look for a difference, and let the claims judge."""
 
 import dataclasses
+import itertools
 import os
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -10,8 +12,12 @@ from proofs.mutation.claims import Verdict
 from proofs.mutation.path import Mutant, Reached
 from proofs.mutation.probe import Observations
 
-TIMEOUT = 600.0
-"""Seconds that a process may take. The claims that catch nothing take five minutes of a processor."""
+TIMEOUT = 1800.0
+"""Seconds that a process may take. Claims that catch nothing take up to fifteen minutes of a processor."""
+PART = 20
+"""Scenarios, or tests, that a process looks at in the healthy TE."""
+GLANCED = 40
+"""Tests that judge a mutant first: those that execute its statement, the smallest to the largest."""
 
 
 class UnhealthyError(RuntimeError):
@@ -25,25 +31,44 @@ class Healthy:
     Attributes:
         shown: what is seen of it.
         scenarios: the lines that each scenario of the probe executes.
-        claims: the lines that each claim executes.
+        tests: the lines that each test executes.
     """
 
     shown: Observations
     scenarios: Reached
-    claims: Reached
+    tests: Reached
 
     def task(self, mutant: Mutant) -> "Task":
         """A mutant, with what may tell it from this."""
         scenarios = path.reaching(mutant, self.scenarios)
-        return Task(mutant, {name: self.shown[name] for name in scenarios}, path.reaching(mutant, self.claims))
+        home = [claims.path_of(claim) for claim in claims.home_of(mutant.file)]
+        tests = path.reaching(mutant, self.tests)
+        near = [test for test in tests if test.partition("::")[0] in home] or tests
+        by_size = sorted(near, key=lambda test: sum(map(len, self.tests[test].values())))
+        spread = by_size[:: -(-len(by_size) // GLANCED)]
+        reached = {test.partition("::")[0] for test in tests}
+        return Task(
+            mutant,
+            {name: self.shown[name] for name in scenarios},
+            tuple(spread),
+            tuple(claim for claim in claims.ORDER if claims.path_of(claim) in reached),
+        )
 
 
 @dataclasses.dataclass(frozen=True)
 class Task:
-    """A mutant; what the healthy TE shows where its statement is executed, and the claims that execute it."""
+    """A mutant, and what may tell it from the healthy TE.
+
+    Attributes:
+        mutant: the fault.
+        expected: what the healthy TE shows in the scenarios that execute the statement.
+        tests: some tests that execute it, of the claims that are about its file if there are such.
+        claims: all claims that do.
+    """
 
     mutant: Mutant
     expected: Observations = dataclasses.field(repr=False, compare=False)
+    tests: tuple[str, ...] = dataclasses.field(repr=False, compare=False)
     claims: tuple[str, ...] = dataclasses.field(repr=False, compare=False)
 
 
@@ -68,16 +93,18 @@ def look(task: Task) -> str:
 
 
 def glance(task: Task) -> Verdict:
-    """What the claims that are about the mutant's file say of it. Most mutants end here."""
+    """What some tests say of a mutant. Most end here."""
     _load(task.mutant)
-    return claims.judge(claims.home_of(task.mutant.file))
+    return claims.judge_tests(task.tests)
 
 
 def judge(task: Task) -> Verdict:
-    """What the other claims say of a mutant that execute its statement."""
-    home = claims.home_of(task.mutant.file)
+    """What the claims say of a mutant that execute its statement.
+
+    All of their tests: one that shares a compiled program with another does not execute the statement again.
+    """
     _load(task.mutant)
-    return claims.judge(tuple(claim for claim in task.claims if claim not in home))
+    return claims.judge(task.claims)
 
 
 def healthy(jobs: int) -> Healthy:
@@ -86,28 +113,58 @@ def healthy(jobs: int) -> Healthy:
     Raises:
         UnhealthyError: a claim is red, or two looks differ, so that nothing could be said about mutants.
     """
-    looks = ["observed", "observed again", "executed"]
-    seen = {ended.task: ended for ended in farm.run(_look, [*looks, *claims.ORDER], jobs=jobs, timeout=TIMEOUT)}
-    for task, ended in seen.items():
-        if ended.failure:
-            raise UnhealthyError(f"the installed TE cannot be looked at: {task}: {ended.failure}")
-    first, second, scenarios = (seen[look].result for look in looks)
+    (tests,) = _all_of([_Look("collected")], jobs)
+    names = {"observed": probe.scenarios(), "observed again": probe.scenarios(), "executed": probe.scenarios()}
+    looks = {what: [_Look(what, part) for part in _parts(of)] for what, of in {**names, "judged": tests}.items()}
+    everything = [*itertools.chain(*looks.values())]
+    results = dict(zip(everything, _all_of(everything, jobs), strict=True))
+    first, second, scenarios = (_merged(results[look] for look in looks[what]) for what in names)
     if first != second:
-        names = [name for name in first if first[name] != second.get(name)]
-        raise UnhealthyError(f"two looks at the installed TE differ in {len(names)} scenarios: {names[:3]}")
-    reached = {}
-    for claim in claims.ORDER:
-        verdict, reached[claim] = seen[claim].result
+        differ = [name for name in first if first[name] != second.get(name)]
+        raise UnhealthyError(f"two looks at the installed TE differ in {len(differ)} scenarios: {differ[:3]}")
+    verdicts, reached = zip(*(results[look] for look in looks["judged"]), strict=True)
+    for verdict in verdicts:
         if verdict.caught:
-            raise UnhealthyError(f"the installed TE is red: {claim}: {verdict.test}: {verdict.message}")
-    return Healthy(first, scenarios, reached)
+            raise UnhealthyError(f"the installed TE is red: {verdict.claim}: {verdict.test}: {verdict.message}")
+    return Healthy(first, scenarios, _merged(reached))
 
 
-def _look(at: str) -> Any:
-    """What is seen of the installed TE: observations, executed lines, or what a claim says and executes."""
-    if at == "executed":
-        return path.executed()
-    return path.executed_by(lambda: claims.judge((at,))) if at in claims.ORDER else probe.observe()
+@dataclasses.dataclass(frozen=True)
+class _Look:
+    """A look at a part of the installed TE: what is done, with which scenarios or tests."""
+
+    what: str
+    part: tuple[str, ...] = ()
+
+
+def _parts(names: Sequence[str]) -> list[tuple[str, ...]]:
+    return [tuple(names[start : start + PART]) for start in range(0, len(names), PART)]
+
+
+def _merged(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    return {name: value for part in parts for name, value in part.items()}
+
+
+def _all_of(looks: Sequence[_Look], jobs: int) -> list[Any]:
+    """The results in the order of the looks."""
+    results = {}
+    for ended in farm.run(_look, looks, jobs=jobs, timeout=TIMEOUT):
+        if ended.failure:
+            raise UnhealthyError(f"the installed TE cannot be looked at: {ended.task}: {ended.failure}")
+        results[ended.task] = ended.result
+    return [results[look] for look in looks]
+
+
+def _look(at: _Look) -> Any:
+    """What is seen of the installed TE: its tests, observations, executed lines, or what tests say and execute."""
+    match at.what:
+        case "collected":
+            return claims.collected()
+        case "executed":
+            return path.executed(at.part)
+        case "judged":
+            return path.executed_by_tests(at.part)
+    return probe.observe(at.part)
 
 
 def _load(mutant: Mutant) -> None:
