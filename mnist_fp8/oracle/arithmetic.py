@@ -49,9 +49,16 @@ class Passes(NamedTuple):
 class Arithmetic:
     """Exact products, in float64."""
 
-    def product(self, name: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
-        """Multiply over the last axis of ``x`` and the first of ``kernel``; ``name`` is that of the product."""
-        del name
+    def product(self, name: str, x: jax.Array, kernel: jax.Array, *, cast: bool = False) -> jax.Array:
+        """Multiply over the last axis of ``x`` and the first of ``kernel``.
+
+        Args:
+            name: of the product.
+            x: (..., features).
+            kernel: a parameter, (features, ...).
+            cast: whether the kernel is cast to the dtype that the layer computes in before it is quantized.
+        """
+        del name, cast
         return jnp.tensordot(x, self.parameter(kernel), 1)
 
     def parameter(self, values: jax.Array) -> jax.Array:
@@ -60,6 +67,10 @@ class Arithmetic:
 
     def stored(self, values: jax.Array) -> jax.Array:
         """What a layer writes down between two of its parts, in the dtype that it computes in."""
+        return values
+
+    def stored_inside(self, values: jax.Array) -> jax.Array:
+        """The same inside a function for more than one layer, whose gradient may go to a quantizer as it is."""
         return values
 
     def activated(self, x: jax.Array, names: Sequence[str], *, as_one: bool = True) -> jax.Array:
@@ -112,12 +123,13 @@ class Rounded(Arithmetic):
     kept: frozenset[str] = frozenset()
     fp8_format: str = "HYBRID"
 
-    def product(self, name: str, x: jax.Array, kernel: jax.Array) -> jax.Array:
+    def product(self, name: str, x: jax.Array, kernel: jax.Array, *, cast: bool = False) -> jax.Array:
         """Quantize both, multiply, and round the product to BF16; the same for both gradients."""
-        flat, wide = x.reshape(-1, x.shape[-1]), kernel.reshape(kernel.shape[0], -1)
+        flat, matrix = x.reshape(-1, x.shape[-1]), kernel.reshape(kernel.shape[0], -1)
         scales = None if self.scales is None else self.scales[name]
-        y = _quantized_product((self.form, self.kept, self.fp8_format), scales, flat, wide)
-        self.seen[name] = {"x": _tensor(flat, "x", self.kept), "kernel": wide, "y": y}
+        kept = self.kept if cast else self.kept | {"kernel"}
+        y = _quantized_product((self.form, kept, self.fp8_format), scales, flat, matrix)
+        self.seen[name] = {"x": _tensor(flat, "x", kept), "kernel": _tensor(matrix, "kernel", kept), "y": y}
         if name in self.offsets:
             y = y + self.offsets[name]
         return y.reshape(*x.shape[:-1], *kernel.shape[1:])
@@ -129,6 +141,11 @@ class Rounded(Arithmetic):
     def stored(self, values: jax.Array) -> jax.Array:
         """Round to BF16."""
         return _rounded(values)
+
+    def stored_inside(self, values: jax.Array) -> jax.Array:
+        """Round to BF16, but not the gradient where that is kept."""
+        rounded = _rounded(values)
+        return values + jax.lax.stop_gradient(rounded - values) if "grad" in self.kept else rounded
 
     def activated(self, x: jax.Array, names: Sequence[str], *, as_one: bool = True) -> jax.Array:
         """Activate in BF16, each operation rounded, but where a kernel does it; differentiate as one in float64."""
@@ -213,14 +230,14 @@ def _operand(way: _Way, values: jax.Array, scales: Scales | None, tensor: str) -
     codes = _quantize(operand, scales, tensor, fp8_format, jnp.max(jnp.abs(measured)))
     if form is not ProductForm.DEQUANTIZED:
         return codes
-    # A scale is undone in the dtype of what was quantized.
-    undo = codes.undo if tensor == "kernel" else _rounded(codes.undo)
+    # A scale is undone in the dtype that the layer computes in; that of a kernel that is not cast, in float32.
+    undo = codes.undo if tensor == "kernel" and tensor in kept else _rounded(codes.undo)
     return _Codes(_rounded(codes.codes * undo), jnp.float64(1))
 
 
 def _tensor(values: jax.Array, tensor: str, kept: frozenset[str]) -> jax.Array:
-    """A tensor as it comes to its quantizer: kernels in float32, the others in BF16 if they are not kept."""
-    return values.astype(jnp.float32).astype(jnp.float64) if tensor in {"kernel", *kept} else _rounded(values)
+    """A tensor as it comes to its quantizer: in float32 if it is kept, else in BF16."""
+    return values.astype(jnp.float32).astype(jnp.float64) if tensor in kept else _rounded(values)
 
 
 def _quantize(values: jax.Array, scales: Scales | None, tensor: str, fp8_format: str, amax: jax.Array) -> _Codes:

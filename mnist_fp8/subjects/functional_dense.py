@@ -58,7 +58,7 @@ def dense_on_bf16_kernel(_case: Case) -> Reference:
     """The reference of a dense layer that is given its kernel in BF16."""
 
     def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> jax.Array:
-        y = arithmetic.product("dense", inputs["x"], arithmetic.parameter(params["kernel"]))
+        y = arithmetic.product("dense", inputs["x"], params["kernel"], cast=True)
         return y + arithmetic.parameter(params["bias"]) if "bias" in params else y
 
     return reference

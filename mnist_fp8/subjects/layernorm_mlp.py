@@ -71,7 +71,7 @@ def mlp(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array, prefix
         normal = arithmetic.stored(normal)
     hidden = arithmetic.product(f"{prefix}wi", normal, params["wi_kernel"])
     if "wi_bias" in params:
-        hidden = arithmetic.stored(hidden + arithmetic.parameter(params["wi_bias"]))
+        hidden = arithmetic.stored_inside(hidden + arithmetic.parameter(params["wi_bias"]))
     names = case.fields["activations"]
     if not _is_one(case):
         hidden = arithmetic.stored(hidden)

@@ -229,12 +229,12 @@ def _by_head(case: Case, projected: list[jax.Array]) -> list[jax.Array]:
 
 
 def _turned(case: Case, arithmetic: Arithmetic, x: jax.Array) -> jax.Array:
-    """Rotary embedding. Both uses of a number in BF16 have a gradient in BF16."""
+    """Rotary embedding. Both uses of a number in BF16 have a gradient in BF16, and so has their sum."""
     consecutive = case.fields["rotary_pos_emb_group_method"] == "consecutive"
     angles = layers.rotary_angles(x.shape[1], x.shape[-1], case.fields.get("rotary_pos_emb_windows", (1, 10000)))
     cos, sin = jnp.cos(angles)[:, None, :], jnp.sin(angles)[:, None, :]
-    first, second = layers.paired(x, consecutive=consecutive)
     stored = arithmetic.stored
+    first, second = layers.paired(stored(x), consecutive=consecutive)
     turned = stored(first) * cos - stored(second) * sin, stored(second) * cos + stored(first) * sin
     return stored(layers.unpaired(*turned, consecutive=consecutive))
 
