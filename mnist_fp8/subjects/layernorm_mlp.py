@@ -5,12 +5,15 @@ from typing import Any
 
 import jax
 
+from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.subjects.layernorm import KINDS, norm_parameters, normalised
-from mnist_fp8.subjects.making import flax_layer
-from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject, first_kernel
+from mnist_fp8.subjects.making import flax_layer, name_of_te
+from mnist_fp8.subjects.subject import Case, InnerProduct, NotInReleaseError, Parameter, Subject, first_kernel
 
+CLAMPED = ("clamped_silu", "clamped_linear")
+"""The youngest of the activations."""
 ACTIVATIONS = (
     ("gelu",),
     ("silu",),
@@ -23,7 +26,7 @@ ACTIVATIONS = (
     ("quick_gelu", "linear"),
     ("squared_relu", "linear"),
     ("sigmoid", "linear"),
-    ("clamped_silu", "clamped_linear"),
+    CLAMPED,
 )
 """All that Transformer Engine has, with the gated ones."""
 COMPOSED = ("sigmoid", "linear")
@@ -47,7 +50,17 @@ CASES = (
 
 
 def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
+    if case.fields["activations"] == CLAMPED:
+        _demand_clamped()
     return flax_layer("LayerNormMLP", **case.fields)
+
+
+def _demand_clamped() -> None:
+    if CLAMPED not in name_of_te("cpp_extensions", "activation", "ActivationEnum"):
+        message = (
+            f"needs {' x '.join(CLAMPED)} among the activations of Transformer Engine; found none in {te.version()}"
+        )
+        raise NotInReleaseError(message)
 
 
 def _is_one(case: Case) -> bool:
