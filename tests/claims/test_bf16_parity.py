@@ -7,7 +7,6 @@ What a failure means for an upgrade: BF16 training changes, and with it the base
 """
 
 import functools
-import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -171,13 +170,12 @@ def test_output_dtype_follows_the_input() -> None:
         assert found == dtype, f"output dtype={found}, but should be the input's, {jnp.dtype(dtype)}"
 
 
+@pytest.mark.filterwarnings("error:Transformer Engine logical axes:DeprecationWarning")
 def test_axis_names_mean_nothing_without_a_mesh() -> None:
     """Outside any autocast, and so without a mesh resource, a layer for several devices is one for a single device."""
     x, params = on_device(np.ones((4, 16))), variables_of(np.eye(16), {}, np.arange(16))
     names = {"input_axes": ("batch", "hidden"), "kernel_axes": ("hidden", "features"), "bias_axes": ("features",)}
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "TransformerEngine logical axes", DeprecationWarning)
-        found = dense_layer(features=16, **names).apply(params, x)
+    found = dense_layer(features=16, **names).apply(params, x)
     assert_equal(where="output of a layer with axis names", actual=found, expected=1 + np.tile(np.arange(16), (4, 1)))
 
 
