@@ -37,9 +37,14 @@ from support.programs import equations
 LAYERS: dict[str, dict[str, Any]] = {
     "LayerNorm": {},
     "LayerNormDenseGeneral": {"features": 32, "return_layernorm_output": False},
-    "LayerNormMLP": {"intermediate_dim": 64, "activations": ("silu", "linear"), "return_layernorm_output": False},
+    "LayerNormMLP": {
+        "intermediate_dim": 64,
+        "activations": ("silu", "linear"),
+        "return_layernorm_output": False,
+        "intermediate_dropout_rate": 0.0,
+    },
 }
-"""What each layer needs."""
+"""What each layer needs; until 2.9, an MLP drops out a tenth by default."""
 FUSED = [name for name in LAYERS if name != "LayerNorm"]
 MLP = "LayerNormMLP"
 
@@ -389,6 +394,7 @@ def test_transposed_batch_and_sequence_change_no_result_on_one_device(name: str,
     given = layer.variables(), layer.inputs(), layer.grads()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="transpose_batch_sequence is not well tested")
+        warnings.filterwarnings("ignore", message=".*does not officially support sequence-first inputs")  # 2.6
         found = step(other, *given)
     assert_trees_equal(where=name, actual=found._asdict(), expected=step(layer, *given)._asdict())
 
