@@ -70,6 +70,7 @@ def test_metadata_stay_as_they_are_outside_autocast(subject: Subject, case: Case
     assert_trees_equal(where=f"{subject.name}: metadata", actual=updated[name], expected=variables[name])
 
 
+@pytest.mark.recipe("Float8CurrentScaling")
 @obeying
 def test_metadata_count_for_nothing_in_a_recipe_that_keeps_none(subject: Subject, case: Case) -> None:
     layer, variables = Layer(subject, case, CURRENT), with_stale_metadata(subject, case)
