@@ -121,7 +121,10 @@ PLANS: dict[str, tuple[str, dict[str, str | None]]] = {
     "tensors": ("tp", {"mlp": "tp"}),
     "tensors and sequence": ("tpsp", {"mlp": "tpsp", "seq": "tpsp"}),
 }
-"""By what is divided: the kind of parallelism, and which axes are divided by it."""
+"""By what is divided: the kind of parallelism, and which axes are divided by it.
+
+Releases before 2.8 have no kind of its own for tensors and sequence: there, it is that of tensors.
+"""
 NAMES = ("batch", "seq", "whole", "embed", "act", "mlp")
 
 
@@ -129,6 +132,8 @@ NAMES = ("batch", "seq", "whole", "embed", "act", "mlp")
 def planned(plan: str) -> Iterator[tuple[Mesh, te.Autocast]]:
     """The devices and rules of a plan, and the mode without its recipe."""
     axis, rules = PLANS[plan]
+    if axis not in te.mesh_axes():
+        axis, rules = "tp", dict.fromkeys(rules, "tp")
     with over_two_devices(axis, {name: rules.get(name) for name in NAMES}) as mesh:
         yield mesh, te.Autocast(axes=(axis,))
 
