@@ -16,6 +16,7 @@ import pytest
 
 from mnist_fp8 import te
 from mnist_fp8.subjects.making import flax_layer
+from mnist_fp8.te.dense_step import BF16
 from support.assertions import assert_equal
 
 RATE = 0.5
@@ -34,12 +35,14 @@ def _outputs(layer: Any, *, rng: str = "dropout", seed: int = 1, **arguments: An
     x = jnp.asarray(X, jnp.bfloat16)
     variables = te.unbox(_variables())
     run = jax.jit(lambda v, x, key: layer.apply(v, x, rngs={rng: key}, **arguments))
-    return np.asarray(run(variables, x, jax.random.PRNGKey(seed)), np.float64)
+    with BF16():
+        return np.asarray(run(variables, x, jax.random.PRNGKey(seed)), np.float64)
 
 
 @functools.cache
 def _variables() -> Any:
-    return jax.jit(_layer().init)({"params": jax.random.PRNGKey(0)}, jnp.asarray(X, jnp.bfloat16))
+    with BF16():
+        return jax.jit(_layer().init)({"params": jax.random.PRNGKey(0)}, jnp.asarray(X, jnp.bfloat16))
 
 
 @transformer
@@ -74,7 +77,8 @@ def test_mlp_drops_its_activations() -> None:
     fields = {"intermediate_dim": 16, "return_layernorm_output": False, "activations": ("gelu",)}
     x = jnp.asarray(X, jnp.bfloat16)
     plain, dropping = (flax_layer("LayerNormMLP", intermediate_dropout_rate=rate, **fields) for rate in (0.0, RATE))
-    params = dict(te.unbox(jax.jit(plain.init)({"params": jax.random.PRNGKey(0)}, x))["params"])
+    with BF16():
+        params = dict(te.unbox(jax.jit(plain.init)({"params": jax.random.PRNGKey(0)}, x))["params"])
     params["wo_kernel"] = jnp.eye(16, dtype=params["wo_kernel"].dtype)
     run = functools.partial(jax.jit, static_argnums=0, static_argnames="deterministic")(_first)
     whole, found = (np.asarray(run(layer, params, x), np.float64) for layer in (plain, dropping))
@@ -87,7 +91,9 @@ def test_mlp_drops_its_activations() -> None:
 
 
 def _first(layer: Any, params: Any, x: jax.Array, *, deterministic: bool = False) -> Any:
-    return layer.apply({"params": params}, x, rngs={"dropout": jax.random.PRNGKey(1)}, deterministic=deterministic)[0]
+    rngs = {"dropout": jax.random.PRNGKey(1)}
+    with BF16():
+        return layer.apply({"params": params}, x, rngs=rngs, deterministic=deterministic)[0]
 
 
 @pytest.mark.subject("MultiHeadAttention", "asks itself")
@@ -96,9 +102,9 @@ def test_queries_begin_smaller_by_the_root_of_the_head(scaled: bool) -> None:  #
     """``scaled_query_init``: the first kernels of keys and values are spread by the width alone."""
     layer = flax_layer("MultiHeadAttention", head_dim=16, num_attention_heads=4, scaled_query_init=scaled)
     x = jnp.ones((1, 4, 64), jnp.bfloat16)
-    kernel = te.unbox(jax.jit(lambda x: layer.init({"params": jax.random.PRNGKey(0)}, x, x))(x))["params"]["qkv"][
-        "kernel"
-    ]
+    with BF16():
+        params = te.unbox(jax.jit(lambda x: layer.init({"params": jax.random.PRNGKey(0)}, x, x))(x))["params"]
+    kernel = params["qkv"]["kernel"]
     query, key, value = np.moveaxis(np.asarray(kernel, np.float64).reshape(64, 3, 64), 1, 0)
     error = 5 / (2 * query.size) ** 0.5
     for name, part, deviation in (("query", query, 0.25 if scaled else 1), ("key", key, 1), ("value", value, 1)):
