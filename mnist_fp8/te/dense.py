@@ -1,5 +1,6 @@
 """TE's dense layer, whatever the release calls its fields, and its variables as plain arrays."""
 
+import contextlib
 import dataclasses
 import functools
 import math
@@ -12,6 +13,7 @@ from flax.core import meta
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.te import loading
+from mnist_fp8.te.autocasts import autocast
 
 Variables = Mapping[str, Any]
 """Flax variables: collections by name, such as ``params``."""
@@ -66,12 +68,20 @@ class DenseDialect:
 @functools.cache
 def dense_dialect() -> DenseDialect:
     """What the installed release means by a dense layer's ``dtype`` and ``axis``."""
-    layer = _dense_class()(features=16, dtype=jnp.float32, axis=(-2, -1))
-    x = jax.ShapeDtypeStruct((16, 4, 8), jnp.bfloat16)
-    y, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), x)
+    layer = _dense_class()(features=32, dtype=jnp.float32, axis=(-2, -1))
+    x = jax.ShapeDtypeStruct((32, 2, 32), jnp.bfloat16)  # sizes that MXFP8 takes
+    # In an autocast of NVFP4, which came with this name of it, initialisation needs more than one key. Of the older
+    # autocasts, some end the one around them.
+    with _outside() if loading.has_name("autocast") else contextlib.nullcontext():
+        y, variables = jax.eval_shape(layer.init_with_output, jax.random.key(0), x)
     # Not `unbox`: under a mesh and rules of Flax it constrains what it unboxes, and these are shapes only.
     (kernel,) = jax.tree.leaves(variables["params"]["kernel"])
-    return DenseDialect(computes_in_dtype=y.dtype == jnp.float32, flat_kernel=kernel.shape == (32, 16))
+    return DenseDialect(computes_in_dtype=y.dtype == jnp.float32, flat_kernel=kernel.shape == (64, 32))
+
+
+def _outside() -> contextlib.AbstractContextManager[None]:
+    # The recipe counts for nothing, but the environment may forbid the one that TE makes where none is given.
+    return autocast(enabled=False, recipe=loading.engine().recipes.Float8CurrentScaling())
 
 
 def kernel_shape(contracted: tuple[int, ...], features: tuple[int, ...]) -> tuple[int, ...]:
