@@ -14,7 +14,7 @@ from proofs.mutation.probe import Observations
 
 TIMEOUT = 1800.0
 """Seconds that a process may take. Claims that catch nothing take up to fifteen minutes of a processor."""
-PART = 20
+PART = 10
 """Scenarios, or tests, that a process looks at in the healthy TE."""
 GLANCED = 40
 """Tests that judge a mutant first: those that execute its statement, the smallest to the largest."""
