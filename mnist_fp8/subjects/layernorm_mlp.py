@@ -120,15 +120,27 @@ def products(case: Case, module: tuple[str, ...] = ()) -> tuple[InnerProduct, ..
     )
 
 
-def mlp_parameters(case: Case) -> dict[str, Parameter]:
-    """The parameters of the MLP of a case."""
-    width, hidden, parts = case.inputs["x"][-1], case.fields["intermediate_dim"], len(case.fields["activations"])
+def _parameters(case: Case) -> dict[str, Parameter]:
+    return {**norm_parameters(case), **mlp_parameters(case, case.inputs["x"][-1], ("embed", "act", "mlp"), "embed")}
+
+
+def mlp_parameters(case: Case, width: int, axes: tuple[str, str, str], last: str) -> dict[str, Parameter]:
+    """The parameters of the products of an MLP.
+
+    Args:
+        case: of the MLP.
+        width: of its input and output.
+        axes: names of the axes of the first kernel.
+        last: name of the axis of the last bias.
+    """
+    hidden, parts = case.fields["intermediate_dim"], len(case.fields["activations"])
+    outer, joined, inner = axes
     kernels = {
-        "wi_kernel": first_kernel((width, parts, hidden), ("embed", "act", "mlp"), fan_in=width),
-        "wo_kernel": first_kernel((hidden, width), ("mlp", "embed")),
+        "wi_kernel": first_kernel((width, parts, hidden), axes, fan_in=width),
+        "wo_kernel": first_kernel((hidden, width), (inner, outer)),
     }
-    biases = {"wi_bias": Parameter((parts, hidden), ("act", "mlp")), "wo_bias": Parameter((width,), ("embed",))}
-    return {**norm_parameters(case), **kernels, **(biases if case.fields.get("use_bias", False) else {})}
+    biases = {"wi_bias": Parameter((parts, hidden), (joined, inner)), "wo_bias": Parameter((width,), (last,))}
+    return {**kernels, **(biases if case.fields.get("use_bias", False) else {})}
 
 
 SUBJECT = Subject(
@@ -136,7 +148,7 @@ SUBJECT = Subject(
     cases=CASES,
     make=_make,
     reference=_reference,
-    parameters=mlp_parameters,
+    parameters=_parameters,
     products=products,
     recorded=("silu x linear",),
 )

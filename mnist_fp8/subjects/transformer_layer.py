@@ -26,7 +26,7 @@ from mnist_fp8.subjects.multi_head_attention import (
     attended,
     padding,
 )
-from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject, first_kernel
+from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject
 
 
 def _case(name: str, *, decoder: bool = False, arguments: Mapping[str, Any] | None = None, **fields: Any) -> Case:  # noqa: ANN401
@@ -120,6 +120,8 @@ def _crossing(case: Case) -> Case:
 def _mlp(case: Case) -> Case:
     fields = {
         "activations": case.fields["mlp_activations"],
+        "intermediate_dim": case.fields["mlp_hidden_size"],
+        "use_bias": case.fields.get("use_bias", False),
         "return_layernorm_output": _post(case),
         "zero_centered_gamma": case.fields.get("zero_centered_gamma", False),
         "epsilon": case.fields.get("layernorm_epsilon", layers.EPSILON),
@@ -142,22 +144,13 @@ def _products(case: Case) -> tuple[InnerProduct, ...]:
 
 
 def _parameters(case: Case) -> dict[str, Parameter]:
-    width, hidden, parts = (
-        case.fields["hidden_size"],
-        case.fields["mlp_hidden_size"],
-        len(case.fields["mlp_activations"]),
-    )
-    kernels = {
-        "wi_kernel": first_kernel((width, parts, hidden), (FSDP, JOINED, TP), fan_in=width),
-        "wo_kernel": first_kernel((hidden, width), (TP, FSDP)),
-    }
-    biases = {"wi_bias": Parameter((parts, hidden), (JOINED, TP)), "wo_bias": Parameter((width,), (NO_SHARD,))}
+    width = case.fields["hidden_size"]
     norm = scale_and_bias(case.fields, width, NO_SHARD)
     parts_of: dict[str, Mapping[str, Parameter]] = {
         "self_attention" if _decodes(case) else "attention": multi_head_attention.parameters(
             _attention(case), asks_itself=True
         ),
-        "mlp": {**norm, **kernels, **(biases if case.fields.get("use_bias", False) else {})},
+        "mlp": {**norm, **layernorm_mlp.mlp_parameters(_mlp(case), width, (FSDP, JOINED, TP), NO_SHARD)},
     }
     if _decodes(case):
         parts_of["encoder_decoder_attention"] = multi_head_attention.parameters(_crossing(case), asks_itself=False)
