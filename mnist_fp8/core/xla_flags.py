@@ -84,9 +84,11 @@ def is_known(flag: str) -> bool:
 
 
 def _libraries() -> Iterator[Path]:
+    """Where XLA may be: in ``xla_extension`` until JAX 0.5."""
     spec = importlib.util.find_spec("jaxlib")
     for folder in spec.submodule_search_locations or () if spec else ():
-        yield from sorted(Path(folder).glob("*jax_common.*"))
+        for name in ("*jax_common.*", "xla_extension.*"):
+            yield from sorted(Path(folder).glob(name))
 
 
 def _holds(library: Path, text: bytes) -> bool:

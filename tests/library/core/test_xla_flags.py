@@ -52,8 +52,9 @@ def test_a_flag_is_known_where_xla_has_it() -> None:
     assert not xla_flags.is_known("--xla_no_such_flag=")
 
 
-def test_a_name_in_a_description_is_no_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "libjax_common.so").write_bytes(b"..\n\x10xla_of_a_message\x18..\0xla_of_the_table\0")
+@pytest.mark.parametrize("library", ["libjax_common.so", "xla_extension.so"])
+def test_a_name_in_a_description_is_no_flag(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, library: str) -> None:
+    (tmp_path / library).write_bytes(b"..\n\x10xla_of_a_message\x18..\0xla_of_the_table\0")
     spec = SimpleNamespace(submodule_search_locations=[str(tmp_path)])
     monkeypatch.setattr(importlib.util, "find_spec", lambda _name: spec)
     xla_flags.is_known.cache_clear()
