@@ -49,7 +49,9 @@ class Passes(NamedTuple):
 class Arithmetic:
     """Exact products, in float64."""
 
-    def product(self, name: str, x: jax.Array, kernel: jax.Array, *, cast: bool = False) -> jax.Array:
+    def product(
+        self, name: str, x: jax.Array, kernel: jax.Array, *, cast: bool = False, fused: bool = False
+    ) -> jax.Array:
         """Multiply over the last axis of ``x`` and the first of ``kernel``.
 
         Args:
@@ -57,13 +59,18 @@ class Arithmetic:
             x: (..., features).
             kernel: a parameter, (features, ...).
             cast: whether the kernel is cast to the dtype that the layer computes in before it is quantized.
+            fused: whether what makes ``x`` quantizes it as well, where a recipe does.
         """
-        del name, cast
+        del name, cast, fused
         return jnp.tensordot(x, self.parameter(kernel), 1)
 
     def parameter(self, values: jax.Array) -> jax.Array:
         """A parameter in the dtype that the layer computes in; its gradient is exact."""
         return values + jax.lax.stop_gradient(_rounded(values) - values)
+
+    def around_one(self, scale: jax.Array) -> jax.Array:
+        """A layer norm's scale that is kept as its distance from one."""
+        return scale + 1
 
     def stored(self, values: jax.Array) -> jax.Array:
         """What a layer writes down between two of its parts, in the dtype that it computes in."""
@@ -114,6 +121,9 @@ class Rounded(Arithmetic):
         kept: which tensors come to the quantizer as float32, and are not rounded before; with ``amax`` among them,
             the amax of current scaling is that before the rounding.
         fp8_format: ``HYBRID`` or ``E4M3``.
+        narrow: whether BF16 is left in fewer places: one is added to a layer norm's scale in it, an activation is
+            differentiated in it, ``x`` is multiplied by its scale in it where nothing makes and quantizes it in one,
+            and scales of kernels are undone in it.
     """
 
     scales: Mapping[str, Scales] | None
@@ -122,13 +132,17 @@ class Rounded(Arithmetic):
     form: ProductForm = ProductForm.KERNEL
     kept: frozenset[str] = frozenset()
     fp8_format: str = "HYBRID"
+    narrow: bool = False
 
-    def product(self, name: str, x: jax.Array, kernel: jax.Array, *, cast: bool = False) -> jax.Array:
+    def product(
+        self, name: str, x: jax.Array, kernel: jax.Array, *, cast: bool = False, fused: bool = False
+    ) -> jax.Array:
         """Quantize both, multiply, and round the product to BF16; the same for both gradients."""
         flat, matrix = x.reshape(-1, x.shape[-1]), kernel.reshape(kernel.shape[0], -1)
         scales = None if self.scales is None else self.scales[name]
         kept = self.kept if cast else self.kept | {"kernel"}
-        y = _quantized_product((self.form, kept, self.fp8_format), scales, flat, matrix)
+        way = _Way(self.form, kept, self.fp8_format, self.narrow, fused)
+        y = _quantized_product(way, scales, flat, matrix)
         self.seen[name] = {"x": _tensor(flat, "x", kept), "kernel": _tensor(matrix, "kernel", kept), "y": y}
         if name in self.offsets:
             y = y + self.offsets[name]
@@ -137,6 +151,12 @@ class Rounded(Arithmetic):
     def parameter(self, values: jax.Array) -> jax.Array:
         """Round to BF16; its gradient, too."""
         return _rounded(values)
+
+    def around_one(self, scale: jax.Array) -> jax.Array:
+        """Add one, and round it where that is done in BF16."""
+        if self.narrow and self.form is not ProductForm.KERNEL:
+            return _in_bf16(lambda scale: scale + 1, scale)
+        return scale + 1
 
     def stored(self, values: jax.Array) -> jax.Array:
         """Round to BF16."""
@@ -151,15 +171,20 @@ class Rounded(Arithmetic):
         """Activate in BF16, each operation rounded, but where a kernel does it; differentiate as one in float64."""
         if self.form is ProductForm.KERNEL:
             return layers.activate(x, names)
-        if as_one:
+        if as_one and not self.narrow:
             return _activated_in_bf16(tuple(names), x)
-        return layers.activate(x.astype(jnp.bfloat16), names).astype(jnp.float64)
+        return _in_bf16(lambda x: layers.activate(x, names), x)
 
     def by_operations(self, function: Callable[..., jax.Array], *tensors: jax.Array) -> jax.Array:
         """Apply it in BF16, each operation rounded, but where a kernel does all of it."""
         if self.form is ProductForm.KERNEL:
             return function(*tensors)
         return function(*(tensor.astype(jnp.bfloat16) for tensor in tensors)).astype(jnp.float64)
+
+
+def _in_bf16(function: Callable[[jax.Array], jax.Array], x: jax.Array) -> jax.Array:
+    """Apply a function in BF16, each operation rounded, those of its gradient as well."""
+    return function(x.astype(jnp.bfloat16)).astype(jnp.float64)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -185,8 +210,14 @@ def _rounded(values: jax.Array) -> jax.Array:
     return jax.lax.reduce_precision(values, exponent_bits=8, mantissa_bits=7)
 
 
-_Way: TypeAlias = tuple[ProductForm, frozenset[str], str]
-"""A product's form, the tensors that are kept as float32, and the recipe's format."""
+class _Way(NamedTuple):
+    """How a product is computed: what `Rounded` says of all of them, and whether what makes ``x`` quantizes it."""
+
+    form: ProductForm
+    kept: frozenset[str]
+    fp8_format: str
+    narrow: bool
+    fused: bool
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -196,14 +227,14 @@ def _quantized_product(way: _Way, scales: Scales | None, x: jax.Array, kernel: j
 
 def _forward(way: _Way, scales: Scales | None, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
     lhs, rhs = _operand(way, x, scales, "x"), _operand(way, kernel, scales, "kernel")
-    return _multiplied(way[0], lhs, rhs), (scales, lhs, rhs)
+    return _multiplied(way.form, lhs, rhs), (scales, lhs, rhs)
 
 
 def _backward(way: _Way, kept: Any, grad: jax.Array) -> Any:  # noqa: ANN401
     scales, x, kernel = kept
     dy = _operand(way, grad, scales, "grad")
     none = jax.tree.map(jnp.zeros_like, scales)
-    return none, _multiplied(way[0], dy, kernel.transposed), _multiplied(way[0], x.transposed, dy)
+    return none, _multiplied(way.form, dy, kernel.transposed), _multiplied(way.form, x.transposed, dy)
 
 
 _quantized_product.defvjp(_forward, _backward)
@@ -222,16 +253,16 @@ class _Codes(NamedTuple):
 
 def _operand(way: _Way, values: jax.Array, scales: Scales | None, tensor: str) -> _Codes:
     """A tensor as it is multiplied."""
-    form, kept, fp8_format = way
-    if form is ProductForm.BF16:
+    if way.form is ProductForm.BF16:
         return _Codes(_rounded(values), jnp.float64(1))
-    operand = _tensor(values, tensor, kept)
-    measured = _tensor(values, tensor, kept | {tensor}) if "amax" in kept else operand
-    codes = _quantize(operand, scales, tensor, fp8_format, jnp.max(jnp.abs(measured)))
-    if form is not ProductForm.DEQUANTIZED:
+    operand = _tensor(values, tensor, way.kept)
+    measured = _tensor(values, tensor, way.kept | {tensor}) if "amax" in way.kept else operand
+    codes = _quantize(way, operand, scales, tensor, jnp.max(jnp.abs(measured)))
+    if way.form is not ProductForm.DEQUANTIZED:
         return codes
     # A scale is undone in the dtype that the layer computes in; that of a kernel that is not cast, in float32.
-    undo = codes.undo if tensor == "kernel" and tensor in kept else _rounded(codes.undo)
+    wide = tensor == "kernel" and tensor in way.kept and not way.narrow
+    undo = codes.undo if wide else _rounded(codes.undo)
     return _Codes(_rounded(codes.codes * undo), jnp.float64(1))
 
 
@@ -240,13 +271,16 @@ def _tensor(values: jax.Array, tensor: str, kept: frozenset[str]) -> jax.Array:
     return values.astype(jnp.float32).astype(jnp.float64) if tensor in kept else _rounded(values)
 
 
-def _quantize(values: jax.Array, scales: Scales | None, tensor: str, fp8_format: str, amax: jax.Array) -> _Codes:
+def _quantize(way: _Way, values: jax.Array, scales: Scales | None, tensor: str, amax: jax.Array) -> _Codes:
     """`oracle.dense.quantize`, by a given scale or by `oracle.dense.current_scale`, in JAX."""
-    dtype = FORMATS[fp8_format][tensor]
+    dtype = FORMATS[way.fp8_format][tensor]
     amax = amax.astype(jnp.float32)
     current = jnp.where(jnp.isfinite(amax) & (amax > 0), jnp.float32(FP8_MAX[dtype]) / amax, 1)
     scale = current if scales is None else scales[tensor].astype(jnp.float32)
-    scaled = jnp.clip(values.astype(jnp.float32) * scale, -FP8_MAX[dtype], FP8_MAX[dtype])
+    scaled = values.astype(jnp.float32) * scale
+    if tensor == "x" and way.narrow and not way.fused:
+        scaled = _rounded(values.astype(jnp.float32) * _rounded(scale))
+    scaled = jnp.clip(scaled, -FP8_MAX[dtype], FP8_MAX[dtype])
     codes = jax.lax.optimization_barrier(scaled.astype(dtype))  # XLA may leave out a cast and its inverse
     return _Codes(codes.astype(jnp.float64), 1 / scale.astype(jnp.float64))
 
@@ -281,6 +315,7 @@ def rounded(
     form: ProductForm = ProductForm.KERNEL,
     kept: frozenset[str] = frozenset(),
     fp8_format: str = "HYBRID",
+    narrow: bool = False,
 ) -> Passes:
     """Run a reference as a layer does, rounding what it rounds: the layer must compute this, but for its accumulation.
 
@@ -293,17 +328,20 @@ def rounded(
         form: how a product is written.
         kept: which of ``x`` and ``grad`` come to the quantizers inside the layer as float32; see `Rounded`.
         fp8_format: ``HYBRID`` or ``E4M3``.
+        narrow: whether more is computed in BF16; see `Rounded`.
     """
     with _float64():
         arguments = _wide(params), _wide(inputs), _wide(tuple(grads))
-        y, (dparams, dx), amaxes = _rounded_passes(reference, (form, kept, fp8_format), _narrow(scales), *arguments)
+        y, (dparams, dx), amaxes = _rounded_passes(
+            reference, (form, kept, fp8_format, narrow), _narrow(scales), *arguments
+        )
         return Passes(_numpy(y), _numpy(dx), _numpy(dparams), jax.tree.map(np.float32, amaxes))
 
 
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _rounded_passes(
     reference: Reference,
-    way: _Way,
+    how: tuple[ProductForm, frozenset[str], str, bool],
     scales: Mapping[str, Scales] | None,
     params: Any,  # noqa: ANN401
     inputs: Any,  # noqa: ANN401
@@ -311,7 +349,7 @@ def _rounded_passes(
 ) -> Any:  # noqa: ANN401
     def run(params: Any, inputs: Any, offsets: Any) -> Any:  # noqa: ANN401
         seen: dict[str, Any] = {}
-        arithmetic = Rounded(scales, offsets, seen, *way)
+        arithmetic = Rounded(scales, offsets, seen, *how)
         inputs = jax.tree.map(_rounded, inputs)
         return jax.tree.map(_rounded, _outputs(reference(arithmetic, params, inputs))), seen
 
@@ -323,7 +361,7 @@ def _rounded_passes(
         name: {
             "x": _amax(operands["x"]),
             "kernel": _amax(operands["kernel"]),
-            "grad": _amax(_tensor(dy[name], "grad", way[1])),
+            "grad": _amax(_tensor(dy[name], "grad", how[1])),
         }
         for name, operands in seen.items()
     }

@@ -23,22 +23,18 @@ LIMIT, ALPHA, OFFSET = 7.0, 1.702, 1.0
 """Of the clamped SwiGLU: where it clamps, the sigmoid's slope, what is added to the linear part."""
 
 
-def layer_norm(
-    x: jax.Array, scale: jax.Array, bias: jax.Array | None, *, zero_centered: bool = False, epsilon: float = EPSILON
-) -> jax.Array:
+def layer_norm(x: jax.Array, scale: jax.Array, bias: jax.Array | None, *, epsilon: float = EPSILON) -> jax.Array:
     """Normalise over the last axis: by mean and variance if there is a bias, else by the root mean square.
 
     Args:
         x: (..., features).
-        scale: (features,); added to one if ``zero_centered``.
+        scale: (features,).
         bias: (features,), or ``None`` for a root mean square norm.
-        zero_centered: whether the scale is that around one.
         epsilon: added to the variance.
     """
     centred = x - x.mean(axis=-1, keepdims=True) if bias is not None else x
     normal = centred / jnp.sqrt((centred**2).mean(axis=-1, keepdims=True) + epsilon)
-    scaled = normal * (scale + 1 if zero_centered else scale)
-    return scaled if bias is None else scaled + bias
+    return normal * scale if bias is None else normal * scale + bias
 
 
 # In BF16 the order of the operations counts: what JAX has is taken from it.

@@ -188,8 +188,14 @@ def read_metas(layer: Layer, variables: Mapping[str, Any]) -> dict[str, dict[str
         part = variables[layer.collection]
         for name in product.module:
             part = part[name]
-        metas[product.name] = {tensor: read_meta(part, tensor, product.numbers[tensor]) for tensor in TENSORS}
+        metas[product.name] = {tensor: read_meta(part, tensor, number_of(product, tensor)) for tensor in TENSORS}
     return metas
+
+
+def number_of(product: InnerProduct, tensor: str) -> int | None:
+    """The number in the names of the metadata of a product's ``x``, ``kernel`` or ``grad``, if there is one."""
+    crosses = tensor == "grad" and product.crossed is not None and te.metadata_dialect().crosses_grads
+    return product.crossed if crosses else product.number
 
 
 def numbers(tree: Any) -> Any:  # noqa: ANN401

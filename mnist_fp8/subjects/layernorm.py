@@ -27,12 +27,11 @@ def normalised(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array)
     """
     if not case.fields.get("enable_layernorm", True):
         return x
-    bias = params.get("ln_bias")
+    scale, bias = arithmetic.parameter(params["scale"]), params.get("ln_bias")
     return layers.layer_norm(
         x,
-        arithmetic.parameter(params["scale"]),
+        arithmetic.around_one(scale) if case.fields.get("zero_centered_gamma", False) else scale,
         None if bias is None else arithmetic.parameter(bias),
-        zero_centered=case.fields.get("zero_centered_gamma", False),
         epsilon=case.fields.get("epsilon", layers.EPSILON),
     )
 

@@ -31,12 +31,17 @@ def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
     return flax_layer("LayerNormDenseGeneral", **case.fields)
 
 
+def _is_one(case: Case) -> bool:
+    """Whether Transformer Engine computes norm and product by one function, where it quantizes."""
+    return case.fields.get("enable_layernorm", True) and not case.fields["return_layernorm_output"]
+
+
 def _reference(case: Case) -> Reference:
     def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> Any:  # noqa: ANN401
         normal = normalised(case, arithmetic, params, inputs["x"])
         if case.fields["return_layernorm_output"]:
             normal = arithmetic.stored(normal)
-        y = arithmetic.product("dense", normal, params["kernel"])
+        y = arithmetic.product("dense", normal, params["kernel"], fused=_is_one(case))
         if "bias" in params:
             y = y + arithmetic.parameter(params["bias"])
         y = y / case.fields.get("depth_scaling", 1.0)

@@ -65,8 +65,12 @@ def _demand_clamped() -> None:
 
 def _is_one(case: Case) -> bool:
     """Whether Transformer Engine computes the whole MLP by one function, where it quantizes."""
-    normalises = case.fields.get("enable_layernorm", True)
-    return normalises and not case.fields["return_layernorm_output"] and case.fields["activations"] != COMPOSED
+    return _is_norm_in_product(case) and case.fields["activations"] != COMPOSED
+
+
+def _is_norm_in_product(case: Case) -> bool:
+    """Whether it computes the norm and the first product by one function, where it quantizes."""
+    return case.fields.get("enable_layernorm", True) and not case.fields["return_layernorm_output"]
 
 
 def mlp(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array, prefix: str = "") -> Any:  # noqa: ANN401
@@ -82,14 +86,14 @@ def mlp(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array, prefix
     normal = normalised(case, arithmetic, params, x)
     if case.fields["return_layernorm_output"]:
         normal = arithmetic.stored(normal)
-    hidden = arithmetic.product(f"{prefix}wi", normal, params["wi_kernel"])
+    hidden = arithmetic.product(f"{prefix}wi", normal, params["wi_kernel"], fused=_is_norm_in_product(case))
     if "wi_bias" in params:
         hidden = arithmetic.stored_inside(hidden + arithmetic.parameter(params["wi_bias"]))
     names = case.fields["activations"]
     if not _is_one(case):
         hidden = arithmetic.stored(hidden)
     active = arithmetic.activated(hidden, names, as_one=names != COMPOSED)
-    y = arithmetic.product(f"{prefix}wo", active, params["wo_kernel"])
+    y = arithmetic.product(f"{prefix}wo", active, params["wo_kernel"], fused=_is_one(case))
     if "wo_bias" in params:
         y = y + arithmetic.parameter(params["wo_bias"])
     return y, normal
@@ -106,16 +110,12 @@ def _reference(case: Case) -> Reference:
 def products(case: Case, module: tuple[str, ...] = ()) -> tuple[InnerProduct, ...]:
     """Both products; ``module`` is the MLP's path in the layer.
 
-    Where the whole MLP is one function, Transformer Engine keeps the gradients' metadata under each other's number.
+    Since 2.3, Transformer Engine keeps the gradients' metadata under each other's number where the whole MLP is one
+    function.
     """
     prefix = "".join(f"{name}/" for name in module)
-    grads = (1, 0) if _is_one(case) else (0, 1)
     return tuple(
-        InnerProduct(
-            f"{prefix}{name}",
-            module,
-            {"x": number, "kernel": number, "grad": grads[number]},
-        )
+        InnerProduct(f"{prefix}{name}", module, number, crossed=1 - number if _is_one(case) else None)
         for number, name in enumerate(("wi", "wo"))
     )
 

@@ -186,7 +186,8 @@ def attended(
     normal = _normal(case, arithmetic, params[names[0]], x)
     if _returns_normal(case, asks_itself=encoded is None):
         normal = arithmetic.stored(normal)
-    projected = [_projected(arithmetic, f"{prefix}{names[0]}", params[names[0]], normal)]
+    fused = case.fields.get("input_layernorm", True) and not _returns_normal(case, asks_itself=encoded is None)
+    projected = [_projected(arithmetic, f"{prefix}{names[0]}", params[names[0]], normal, fused=fused)]
     for name in names[1:]:
         # Gradients of what several products have in common are added one by one, each sum rounded.
         normal, source = (arithmetic.stored(normal),) * 2 if encoded is None else (normal, encoded)
@@ -217,8 +218,8 @@ def _normal(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array) ->
     return normalised(dataclasses.replace(case, fields=renamed), arithmetic, params, arithmetic.stored(x))
 
 
-def _projected(arithmetic: Arithmetic, name: str, params: Params, x: jax.Array) -> jax.Array:
-    y = arithmetic.product(name, x, params["kernel"])
+def _projected(arithmetic: Arithmetic, name: str, params: Params, x: jax.Array, *, fused: bool = False) -> jax.Array:
+    y = arithmetic.product(name, x, params["kernel"], fused=fused)
     return arithmetic.stored(y + arithmetic.parameter(params["bias"])) if "bias" in params else y
 
 

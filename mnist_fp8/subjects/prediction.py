@@ -60,7 +60,9 @@ def expected(
     expected of all of the step, metadata included.
     """
     arguments = layer.reference, variables["params"], inputs, grads
-    predict = functools.partial(arithmetic.rounded, *arguments, scales=scales, form=form_of(layer.mode))
+    predict = functools.partial(
+        arithmetic.rounded, *arguments, scales=scales, form=form_of(layer.mode), narrow=te.computes_more_in_bf16()
+    )
     predictions = (predict(kept=frozenset(kept)) for kept in (KEPT if layer.quantizes else KEPT[:1]))
     return _closest(layer, found, predictions)
 

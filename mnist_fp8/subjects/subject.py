@@ -32,14 +32,14 @@ class InnerProduct:
     Attributes:
         name: what the reference calls it.
         module: path of the module inside the layer that has its metadata.
-        numbers: the number that the metadata of ``x``, ``kernel`` and ``grad`` have in their names, each its own.
+        number: what its metadata have in their names, where a module has those of several products.
+        crossed: what those of ``grad`` have instead, in releases that cross them (`te.MetadataDialect`).
     """
 
     name: str
     module: tuple[str, ...] = ()
-    numbers: Mapping[str, int | None] = dataclasses.field(
-        default_factory=lambda: {"x": None, "kernel": None, "grad": None}
-    )
+    number: int | None = None
+    crossed: int | None = None
 
 
 Shape = tuple[int, ...]

@@ -21,6 +21,7 @@ from mnist_fp8.te.loading import (
 )
 from mnist_fp8.te.metadata import (
     MetadataDialect,
+    computes_more_in_bf16,
     history_leaf,
     leaves_float8_to_xla,
     metadata_collection,
@@ -49,6 +50,7 @@ __all__ = [
     "Variables",
     "autocast",
     "choose_run_kind",
+    "computes_more_in_bf16",
     "dense_dialect",
     "dense_general",
     "engine",

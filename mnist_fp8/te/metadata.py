@@ -23,6 +23,7 @@ class MetadataDialect:
         only: what stands for the number of a layer's only product.
         stores_next_scale: the stored scale is for the next step, and the history's newest entry is its last. If not,
             it is the scale that the last step used, and the newest entry is the first.
+        crosses_grads: where one function has two products, the metadata of their gradients have each other's number.
     """
 
     tensors: Mapping[str, str]
@@ -30,6 +31,7 @@ class MetadataDialect:
     history: str
     only: str
     stores_next_scale: bool
+    crosses_grads: bool
 
 
 _METADATA_SINCE_2_3 = MetadataDialect(
@@ -38,6 +40,7 @@ _METADATA_SINCE_2_3 = MetadataDialect(
     history="{tensor}{number}_amax_history",
     only="",
     stores_next_scale=True,
+    crosses_grads=True,
 )
 _METADATA_SINCE_1_8 = MetadataDialect(
     tensors={"x": "i", "kernel": "w", "grad": "g"},
@@ -45,6 +48,7 @@ _METADATA_SINCE_1_8 = MetadataDialect(
     history="amax_{tensor}{number}",
     only="_0",
     stores_next_scale=False,
+    crosses_grads=False,
 )
 
 
@@ -60,6 +64,15 @@ def leaves_float8_to_xla() -> bool:
     to be checked against: hence the version.
     """
     return Version(loading.version()) < Version("2.5")
+
+
+def computes_more_in_bf16() -> bool:
+    """Whether TE's JAX path has BF16 where it has float32 since 2.3 (TE#1627), which gave it the module ``quantize``.
+
+    Where one is added to a layer norm's scale, an activation is differentiated, a dense layer's input is multiplied by
+    its scale, and a kernel's codes by the inverse of theirs.
+    """
+    return not hasattr(loading.engine().module, "quantize")
 
 
 def scale_leaf(tensor: str, number: int | None = None) -> str:

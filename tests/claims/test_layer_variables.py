@@ -17,7 +17,7 @@ from flax.core import meta
 
 from mnist_fp8 import te
 from mnist_fp8.oracle.dense import TENSORS
-from mnist_fp8.subjects.layer import Layer
+from mnist_fp8.subjects.layer import Layer, number_of
 from mnist_fp8.subjects.subject import Case, Parameter, Subject
 from mnist_fp8.te.dense_step import BF16
 from support.assertions import assert_same_structure, assert_trees_equal
@@ -56,7 +56,7 @@ def _metadata(layer: Layer) -> dict[str, dict[str, tuple[tuple[int, ...], str]]]
     for product in layer.products:
         for tensor in TENSORS:
             for leaf, size in ((te.scale_leaf, 1), (te.history_leaf, 4)):
-                leaves["/".join((*product.module, leaf(tensor, product.numbers[tensor])))] = ((size,), "float32")
+                leaves["/".join((*product.module, leaf(tensor, number_of(product, tensor))))] = ((size,), "float32")
     return {layer.collection: leaves} if leaves else {}
 
 

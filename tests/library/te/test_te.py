@@ -508,18 +508,19 @@ def test_before_2_1_kernels_are_flat() -> None:
 @pytest.mark.parametrize(
     ("module", "names"),
     [
-        ({"quantize": None}, ["x_scale", "kernel_amax_history", True]),
-        ({}, ["scale_i_0", "amax_w_0", False]),
+        ({"quantize": None}, ["x_scale", "kernel_amax_history", True, True, False]),
+        ({}, ["scale_i_0", "amax_w_0", False, False, True]),
     ],
     ids=["since 2.3", "before"],
 )
-def test_metadata_have_the_names_of_the_release(
+def test_metadata_and_arithmetic_are_those_of_the_release(
     monkeypatch: pytest.MonkeyPatch, module: dict[str, Any], names: list[object]
 ) -> None:
     release = te.Engine(HOST, SimpleNamespace(**module), ModuleType("recipes"))  # type: ignore[arg-type]
     monkeypatch.setattr(loading, "engine", lambda: release)
-    found = [te.scale_leaf("x"), te.history_leaf("kernel"), te.metadata_dialect().stores_next_scale]
-    assert found == names
+    dialect = te.metadata_dialect()
+    found = [te.scale_leaf("x"), te.history_leaf("kernel"), dialect.stores_next_scale, dialect.crosses_grads]
+    assert [*found, te.computes_more_in_bf16()] == names
 
 
 def test_collections_that_only_name_axes_are_left_out() -> None:
