@@ -182,10 +182,7 @@ class _Attention(nn.Module):
 
     @nn.compact
     def __call__(self, *tensors: jax.Array, **sequences: Any) -> jax.Array:  # noqa: ANN401 - lengths or segments
-        fields = dict(self.case.fields)
-        if te.dense_dialect().computes_in_dtype:
-            fields["dtype"] = tensors[0].dtype
-        layer = flax_layer("DotProductAttention", **fields)
+        layer = flax_layer("DotProductAttention", **self.case.fields)
         *operands, bias = tensors if "bias" in self.case.inputs else (*tensors, None)
         operands += [operands[-1]] * (3 - len(operands))  # of packed layouts, the last are not looked at
         seen = mask(self.case)

@@ -4,8 +4,6 @@ import importlib.util
 import inspect
 from typing import Any
 
-import jax.numpy as jnp
-
 from mnist_fp8 import te
 from mnist_fp8.subjects.subject import NotInReleaseError
 
@@ -29,7 +27,7 @@ def name_of_te(*path: str) -> Any:  # noqa: ANN401
 
 
 def flax_layer(name: str, **fields: Any) -> Any:  # noqa: ANN401
-    """A module of ``transformer_engine.jax.flax`` with float32 parameters, which computes in BF16, batch first.
+    """A module of ``transformer_engine.jax.flax`` with float32 parameters, in the dtype of its input, batch first.
 
     Raises:
         NotInReleaseError: the release has no such module, or no such field of it.
@@ -40,7 +38,7 @@ def flax_layer(name: str, **fields: Any) -> Any:  # noqa: ANN401
     if "transpose_batch_sequence" in known:
         fields = {"transpose_batch_sequence": False, **fields}
     if te.dense_dialect().computes_in_dtype and "dtype" in known:
-        fields = {"dtype": jnp.bfloat16, **fields}
+        layer = te.computing_in_the_dtype_of_its_input(layer)
     return layer(**fields)
 
 

@@ -6,7 +6,15 @@ What differs between releases is found by looking (is there a name, an argument)
 
 from mnist_fp8.core.errors import TeUnavailableError
 from mnist_fp8.te.autocasts import Autocast, autocast, former_autocast, raw_autocast
-from mnist_fp8.te.dense import DenseDialect, Variables, dense_dialect, dense_general, kernel_shape, unbox
+from mnist_fp8.te.dense import (
+    DenseDialect,
+    Variables,
+    computing_in_the_dtype_of_its_input,
+    dense_dialect,
+    dense_general,
+    kernel_shape,
+    unbox,
+)
 from mnist_fp8.te.loading import (
     Engine,
     choose_run_kind,
@@ -51,6 +59,7 @@ __all__ = [
     "autocast",
     "choose_run_kind",
     "computes_more_in_bf16",
+    "computing_in_the_dtype_of_its_input",
     "dense_dialect",
     "dense_general",
     "engine",

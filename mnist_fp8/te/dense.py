@@ -34,7 +34,7 @@ def dense_general(**fields: Any) -> Any:  # noqa: ANN401 - a Flax module, whose 
         raise ConfigError(
             f"Transformer Engine {loading.version()} stores the parameters of a dense layer in float32 only"
         )
-    return _computing_in_the_dtype_of_its_input(layer)(**fields)
+    return computing_in_the_dtype_of_its_input(layer)(**fields)
 
 
 def _dense_class() -> Any:  # noqa: ANN401
@@ -43,13 +43,18 @@ def _dense_class() -> Any:  # noqa: ANN401
 
 
 @functools.cache
-def _computing_in_the_dtype_of_its_input(layer: Any) -> Any:  # noqa: ANN401
-    def call(self: Any, inputs: jax.Array) -> jax.Array:  # noqa: ANN401
-        object.__setattr__(self, "dtype", inputs.dtype)  # Flax's modules are frozen, this bound copy is ours
-        output: jax.Array = layer.__call__(self, inputs)
-        return output
+def computing_in_the_dtype_of_its_input(layer: Any) -> Any:  # noqa: ANN401
+    """A class of layers whose ``dtype`` is what they compute in, as one that computes in that of its first input.
 
-    return type("DenseGeneral", (layer,), {"__call__": call, "__doc__": layer.__doc__})
+    Without an input it stays at its default, float32.
+    """
+
+    def call(self: Any, *inputs: Any, **arguments: Any) -> Any:  # noqa: ANN401
+        if inputs:
+            object.__setattr__(self, "dtype", inputs[0].dtype)  # Flax's modules are frozen, this bound copy is ours
+        return layer.__call__(self, *inputs, **arguments)
+
+    return type(layer.__name__, (layer,), {"__call__": call, "__doc__": layer.__doc__})
 
 
 @dataclasses.dataclass(frozen=True)

@@ -39,8 +39,6 @@ def attend(mask: Any, *tensors: Any, key: Any = None, **fields: Any) -> jax.Arra
         key: of the dropout, or no dropout.
         fields: of the layer.
     """
-    if te.dense_dialect().computes_in_dtype:
-        fields["dtype"] = tensors[0].dtype
     heads, size = tensors[0].shape[-2:]
     fields = {"num_gqa_groups": heads, **fields}
     layer = flax_layer("DotProductAttention", head_dim=size, num_attention_heads=heads, **fields)
