@@ -49,6 +49,9 @@ def _unmet_profiler() -> str | None:
 
 
 def _unmet_recipe(name: str) -> str | None:
+    names = te.recipe_names()
+    if name not in names:
+        return f"needs recipe {name}; found {', '.join(names)}"
     support = te.support(te.make_recipe(RecipeConfig(name)))
     return None if support.ok else f"needs recipe {name}; found: {support.reason}"
 

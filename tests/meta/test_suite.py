@@ -219,6 +219,7 @@ def test_needs_say_what_was_found() -> None:
     assert "needs 4096 devices; found " in str(needs.NEEDS["devices"](4096))
     assert needs.NEEDS["recipe"]("DelayedScaling") is None
     assert "needs recipe Float8BlockScaling; found: Unsupported" in str(needs.NEEDS["recipe"]("Float8BlockScaling"))
+    assert needs.NEEDS["recipe"]("Unheard") == f"needs recipe Unheard; found {', '.join(te.recipe_names())}"
     assert (needs.NEEDS["gpu"]() is None) is not (needs.NEEDS["host"]() is None)
 
 
