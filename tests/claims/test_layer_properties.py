@@ -256,6 +256,8 @@ ONE_ROUNDING = 2.0**-14
 rounded to its neighbour."""
 
 
+# Gradients of kernels are in BF16, a known defect: JAX 0.5 warns that kernels in float32 are donated for nothing.
+@pytest.mark.filterwarnings("ignore:Some donated buffers were not usable:UserWarning")
 @plainest_layers(DELAYED)
 def test_checkpointed_and_donated_step_equals_a_plain_one(layer: Layer) -> None:
     variables, inputs, grads = layer.variables(), layer.inputs(), layer.grads()
