@@ -180,7 +180,8 @@ def judge_tests(
     started, first = time.monotonic(), _FirstFailure(begin)
     if tests:
         code, said = _run(tests, first, on_gpu=on_gpu)
-        if code != pytest.ExitCode.OK and not first.test:
+        # Where nothing of them can be verified here, that is said by the code of no tests.
+        if code not in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED) and not first.test:
             first.claim, first.test, first.message = "(start)", "(start)", without_folders(said)
     return Verdict(first.claim, first.test, first.message, first.silent, time.monotonic() - started)
 
