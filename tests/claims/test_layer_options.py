@@ -9,6 +9,7 @@ computes it in BF16 and in FP8 unlike each other.
 
 import dataclasses
 import functools
+import inspect
 import warnings
 from collections import Counter
 from collections.abc import Mapping
@@ -28,6 +29,7 @@ from mnist_fp8.programs import jaxprs
 from mnist_fp8.subjects import find_subject
 from mnist_fp8.subjects.layer import Layer, step
 from mnist_fp8.subjects.layernorm import normalised
+from mnist_fp8.subjects.making import name_of_te
 from mnist_fp8.subjects.subject import Case
 from mnist_fp8.te.dense_step import BF16, on_device
 from support.assertions import assert_equal, assert_trees_equal
@@ -46,7 +48,7 @@ LAYERS: dict[str, dict[str, Any]] = {
 }
 """What each layer needs; until 2.9, an MLP drops out a tenth by default."""
 FUSED = [name for name in LAYERS if name != "LayerNorm"]
-MLP = "LayerNormMLP"
+DENSE, MLP = "LayerNormDenseGeneral", "LayerNormMLP"
 
 modes = pytest.mark.parametrize(
     "mode", [BF16, pytest.param(DELAYED, marks=pytest.mark.recipe("DelayedScaling"))], ids=["bf16", "delayed"]
@@ -85,6 +87,131 @@ def assert_computes(layer: Layer, *, where: str, variables: Any = None) -> None:
     scales = scales_of(layer, variables, variables) if layer.quantizes else None
     wanted = expected(layer, variables, *given, found, scales)
     assert_step(found, wanted, where=where, tolerance_of=lambda path: 2 * tolerance_of(layer, path))
+
+
+# --- defaults -------------------------------------------------------------------------------------------------------
+
+_NORM = {"layernorm_type": "layernorm", "zero_centered_gamma": False}
+_FUSED = {
+    **_NORM,
+    "enable_layernorm": True,
+    "epsilon": 1e-6,
+    "use_bias": False,
+    "axis": -1,
+    "dtype": jnp.float32,
+    "enable_low_rank_adaptation": False,
+    "low_rank_adaptation_dim": 32,
+    "low_rank_adaptation_alpha": None,
+}
+_ATTENTION = {
+    "num_gqa_groups": None,
+    "dropout_rng_name": "dropout",
+    "window_size": None,
+    "dtype": jnp.float32,
+    "use_bias": False,
+    "zero_centered_gamma": False,
+    "layernorm_type": "layernorm",
+    "layernorm_epsilon": 1e-6,
+    "enable_rotary_pos_emb": False,
+    "rotary_pos_emb_windows": (1, 10000),
+    "rotary_pos_emb_group_method": "consecutive",
+    "low_rank_adaptation_scope": "none",
+    "low_rank_adaptation_dim": 32,
+    "low_rank_adaptation_alpha": None,
+    "fuse_qkv_params": True,
+    "enable_sequence_parallel": False,
+    "scale_attn_logits": False,
+    "scaled_query_init": True,
+}
+DEFAULTS: dict[str, dict[str, Any]] = {
+    "LayerNorm": {**_NORM, "epsilon": 1e-6, "dtype": jnp.float32},
+    DENSE: {**_FUSED, "depth_scaling": None},
+    MLP: {
+        **_FUSED,
+        "intermediate_dim": 2048,
+        "intermediate_hidden_dropout_dims": (),
+        "intermediate_dropout_rng_name": "dropout",
+    },
+    "DotProductAttention": {
+        "num_gqa_groups": None,
+        "attention_dropout": 0.0,
+        "dropout_rng_name": "dropout",
+        "float32_logits": False,
+        "attn_mask_type": "causal",
+        "attn_bias_type": None,
+        "qkv_layout": "bshd_bshd_bshd",
+        "window_size": None,
+        "scale_factor": None,
+        "context_parallel_causal_load_balanced": False,
+        "context_parallel_axis": "",
+    },
+    "RelativePositionBiases": {"embedding_axes": ("heads", "relpos_buckets"), "dtype": jnp.float32},
+    "MultiHeadAttention": {
+        **_ATTENTION,
+        "attention_dropout": 0.0,
+        "input_layernorm": True,
+        "return_layernorm_output": False,
+        "attn_mask_type": "causal",
+        "attn_bias_type": None,
+        "float32_logits": False,
+    },
+    "TransformerLayer": {
+        **_ATTENTION,
+        "hidden_size": 512,
+        "mlp_hidden_size": 2048,
+        "num_attention_heads": 8,
+        "float32_attention_logits": False,
+        "hidden_dropout": 0.1,
+        "hidden_dropout_dims": (),
+        "attention_dropout": 0.1,
+        "intermediate_dropout_dims": (),
+        "self_attn_mask_type": "causal",
+        "self_attn_bias_type": None,
+        "drop_path": 0.0,
+        "output_layernorm": False,
+        "apply_residual_connection_post_layernorm": False,
+        "enable_relative_embedding": True,
+        "relative_embedding": None,
+        "transpose_batch_sequence": False,
+    },
+}
+"""What the docstrings of TE's layers say of options that nobody gives."""
+NEW_DEFAULTS: dict[str, dict[str, Any]] = {
+    DENSE: {"return_layernorm_output": False, "transpose_batch_sequence": False},
+    MLP: {
+        "return_layernorm_output": False,
+        "transpose_batch_sequence": False,
+        "activations": ("gelu",),
+        "intermediate_dropout_rate": 0.0,
+    },
+    "DotProductAttention": {
+        "softmax_type": "vanilla",
+        "context_checkpoint_name": "context",
+        "max_segments_per_seq": 1,
+    },
+    "MultiHeadAttention": {"softmax_type": "vanilla"},
+    "TransformerLayer": {"softmax_type": "vanilla", "mlp_activations": ("gelu",), "intermediate_dropout": 0.0},
+}
+"""Those that changed in 2.10, or came until then."""
+
+
+@pytest.mark.parametrize("name", [needs(name) for name in DEFAULTS])
+def test_options_that_nobody_gives_have_their_defaults(name: str) -> None:
+    assert_defaults(name, DEFAULTS[name])
+
+
+@pytest.mark.parametrize("name", [needs(name) for name in NEW_DEFAULTS])
+def test_options_that_nobody_gives_have_the_defaults_of_today(name: str) -> None:
+    assert_defaults(name, NEW_DEFAULTS[name])
+
+
+def assert_defaults(name: str, expected: dict[str, Any]) -> None:
+    """The fields of a layer have some defaults."""
+    __tracebackhide__ = True
+    fields = inspect.signature(name_of_te("flax", name)).parameters
+    found = {field: fields[field].default if field in fields else "no such option" for field in expected}
+    wrong = {field: default for field, default in found.items() if repr(default) != repr(expected[field])}
+    assert not wrong, f"{name}: defaults={wrong}, but should be { {field: expected[field] for field in wrong} }"
 
 
 # --- initializers, axes, dtypes ------------------------------------------------------------------------------------

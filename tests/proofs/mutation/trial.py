@@ -49,7 +49,7 @@ class Healthy:
         reached = {test.partition("::")[0] for test in tests}
         return Task(
             mutant,
-            {name: self.shown[name] for name in scenarios},
+            {name: self.shown[name] for name in (probe.IMPORT, *scenarios)},  # what an import warns of, it does once
             tuple(spread),
             tuple(claim for claim in claims.ORDER if claims.path_of(claim) in reached),
         )
