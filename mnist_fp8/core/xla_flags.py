@@ -38,6 +38,13 @@ NO_EXCESS_PRECISION = "--xla_allow_excess_precision=false"
 Else it leaves out a rounding between two operations that it compiles into one, so that codes depend on what it does.
 """
 
+IN_ORDER = "--xla_cpu_enable_concurrency_optimized_scheduler=false"
+"""Has XLA of JAX 0.5 start the sums over devices of a program in one order on all of them.
+
+Else devices may wait for each other in two sums at once, for ever: seen in one of three runs on two cores. A later XLA
+does not have the flag.
+"""
+
 NO_GRAPHS = "--xla_gpu_enable_command_buffer="
 """Has XLA on a GPU launch each kernel itself, and not all of a program as a CUDA graph when it runs again.
 
@@ -48,7 +55,7 @@ for all that comes after. A test of its own shows it.
 REPEATABLE = ("--xla_gpu_deterministic_ops=true", "--xla_gpu_autotune_level=0")
 """For a GPU. Without them XLA times algorithms anew in each process, and training takes another path."""
 
-ON_A_CPU = (FLOAT32_SUMS, NO_OPTIMIZATIONS, FORMER_EMITTERS, NO_EXCESS_PRECISION)
+ON_A_CPU = (FLOAT32_SUMS, NO_OPTIMIZATIONS, FORMER_EMITTERS, NO_EXCESS_PRECISION, IN_ORDER)
 _OURS = (*ON_A_CPU, NO_GRAPHS, *REPEATABLE)
 
 
