@@ -118,8 +118,8 @@ _BEHAVIOUR = {
 WARNING_NEW = changes(
     "warning-new",
     "new warning",
-    "Something that you may use will be removed or changed.",
-    "Read it and change your code before the next upgrade.",
+    "Transformer Engine warns where it did not: of what will be removed, or that it does something else than asked.",
+    "Read it, and change your code where it says so.",
 )
 WARNING_GONE = note("warning-gone", "warning gone", "There are fewer warnings.")
 
