@@ -24,7 +24,7 @@ from mnist_fp8.programs import jaxprs
 from mnist_fp8.record.entries import BF16, UNFUSED, Agreement, Numbers, Quantity, Support, Text, Value
 from mnist_fp8.subjects import asked_subjects, attention, attention_backends
 from mnist_fp8.subjects.layer import Layer, Step, next_variables, read_metas, step, why_not
-from mnist_fp8.subjects.prediction import RECIPES, amax_tolerance, expected, pairs, scales_of, tolerance_of
+from mnist_fp8.subjects.prediction import RECIPES, amax_tolerance, distance, expected, pairs, scales_of, tolerance_of
 from mnist_fp8.subjects.subject import Case, NotInReleaseError, Subject
 
 STEPS = 3
@@ -122,7 +122,7 @@ def _errors(layer: Layer, taken: _Taken) -> dict[str, Value]:
     again = step(layer, *taken.given)
     accuracy = ({"all results": _error_of_all(found, exact)} for found in (taken.found, again))
     rightness = (
-        {name: _error(*pair) / tolerance_of(layer, name) for name, *pair in pairs(found, taken.wanted)}
+        {name: distance(*pair) / tolerance_of(layer, name) for name, *pair in pairs(found, taken.wanted)}
         for found in (taken.found, again)
     )
     return {
@@ -137,14 +137,9 @@ def _numbers(quantity: Quantity, once: Mapping[str, float], again: Mapping[str, 
     return Numbers(tuple(once.values()), tuple(once), noise, quantity)
 
 
-def _error(actual: Any, right: Any) -> float:  # noqa: ANN401 - arrays
-    apart, size = np.linalg.norm(np.asarray(actual, np.float64) - right), np.linalg.norm(right)
-    return float(apart / size) if size else float(np.where(apart == 0, 0.0, np.inf))
-
-
 def _error_of_all(found: Step, exact: Passes) -> float:
     """The root mean square of all errors, each relative to the size of its tensor."""
-    weighed = [(np.size(right), _error(actual, right)) for _, actual, right in pairs(found, exact)]
+    weighed = [(np.size(right), distance(actual, right)) for _, actual, right in pairs(found, exact)]
     return float(np.sqrt(sum(size * error**2 for size, error in weighed) / sum(size for size, _ in weighed)))
 
 

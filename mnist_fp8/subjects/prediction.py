@@ -76,7 +76,7 @@ def _closest(layer: Layer, found: Step, predictions: Iterable[Passes]) -> Passes
     tried = []
     for passes in predictions:
         named = pairs(found, passes)
-        shares = [_distance(actual, right) / tolerance_of(layer, name) for name, actual, right in named]
+        shares = [distance(actual, right) / tolerance_of(layer, name) for name, actual, right in named]
         tried.append((sum(share > 1 for share in shares), max(shares), passes))
         if max(shares) < CLOSE[te.engine().kind]:
             break
@@ -87,8 +87,10 @@ CLOSE = {RunKind.HOST: 0.75, RunKind.KERNEL: 0.1}
 """Share of what is tolerated under which nothing closer is looked for: kernels are tolerated more than they need."""
 
 
-def _distance(actual: Any, right: Any) -> float:  # noqa: ANN401
-    return float(np.linalg.norm(numbers(actual) - right) / max(float(np.linalg.norm(right)), 1e-30))
+def distance(actual: Any, right: Any) -> float:  # noqa: ANN401 - arrays
+    """The norm of a difference, relative to that of what is right; infinite where that is zero and the other is not."""
+    apart, size = np.linalg.norm(numbers(actual) - right), np.linalg.norm(right)
+    return float(apart / size) if size else float(np.where(apart == 0, 0.0, np.inf))
 
 
 def scales_of(layer: Layer, used: Mapping[str, Any], following: Mapping[str, Any]) -> dict[str, dict[str, np.float32]]:
