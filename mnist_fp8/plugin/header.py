@@ -24,12 +24,20 @@ def write(file: Path) -> None:
     file.write_text(json.dumps(document, indent=2))
 
 
-def write_of_worker(file: Path, worker: str, items: Iterable[pytest.Item]) -> None:
-    """Write what a worker imported, and the tests that it collected with their subjects, beside the header's file."""
+def write_of_worker(file: Path, worker: str, items: Iterable[pytest.Item], spared: Iterable[pytest.Item]) -> None:
+    """Write what a worker imported, the tests that it collected with their subjects, and which of them it will not run.
+
+    The file lies beside that of the header.
+    """
     collected = list(items)
     subjects = {item.nodeid: mark.args[0] for item in collected for mark in item.iter_markers("subject")}
     tests = [item.nodeid for item in collected]
-    document = {"imported": provenance.origins(), "tests": tests, "subjects": subjects}
+    document = {
+        "imported": provenance.origins(),
+        "tests": tests,
+        "spared": [item.nodeid for item in spared],
+        "subjects": subjects,
+    }
     replace_file(file.with_name(f"{file.stem}-{worker}.json"), json.dumps(document).encode())
 
 

@@ -25,6 +25,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     text += "each worker imported and collected, in files beside it"
     group = parser.getgroup("mnist-fp8")
     group.addoption("--mnist-fp8-json", type=Path, metavar="FILE", help=text)
+    text = "a JSON list of names of tests that need not run; those run all the same that are expected to fail"
+    group.addoption("--mnist-fp8-spare", type=Path, metavar="FILE", help=text)
 
 
 @pytest.hookimpl(tryfirst=True)  # before pytest-timeout reads its options
@@ -63,7 +65,8 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """With ``-m gpu``, the claims are verified on kernels: they are GPU tests then. And what is known of a release.
 
-    A worker writes which tests there are, first of all: whatever leaves some out comes later.
+    A worker writes which tests there are and which of them are spared, first of all: whatever else leaves some out
+    comes later.
     """
     from mnist_fp8 import te  # noqa: PLC0415
     from mnist_fp8.plugin import header  # noqa: PLC0415
@@ -75,8 +78,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     run = "" if config.option.collectonly else te.engine().kind.value
     whole = selection.are_all(claims, tests / "claims")
     expectations.apply(tests / expectations.FILE_NAME, claims, te.version(), run, whole=whole)
+    spared = selection.spared(items, config.option.mnist_fp8_spare)
     if config.option.mnist_fp8_json and hasattr(config, "workerinput"):
-        header.write_of_worker(config.option.mnist_fp8_json, config.workerinput["workerid"], items)
+        header.write_of_worker(config.option.mnist_fp8_json, config.workerinput["workerid"], items, spared)
+    if spared:
+        config.hook.pytest_deselected(items=spared)
+        left = set(items) - set(spared)
+        items[:] = [item for item in items if item in left]
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:

@@ -1,5 +1,6 @@
 """Which of the tests are claims, and whether GPU tests are asked for."""
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
@@ -32,6 +33,25 @@ def named_claims(items: Iterable[pytest.Item], folder: Path) -> dict[pytest.Item
 def are_all(claims: Mapping[pytest.Item, str], folder: Path) -> bool:
     """Whether each file of claims in a folder has one of these tests."""
     return {item.path for item in claims} == set(folder.glob("test_*.py"))
+
+
+def spared(items: Iterable[pytest.Item], file: Path | None) -> list[pytest.Item]:
+    """The tests that a file lists by name, but for those that are expected to fail.
+
+    Args:
+        items: tests, with their marks.
+        file: a JSON list of names; ``None`` spares none.
+
+    Raises:
+        UsageError: it cannot be read.
+    """
+    if file is None:
+        return []
+    try:
+        names = frozenset(json.loads(file.read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError) as error:
+        raise pytest.UsageError(f"--mnist-fp8-spare: {file} is no JSON list of names of tests: {error}") from error
+    return [item for item in items if item.nodeid in names and not item.get_closest_marker("xfail")]
 
 
 def add_mark(items: Iterable[pytest.Item], mark: pytest.MarkDecorator) -> None:

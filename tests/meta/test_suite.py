@@ -377,6 +377,22 @@ def test_worker_says_what_it_imported_and_collected_before_anything_is_left_out(
         assert imported[name] == of_worker["imported"][name] == sys.modules[name].__file__
 
 
+def test_tests_of_a_list_are_spared_unless_they_have_to_fail(suite: Suite, tmp_path: Path) -> None:
+    names = [f"tests/claims/test_a.py::test_{name}" for name in ("wrong", "good", "of_no_suite")]
+    (tmp_path / "spare.json").write_text(json.dumps(names))
+    suite.expectations.write_text(KNOWN)
+    run = suite.run(f"{CLAIMS}\ndef test_other(): pass", f"--mnist-fp8-spare={tmp_path / 'spare.json'}")
+    run.assert_outcomes(passed=1, xfailed=1, skipped=1, deselected=1)
+
+
+@pytest.mark.parametrize("content", ["", "7", "[[]]"])
+def test_list_of_tests_to_spare_that_cannot_be_read_is_refused(suite: Suite, tmp_path: Path, content: str) -> None:
+    (tmp_path / "spare.json").write_text(content)
+    run = suite.run("def test_a(): pass", f"--mnist-fp8-spare={tmp_path / 'spare.json'}")
+    assert run.ret == pytest.ExitCode.USAGE_ERROR
+    run.stderr.fnmatch_lines(["ERROR: --mnist-fp8-spare: *spare.json is no JSON list of names of tests: *"])
+
+
 def test_collecting_says_nothing_of_the_run(suite: Suite, tmp_path: Path) -> None:
     run = suite.run("def test_good(): pass", "--collect-only", f"--mnist-fp8-json={tmp_path / 'run.json'}")
     run.stdout.no_fnmatch_line("run: *")

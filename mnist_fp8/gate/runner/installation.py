@@ -1,8 +1,9 @@
 """The record of an installation, brought up to what is asked: from what is kept, or anew."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
+from mnist_fp8.core.files import digest_of
 from mnist_fp8.core.subjects import VARIABLE
 from mnist_fp8.gate.releases import environments, staging
 from mnist_fp8.gate.releases.environments import Environment
@@ -44,6 +45,7 @@ def examine(
     *,
     entries: Sequence[str] = (),
     claims: Sequence[str] = (),
+    passed: Collection[str] = (),
     workers: int = 1,
     rerun: bool = False,
 ) -> Record:
@@ -57,6 +59,7 @@ def examine(
         known: a record of it that is to be completed.
         entries: keys of what to measure, or patterns; `EVERYTHING` is all.
         claims: names of the claims.
+        passed: names of tests that need not run; see `suite.judge`. They ran where a whole run is kept.
         workers: processes that run tests at the same time.
         rerun: do again what was done before.
 
@@ -72,7 +75,7 @@ def examine(
             measured, suite=record.suite, entries=_with_package(measured, environment, entries)
         )
     if claims:
-        judged = _judged(environment, claims, workers, rerun=rerun)
+        judged = _judged(environment, claims, passed, workers, rerun=rerun)
         record = dataclasses.replace(record if record.settings else judged, suite=judged.suite)
     subject = environment.subject
     return dataclasses.replace(record, te=subject.label, arguments=words(subject))
@@ -105,7 +108,9 @@ def _measured(environment: Environment, keys: Sequence[str], *, rerun: bool) -> 
     return dataclasses.replace(record, only=() if tuple(keys) == EVERYTHING else tuple(keys))
 
 
-def _judged(environment: Environment, claims: Sequence[str], workers: int, *, rerun: bool) -> Record:
+def _judged(
+    environment: Environment, claims: Sequence[str], passed: Collection[str], workers: int, *, rerun: bool
+) -> Record:
     stage = staging.stage()
 
     def cut(whole: Record) -> Record | None:
@@ -117,9 +122,9 @@ def _judged(environment: Environment, claims: Sequence[str], workers: int, *, re
     return kept_part(
         environment,
         stage.name,
-        claims,
+        (*claims, *([digest_of(sorted(passed))] if passed else [])),
         suite.known_claims(),
         cut=cut,
-        work=lambda log: suite.judge(environment, stage, claims, workers=workers, log=log),
+        work=lambda log: suite.judge(environment, stage, claims, passed=passed, workers=workers, log=log),
         rerun=rerun,
     )

@@ -6,7 +6,7 @@ import os
 import re
 import shlex
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +91,7 @@ def judge(
     stage: Path,
     claims: Sequence[str],
     *,
+    passed: Collection[str] = (),
     workers: int = 1,
     timeout: float = TIMEOUT_S,
     log: Path | None = None,
@@ -103,6 +104,7 @@ def judge(
         environment: where Transformer Engine is installed.
         stage: folder with the suite.
         claims: names of the claims.
+        passed: names of tests that another installation passes; of them, only those run that have to fail in this one.
         workers: processes that run tests at the same time.
         timeout: seconds for all of them.
         log: where to keep what pytest printed.
@@ -111,7 +113,7 @@ def judge(
         EnvError: the environment failed, not Transformer Engine.
     """
     environment = dataclasses.replace(environment, variables={**environment.variables, "HYPOTHESIS_PROFILE": "ci"})
-    run = _run(environment, stage, [_file(claim) for claim in claims], workers, timeout, log)
+    run = _run(environment, stage, [_file(claim) for claim in claims], workers, timeout, log, passed)
     if run.cut_short:
         with processes.alone():
             again = _run(environment, stage, run.cut_short, 1, timeout, log and log.with_suffix(".again.txt"))
@@ -120,13 +122,21 @@ def judge(
 
 
 def _run(
-    environment: Environment, stage: Path, tests: Sequence[str], workers: int, timeout: float, log: Path | None
+    environment: Environment,
+    stage: Path,
+    tests: Sequence[str],
+    workers: int,
+    timeout: float,
+    log: Path | None,
+    passed: Collection[str] = (),
 ) -> _Run:
-    """Run tests, and see that each that was collected came to an end."""
+    """Run tests, and see that each that was collected came to an end, or was spared."""
     python = [str(environment.python), "-m", "pytest", *_PYTEST]
     with tempfile.TemporaryDirectory() as scratch:
         records, header = Path(scratch) / "records.jsonl", Path(scratch) / "header.json"
-        command = [*python, *_arguments(records, header, workers), *tests]
+        spare = Path(scratch) / "spare.json"
+        spare.write_text(json.dumps(sorted(passed)))
+        command = [*python, *_arguments(records, header, workers), f"--mnist-fp8-spare={spare}", *tests]
         ended, printed = execution.run(environment, command, stage, timeout, log)
         finished = records.exists() and ended.code in _FINISHED
         problem = problem_of(ended, printed, timeout, finished=finished)
@@ -135,6 +145,8 @@ def _run(
         ran = _read(header)
     execution.refuse_for_want_of_room([problem, *(test.reason for test in results.values())])
     collected = {name for account in accounts for name in account["tests"]}
+    spared = {name for account in accounts for name in account["spared"]}.intersection(passed)
+    results = {name: TestResult(name, Outcome.SPARED) for name in sorted(spared)} | results
     if finished:
         for account in (ran, *accounts):
             execution.check_imports(environment, stage, account.get("imported", {}))

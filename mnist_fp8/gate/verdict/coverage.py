@@ -49,6 +49,8 @@ class GapKind(enum.Enum):
     RUN = "kind of run not known"
     SKIPPED_CLAIMS = "claims skipped"
     SKIPPED_TESTS = "tests skipped"
+    SPARED_TESTS = "tests run with the new side alone"
+    NOT_RUN = "tests not run and not passed by the new side"
     RECIPES = "recipes that do not run here"
     LAYERS = "layers that are not looked at"
     USES = "uses not judged"
@@ -223,6 +225,7 @@ def _of_claims(old: SuiteResult | None, new: SuiteResult | None, tests: Mapping[
     yield from _lost_claims(old, new)
     yield from _without_outcome(old, new, tests)
     yield from _skipped(old, new)
+    yield from _spared(old, new)
 
 
 def _lost_claims(old: SuiteResult, new: SuiteResult) -> Iterator[Gap]:
@@ -249,6 +252,16 @@ def _without_outcome(old: SuiteResult, new: SuiteResult, tests: Mapping[str, Col
     missing = (expected - (functions[0] & functions[1])) | (sides[1] - sides[0])
     if missing:
         yield Gap(GapKind.TESTS_MISSING, Effect.PARTIAL, tuple(f"{claim}: {name}" for claim, name in sorted(missing)))
+
+
+def _spared(old: SuiteResult, new: SuiteResult) -> Iterator[Gap]:
+    """What was not run because the new side passes it; it has to."""
+    passed = {test.name for claim in new.claims for test in claim.of(Outcome.PASSED)}
+    spared = [test.name for suite in (old, new) for claim in suite.claims for test in claim.of(Outcome.SPARED)]
+    if wrongly := tuple(name for name in spared if name not in passed):
+        yield Gap(GapKind.NOT_RUN, Effect.UNVERIFIED, wrongly)
+    if rightly := tuple(name for name in spared if name in passed):
+        yield Gap(GapKind.SPARED_TESTS, Effect.NOTED, rightly)
 
 
 def _skipped(old: SuiteResult, new: SuiteResult) -> Iterator[Gap]:

@@ -125,6 +125,7 @@ _MARKS = {
     Outcome.FAILED: Mark.FAILURE,
     Outcome.SKIPPED: Mark.SKIPPED,
     Outcome.KNOWN: Mark.SKIPPED,
+    Outcome.SPARED: Mark.SKIPPED,
 }
 
 

@@ -24,12 +24,17 @@ _WORDS = {
     GapKind.RUN: "a record does not say in which kind of run it was measured",
     GapKind.SKIPPED_CLAIMS: "claims verified on neither side",
     GapKind.SKIPPED_TESTS: "tests verified on neither side",
+    GapKind.SPARED_TESTS: "tests not run with the old one, since the new one passes them",
+    GapKind.NOT_RUN: "tests not run, though the new one does not pass them: measure it again",
     GapKind.RECIPES: "recipes that do not run here",
     GapKind.LAYERS: "layers that were not looked at",
     GapKind.USES: "what your code uses: a record has no names of its release; measure it again",
     GapKind.USES_UNREAD: "not looked at in your code",
     GapKind.USES_NOT_READ: "used by your code, and not read from the source of Transformer Engine",
 }
+
+_COUNTED = (GapKind.SKIPPED_TESTS, GapKind.SPARED_TESTS)
+"""Of these, the number is shown and not the names."""
 
 
 def texts(coverage: Coverage, effect: Effect) -> tuple[str, ...]:
@@ -43,5 +48,5 @@ def text(gap: Gap) -> str:
     if not gap.names:
         return f"{words}: {reason}" if reason else words
     some = ", ".join(at_most([*map(clean, gap.names)], NAMES_SHOWN))
-    names = f"{len(gap.names):,}" if gap.kind is GapKind.SKIPPED_TESTS else some
+    names = f"{len(gap.names):,}" if gap.kind in _COUNTED else some
     return f"{words}: {names}{f' ({reason})' if reason else ''}"

@@ -394,6 +394,14 @@ def test_claim_is_taken_from_a_run_of_all(runs: list[Any]) -> None:
     assert runs == [("a", "b")]
 
 
+def test_run_that_was_spared_tests_is_no_whole_run(runs: list[Any]) -> None:
+    for passed in (["t"], ["t"], ["u"], []):
+        examine(environment(), claims=["a", "b"], passed=passed)
+    assert len(runs) == 3, "the second from the cache"
+    examine(environment(), claims=["a", "b"], passed=["v"])
+    assert len(runs) == 3, "the whole is kept now"
+
+
 def test_claim_is_not_taken_from_a_run_that_broke_off(runs: list[Any], printed: dict[str, Any]) -> None:
     """What hung may be another claim."""
     printed["problem"] = "it hung"

@@ -35,17 +35,21 @@ HEADER = {"run": "host run: here", "environment": {"jax": "0.5.1", "flax": "0.9"
 
 def pytest_addoption(parser):
     parser.addoption("--mnist-fp8-json", type=Path)
+    parser.addoption("--mnist-fp8-spare", type=Path)
 
 def pytest_sessionstart(session):
     if not hasattr(session.config, "workerinput") and session.config.option.mnist_fp8_json:
         session.config.option.mnist_fp8_json.write_text(json.dumps(HEADER | {"imported": IMPORTED}))
 
 def pytest_collection_modifyitems(config, items):
+    spared = [item for item in items if item.nodeid in json.loads(config.option.mnist_fp8_spare.read_text())]
     if hasattr(config, "workerinput"):
         file = config.option.mnist_fp8_json
         account = {"imported": IMPORTED, "tests": [item.nodeid for item in items]}
+        account["spared"] = [item.nodeid for item in spared]
         account["subjects"] = {item.nodeid: mark.args[0] for item in items for mark in item.iter_markers("subject")}
         file.with_name(f"{file.stem}-{config.workerinput['workerid']}.json").write_text(json.dumps(account))
+    items[:] = [item for item in items if item not in spared]
 """
 """What a suite's plugin does, whatever its suite is."""
 
@@ -102,6 +106,24 @@ def test_test_says_which_layer_it_is_about_however_it_ends(tmp_path: Path) -> No
     subjects = {test.name.rpartition("::")[2]: test.subject for test in claim.tests}
     assert subjects == {"test_good": "LayerNorm", "test_crashes": "LayerNormMLP", "test_of_none": ""}
     assert outcomes(claim)["test_crashes"] is FAILED
+
+
+@pytest.mark.parametrize("spared", [["test_a"], ["test_a", "test_wrong"]], ids=["one", "all"])
+def test_what_the_new_side_passes_is_spared(tmp_path: Path, spared: list[str]) -> None:
+    folder = write_suite(tmp_path, mine="def test_a(): pass\ndef test_wrong(): assert 0")
+    names = [f"tests/claims/test_mine.py::{name}" for name in (*spared, "test_of_no_suite")]
+    (claim,) = result_of(suite.judge(environment(), folder, ["mine"], passed=names).record).claims
+    assert outcomes(claim) == {"test_a": FAILED, "test_wrong": FAILED} | dict.fromkeys(spared, Outcome.SPARED)
+
+
+def test_what_is_left_out_without_being_asked_for_has_failed(tmp_path: Path) -> None:
+    """Whatever a run writes of what it was spared: the list is ours."""
+    left_out = "def pytest_itemcollected(item): item.session.config.option.mnist_fp8_spare.write_text('[\"{}\"]')"
+    name = "tests/claims/test_mine.py::test_wrong"
+    folder = write_suite(tmp_path, left_out.format(name), mine="def test_a(): pass\ndef test_wrong(): assert 0")
+    (claim,) = judged(folder, "mine").claims
+    assert outcomes(claim) == {"test_a": PASSED, "test_wrong": FAILED}
+    assert reason(claim, "test_wrong") == "it was collected, but did not run"
 
 
 # --- a run with everything in it -----------------------------------------------------------------------------------

@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,13 +56,17 @@ class Watcher:
 
 @pytest.fixture
 def judged(printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[tuple[str, tuple[str, ...]]]:
-    """The claims of each run of the suite."""
+    """The claims of each run of the suite, which is spared no test but of the old side."""
     made: list[tuple[str, tuple[str, ...]]] = []
 
-    def judge(where: Environment, _stage: Path, claims: Sequence[str], **_options: Any) -> Attempt:
+    def judge(
+        where: Environment, _stage: Path, claims: Sequence[str], passed: Sequence[str], **_options: Any
+    ) -> Attempt:
+        broken = printed.get("problem", "")
+        assert list(passed) == ([] if where.subject == NEWER or not made or broken else ["t"] * len(claims))
         made.append((where.subject.version, tuple(claims)))
-        tests = (TestResult("t", Outcome.PASSED),)
-        found = SuiteResult(tuple(ClaimResult(name, tests) for name in claims))
+        tests = (TestResult("t", Outcome.PASSED), TestResult("u", Outcome.SKIPPED))
+        found = SuiteResult(tuple(ClaimResult(name, tests) for name in claims), problem=broken)
         return Attempt(dataclasses.replace(unexamined(where), suite=found))
 
     def prepare(subject: Subject, **_options: Any) -> Environment:
@@ -86,10 +90,16 @@ def test_both_sides_are_measured_and_held_to_all_claims(judged: list[Any], print
     (old, new), watcher = both()
     assert [record.te for record in (old, new)] == ["2.3.0", "2.4.0"]
     assert all(record.suite and record.entries for record in (old, new))
-    assert judged == [("2.3.0", ("bf16_parity", "fp8_numerics")), ("2.4.0", ("bf16_parity", "fp8_numerics"))]
+    assert judged == [("2.4.0", ("bf16_parity", "fp8_numerics")), ("2.3.0", ("bf16_parity", "fp8_numerics"))]
     assert len(printed["made"]) == 2
     assert [what.partition(" ")[0] for what in watcher.told] == ["environment"] * 2 + ["measuring"] * 2 + ["claims"] * 2
     assert watcher.left == sorted(watcher.left, reverse=True)
+
+
+def test_run_with_a_problem_spares_the_old_side_nothing(judged: list[Any], printed: dict[str, Any]) -> None:
+    printed["problem"] = "it hung"
+    both()
+    assert len(judged) == 2
 
 
 def test_same_installation_on_both_sides_is_measured_twice(judged: list[Any], printed: dict[str, Any]) -> None:
@@ -110,10 +120,10 @@ def test_key_of_a_measurement_asks_for_no_claims(judged: list[Any], printed: dic
 def test_key_of_a_claim_asks_for_that_claim_alone(judged: list[Any], printed: dict[str, Any]) -> None:
     (old, _), _ = both("claims/fp8_numerics")
     assert printed["made"] == []
-    assert judged == [("2.3.0", ("fp8_numerics",)), ("2.4.0", ("fp8_numerics",))]
+    assert judged == [("2.4.0", ("fp8_numerics",)), ("2.3.0", ("fp8_numerics",))]
     assert (old.te, old.environment["jax"], old.entries) == ("2.3.0", "0.10.2", {})
     both("claims")
-    assert judged[-1] == ("2.4.0", ("bf16_parity", "fp8_numerics"))
+    assert judged[-1] == ("2.3.0", ("bf16_parity", "fp8_numerics"))
 
 
 def test_time_left_follows_what_steps_took_here(
@@ -122,12 +132,16 @@ def test_time_left_follows_what_steps_took_here(
     clock = iter(range(0, 10_000, 50))
     monkeypatch.setattr("mnist_fp8.gate.runner.steps.time.monotonic", lambda: float(next(clock)))
     _, watcher = both()
-    assert watcher.left[0] == 2 * sum(_SEEN_S.values()), "Control: nothing is known of this machine"
+    assert watcher.left[0] == _of_both(_SEEN_S), "Control: nothing is known of this machine"
     known = json.loads((tmp_path / "mnist_fp8" / "durations.json").read_text())
-    assert set(known) == {"environment", "measure", "claims"}
+    assert set(known) == {"environment", "measure", "claims", "rest"}
     _, watcher = both()
-    assert watcher.left[0] == pytest.approx(2 * sum(known.values()))
+    assert watcher.left[0] == pytest.approx(_of_both(known))
     assert judged
+
+
+def _of_both(seconds: Mapping[str, float]) -> float:
+    return 2 * (seconds["environment"] + seconds["measure"]) + seconds["claims"] + seconds["rest"]
 
 
 def test_time_of_a_part_is_not_taken_for_that_of_the_whole(

@@ -343,6 +343,26 @@ def test_claims_that_were_cut_down_are_never_safe(old: SuiteResult, new: SuiteRe
     assert compare(*whole, (), TODAY, tests=TESTS).verdict is UpgradeVerdict.SAFE, "Control"
 
 
+def test_test_may_be_spared_where_the_new_side_passes_it() -> None:
+    spared = dataclasses.replace(ALL, claims=tuple(_spared(claim) for claim in ALL.claims))
+    old, new = record("1.0.0", WHOLE, suite=spared), record("2.0.0", WHOLE, suite=ALL)
+    found = compare(old, new, (), TODAY, tests=TESTS)
+    names = tuple(test.name for claim in ALL.claims for test in claim.tests)
+    assert (found.verdict, found.coverage.gaps) == (
+        UpgradeVerdict.SAFE,
+        (Gap(GapKind.SPARED_TESTS, Effect.NOTED, names),),
+    )
+    for sides in ((new, old), (old, old)):
+        found = compare(*sides, (), TODAY, tests=TESTS)
+        assert found.verdict is UpgradeVerdict.UNVERIFIED
+        assert GapKind.NOT_RUN in kinds(found)
+
+
+def _spared(claim: ClaimResult) -> ClaimResult:
+    tests = tuple(dataclasses.replace(test, outcome=Outcome.SPARED) for test in claim.tests)
+    return dataclasses.replace(claim, tests=tests)
+
+
 def test_what_was_asked_for_in_part_is_partial() -> None:
     whole = record("1.0.0", WHOLE)
     assert compare(whole, whole, (), TODAY, only=("api",)).verdict is UpgradeVerdict.PARTIAL
