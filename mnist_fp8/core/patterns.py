@@ -1,5 +1,6 @@
 """Patterns of names: of entries, differences and tests."""
 
+import functools
 import re
 
 
@@ -8,4 +9,9 @@ def matches(pattern: str, name: str) -> bool:
 
     Brackets and question marks are part of many names, so they have no meaning of their own, unlike in ``fnmatch``.
     """
-    return re.fullmatch(".*".join(map(re.escape, pattern.split("*"))), name, re.DOTALL) is not None
+    return _expression(pattern).fullmatch(name) is not None
+
+
+@functools.cache
+def _expression(pattern: str) -> re.Pattern[str]:
+    return re.compile(".*".join(map(re.escape, pattern.split("*"))), re.DOTALL)

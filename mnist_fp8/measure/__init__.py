@@ -9,6 +9,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 
 from mnist_fp8 import te
+from mnist_fp8.core import garbage
 from mnist_fp8.measure import behaviour, costs, imports, layers, metadata, numerics, programs, training, variables
 from mnist_fp8.programs import cache
 from mnist_fp8.record.entries import Failure, Text, Value, covered
@@ -29,6 +30,7 @@ def measure(only: Sequence[str] = ()) -> dict[str, Value]:
     with warnings.catch_warnings(record=True) as raised:
         warnings.simplefilter("always")
         te.engine()
+        garbage.collect_seldom()
         first = {**imports.probes(), **costs.probes()}
         for prefix, probe in first.items():  # what costs compile must not come from a cache
             entries |= _guarded(prefix, probe) if _may_hold(prefix, only) else {}

@@ -77,8 +77,9 @@ def apply(file: Path, claims: Mapping[pytest.Item, str], release: str, run: str,
     stray = unmatched(known, claims.values()) if whole else []
     if stray:
         raise pytest.UsageError(f"{file}: these patterns fit no test: {', '.join(stray)}")
+    concerned = [expectation for expectation in known if expectation.concerns(release, run)]
     for item, name in claims.items():
-        for mark in marks_for(name, release, run, known):
+        for mark in marks_for(name, release, run, concerned):
             item.add_marker(mark)
 
 

@@ -12,11 +12,13 @@ from typing import Any
 import pytest
 from _pytest.terminal import TerminalReporter
 
-from mnist_fp8.core import variables
-from mnist_fp8.plugin import expectations, process, refusal, selection
+from mnist_fp8.core import garbage, variables
+from mnist_fp8.plugin import expectations, mappings, process, refusal, selection
 
 LEFT_OUT = pytest.StashKey[dict[str, str]]()
 """Options of JAX, Flax and XLA that were set, and are not in this run."""
+ENDED = pytest.StashKey[int]()
+"""Tests that ended in this process."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -87,6 +89,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item in left]
 
 
+def pytest_collection_finish() -> None:
+    """All that stays until the end is there."""
+    garbage.collect_seldom()
+
+
 def pytest_runtest_setup(item: pytest.Item) -> None:
     """Skip a test whose needs are not met, with what is needed and what was found."""
     from mnist_fp8.plugin import needs  # noqa: PLC0415
@@ -94,6 +101,13 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     reason = needs.first_unmet(item)
     if reason:
         pytest.skip(reason)
+
+
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Make room for the programs of the tests to come."""
+    ended = item.config.stash[ENDED] = item.config.stash.get(ENDED, 0) + 1
+    if ended % mappings.EVERY == 0:
+        mappings.forget_programs()
 
 
 def pytest_report_header(config: pytest.Config) -> list[str]:

@@ -15,13 +15,14 @@ from types import SimpleNamespace
 from typing import cast
 from xml.etree import ElementTree as ET
 
+import jax
 import pytest
 
 from mnist_fp8 import te
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.machine import driver
 from mnist_fp8.machine.driver import Driver, Gpu
-from mnist_fp8.plugin import gpus, hooks, process
+from mnist_fp8.plugin import gpus, hooks, mappings, process
 from support.subprocesses import ROOT, run_python
 
 # --- options of JAX that a shell carries ----------------------------------------------------------------------------
@@ -45,6 +46,31 @@ def test_options_that_jax_has_read_are_refused(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setenv("JAX_DEBUG_NANS", "1")
     with pytest.raises(pytest.UsageError, match=r"JAX was imported before .*; unset JAX_DEBUG_NANS$"):
         process.leave_out_options()
+
+
+# --- programs of a long run ------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("allowed", "kept"), [(100, 0), (10**9, 1)], ids=["more than half is full", "there is room"])
+def test_programs_are_forgotten_before_memory_has_no_place_for_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, allowed: int, kept: int
+) -> None:
+    (tmp_path / "limit").write_text(f"{allowed}\n")
+    (tmp_path / "maps").write_text("a mapping\n" * 51)
+    monkeypatch.setattr(mappings, "LIMIT", tmp_path / "limit")
+    monkeypatch.setattr(mappings, "MAPPINGS", tmp_path / "maps")
+    program = jax.jit(lambda x: x + 1)
+    program(1)
+    mappings.forget_programs()
+    assert program._cache_size() == kept  # type: ignore[attr-defined]
+
+
+def test_system_without_such_a_limit_forgets_nothing(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(mappings, "LIMIT", tmp_path / "none")
+    program = jax.jit(lambda x: x + 1)
+    program(1)
+    mappings.forget_programs()
+    assert program._cache_size() == 1  # type: ignore[attr-defined]
 
 
 # --- a GPU for each worker -----------------------------------------------------------------------------------------

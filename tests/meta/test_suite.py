@@ -19,7 +19,7 @@ from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.core.subjects import VARIABLE
 from mnist_fp8.doctor import checks
 from mnist_fp8.gate.releases import staging
-from mnist_fp8.plugin import header, hooks, needs, selection
+from mnist_fp8.plugin import header, hooks, mappings, needs, selection
 from mnist_fp8.te import recipes
 from support.subprocesses import ROOT, run_code
 
@@ -326,6 +326,15 @@ def test_wrong_file_of_expectations_is_one_line(suite: Suite, text: str | None, 
     run = suite.run(CLAIMS)
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines([f"ERROR: {suite.expectations}: {problem}"])
+
+
+def test_room_is_made_for_programs_while_tests_run(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[None] = []
+    monkeypatch.setattr(mappings, "forget_programs", lambda: made.append(None))
+    count = 2 * mappings.EVERY
+    claims = f"import pytest\n@pytest.mark.parametrize('n', range({count}))\ndef test_a(n): pass"
+    suite.run(claims).assert_outcomes(passed=count)
+    assert len(made) == 2
 
 
 # --- header --------------------------------------------------------------------------------------------------------
