@@ -13,8 +13,9 @@ from mnist_fp8.cli.output import INTERRUPTED, exit_code, new_folder, report_erro
 from mnist_fp8.cli.progress import Watcher, say_left_out, watching
 from mnist_fp8.gate.reports.claims import terminal, view
 from mnist_fp8.gate.runner import matrix, suite
+from mnist_fp8.gate.runner.at_once import InterruptedWorkError
 from mnist_fp8.gate.runner.installation import Installation, examine
-from mnist_fp8.gate.runner.matrix import InterruptedMatrixError, MatrixCell
+from mnist_fp8.gate.runner.matrix import MatrixCell
 from mnist_fp8.record.record import Record
 
 
@@ -56,7 +57,7 @@ def examine_and_show(
     """
     try:
         cells = _examine_all(installations, request)
-    except InterruptedMatrixError as interrupted:
+    except InterruptedWorkError as interrupted:
         done = f"{len(interrupted.done)} of {len(installations)} judged and kept"
         print(f"mnist-fp8: interrupted; {done}: run it again to go on", file=sys.stderr)
         return INTERRUPTED

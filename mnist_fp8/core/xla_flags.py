@@ -32,6 +32,9 @@ FORMER_EMITTERS = "--xla_backend_extra_options=xla_cpu_disable_new_fusion_emitte
 An XLA that has no other emitters, or no more, passes over this option. It adds to those that the user has set.
 """
 
+IN_ONE_PIECE = "--xla_cpu_parallel_codegen_split_count=1"
+"""Has LLVM compile a program for a CPU in one piece: pieces that threads may share take a fifth more of a processor."""
+
 NO_EXCESS_PRECISION = "--xla_allow_excess_precision=false"
 """Has XLA round to BF16 wherever a program says so.
 
@@ -55,7 +58,7 @@ for all that comes after. A test of its own shows it.
 REPEATABLE = ("--xla_gpu_deterministic_ops=true", "--xla_gpu_autotune_level=0")
 """For a GPU. Without them XLA times algorithms anew in each process, and training takes another path."""
 
-ON_A_CPU = (FLOAT32_SUMS, NO_OPTIMIZATIONS, FORMER_EMITTERS, NO_EXCESS_PRECISION, IN_ORDER)
+ON_A_CPU = (FLOAT32_SUMS, NO_OPTIMIZATIONS, FORMER_EMITTERS, IN_ONE_PIECE, NO_EXCESS_PRECISION, IN_ORDER)
 _OURS = (*ON_A_CPU, NO_GRAPHS, *REPEATABLE)
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import shutil
+import warnings
 from pathlib import Path
 
 from mnist_fp8.core.files import cache_dir
@@ -26,6 +27,8 @@ def keep_programs(*, is_worker: bool = False) -> None:
     folder = cache_dir() / "xla"
     if not is_worker and _bytes_in(folder) > LARGEST_BYTES:
         shutil.rmtree(folder, ignore_errors=True)
+    # Another process may just be writing a program that is read: it is compiled then.
+    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     compilation_cache.reset_cache()  # JAX looks once, at its first compilation, whether there is a cache

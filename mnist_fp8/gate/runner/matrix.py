@@ -1,12 +1,12 @@
 """Examine many installations at the same time, each in its environment."""
 
-import concurrent.futures
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from mnist_fp8.core.errors import ConfigError, EnvError
-from mnist_fp8.gate.releases import processes
+from mnist_fp8.gate.runner.at_once import all_of
 from mnist_fp8.gate.runner.installation import Installation
 from mnist_fp8.record.record import Record
 
@@ -46,14 +46,6 @@ class Watcher(Protocol):
 Work = Callable[[Installation], Record]
 
 
-class InterruptedMatrixError(KeyboardInterrupt):
-    """Ctrl-C; what was done until then is kept."""
-
-    def __init__(self, done: list[MatrixCell]) -> None:
-        super().__init__()
-        self.done = done
-
-
 def examine_all(installations: Sequence[Installation], work: Work, *, jobs: int, watcher: Watcher) -> list[MatrixCell]:
     """Examine them, several at a time. What cannot be examined is one line, and the others go on.
 
@@ -64,20 +56,9 @@ def examine_all(installations: Sequence[Installation], work: Work, *, jobs: int,
         watcher: sees how it goes.
 
     Raises:
-        InterruptedMatrixError: Ctrl-C; all processes have ended.
+        InterruptedWorkError: Ctrl-C; all processes have ended.
     """
-    with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        futures: list[concurrent.futures.Future[MatrixCell]] = []
-        try:
-            for each in installations:  # Ctrl-C may come while these are started
-                futures.append(pool.submit(_examine, each, work, watcher))  # noqa: PERF401
-            return [future.result() for future in futures]
-        except KeyboardInterrupt:
-            pool.shutdown(wait=False, cancel_futures=True)
-            processes.stop_all()
-            pool.shutdown()
-            ended = [future for future in futures if not future.cancelled() and future.exception() is None]
-            raise InterruptedMatrixError([future.result() for future in ended]) from None
+    return all_of([functools.partial(_examine, each, work, watcher) for each in installations], jobs)
 
 
 def _examine(installation: Installation, work: Work, watcher: Watcher) -> MatrixCell:

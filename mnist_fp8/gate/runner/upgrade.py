@@ -4,8 +4,10 @@ import functools
 from collections.abc import Sequence
 
 from mnist_fp8.gate.releases import stacks
+from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import package, suite
+from mnist_fp8.gate.runner.at_once import all_of
 from mnist_fp8.gate.runner.installation import Installation, examine
 from mnist_fp8.gate.runner.measuring import EVERYTHING
 from mnist_fp8.gate.runner.steps import Steps, Watcher
@@ -64,11 +66,8 @@ def measure_both(
     ]
     records = [examine(environment) for environment in made]
     again = rerun or bool(only)
-    for position, environment in enumerate(made) if measured else ():
-        # The same one on both sides is measured twice: what differs then is noise, and has to be seen as such.
-        anew = again or (position == 1 and made[0] == made[1])
-        measure = functools.partial(examine, environment, entries=only or EVERYTHING, rerun=anew)
-        records[position] = steps.run("measure", f"measuring {labels[position]}", measure)
+    if measured:
+        records = _measured(made, only or EVERYTHING, steps, labels, rerun=again)
     if measured and any(covers(each, RESOLVER) for each in only or EVERYTHING):
         records = list(package.with_answers(made, records))
     if claims:
@@ -77,6 +76,25 @@ def measure_both(
         passed = _passed(records[1])
         records[0] = steps.run("rest", f"claims on {labels[0]}", lambda: judge(made[0], records[0], passed=passed))
     return records[0], records[1]
+
+
+def _measured(
+    made: Sequence[Environment], keys: Sequence[str], steps: Steps, labels: Sequence[str], *, rerun: bool
+) -> list[Record]:
+    """Measure both sides: at the same time, unless they share a GPU or are the same.
+
+    The same one on both sides is measured twice: what differs then is noise, and has to be seen as such.
+    """
+    same = made[0] == made[1]
+    may_share_a_gpu = any(each.subject.kind is SubjectKind.INTERPRETER for each in made)
+
+    def measure(position: int) -> Record:
+        again = rerun or (same and position == 1)
+        work = functools.partial(examine, made[position], entries=keys, rerun=again)
+        return steps.run("measure", f"measuring {labels[position]}", work)
+
+    jobs = 1 if same or may_share_a_gpu else min(suite.default_jobs(), 2)
+    return all_of([functools.partial(measure, position) for position in range(2)], jobs)
 
 
 def _passed(record: Record) -> tuple[str, ...]:

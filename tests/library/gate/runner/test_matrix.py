@@ -11,8 +11,9 @@ from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases import processes
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import matrix
+from mnist_fp8.gate.runner.at_once import InterruptedWorkError
 from mnist_fp8.gate.runner.installation import Installation
-from mnist_fp8.gate.runner.matrix import InterruptedMatrixError, MatrixCell
+from mnist_fp8.gate.runner.matrix import MatrixCell
 from mnist_fp8.record.record import Record
 from support.comparing import record
 
@@ -106,7 +107,7 @@ def test_ctrl_c_keeps_what_is_done_stops_what_runs_and_begins_nothing_more(not_s
         raise KeyboardInterrupt  # as `Environment.run` does then
 
     cells = [release(str(number)) for number in range(1, 6)]
-    with pytest.raises(InterruptedMatrixError) as interrupted:
+    with pytest.raises(InterruptedWorkError) as interrupted:
         matrix.examine_all(cells, work, jobs=1, watcher=Seen())
     assert interrupted.value.done == [MatrixCell("1", record=record("1"))]
     assert begun == ["1", "2"]

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -51,7 +52,7 @@ class Watcher:
         self.left.append(left)
 
     def finished(self, what: str) -> None:
-        assert what == self.told[-1]
+        assert what in self.told
 
 
 @pytest.fixture
@@ -73,6 +74,7 @@ def judged(printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[tup
         return environment(subject, digest=subject.version)
 
     assert printed["made"] == []
+    monkeypatch.setattr(suite, "default_jobs", lambda: 1)
     monkeypatch.setattr(suite, "judge", judge)
     monkeypatch.setattr(suite, "known_claims", lambda: ("bf16_parity", "fp8_numerics"))
     monkeypatch.setattr(environments, "prepare", prepare)
@@ -108,6 +110,34 @@ def test_same_installation_on_both_sides_is_measured_twice(judged: list[Any], pr
     both(new=RELEASE)
     assert len(printed["made"]) == 3, "the first from the cache, the second anew"
     assert judged
+
+
+INTERPRETER = Subject(SubjectKind.INTERPRETER, "/python", "2.4.0")
+
+
+@pytest.mark.parametrize(
+    ("new", "cores", "at_once"),
+    [(NEWER, 2, True), (NEWER, 1, False), (RELEASE, 2, False), (INTERPRETER, 2, False)],
+    ids=["two cores", "one core", "the same on both sides", "an interpreter may have a GPU"],
+)
+def test_sides_are_measured_at_the_same_time_where_they_share_cores_alone(
+    judged: list[Any], monkeypatch: pytest.MonkeyPatch, new: Subject, cores: int, *, at_once: bool
+) -> None:
+    running, most = [0], [0]
+
+    def examined(where: Environment, known: Record | None = None, **asked: Any) -> Record:
+        if asked:
+            running[0] += 1
+            time.sleep(0.05)
+            most[0] = max(most[0], running[0])
+            running[0] -= 1
+        return known or unexamined(where)
+
+    monkeypatch.setattr(suite, "default_jobs", lambda: cores)
+    monkeypatch.setattr(upgrade, "examine", examined)
+    both("bits", new=new)
+    assert most == [2 if at_once else 1]
+    assert judged == []
 
 
 def test_key_of_a_measurement_asks_for_no_claims(judged: list[Any], printed: dict[str, Any]) -> None:
