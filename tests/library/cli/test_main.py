@@ -588,7 +588,7 @@ def test_installed_command_is_the_same_function() -> None:
 
 # --- measure, compare and upgrade, with environments and runs replaced ----------------------------------------------
 
-PASSED, FAILED, SKIPPED, KNOWN = Ending
+PASSED, FAILED, SKIPPED, KNOWN = Ending.PASSED, Ending.FAILED, Ending.SKIPPED, Ending.KNOWN
 RECORDED: dict[str, Value] = WHOLE | {
     "bits/R/t": Text("1"),
     "special/R/t": Special((Contents("output", 0, 0, 1.0),)),
