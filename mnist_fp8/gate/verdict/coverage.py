@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from mnist_fp8.core.modes import Mode
 from mnist_fp8.core.subjects import ALWAYS, SUBJECTS
 from mnist_fp8.gate.verdict.scope import OneSided, Scope, is_named_by_release, running, supported
-from mnist_fp8.record.claims import ClaimStatus, Outcome, SuiteResult
+from mnist_fp8.record.claims import ClaimStatus, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import AREAS, BF16, LAYERS, OUTSIDE, Failure, Key, Numbers, Signature, Support
 from mnist_fp8.record.record import Record
 
@@ -18,6 +18,8 @@ _MODE_AREAS = ("variables", "float8", "numerics", "special", "training", "bits")
 """Areas that every mode is measured in; ``bits`` only where it quantizes, ``training`` as far as it is trained in."""
 _WHOLE_AREAS = {**dict.fromkeys(("api", "recipes", "behaviour", "import", LAYERS)), "metadata": "DelayedScaling"}
 """The other areas that a whole record has entries of, and the recipe that has to run for it."""
+NOT_ASKED_FOR = "of layers that were not asked for"
+"""Why the tests of a layer are skipped that is not judged, whichever it is."""
 _CLASSES = "api/transformer_engine.jax.flax."
 
 
@@ -131,7 +133,7 @@ def coverage(
     modes = tuple(mode for mode in runs if not missing[mode])
     gaps = [
         *_of_entries(old, new, scope),
-        *_of_claims(old.suite, new.suite, tests),
+        *_of_claims(old.suite, new.suite, tests, _judged_layers(old, new)),
         *(_of_request([*only, *old.only, *new.only]) or _of_whole(old, new, measured, missing, scope)),
         *_never_seen(old, new),
     ]
@@ -211,7 +213,19 @@ def _failing(area: str, old: Record, new: Record) -> Iterator[Gap]:
         yield Gap(GapKind.FAILING, Effect.NOTED if enough else Effect.UNVERIFIED, tuple(failing), reason)
 
 
-def _of_claims(old: SuiteResult | None, new: SuiteResult | None, tests: Mapping[str, Collection[str]]) -> Iterator[Gap]:
+def _judged_layers(old: Record, new: Record) -> Collection[str]:
+    """The layers that both sides were asked for: of each, the record says at least whether it is there."""
+    sides = ({Key.of(key).subject for key in each.entries if key.startswith(f"{LAYERS}/")} for each in (old, new))
+    found = set.intersection(*sides)
+    return found | {ALWAYS} if found else SUBJECTS
+
+
+def _of_claims(
+    old: SuiteResult | None,
+    new: SuiteResult | None,
+    tests: Mapping[str, Collection[str]],
+    layers: Collection[str],
+) -> Iterator[Gap]:
     if old is None or new is None:
         lost = () if old is None else tuple(claim.name for claim in old.claims)
         if lost:
@@ -224,7 +238,7 @@ def _of_claims(old: SuiteResult | None, new: SuiteResult | None, tests: Mapping[
         yield Gap(GapKind.NO_CLAIM, Effect.UNVERIFIED)
     yield from _lost_claims(old, new)
     yield from _without_outcome(old, new, tests)
-    yield from _skipped(old, new)
+    yield from _skipped(old, new, layers)
     yield from _spared(old, new)
 
 
@@ -264,18 +278,22 @@ def _spared(old: SuiteResult, new: SuiteResult) -> Iterator[Gap]:
         yield Gap(GapKind.SPARED_TESTS, Effect.NOTED, rightly)
 
 
-def _skipped(old: SuiteResult, new: SuiteResult) -> Iterator[Gap]:
+def _skipped(old: SuiteResult, new: SuiteResult, layers: Collection[str]) -> Iterator[Gap]:
     """What nothing is known of on either side, by what it would take."""
+
+    def reason(test: TestResult) -> str:
+        return NOT_ASKED_FOR if test.subject and test.subject not in layers else test.headline
+
     known = {test.name for claim in old.claims for test in claim.tests if test.outcome is not Outcome.SKIPPED}
     claims: list[tuple[str, str]] = []
     tests: list[tuple[str, str]] = []
     for claim in new.claims:
         skipped = [test for test in claim.of(Outcome.SKIPPED) if test.name not in known]
         if claim.status is ClaimStatus.NOT_VERIFIED and len(skipped) == len(claim.tests):
-            reasons = dict.fromkeys(test.headline for test in skipped if test.reason)
+            reasons = dict.fromkeys(reason(test) for test in skipped if test.reason)
             claims.append(("; ".join(reasons) or "it has no test", claim.name))
         else:
-            tests += [(test.headline, test.name) for test in skipped]
+            tests += [(reason(test), test.name) for test in skipped]
     enough = ENOUGH * len(claims) < len(new.claims)
     yield from by_reason(GapKind.SKIPPED_CLAIMS, Effect.NOTED if enough else Effect.UNVERIFIED, claims)
     yield from by_reason(GapKind.SKIPPED_TESTS, Effect.NOTED, tests)

@@ -8,7 +8,7 @@ import pytest
 from mnist_fp8.core.errors import RecordError
 from mnist_fp8.gate.verdict.compare import compare
 from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
-from mnist_fp8.gate.verdict.coverage import Effect, Gap, GapKind
+from mnist_fp8.gate.verdict.coverage import NOT_ASKED_FOR, Effect, Gap, GapKind
 from mnist_fp8.gate.verdict.policy import Acceptance
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import Agreement, Codes, Cost, Failure, Formats, Imported, Signature, Support, Text, Value
@@ -361,6 +361,21 @@ def test_test_may_be_spared_where_the_new_side_passes_it() -> None:
 def _spared(claim: ClaimResult) -> ClaimResult:
     tests = tuple(dataclasses.replace(test, outcome=Outcome.SPARED) for test in claim.tests)
     return dataclasses.replace(claim, tests=tests)
+
+
+def test_tests_of_layers_that_were_not_asked_for_are_one_gap() -> None:
+    tests = tuple(
+        TestResult(f"a::t[{layer}]", SKIPPED, f"needs subject {layer}", layer)
+        for layer in ("LayerNorm", "LayerNormMLP", "RelativePositionBiases", "DenseGeneral")
+    )
+    claims = dataclasses.replace(ALL, claims=(*ALL.claims, ClaimResult("c", (TestResult("c::t", PASSED), *tests))))
+    asked = {key: value for key, value in WHOLE.items() if "RelativePositionBiases" not in key}
+    old, new = (record(version, asked, suite=claims) for version in ("1.0.0", "2.0.0"))
+    gaps = [gap for gap in compare(old, new, (), TODAY).coverage.gaps if gap.kind is GapKind.SKIPPED_TESTS]
+    others = [Gap(GapKind.SKIPPED_TESTS, Effect.NOTED, (test.name,), test.reason) for test in (*tests[:2], tests[3])]
+    assert sorted(gaps, key=str) == sorted(
+        [*others, dataclasses.replace(others[0], names=(tests[2].name,), reason=NOT_ASKED_FOR)], key=str
+    )
 
 
 def test_what_was_asked_for_in_part_is_partial() -> None:
