@@ -106,7 +106,6 @@ _FUSED = {
 _ATTENTION = {
     "num_gqa_groups": None,
     "dropout_rng_name": "dropout",
-    "window_size": None,
     "dtype": jnp.float32,
     "use_bias": False,
     "zero_centered_gamma": False,
@@ -140,10 +139,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
         "attn_mask_type": "causal",
         "attn_bias_type": None,
         "qkv_layout": "bshd_bshd_bshd",
-        "window_size": None,
         "scale_factor": None,
-        "context_parallel_causal_load_balanced": False,
-        "context_parallel_axis": "",
     },
     "RelativePositionBiases": {"embedding_axes": ("heads", "relpos_buckets"), "dtype": jnp.float32},
     "MultiHeadAttention": {
@@ -193,6 +189,13 @@ NEW_DEFAULTS: dict[str, dict[str, Any]] = {
     "TransformerLayer": {"softmax_type": "vanilla", "mlp_activations": ("gelu",), "intermediate_dropout": 0.0},
 }
 """Those that changed in 2.10, or came until then."""
+_WITH_WINDOWS = ("DotProductAttention", "MultiHeadAttention", "TransformerLayer")
+WINDOW_DEFAULTS: dict[str, dict[str, Any]] = {name: {"window_size": None} for name in _WITH_WINDOWS}
+"""Those that came with windows, in 1.12."""
+PARALLEL_DEFAULTS = {
+    "DotProductAttention": {"context_parallel_causal_load_balanced": False, "context_parallel_axis": ""}
+}
+"""Those that came with context parallelism, in 1.13."""
 
 
 @pytest.mark.parametrize("name", [needs(name) for name in DEFAULTS])
@@ -203,6 +206,27 @@ def test_options_that_nobody_gives_have_their_defaults(name: str) -> None:
 @pytest.mark.parametrize("name", [needs(name) for name in NEW_DEFAULTS])
 def test_options_that_nobody_gives_have_the_defaults_of_today(name: str) -> None:
     assert_defaults(name, NEW_DEFAULTS[name])
+
+
+@pytest.mark.parametrize("name", [needs(name) for name in WINDOW_DEFAULTS])
+def test_windows_that_nobody_gives_are_none(name: str) -> None:
+    assert_defaults(name, WINDOW_DEFAULTS[name])
+
+
+@pytest.mark.parametrize("name", [needs(name) for name in PARALLEL_DEFAULTS])
+def test_context_parallelism_that_nobody_gives_has_its_defaults(name: str) -> None:
+    assert_defaults(name, PARALLEL_DEFAULTS[name])
+
+
+@pytest.mark.filterwarnings("ignore:transpose_batch_sequence defaults to False")
+@pytest.mark.parametrize("name", [needs(name) for name in ("DotProductAttention", "MultiHeadAttention")])
+def test_inputs_of_attention_are_batch_first_where_nobody_says(name: str) -> None:
+    subject = find_subject(name)
+    layer = Layer(subject, subject.cases[0])  # which says that they are
+    silent = dataclasses.replace(layer.case, fields={**layer.case.fields, "transpose_batch_sequence": None})
+    given = layer.variables(), layer.inputs(), layer.grads()
+    actual = step(Layer(subject, silent), *given)
+    assert_trees_equal(where=name, actual=actual, expected=step(layer, *given))
 
 
 def assert_defaults(name: str, expected: dict[str, Any]) -> None:
@@ -380,6 +404,41 @@ def test_low_rank_adaptation_of_the_mlp_adds_to_both_products(mode: te.Autocast)
     expected = {f"{which}_lora_{part}_kernel" for which in ("wi", "wo") for part in "ab"}
     assert found == expected, f"parameters of low rank adaptation={sorted(found)}, but should be {sorted(expected)}"
     assert_computes(layer, where="low rank adaptation of both products")
+
+
+ADAPTED: dict[str, set[str]] = {
+    "none": set(),
+    "all": {"qkv", "out"},
+    "qkv_proj": {"qkv"},
+    "output_proj": {"out"},
+    "mlp": set(),
+    "exclude_qkv_proj": {"out"},
+    "exclude_output_proj": {"qkv"},
+    "exclude_mlp": {"qkv", "out"},
+}
+"""The products of attention that a scope adapts."""
+_WITHOUT_MLP = ("none", "qkv_proj", "output_proj", "exclude_mlp")
+"""Scopes in which a transformer layer leaves its MLP alone."""
+
+
+@pytest.mark.subject("MultiHeadAttention", "asks itself")
+@pytest.mark.parametrize("scope", ADAPTED)
+def test_scope_of_low_rank_adaptation_says_which_products_of_attention_are_adapted(scope: str) -> None:
+    assert adapted_products("MultiHeadAttention", scope) == ADAPTED[scope], f"scope {scope}"
+
+
+@pytest.mark.subject("TransformerLayer", "encoder")
+@pytest.mark.parametrize("scope", _WITHOUT_MLP)
+def test_scope_of_low_rank_adaptation_reaches_the_attention_of_a_transformer_layer(scope: str) -> None:
+    assert adapted_products("TransformerLayer", scope) == ADAPTED[scope], f"scope {scope}"
+
+
+def adapted_products(name: str, scope: str) -> set[str]:
+    """The products of a layer's attention that have matrices of low rank."""
+    subject = find_subject(name)
+    fields = {**subject.cases[0].fields, "low_rank_adaptation_scope": scope, "low_rank_adaptation_dim": RANK}
+    shapes = Layer(subject, dataclasses.replace(subject.cases[0], fields=fields)).shapes["params"]
+    return {path.split("/")[-2] for path in paths(shapes) if path.endswith("lora_a_kernel")}
 
 
 # --- activations ---------------------------------------------------------------------------------------------------
