@@ -8,15 +8,18 @@ model begins elsewhere.
 """
 
 import functools
+from collections.abc import Mapping
 from typing import Any
 
 import jax
 import numpy as np
+import numpy.typing as npt
 import pytest
 from flax.core import meta
 
 from mnist_fp8 import te
 from mnist_fp8.oracle.dense import TENSORS
+from mnist_fp8.subjects import find_subject
 from mnist_fp8.subjects.layer import Layer, number_of
 from mnist_fp8.subjects.subject import Case, Parameter, Subject
 from mnist_fp8.te.dense_step import BF16
@@ -105,6 +108,50 @@ def assert_distributed(values: Any, parameter: Parameter, *, where: str) -> None
     assert abs(spread - deviation) <= error, f"{where}: deviation={spread:.4g}, but should be {deviation:.4g}"
     cut = 2 * CUT * deviation * (1 + 1e-5)
     assert largest <= cut, f"{where}: {largest:.4g} from the mean, but the distribution ends at {cut:.4g}"
+
+
+WIDTH, HEADS, SIZE = 256, 4, 64
+FORMS: dict[str, tuple[dict[str, Any], bool]] = {
+    "one product": ({}, False),
+    "two products": ({}, True),
+    "three products": ({"fuse_qkv_params": False}, False),
+}
+"""How attention's projections are stored: with which fields, and whether it is asked for what another layer encoded."""
+
+
+@pytest.mark.subject("MultiHeadAttention", "asks itself")
+@pytest.mark.parametrize("scaled", [None, True, False], ids=["by default", "scaled queries", "queries as the others"])
+@pytest.mark.parametrize("form", FORMS)
+def test_first_kernel_of_queries_is_smaller_than_the_others_by_the_root_of_the_head(
+    form: str, *, scaled: bool | None
+) -> None:
+    fields, encoded = FORMS[form]
+    asked = {} if scaled is None else {"scaled_query_init": scaled}
+    shape = (2, 16, WIDTH)
+    inputs = {"x": shape, "encoded": shape} if encoded else {"x": shape}
+    case = Case(form, {"head_dim": SIZE, "num_attention_heads": HEADS, **fields, **asked}, inputs)
+    layer = Layer(find_subject("MultiHeadAttention"), case, BF16)
+    kernels = _kernels_by_product(paths(first_parameters(layer, layer.inputs())))
+    assert kernels.keys() == {"query", "key", "value", "out"}
+    for product, kernel in kernels.items():
+        smaller = SIZE**-0.5 if product == "query" and scaled is not False else 1.0
+        expected, deviation = smaller * WIDTH**-0.5, kernel.std()
+        error = 5 * expected / (2 * kernel.size) ** 0.5
+        assert abs(deviation - expected) <= error, (
+            f"{form}: {product} kernel {deviation=:.4g}, but should be {expected}"
+        )
+
+
+def _kernels_by_product(params: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float64]]:
+    """The kernels of attention by what they give; a joined one has its products along its middle axis."""
+    names = {"qkv": ("query", "key", "value"), "kv": ("key", "value")}
+    found: dict[str, npt.NDArray[np.float64]] = {}
+    for path, kernel in params.items():
+        name = path.partition("/")[0]
+        if path == f"{name}/kernel":
+            parts = np.moveaxis(np.asarray(kernel, np.float64), -2, 0) if name in names else [np.asarray(kernel)]
+            found |= dict(zip(names.get(name, (name,)), parts, strict=True))
+    return found
 
 
 @recipes
