@@ -107,6 +107,22 @@ def test_every_product_takes_the_float8_operands_of_the_format(recipe: str, fp8_
     assert_operands(jaxpr, forward=(E4M3, E4M3), backward=BACKWARD[fp8_format])
 
 
+@pytest.mark.host  # on a GPU, a product is TE's own primitive
+@pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
+def test_products_of_codes_contract_last_axes_as_hopper_does(recipe: str) -> None:
+    """FP8 on Hopper is multiplied in no other layout: of a tensor's two, the other one is for other products."""
+    products = [
+        (equation.params["dimension_numbers"][0], [operand.aval for operand in equation.invars])
+        for equation in equations(gradient_jaxpr(fp8(recipe)), "dot_general")
+    ]
+    contracted = [
+        [axes == (operand.ndim - 1,) for axes, operand in zip(both, operands, strict=True)]
+        for both, operands in products
+        if all(jaxprs.is_quantized(operand.dtype.name) for operand in operands)
+    ]
+    assert contracted == [[True, True]] * 6, f"are the last axes contracted? {contracted}"
+
+
 @pytest.mark.host
 @pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
 def test_products_are_given_out_in_the_dtype_of_the_input(recipe: str) -> None:
