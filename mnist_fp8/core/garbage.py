@@ -10,7 +10,7 @@ def collect_seldom() -> None:
     """Look for garbage seldom, and never among what there is now: packages, and tests that were collected.
 
     JAX makes millions of objects when it traces and lowers a program, and most are freed without the collector. Looking
-    for the others takes a fifth of the time of the claims.
+    for the others took a fifth of the time of claims whose programs are kept, and 6% of all claims where none is.
     """
     gc.collect()
     gc.freeze()

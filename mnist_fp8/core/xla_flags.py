@@ -33,7 +33,7 @@ An XLA that has no other emitters, or no more, passes over this option. It adds 
 """
 
 IN_ONE_PIECE = "--xla_cpu_parallel_codegen_split_count=1"
-"""Has LLVM compile a program for a CPU in one piece: pieces that threads may share take a fifth more of a processor."""
+"""Has LLVM compile a program for a CPU in one piece: pieces that threads may share cost a tenth to a fifth more."""
 
 NO_EXCESS_PRECISION = "--xla_allow_excess_precision=false"
 """Has XLA round to BF16 wherever a program says so.

@@ -11,7 +11,7 @@ MAPPINGS = Path("/proc/self/maps")
 """A line for each mapping of this process; Linux alone has it."""
 LIMIT = Path("/proc/sys/vm/max_map_count")
 FULL = 0.5
-"""Share of the limit at which programs are forgotten: single tests take up to a twentieth of it."""
+"""Share of the limit at which programs are forgotten: forty tests took up to a tenth of it."""
 EVERY = 20
 """Tests after which the mappings are counted, which takes some milliseconds."""
 
