@@ -8,11 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from proofs.mutation import __main__ as command
 from proofs.mutation import farm, page, path, probe
 from proofs.mutation.operators import Edit, edits
 from proofs.mutation.path import Mutant, sample
-from proofs.mutation.results import Notes, Result, digest
+from proofs.mutation.results import Notes, Result, digest, of_the_suite
 
 # --- operators -----------------------------------------------------------------------------------------------------
 
@@ -206,10 +205,10 @@ def test_verdicts_of_another_suite_are_not_used(tmp_path: Path, name: str) -> No
     for each in ("conftest.py", "pytest.ini", "tests/expectations.toml", name):
         (tmp_path / each).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / each).write_text("1")
-    before = command._of_the_suite(tmp_path)
-    assert command._of_the_suite(tmp_path) == before
+    before = of_the_suite(tmp_path)
+    assert of_the_suite(tmp_path) == before
     (tmp_path / name).write_text("2")
-    assert command._of_the_suite(tmp_path) != before, f"{name} does not count"
+    assert of_the_suite(tmp_path) != before, f"{name} does not count"
 
 
 def _result(number: int, **fields: object) -> Result:

@@ -1,8 +1,9 @@
 """Healthy releases must stay green: run the claims again and again, and report every red one.
 
 ``PYTHONPATH=.:tests python -m proofs.healthy`` fetches released versions of Transformer Engine, and runs the claims
-without training runs against each: every run with another Hypothesis seed and the tests in another order, every second
-one in two workers. It prints ``docs/evidence/healthy.md`` and exits 1 if a run was not green.
+without training runs against each: every run with another Hypothesis seed and the tests in another order. What ended
+is kept, so that an interrupted command goes on where it stopped. It prints ``docs/evidence/healthy.md`` and exits 1 if
+a run was not green.
 """
 
 import argparse
@@ -21,6 +22,7 @@ from mnist_fp8.core.files import cache_dir
 from mnist_fp8.gate.releases import uv
 from mnist_fp8.gate.reports.markup import generated_by
 from proofs.mutation import claims
+from proofs.mutation.results import Notes, of_the_suite
 
 INTRODUCTION = f"""\
 # Healthy releases stay green
@@ -30,8 +32,8 @@ INTRODUCTION = f"""\
 **{{red}} of {{count}} runs were red.**
 
 A gate with false alarms gets switched off. So the claims, without training runs, are run again and again on releases
-that are known to be healthy. Every run has another Hypothesis seed and another order of the tests. Every second run
-uses two workers. Host runs with JAX {{jax}} on {{cores}} cores.
+that are known to be healthy. Every run has another Hypothesis seed and another order of the tests, and runs with one
+seed after the other use {{workers}} workers in turn. Host runs of all layers with JAX {{jax}} on {{cores}} cores.
 """
 RELEASES = ("2.16.1", "2.17.1", "2.18.0", "2.19.0", "2.20.2")
 
@@ -49,6 +51,11 @@ class Run:
     release: str
     seed: int
     workers: int
+
+    @property
+    def name(self) -> str:
+        """What its outcome is kept under."""
+        return f"{self.release} seed {self.seed} workers {self.workers}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,12 +106,25 @@ def attempt(run: Run, te: Path) -> Outcome:
     return Outcome(done.returncode, last[0], failed, time.monotonic() - started)
 
 
+def noted(run: Run, te: Path, notes: Notes) -> Outcome:
+    """`attempt`, unless its outcome is kept."""
+    if run.name not in notes:
+        outcome = attempt(run, te)
+        notes.add(run.name, dataclasses.asdict(outcome))
+        said = "; ".join([outcome.counts, *outcome.failed])
+        print(f"{run.name}: {outcome.seconds:.0f} s: {said}", file=sys.stderr, flush=True)
+    return Outcome(**notes[run.name])
+
+
 def main() -> None:
     """Run all and print the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--seeds", type=int, default=20, help="runs of each release (default: %(default)s)")
     parser.add_argument("--first-seed", type=int, default=0, help="to go on after earlier runs (default: %(default)s)")
     parser.add_argument("--jobs", type=int, default=2, help="runs side by side (default: %(default)s)")
+    parser.add_argument(
+        "--workers", type=int, nargs="+", default=(0, 2), help="of one seed after the other, in turn (default: 0 2)"
+    )
     parser.add_argument("--releases", nargs="+", default=RELEASES, help="versions of TE (default: five of them)")
     args = parser.parse_args()
     try:
@@ -112,14 +132,11 @@ def main() -> None:
     except EnvError as error:
         sys.exit(str(error))
     seeds = range(args.first_seed, args.first_seed + args.seeds)
-    runs = [Run(release, seed, 2 * (seed % 2)) for seed in seeds for release in args.releases]
-    outcomes = {}
+    turns = args.workers
+    runs = [Run(release, seed, turns[seed % len(turns)]) for seed in seeds for release in args.releases]
+    notes = Notes(cache_dir() / "healthy" / f"{of_the_suite(claims.ROOT)}.jsonl")
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        ended = pool.map(lambda run: attempt(run, folders[run.release]), runs)
-        for run, outcome in zip(runs, ended, strict=True):
-            outcomes[run] = outcome
-            said = "; ".join([outcome.counts, *outcome.failed])
-            print(f"{run}: {outcome.seconds:.0f} s: {said}", file=sys.stderr, flush=True)
+        outcomes = dict(zip(runs, pool.map(lambda run: noted(run, folders[run.release], notes), runs), strict=True))
     print(page(outcomes))
     sys.exit(any(outcome.code for outcome in outcomes.values()))
 
@@ -131,6 +148,7 @@ def page(outcomes: dict[Run, Outcome]) -> str:
         count=len(outcomes),
         jax=importlib.metadata.version("jax"),
         cores=os.cpu_count(),
+        workers=" and ".join(str(count) for count in dict.fromkeys(run.workers for run in outcomes)),
     )
     return f"{introduction}\n{table(outcomes)}"
 

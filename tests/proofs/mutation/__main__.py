@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mnist_fp8.core.files import cache_dir
 from proofs.mutation import claims, farm, page, path, subject, trial
 from proofs.mutation.path import Mutant
-from proofs.mutation.results import Notes, Result, digest
+from proofs.mutation.results import Notes, Result, digest, of_the_suite
 from proofs.mutation.survivors import EXPLAINED
 from proofs.mutation.trial import Task
 
@@ -69,18 +69,11 @@ def _of_the_subject() -> str:
     return digest(subject.folder().rglob("*.py"), *(file.read_text() for file in sorted(HERE.glob("probe*.py"))))
 
 
-def _of_the_suite(root: Path) -> str:
-    """Changes with whatever decides what the claims say, under the project's folder."""
-    code = [file for name in ("tests/claims", "tests/support", "mnist_fp8") for file in (root / name).rglob("*.py")]
-    settings = [root / name for name in ("conftest.py", "pytest.ini", "tests/expectations.toml")]
-    return digest([*code, *settings])
-
-
 def _results(args: argparse.Namespace, folder: Path, console: Console) -> Iterator[Result]:
     console.print("looking at the installed Transformer Engine: observations, executed lines, the claims")
     healthy = trial.healthy(args.jobs)
     mutants = path.sample(path.mutants(path.union(healthy.scenarios)), args.sample, args.seed, args.file)
-    suite = _of_the_suite(claims.ROOT)
+    suite = of_the_suite(claims.ROOT)
     glances, verdicts = Notes(folder / f"glances-{suite}.jsonl"), Notes(folder / f"verdicts-{suite}.jsonl")
     differences = Notes(folder / "differences.jsonl")
     tasks = [healthy.task(mutant) for mutant in mutants]
