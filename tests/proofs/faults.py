@@ -18,6 +18,7 @@ import importlib.metadata
 import re
 import sys
 import tomllib
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Generic, TypeVar
@@ -251,7 +252,8 @@ def _left(fault: Fault) -> str:
 
 
 def _conditions(gpus: Sequence[Gpu]) -> str:
-    where = ", ".join(gpu.name for gpu in gpus)
+    counts = Counter(gpu.name for gpu in gpus)
+    where = ", ".join(f"{count} {name}" for name, count in counts.items())
     kind = f"a kernel run on {where}" if gpus else "a host run"
     te, jax = (importlib.metadata.version(name) for name in ("transformer-engine", "jax"))
     return f"{kind} with Transformer Engine {te} and JAX {jax}"
