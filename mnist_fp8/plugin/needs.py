@@ -14,6 +14,10 @@ import pytest
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.model import load
+from mnist_fp8.model.agreement import layers_at_first_scales
+from mnist_fp8.model.numerics import layers_without_oracle
+from mnist_fp8.model.run import MODES, case_of
 from mnist_fp8.programs import kernels
 from mnist_fp8.subjects import asked_subjects, find_subject
 from mnist_fp8.subjects.attention_backends import is_fused
@@ -109,6 +113,35 @@ def through_orbax(tree: Any) -> Any:  # noqa: ANN401 - whatever tree it is
         return checkpointer.restore(path)
 
 
+def _unmet_model(mode: str) -> str | None:
+    try:
+        case_of(load(), MODES[mode])
+    except NotImplementedError as error:
+        return f"needs a case of the model for {mode}; found that its factory has none: {error}"
+    return None
+
+
+def _unmet_train_step(mode: str) -> str | None:
+    if reason := _unmet_model(mode):
+        return reason
+    found = case_of(load(), MODES[mode]).train_step
+    return None if found else "needs a train step of the model; found a case without one"
+
+
+def _unmet_oracle_of_each_layer(mode: str) -> str | None:
+    if reason := _unmet_model(mode):
+        return reason
+    layers = sorted(layers_without_oracle(load(), MODES[mode]))
+    return f"needs an oracle of each layer of the model; found none of {', '.join(layers)}" if layers else None
+
+
+def _unmet_backward_in_each_layer(mode: str) -> str | None:
+    if reason := _unmet_model(mode):
+        return reason
+    scales = layers_at_first_scales(load())
+    return f"needs a model whose layers all run backward; found none for {', '.join(scales)}" if scales else None
+
+
 NEEDS: dict[str, Callable[..., str | None]] = {
     "gpu": _unmet_gpu,
     "host": _unmet_host,
@@ -120,5 +153,9 @@ NEEDS: dict[str, Callable[..., str | None]] = {
     "te_name": _unmet_te_name,
     "orbax": _unmet_orbax,
     "xla_sums_in_float32": _unmet_xla_sums_in_float32,
+    "model": _unmet_model,
+    "train_step": _unmet_train_step,
+    "oracle_of_each_layer": _unmet_oracle_of_each_layer,
+    "backward_in_each_layer": _unmet_backward_in_each_layer,
 }
 """By the name of a mark: a function of the mark's arguments that says what is needed and found if it is not met."""

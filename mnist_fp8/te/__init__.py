@@ -34,11 +34,12 @@ from mnist_fp8.te.metadata import (
     leaves_float8_to_xla,
     metadata_collection,
     metadata_dialect,
+    read_leaf,
     scale_leaf,
     update_collections,
     update_fp8_metas,
 )
-from mnist_fp8.te.recipes import keeps_metadata, make_recipe, recipe_names, size_multiple
+from mnist_fp8.te.recipes import keeps_metadata, make_recipe, recipe_config, recipe_names, size_multiple
 from mnist_fp8.te.sharding import (
     extend_logical_axis_rules,
     global_mesh_resource,
@@ -82,6 +83,8 @@ __all__ = [
     "prepare_xla",
     "quantization",
     "raw_autocast",
+    "read_leaf",
+    "recipe_config",
     "recipe_names",
     "require_support",
     "scale_leaf",

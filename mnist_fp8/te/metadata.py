@@ -1,6 +1,7 @@
 """FP8 metadata: what a release calls them, and how they go from one step to the next."""
 
 import dataclasses
+import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -89,6 +90,20 @@ def _leaf(name: str, tensor: str, number: int | None) -> str:
     dialect = metadata_dialect()
     written = dialect.only if number is None else f"_{number}"
     return name.format(tensor=dialect.tensors[tensor], number=written)
+
+
+def read_leaf(name: str) -> tuple[str, str, bool] | None:
+    """What a name of metadata says: the tensor (``x``, ``kernel`` or ``grad``), the product's number, whether a scale.
+
+    The number is as it is written, such as ``_0``, or empty. ``None`` where the installed release has no such name.
+    """
+    dialect = metadata_dialect()
+    for tensor, written in dialect.tensors.items():
+        for pattern, is_scale in ((dialect.scale, True), (dialect.history, False)):
+            number = re.fullmatch(pattern.format(tensor=written, number=r"((?:_\d+)?)"), name)
+            if number:
+                return tensor, number[1], is_scale
+    return None
 
 
 def metadata_collection() -> str:

@@ -1,5 +1,6 @@
 """The recipes of the installed TE, built by name."""
 
+import dataclasses
 import inspect
 import re
 from collections.abc import Callable, Mapping
@@ -63,6 +64,14 @@ def _words_of(error: Exception) -> str:
 
 def _shown(options: Mapping[str, object]) -> str:
     return ", ".join(f"{name}={value}" for name, value in options.items())
+
+
+def recipe_config(recipe: object) -> RecipeConfig:
+    """The name and the options of a recipe object, as far as they are `RecipeConfig`'s."""
+    known = {field.name for field in dataclasses.fields(RecipeConfig)} - {"name", "fp8_format"}
+    options = {name: getattr(recipe, name) for name in known if hasattr(recipe, name)}
+    fp8_format = getattr(getattr(recipe, "fp8_format", None), "name", None)
+    return RecipeConfig(type(recipe).__name__, fp8_format=fp8_format, **options)
 
 
 def keeps_metadata(config: RecipeConfig) -> bool:

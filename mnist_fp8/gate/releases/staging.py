@@ -19,7 +19,7 @@ from mnist_fp8.gate.releases.processes import MAKING_TIMEOUT_S, explained
 PACKAGE_FOLDER = Path(__file__).parents[2]
 STAGED = (
     *("__init__.py", "py.typed", "core", "record"),
-    *("machine", "oracle", "programs", "te", "training", "subjects", "measure", "plugin"),
+    *("machine", "oracle", "programs", "te", "training", "subjects", "model", "measure", "plugin"),
 )
 """What of the package runs in environments of other releases. Nothing that judges does: results stay valid when it
 changes."""

@@ -1,0 +1,132 @@
+"""What a model computes in one recipe, held to what it computes in another, or without one."""
+
+from typing import Any
+
+import jax
+import numpy as np
+
+from mnist_fp8 import te
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.model import metadata
+from mnist_fp8.model.case import Factory
+from mnist_fp8.model.problems import Problem
+from mnist_fp8.model.run import CURRENT, DELAYED, by_path, case_of, compute, same
+
+AT_REST = RecipeConfig("DelayedScaling", amax_history_len=1)
+"""Delayed scaling that looks back on one step only."""
+UPDATES = 24
+"""Steps in which scales come to rest, where parameters and inputs stay: at most one for each layer in a row."""
+LARGEST_ERROR = 1.0
+"""Of an output in FP8, against BF16, relative norm: at 1, nothing of the output is left."""
+
+
+def parameter_problems(factory: Factory, recipe: RecipeConfig | None) -> list[Problem]:
+    """First parameters that depend on the recipe."""
+    plain, own = (by_path(case_of(factory, mode).variables.get("params", {})) for mode in (None, recipe))
+    if plain.keys() != own.keys():
+        different = min(plain.keys() ^ own.keys())
+        return [Problem(f"parameter {different}", f"is there with {'no ' * (different in plain)}recipe only")]
+    return [
+        Problem(f"parameter {path}", f"is initialised otherwise with {recipe.name if recipe else 'no recipe'}")
+        for path, value in own.items()
+        if not same(value, plain[path])
+    ]
+
+
+def fallback_problems(factory: Factory, recipe: RecipeConfig) -> list[Problem]:
+    """Differences to BF16 where metadata are in the variables, and no recipe is asked for."""
+    case, variables = case_of(factory, None), metadata.tagged(case_of(factory, recipe).variables)
+    plain = compute(factory, None)
+    beside = compute(factory, None, {**variables, **case.variables})
+    problems = []
+    if not same(plain.output, beside.output):
+        problems.append(Problem("the output without a recipe", "depends on FP8 metadata in the variables"))
+    problems += [
+        Problem(f"gradient of {path} without a recipe", "depends on FP8 metadata in the variables")
+        for path, value in plain.grads.items()
+        if not same(value, beside.grads.get(path, np.nan))
+    ]
+    problems += [
+        Problem(path, "has a gradient without a recipe, which a train step would store")
+        for path, value in beside.metadata.items()
+        if np.any(value)
+    ]
+    return problems
+
+
+def staleness_problems(factory: Factory, recipe: RecipeConfig) -> list[Problem]:
+    """Whether a program that was compiled for one recipe answers for another."""
+    alone = _outputs(factory, (recipe,))[recipe]
+    possible = {name for name, support in te.support_by_recipe().items() if support.ok}
+    others = [other for other in (CURRENT, DELAYED) if other != recipe and other.name in possible]
+    after = _outputs(factory, (None, *others, recipe))[recipe]
+    if same(alone, after):
+        return []
+    return [Problem("the output", f"is another one where it was computed with other recipes than {recipe.name} before")]
+
+
+def _outputs(factory: Factory, recipes: tuple[RecipeConfig | None, ...]) -> dict[RecipeConfig | None, Any]:
+    """Outputs in recipes one after the other, in a process that has compiled nothing before."""
+    jax.clear_caches()
+    return {recipe: compute(factory, recipe).output for recipe in recipes}
+
+
+def rest_problems(factory: Factory, recipe: RecipeConfig) -> list[Problem]:
+    """Whether delayed scaling comes to compute what current scaling does, where nothing changes any more.
+
+    With a history of one step, each scale is that of the last step's tensor, which is this step's where parameters and
+    inputs stay. So output and gradients are equal to the bit, whatever the layers are. Nothing is asked of other
+    recipes, nor where a layer never comes to rest (`layers_at_first_scales`).
+    """
+    if recipe.name != AT_REST.name or layers_at_first_scales(factory):
+        return []
+    current = compute(factory, CURRENT)
+    variables, found = dict(case_of(factory, AT_REST).variables), None
+    for _ in range(UPDATES):
+        found = compute(factory, AT_REST, variables)
+        if same(found.output, current.output) and same(found.grads, current.grads):
+            return []
+        variables = _carried(variables, found.metadata)
+    assert found is not None  # noqa: S101 - for the types
+    off = f"the output is {relative_error(found.output, current.output):.3g} off, relative norm"
+    return [Problem("delayed scaling at rest", f"does not come to what current scaling computes: {off}")]
+
+
+def layers_at_first_scales(factory: Factory) -> list[str]:
+    """Paths of the scales that delayed scaling never updates: of layers without a backward pass, as frozen ones are."""
+    returned = compute(factory, AT_REST).metadata
+    scales = [leaf for leaf in metadata.leaves(case_of(factory, AT_REST).variables).values() if leaf.is_scale]
+    return [leaf.path for leaf in scales if not np.all(returned.get(leaf.path, 0))]
+
+
+def _carried(variables: Any, returned: Any) -> Any:  # noqa: ANN401
+    """Variables with the metadata of the next step in the place of the last one's.
+
+    A layer that was left out has returned nothing: JAX gives zeros for it, which are no scales.
+    """
+
+    def replaced(path: Any, value: Any) -> Any:  # noqa: ANN401
+        found = returned.get(metadata.path_of(path))
+        return value if found is None else np.where(found == 0, value, found)
+
+    return jax.tree_util.tree_map_with_path(replaced, variables)
+
+
+def error_problems(factory: Factory, recipe: RecipeConfig) -> list[Problem]:
+    """Outputs of which quantization leaves nothing, or that it does not change at all."""
+    plain, own = (compute(factory, mode) for mode in (None, recipe))
+    error = relative_error(own.output, plain.output)
+    if not error < LARGEST_ERROR:
+        return [Problem("the output", f"is {error:.3g} off the one in BF16, relative norm, with {recipe.name}")]
+    return [] if error else [Problem("the output", f"is the same with {recipe.name} and in BF16: nothing is quantized")]
+
+
+def relative_error(found: Any, wanted: Any) -> float:  # noqa: ANN401
+    """Relative norm of a difference; NaN is infinitely far off."""
+    pairs = [
+        (np.asarray(a, np.float64).ravel(), np.asarray(b, np.float64).ravel())
+        for a, b in zip(jax.tree.leaves(found), jax.tree.leaves(wanted), strict=True)
+    ]
+    numbers, due = (np.concatenate(side) for side in zip(*pairs, strict=True))
+    error = float(np.linalg.norm(numbers - due) / np.linalg.norm(due))
+    return error if np.isfinite(error) else float("inf")

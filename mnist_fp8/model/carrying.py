@@ -1,0 +1,224 @@
+"""After a train step, the state holds exactly what TE's layers returned, whatever carries it.
+
+The metadata in the state are replaced by numbers that can be told apart (`metadata.tagged`). So each call of a layer
+shows by what it was given which of the state's leaves it used, and that leaf has to hold what this call returned.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.model import metadata
+from mnist_fp8.model.case import Case, Factory
+from mnist_fp8.model.float8 import site_problems
+from mnist_fp8.model.metadata import Leaf, Pair, Place
+from mnist_fp8.model.problems import Problem
+from mnist_fp8.model.run import by_path, case_of, context, own_copy
+from mnist_fp8.oracle.dense import Array
+from mnist_fp8.te.calls import Call, recorded
+
+STEPS = 3
+"""Enough that a wrong step shows in what the next one is given."""
+
+
+def carrying_problems(factory: Factory, recipe: RecipeConfig | None) -> list[Problem]:
+    """What of a case's train step does not hold; a case without one has none."""
+    case = case_of(factory, recipe)
+    if case.train_step is None:
+        return []
+    state = own_copy(case.state)
+    for number in range(STEPS):
+        state, problems = _step(case, recipe, metadata.tagged(state), first=number == 0)
+        if problems:
+            return [Problem(f"step {number + 1}, {problem.where}", problem.what) for problem in problems]
+    return []
+
+
+def _step(case: Case, recipe: RecipeConfig | None, state: Any, *, first: bool) -> tuple[Any, list[Problem]]:  # noqa: ANN401
+    """The state after a step, and what does not hold of it."""
+    before, known = _numbers(state), metadata.pairs(state)
+    problems = list(_types(state)) if first else []
+    with recorded() as recording:
+        state = following(case, recipe, state)
+        calls = recording.calls
+    if first:
+        problems += site_problems(recording.sites, case, recipe)
+    returned = _returned(calls)
+    problems += _strangers(calls, {pair.key for pair in known.values()} | _results(returned))
+    problems += _metadata_problems(known, returned, state)
+    problems += _trained(before, state)
+    return state, problems
+
+
+def following(case: Case, recipe: RecipeConfig | None, state: Any) -> Any:  # noqa: ANN401
+    """The state after a step."""
+    assert case.train_step is not None  # noqa: S101 - for the types
+    with context(case, recipe):
+        result = case.train_step(state, *(case.inputs if case.batch is None else case.batch))
+    return result[0] if isinstance(result, tuple) and not hasattr(result, "_fields") else result
+
+
+_Key = tuple[bytes, bytes]
+Returned = Mapping[_Key, Sequence[Pair]]
+"""What calls returned, by what they were given."""
+
+
+def _returned(calls: Iterable[Call]) -> Returned:
+    returned = defaultdict[_Key, list[Pair]](list)
+    for call in calls:
+        for given, result in _kept(call):
+            returned[given.key].append(result)
+    return returned
+
+
+def _kept(call: Call) -> Iterator[tuple[Pair, Pair]]:
+    """Scales and histories that a call was given, and that it returned."""
+    for scale, history in metadata.positions(call.inputs):
+        yield Pair(call.inputs[scale], call.inputs[history]), Pair(call.d_inputs[scale], call.d_inputs[history])
+
+
+def _results(returned: Returned) -> set[_Key]:
+    return {pair.key for pairs in returned.values() for pair in pairs}
+
+
+def _types(state: Any) -> Iterator[Problem]:  # noqa: ANN401
+    for path, leaf in metadata.leaves(state).items():
+        if leaf.value.dtype != np.float32:
+            yield Problem(path, f"is {leaf.value.dtype}; TE's metadata are float32")
+
+
+def _strangers(calls: Iterable[Call], known: set[_Key]) -> Iterator[Problem]:
+    """Calls that are given metadata which are not in the state: they never advance."""
+    for call in calls:
+        if any(given.key not in known for given, _ in _kept(call)):
+            yield Problem(str(call.site), "is given FP8 metadata that are not in the state: they cannot advance")
+
+
+def _metadata_problems(known: Mapping[Place, Pair], returned: Returned, state: Any) -> Iterator[Problem]:  # noqa: ANN401
+    leaves = metadata.leaves(state)
+    rows = {(leaf.owner, leaf.is_scale): _rows(leaf) for leaf in leaves.values()}
+    paths = {(leaf.owner, leaf.is_scale): leaf.path for leaf in leaves.values()}
+    for (owner, number), given in known.items():
+        results, wanted = returned.get(given.key, ()), _wanted(given, returned)
+        for kind, is_scale in (("scale", True), ("history", False)):
+            found = rows.get((owner, is_scale), "is not in the state after the step")
+            if not isinstance(found, str):
+                values = [getattr(pair, kind) for pair in (given, wanted, *results)]
+                found = _explained(found[number], *values)
+            if found:
+                path = paths.get((owner, is_scale), f"{'/'.join(owner)} {kind}")
+                yield Problem(path + (f"[{number}]" if number else ""), found)
+
+
+def _rows(leaf: Leaf) -> Array | str:
+    """The rows of a leaf, or why there are none."""
+    try:
+        return leaf.rows()
+    except RuntimeError as error:
+        return f"cannot be read after the step: {' '.join(str(error).split())[:120]}"
+
+
+def _wanted(given: Pair, returned: Returned) -> Pair:
+    """What the state must hold where it held ``given``.
+
+    Where no call was given it, it stays. Where several were, as with microbatches that all start from the same state,
+    the largest amaxes count, and the scale that follows from them, which is the smallest. Where microbatches follow on
+    each other, the last one's counts.
+    """
+    seen = set[_Key]()
+    while (results := returned.get(given.key)) and given.key not in seen:
+        seen.add(given.key)
+        scales, histories = zip(*results, strict=True)
+        given = Pair(np.minimum.reduce(scales), np.maximum.reduce(histories))
+    return given
+
+
+def _explained(found: Array, given: Array, wanted: Array, *results: Array) -> str:
+    """What became of a scale or history, by what is wrong in real train steps; empty if it is as it should be."""
+    if np.array_equal(found, wanted):
+        return ""
+    numbers = f"found {_shown(found)}; expected {_shown(wanted)}"
+    if not results:
+        what = "changes" if found.any() else "is overwritten by zeros"
+        return f"{what}, although no layer of TE used it in this step and returned anything: {numbers}"
+    return f"{_what_happened(found, given, results, wanted)}: {numbers}"
+
+
+def _what_happened(found: Array, given: Array, results: Sequence[Array], wanted: Array) -> str:
+    """The first of the things that go wrong in real train steps which explains what was found."""
+    count, factor = len(results), _factor(found, wanted)
+    of_many = count > 1
+    explanations = (
+        ("is as it was before the step: what TE returned is lost", np.array_equal(found, given)),
+        ("is not finite", not np.isfinite(found).all()),
+        (f"is the sum of {count} microbatches, where the largest amax counts", of_many and _close(found, sum(results))),
+        (
+            f"is the mean of {count} microbatches, where the largest counts",
+            of_many and _close(found, sum(results) / count),
+        ),
+        (
+            "is that of one microbatch alone, where the largest amax of all counts",
+            of_many and any(np.array_equal(found, result) for result in results),
+        ),
+        ("was rounded to bfloat16", np.array_equal(found, _as_bfloat16(wanted))),
+        (
+            f"is what TE returned multiplied by {factor or 0:.4g}, as a clipped gradient is",
+            factor is not None and 0 < factor < 1,
+        ),
+        ("was moved by an optimizer, as if TE had returned a gradient", _is_moved(found - given, wanted)),
+    )
+    return next((text for text, holds in explanations if holds), "is not what TE returned")
+
+
+def _is_moved(step: Array, wanted: Array) -> bool:
+    """Whether a step is along a gradient, or of one length wherever that is not zero, as Adam's first are."""
+    sizes = np.abs(step[wanted != 0])
+    return _factor(step, wanted) is not None or bool(sizes.size and sizes.all() and np.ptp(sizes) < 1e-3 * sizes.max())
+
+
+def _close(found: Array, wanted: Any) -> bool:  # noqa: ANN401 - an array
+    return bool(np.allclose(found, wanted, rtol=1e-5))
+
+
+def _as_bfloat16(numbers: Array) -> Array:
+    return np.asarray(jax.numpy.asarray(numbers, jax.numpy.bfloat16).astype(np.float32))
+
+
+def _factor(found: Array, wanted: Array) -> float | None:
+    """The one number by which ``wanted`` was multiplied; none if there is no such number, or it is 1 or 0."""
+    nonzero = wanted != 0
+    if not nonzero.any() or (found[~nonzero] != 0).any():
+        return None
+    ratios = found[nonzero] / wanted[nonzero]
+    same = np.allclose(ratios, ratios[0], rtol=1e-3) and ratios[0] not in (0, 1)
+    return float(ratios[0]) if same else None
+
+
+def _shown(numbers: Array) -> str:
+    shown = ", ".join(f"{number:.6g}" for number in numbers[:4])
+    return f"[{shown}{', ...' if numbers.size > 4 else ''}]"  # noqa: PLR2004
+
+
+def _trained(before: Mapping[str, Array], state: Any) -> Iterator[Problem]:  # noqa: ANN401
+    """The numbers of the state have to stay finite, and one of them has to change."""
+    after = _numbers(state)
+    for path, numbers in after.items():
+        if path in before and np.isfinite(before[path]).all() and not np.isfinite(numbers).all():
+            yield Problem(path, "is not finite after the step")
+    if all(path in before and np.array_equal(numbers, before[path]) for path, numbers in after.items()):
+        yield Problem("the state", "is the same after the step: nothing was trained")
+
+
+def _numbers(state: Any) -> dict[str, Array]:  # noqa: ANN401
+    """Copies of the floating-point arrays of a state, those that were donated left out."""
+    values = {path: value for path, value in by_path(state).items() if hasattr(value, "dtype")}
+    floating = {path: value for path, value in values.items() if jax.numpy.issubdtype(value.dtype, np.floating)}
+    return {
+        path: np.array(value)
+        for path, value in floating.items()
+        if not (isinstance(value, jax.Array) and value.is_deleted())
+    }

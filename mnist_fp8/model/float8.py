@@ -1,0 +1,50 @@
+"""The recipe that was asked for is the recipe of the products, in each layer of TE that a model calls."""
+
+import fnmatch
+from collections.abc import Iterator, Sequence
+
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.model.case import Case, Factory
+from mnist_fp8.model.problems import Problem
+from mnist_fp8.model.run import case_of, traced
+from mnist_fp8.oracle.dense import FORMATS
+from mnist_fp8.programs.jaxprs import Gemm, is_quantized, quantized_dtypes
+from mnist_fp8.te.calls import Site
+
+
+def float8_problems(factory: Factory, recipe: RecipeConfig | None) -> list[Problem]:
+    """Of a model's forward and backward pass."""
+    jaxpr, sites = traced(factory, recipe)
+    problems = site_problems(sites, case_of(factory, recipe), recipe)
+    if recipe is None:  # nothing of the whole program may be quantized then, whoever does it
+        formats = quantized_dtypes(jaxpr)
+        problems += [Problem("the model", f"has tensors of {name}, with no recipe") for name in sorted(formats)]
+    return problems
+
+
+def site_problems(sites: Sequence[Site], case: Case, recipe: RecipeConfig | None) -> list[Problem]:
+    """Layers with products of other operands than the recipe's."""
+    if not sites and recipe is not None:  # before 2.5, a layer that does not quantize is not one of TE's functions
+        return [Problem("the model", "calls no layer of Transformer Engine that multiplies matrices")]
+    return [problem for site in dict.fromkeys(sites) for problem in _problems(site, case, recipe)]
+
+
+def _problems(site: Site, case: Case, recipe: RecipeConfig | None) -> Iterator[Problem]:
+    exempt = any(fnmatch.fnmatchcase(site.module, pattern) for pattern in case.in_bf16)
+    asked = recipe.name if recipe else "no recipe"
+    for product in site.products:
+        wanted = None if exempt or recipe is None else _formats(product, recipe)
+        operands = tuple(sorted((product.lhs, product.rhs)))
+        if (operands != wanted) if wanted else any(map(is_quantized, operands)):
+            way = "backward" if product.backward else "forward"
+            due = " by ".join(wanted) if wanted else "operands that are not quantized"
+            yield Problem(str(site), f"multiplies {product.lhs} by {product.rhs} {way}; expected {due} with {asked}")
+
+
+def _formats(product: Gemm, recipe: RecipeConfig) -> tuple[str, ...]:
+    """The formats of the operands in which a recipe has a product computed, in the order of their names."""
+    if recipe.name == "NVFP4BlockScaling":
+        return ("float4_e2m1fn", "float4_e2m1fn")
+    # Block-scaled recipes have E4M3 in both directions where nobody says otherwise.
+    formats = FORMATS[recipe.fp8_format or ("E4M3" if "Block" in recipe.name else "HYBRID")]
+    return tuple(sorted((formats["x"], formats["grad" if product.backward else "kernel"])))

@@ -1,0 +1,138 @@
+"""The FP8 metadata in any tree: found by TE's own names, and told apart by their values."""
+
+import dataclasses
+import zlib
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from mnist_fp8 import te
+from mnist_fp8.oracle.dense import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """Scale or amax history of a tensor; of a stack of layers, all of theirs.
+
+    Attributes:
+        path: in the tree, such as ``fp8_metas/dense/x_scale``.
+        owner: what a scale and its history have in common: layer, tensor, and the number of the product.
+        tensor: ``x``, ``kernel`` or ``grad``.
+        is_scale: whether it is a scale; else a history.
+        value: of shape (..., 1) or (..., length).
+    """
+
+    path: str
+    owner: tuple[str, ...]
+    tensor: str
+    is_scale: bool
+    value: Any
+
+    def rows(self) -> Array:
+        """One row for each layer of a stack, float32.
+
+        Raises:
+            RuntimeError: JAX's own, where the array was donated.
+        """
+        return np.asarray(self.value).astype(np.float32).reshape(-1, np.shape(self.value)[-1])
+
+
+def leaves(tree: Any) -> dict[str, Leaf]:  # noqa: ANN401
+    """The metadata in a tree, by path. A scale without an amax history beside it is somebody else's."""
+    read = (_read(path, value) for path, value in jax.tree_util.tree_flatten_with_path(tree)[0])
+    known = [leaf for leaf in read if leaf]
+    kinds = {(leaf.owner, leaf.is_scale) for leaf in known}
+    return {leaf.path: leaf for leaf in known if {(leaf.owner, True), (leaf.owner, False)} <= kinds}
+
+
+def _read(path: Any, value: Any) -> Leaf | None:  # noqa: ANN401
+    names = [_name(key) for key in path]
+    for position in reversed(range(len(names))):
+        meaning = te.read_leaf(names[position])
+        if meaning and np.ndim(value):
+            tensor, number, is_scale = meaning
+            return Leaf(path_of(path), (*names[:position], tensor, number), tensor, is_scale, value)
+    return None
+
+
+def path_of(path: Any) -> str:  # noqa: ANN401 - of JAX's keys
+    """Where a leaf of a tree is, as `Leaf` names it."""
+    return "/".join(map(_name, path))
+
+
+def _name(key: Any) -> str:  # noqa: ANN401 - one of JAX's kinds of keys
+    for attribute in ("key", "name", "idx"):
+        if hasattr(key, attribute):
+            return str(getattr(key, attribute))
+    return str(key)
+
+
+# --- told apart ----------------------------------------------------------------------------------------------------
+
+
+def tagged(tree: Any) -> Any:  # noqa: ANN401
+    """A tree whose metadata are random numbers, so that each can be told from all others by its value."""
+    known = leaves(tree)
+
+    def tag(path: Any, value: Any) -> Any:  # noqa: ANN401
+        leaf = known.get(path_of(path))
+        return value if leaf is None else jnp.asarray(_random(leaf), np.asarray(value).dtype)
+
+    return jax.tree_util.tree_map_with_path(tag, tree)
+
+
+_LARGE = 1024.0
+"""What scales of gradients are multiplied by: those of a mean over a batch are small."""
+
+
+def _random(leaf: Leaf) -> Array:
+    numbers = np.random.default_rng(zlib.crc32(leaf.path.encode())).uniform(0.5, 2.0, np.shape(leaf.value))
+    large = leaf.tensor == "grad"
+    factor = (_LARGE if leaf.is_scale else 1 / _LARGE) if large else 1.0
+    return (numbers * factor).astype(np.float32)
+
+
+class Pair(NamedTuple):
+    """Scale and amax history of a tensor of one layer, float32: together they are no other tensor's."""
+
+    scale: Array
+    history: Array
+
+    @property
+    def key(self) -> tuple[bytes, bytes]:
+        """What equal ones have in common."""
+        return self.scale.tobytes(), self.history.tobytes()
+
+
+Place = tuple[tuple[str, ...], int]
+"""Owner of a scale and its history, and the row in a stack of layers."""
+
+
+def pairs(tree: Any) -> dict[Place, Pair]:  # noqa: ANN401
+    """The metadata in a tree, by what they belong to.
+
+    Raises:
+        RuntimeError: JAX's own, where an array was donated.
+    """
+    rows = {(leaf.owner, leaf.is_scale): leaf.rows() for leaf in leaves(tree).values()}
+    return {
+        (owner, number): Pair(scale.copy(), rows[owner, False][number].copy())
+        for (owner, is_scale), scales in rows.items()
+        if is_scale
+        for number, scale in enumerate(scales)
+    }
+
+
+def positions(arguments: Sequence[Array]) -> Iterator[tuple[int, int]]:
+    """Where the scales and histories of x, kernel and grad stand among the arguments of one of TE's functions."""
+    flat = [n for n, array in enumerate(arguments) if array.ndim == 1 and array.dtype == np.float32]
+    if te.metadata_dialect().stores_next_scale:  # a quantizer has its scale, then its history
+        for n in flat:
+            if arguments[n].shape == (1,) and n + 1 in flat:
+                yield n, n + 1
+        return
+    scales = [n for n in flat if arguments[n].shape == (1,)]  # the histories of all, then the scales of all
+    yield from zip(scales, [n for n in flat if n not in scales][-len(scales) or None :], strict=False)

@@ -1,0 +1,26 @@
+"""The claims on models, on models in the styles of real users, and on the same with one thing wrong."""
+
+import re
+
+import pytest
+
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.model import CLAIMS, RECIPES, Factory, require_none
+from mnist_fp8.model.carrying import carrying_problems
+from mnist_fp8.model.run import DELAYED
+from models import BUGS, CORRECT
+
+pytestmark = pytest.mark.filterwarnings("default")  # as in the claims: Flax warns of what it will remove
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda recipe: recipe.name)
+@pytest.mark.parametrize("claim", CLAIMS)
+@pytest.mark.parametrize("name", CORRECT)
+def test_nothing_is_wrong_with_a_correct_model(name: str, claim: str, recipe: RecipeConfig) -> None:
+    require_none(CLAIMS[claim](CORRECT[name], recipe))
+
+
+@pytest.mark.parametrize(("factory", "said"), BUGS.values(), ids=BUGS)
+def test_plumbing_bug_is_named(factory: Factory, said: str) -> None:
+    problems = carrying_problems(factory, DELAYED)
+    assert any(re.search(said, problem.what) for problem in problems), list(map(str, problems)) or "nothing was found"

@@ -1,0 +1,62 @@
+"""Models and train steps in the styles of real users, and the same with one thing wrong, as it was in real ones."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any
+
+from flax import nnx
+
+from mnist_fp8.model import Factory
+from models import accumulating, branches, bridged, faults, scanned, transformer
+
+_MODELS: Mapping[str, Any] = {
+    "transformer": transformer.transformer,
+    "scanned": scanned.scanned,
+    "bridged": bridged.bridged,
+    "accumulating": accumulating.accumulating,
+    "branches": branches.branches,
+}
+CORRECT: Mapping[str, Factory] = _MODELS
+"""Factories with nothing wrong, by the name of their model."""
+
+BUGS: Mapping[str, tuple[Factory, str]] = {
+    **{
+        f"{model}: {bug}": (functools.partial(factory, carry=carry), said)
+        for model, factory in _MODELS.items()
+        for bug, (carry, said) in faults.CARRIES.items()
+    },
+    "transformer: donated": (
+        faults.donated(transformer.transformer, lambda old, new: new.replace(fp8_metas=old.fp8_metas)),
+        "cannot be read",
+    ),
+    "scanned: donated": (
+        faults.donated(
+            scanned.scanned, lambda old, new: new.replace(params=old.params | {"params": new.params["params"]})
+        ),
+        "cannot be read",
+    ),
+    "scanned: shadowed": (faults.shadowed(scanned.scanned), "bfloat16 by bfloat16"),
+    "bridged: shadowed": (faults.shadowed(bridged.bridged), "bfloat16 by bfloat16"),
+    "bridged: nnx_default_gradient": (
+        functools.partial(bridged.bridged, differentiated=nnx.Param),  # what nnx.grad differentiates by default
+        "before the step",
+    ),
+    "accumulating: shadowed": (faults.shadowed(accumulating.accumulating), "bfloat16 by bfloat16"),
+    "accumulating: last": (
+        functools.partial(accumulating.accumulating, combine=lambda _, stacked: stacked[-1]),
+        "of one microbatch alone",
+    ),
+    "accumulating: summed": (
+        functools.partial(accumulating.accumulating, combine=lambda _, stacked: stacked.sum(0)),
+        "sum of",
+    ),
+    "accumulating: mean": (
+        functools.partial(accumulating.accumulating, combine=lambda _, stacked: stacked.mean(0)),
+        "mean of",
+    ),
+    "branches: zeroed": (functools.partial(branches.branches, keep=lambda _, new: new), "zero"),
+}
+"""Factories with one thing wrong, with a regular expression for what a finding says of it.
+
+All show in DelayedScaling, the only recipe that keeps metadata; those that are shadowed, in each recipe.
+"""
