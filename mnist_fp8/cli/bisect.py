@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from mnist_fp8.cli.options import Commands, add_rerun
 from mnist_fp8.cli.output import OK
+from mnist_fp8.cli.own_code import add_model, model_to_judge
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.plain import clean
 
@@ -38,6 +39,7 @@ def add(commands: Commands) -> None:
         help="what changes is its exit code, run with the environment's python first on PATH: "
         "0 good, 125 cannot be judged, else bad",
     )
+    add_model(parser)
     add_rerun(parser)
     parser.set_defaults(run=run)
 
@@ -45,15 +47,18 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search the releases between the two that the arguments name; returns the exit code."""
     from mnist_fp8.cli.progress import say_left_out  # noqa: PLC0415 - `--help` needs none of it
+    from mnist_fp8.gate.releases.subjects import parse_subject  # noqa: PLC0415
     from mnist_fp8.gate.runner import bisect  # noqa: PLC0415
     from mnist_fp8.gate.verdict.changes import differ  # noqa: PLC0415
 
     probe = _probe(args)
     releases = _between(args.good, args.bad)
+    keys = [f"claims/{args.claim}"] if args.claim else filter(None, [args.entry])
+    model = model_to_judge(args, list(map(parse_subject, releases)), keys)
     print(f"{len(releases)} releases, at most {len(releases).bit_length() + 2} to look at unless some cannot be judged")
     if args.words is None:  # a command of the user's own gets them
         say_left_out()
-    look = bisect.in_environment(probe)
+    look = bisect.in_environment(probe, model)
     change = bisect.find_change(releases, look, lambda line: print(f"  {line}", flush=True), differ)
     _print(change)
     return OK

@@ -35,6 +35,11 @@ class Request:
     jobs: int | None
     rerun: bool
 
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """Keys of all that is asked for."""
+        return (*(f"claims/{name}" for name in self.claims), *self.entries)
+
 
 def examine_and_show(
     installations: Sequence[Installation],

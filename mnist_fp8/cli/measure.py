@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from mnist_fp8.cli.options import Commands, add_only, add_rerun, check_keys
 from mnist_fp8.cli.output import DID_NOT_HOLD, OK, check_output, say_written
-from mnist_fp8.cli.own_code import add_subjects, layers_to_judge
+from mnist_fp8.cli.own_code import add_model, add_subjects, layers_to_judge, model_to_judge
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.files import replace_file
 from mnist_fp8.core.plain import clean
@@ -41,6 +41,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--claims", action="store_true", help="hold it to the claims of the suite as well")
     add_only(parser)
     add_subjects(parser)
+    add_model(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="file for the record, such as record.json")
     add_rerun(parser)
     parser.set_defaults(run=run)
@@ -50,6 +51,7 @@ def run(args: argparse.Namespace) -> int:
     """Measure what the arguments name; returns the exit code."""
     from mnist_fp8.gate.releases import subjects  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner.installation import Installation  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.runner.measuring import EVERYTHING  # noqa: PLC0415 - `--help` needs none of these
 
     if args.te and args.python:
         raise ConfigError("both a Transformer Engine and --python are given; expected one of them")
@@ -68,7 +70,8 @@ def run(args: argparse.Namespace) -> int:
         if args.te
         else subjects.interpreter_subject(args.python or Path(sys.executable))
     )
-    record = _examine(Installation(subject, args.jax, args.flax, layers), args)
+    model = model_to_judge(args, [subject], args.only or EVERYTHING)
+    record = _examine(Installation(subject, args.jax, args.flax, layers, model), args)
     check_keys(args.only, [record])
     if args.output:
         _write(args.output, record)

@@ -5,7 +5,16 @@ import argparse
 from mnist_fp8.cli.github import add_github, conclude
 from mnist_fp8.cli.options import Commands, add_only, add_output, add_policy, add_rerun, check_keys
 from mnist_fp8.cli.output import RUNS, VERDICT_CODES, check_output, new_folder, show_verdict
-from mnist_fp8.cli.own_code import add_subjects, add_uses, demand_uses, known_names, layers_to_judge, own_sources
+from mnist_fp8.cli.own_code import (
+    add_model,
+    add_subjects,
+    add_uses,
+    demand_uses,
+    known_names,
+    layers_to_judge,
+    model_to_judge,
+    own_sources,
+)
 from mnist_fp8.core.errors import ConfigError
 
 
@@ -35,6 +44,7 @@ def add(commands: Commands) -> None:
     )
     add_uses(parser)
     add_subjects(parser)
+    add_model(parser)
     add_policy(parser)
     add_github(parser)
     add_only(parser)
@@ -55,6 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from mnist_fp8.cli.progress import say_left_out, watching  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.releases import subjects  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner import upgrade  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.runner.measuring import EVERYTHING  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner.names import asks_for_names  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner.suite_tests import suite_tests  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.verdict import compare, policy  # noqa: PLC0415 - `--help` needs none of these
@@ -71,11 +82,12 @@ def run(args: argparse.Namespace) -> int:
         check_output(args.output or RUNS)
     old = subjects.parse_subject(args.old)
     new = subjects.parse_subject(args.new) if args.new else old
+    model = model_to_judge(args, (old, new), args.only or EVERYTHING)
     say_left_out()
     with watching() as watcher:
         uses = demand_uses(sources, watcher)
         layers = layers_to_judge(args.subjects, uses, args.only)
-        pair = upgrade.sides(old, new, args.jax, args.flax, layers)
+        pair = upgrade.sides(old, new, args.jax, args.flax, layers, model)
         records = upgrade.measure_both(pair, only=args.only, rerun=args.rerun, watcher=watcher)
     check_keys(args.only, records, uses)
     tests = {} if args.only else suite_tests()

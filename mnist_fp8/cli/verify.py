@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from mnist_fp8.cli.options import Commands, add_claims, add_jobs, add_output, add_rerun
 from mnist_fp8.cli.output import check_output
-from mnist_fp8.cli.own_code import add_subjects, layers_to_judge
+from mnist_fp8.cli.own_code import add_model, add_subjects, layers_to_judge, model_to_judge
 from mnist_fp8.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -33,6 +33,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--jax", metavar="V", help="version of JAX (default: the newest that the release works with)")
     add_claims(parser)
     add_subjects(parser)
+    add_model(parser)
     add_output(parser, "for verify.md, .html, .json and junit.xml (default: only the terminal)")
     add_jobs(parser, "(1)")
     add_rerun(parser)
@@ -47,9 +48,11 @@ def run(args: argparse.Namespace) -> int:
 
     request = Request(select_claims(args.claim), (), args.jobs or 1, args.rerun)
     layers = layers_to_judge(args.subjects)
-    installations = [Installation(subject, args.jax, layers=layers) for subject in _subjects(args.te, args.python)]
+    chosen = _subjects(args.te, args.python)
     if args.output:
         check_output(args.output)
+    model = model_to_judge(args, chosen, request.keys)
+    installations = [Installation(subject, args.jax, layers=layers, model=model) for subject in chosen]
     return examine_and_show(
         installations, request, name="verify", output=args.output, kept=bool(args.output), explained=True
     )

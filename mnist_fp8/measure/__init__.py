@@ -10,7 +10,18 @@ from collections.abc import Callable, Mapping, Sequence
 
 from mnist_fp8 import te
 from mnist_fp8.core import garbage
-from mnist_fp8.measure import behaviour, costs, imports, layers, metadata, numerics, programs, training, variables
+from mnist_fp8.measure import (
+    behaviour,
+    costs,
+    imports,
+    layers,
+    metadata,
+    model,
+    numerics,
+    programs,
+    training,
+    variables,
+)
 from mnist_fp8.programs import cache
 from mnist_fp8.record.entries import Failure, Text, Value, covered
 
@@ -35,7 +46,7 @@ def measure(only: Sequence[str] = ()) -> dict[str, Value]:
         for prefix, probe in first.items():  # what costs compile must not come from a cache
             entries |= _guarded(prefix, probe) if _may_hold(prefix, only) else {}
         cache.keep_programs()
-        for module in (variables, programs, numerics, metadata, behaviour, layers, training):
+        for module in (variables, programs, numerics, metadata, behaviour, layers, model, training):
             for prefix, probe in module.probes().items():
                 entries |= _guarded(prefix, probe) if _may_hold(prefix, only) else {}
         entries |= _warnings(raised)

@@ -1,6 +1,7 @@
 """The header of a run: what runs, in which kind of run, with which versions, on which device."""
 
 import json
+import os
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -8,6 +9,7 @@ import pytest
 
 from mnist_fp8 import te
 from mnist_fp8.core.files import replace_file
+from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.te import provenance
 
 
@@ -47,7 +49,13 @@ def facts() -> dict[str, str]:
     Raises:
         TeUnavailableError: Transformer Engine cannot run.
     """
-    return provenance.describe() | describe_recipes()
+    return provenance.describe() | _describe_model() | describe_recipes()
+
+
+def _describe_model() -> dict[str, str]:
+    """The user's model that is held to the claims on models, if there is one."""
+    name = os.environ.get(VARIABLE)
+    return {"model": name} if name else {}
 
 
 def describe_recipes() -> dict[str, str]:

@@ -2,7 +2,7 @@
 
 import dataclasses
 import enum
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 
 from mnist_fp8.core.subjects import SUBJECTS
 
@@ -123,6 +123,23 @@ class SuiteResult:
     def only(self, names: Collection[str]) -> "SuiteResult":
         """The same of some claims alone."""
         return dataclasses.replace(self, claims=tuple(claim for claim in self.claims if claim.name in names))
+
+
+def joined(results: Sequence[SuiteResult], names: Sequence[str]) -> SuiteResult:
+    """The results of several runs of the suite as that of one, whose command is that of the last.
+
+    Args:
+        results: one or more, of different claims.
+        names: the claims in their order.
+    """
+    claims = {claim.name: claim for result in results for claim in result.claims}
+    problems = [result.problem for result in results if result.problem]
+    return dataclasses.replace(
+        results[-1],
+        claims=tuple(claims[name] for name in names if name in claims),
+        seconds=sum(result.seconds for result in results),
+        problem="; ".join(dict.fromkeys(problems)),
+    )
 
 
 def claim_names(results: Iterable[SuiteResult]) -> tuple[str, ...]:

@@ -117,6 +117,8 @@ class Quantity(enum.Enum):
     """Relative error against float64: larger is worse."""
     IN_TOLERANCES = "error in tolerances"
     """Largest error in units of what rounding explains: above 1 it is wrong."""
+    NORM = "norm"
+    """Of a tensor: a larger or smaller one is neither better nor worse."""
     SHARE = "share of elements"
     """Shares of a distribution."""
     SCALE_USED = "scale used"

@@ -8,18 +8,19 @@ found by `compare`, entry by entry.
 import dataclasses
 import functools
 import typing
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Self
 
 import msgspec
 
+from mnist_fp8.core import model
 from mnist_fp8.core.errors import RecordError
 from mnist_fp8.core.plain import clean
 from mnist_fp8.core.reading import parse_json, read_text
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.record.claims import SuiteResult
-from mnist_fp8.record.entries import Value
+from mnist_fp8.record.entries import LAYERS, Value
 from mnist_fp8.record.entries_json import entries_from_json, entries_to_json
 from mnist_fp8.record.names import Names
 from mnist_fp8.record.names_json import names_from_json, names_to_json
@@ -70,9 +71,17 @@ class Record:
     @property
     def title(self) -> str:
         """What was measured and what it ran with, in one line."""
-        names = {"jax": "JAX", "flax": "Flax", "python": "Python"}
+        names = {"jax": "JAX", "flax": "Flax", "python": "Python", model.VARIABLE: "model"}
         parts = [f"{word} {self.environment[name]}" for name, word in names.items() if self.environment.get(name)]
         return f"TE {self.name} ({', '.join(parts)})" if parts else f"TE {self.name}"
+
+    def model_arguments(self, *keys: str) -> tuple[str, ...]:
+        """Command-line words that name the user's model, if there is one and some of the keys are of it."""
+        name = self.environment.get(model.VARIABLE, "")
+        if not name or not may_be_of_model(name, keys):
+            return ()
+        folder = self.environment.get(model.FOLDER)
+        return ("--model", name, *(("--model-path", folder) if folder else ()))
 
     def to_json(self) -> dict[str, Any]:
         """Plain data, with the version of its schema."""
@@ -97,6 +106,13 @@ class Record:
             raise ValueError(f"{fields['run']!r} is no kind of run")
         names = None if whole["names"] is None else names_from_json(whole["names"])
         return cls(**fields, entries=entries_from_json(document["entries"]), names=names)
+
+
+def may_be_of_model(name: str, keys: Iterable[str]) -> bool:
+    """Whether some keys, or patterns, are of a user's model, or of more: of claims on models, or of its entries."""
+    own = (f"{LAYERS}/{name}", f"claims/{model.CLAIMS}")
+    literals = [key.partition("*")[0].rstrip("/") for key in keys]
+    return any(literal.startswith(own) or any(each.startswith(literal) for each in own) for literal in literals)
 
 
 @functools.cache

@@ -14,6 +14,7 @@ from typing import cast
 import pytest
 
 from mnist_fp8 import te
+from mnist_fp8.core import model
 from mnist_fp8.core.errors import ConfigError, TeUnavailableError
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.core.subjects import VARIABLE
@@ -350,6 +351,13 @@ def test_header_is_for_people_and_as_json_for_programs(suite: Suite, tmp_path: P
     for fact in ("transformer-engine", "jax", "flax", "python", "device", "recipes"):
         assert f"{fact}: {facts[fact]}" in run.outlines
     assert facts["transformer-engine"] == te.version()
+
+
+def test_header_names_the_model_that_is_judged(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(model.VARIABLE, "ours.model:case")
+    assert header.facts()["model"] == "ours.model:case"
+    monkeypatch.delenv(model.VARIABLE)
+    assert "model" not in header.facts()
 
 
 def test_json_is_written_where_the_header_is_not_shown(suite: Suite, tmp_path: Path) -> None:

@@ -166,6 +166,30 @@ SECTIONS: dict[str, list[BadInput]] = {
         ),
         BadInput("mnist-fp8 stacks", "the following arguments are required: --search"),
     ],
+    "The user's model": [
+        BadInput("mnist-fp8 verify 2.20.2 --model ours", "model is 'ours'; expected PACKAGE:FACTORY, such as ours.mod"),
+        BadInput("mnist-fp8 verify 2.20.2 --model ours:case", "there is no ours/ and no ours.py in /"),
+        BadInput("mnist-fp8 matrix --model ours:case --model-path gone", "model path gone is no folder; expected the"),
+        BadInput(
+            "mnist-fp8 verify 2.20.2 --model-path .", "--model-path is given, but no model; expected --model PACK"
+        ),
+        BadInput(
+            "mnist-fp8 upgrade 2.19.0 2.20.2 --model-requirements x", "--model-requirements is given, but no model"
+        ),
+        BadInput(
+            "mnist-fp8 upgrade 2.19.0 2.20.2 --model a:b --only api", "--model has no part in what is asked for; "
+        ),
+        BadInput(
+            "mnist-fp8 verify 2.20.2 --model a:b --claim kernels", "expected a claim whose name begins with model_"
+        ),
+        BadInput("mnist-fp8 measure 2.20.2 --model a:b --only numerics", "or keys that begin with layers/a:b"),
+        BadInput(
+            "mnist-fp8 bisect --good 2.3.0 --bad 2.4.0 --entry x --model a:b", "--model has no part in what is asked"
+        ),
+        BadInput(
+            "mnist-fp8 verify 2.20.2 --model a:b --model-requirements gone", "requirements file gone cannot be read: No"
+        ),
+    ],
     "Upgrades and records": [
         BadInput("mnist-fp8 upgrade", "the following arguments are required: OLD"),
         BadInput("mnist-fp8 upgrade 2.20.2", "nothing changes: expected a second Transformer Engine, --jax OLD:NEW"),
@@ -214,6 +238,8 @@ SECTIONS: dict[str, list[BadInput]] = {
             ("upgrade 2.19.0 2.20.2 --only api ''", "--only"),
             ("upgrade 2.20.2 --jax ''", "--jax"),
             ("upgrade 2.19.0 2.20.2 --uses ''", "--uses"),
+            ("verify 2.20.2 --model ''", "--model"),
+            ("verify 2.20.2 --model a:b --model-path ''", "--model-path"),
             ("compare '' new.json", "OLD"),
             ("uses ''", "PATH"),
             ("matrix --te ''", "--te"),

@@ -3,6 +3,7 @@
 import contextlib
 import hashlib
 import json
+import math
 import os
 import time
 from collections.abc import Iterator, Mapping
@@ -10,23 +11,30 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.files import cache_dir, digest_of, replace_file
 
 _FRESH_NS = 2 * 10**9
 """A file that changed so short ago may change again within one tick of the clock: it is read the next time, too."""
 _MODULES = (".py", ".so", ".pth", ".pyc")
+_OF_ENVIRONMENTS = ("pyvenv.cfg", "conda-meta")
 
 
-def digests(folder: Path, *, modules_only: bool = False) -> dict[str, str]:
+def digests(folder: Path, *, modules_only: bool = False, most_folders: float = math.inf) -> dict[str, str]:
     """Digest of each file in a folder, by its name in it. Bytecode beside sources is left out: no run reads it.
 
     Args:
         folder: with all folders in it, and what links lead to.
-        modules_only: leave out all but what Python could import, and hidden folders.
+        modules_only: leave out all but what Python could import, hidden folders, and environments in it.
+        most_folders: how many may be looked into.
+
+    Raises:
+        ConfigError: there are more folders.
+        OSError: one of them, or a file, cannot be read.
     """
     cache = cache_dir() / "contents" / f"{digest_of([str(folder), modules_only])[:16]}.json"
     known = _known(cache)
-    files = dict(_files(f"{folder}{os.sep}", "", set(), modules_only=modules_only))
+    files = dict(_files(f"{folder}{os.sep}", "", _Visited(most_folders), modules_only=modules_only))
     unknown = [name for name, seen in files.items() if known.get(name, [])[:-1] != seen]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         read = dict(zip(unknown, pool.map(lambda name: _digest(folder / name), unknown), strict=True))
@@ -47,23 +55,41 @@ def _known(cache: Path) -> Mapping[str, list[Any]]:
         return {}
 
 
-def _files(
-    root: str, below: str, visited: set[tuple[int, int]], *, modules_only: bool
-) -> Iterator[tuple[str, list[int]]]:
-    """All files with what tells each from what it was; each folder once, however many links lead to it."""
-    status = os.stat(root + below)  # noqa: PTH116 - a tenth of a second for all of an environment
-    if (status.st_dev, status.st_ino) in visited:
+class _Visited:
+    """The folders that were looked into: each once, however many links lead to it, and no more than so many."""
+
+    def __init__(self, most: float) -> None:
+        self._most = most
+        self._known: set[tuple[int, int]] = set()
+
+    def add(self, folder: str) -> bool:
+        """Note a folder; whether it is a new one."""
+        status = os.stat(folder)  # noqa: PTH116 - a tenth of a second for all of an environment
+        if (status.st_dev, status.st_ino) in self._known:
+            return False
+        if len(self._known) >= self._most:
+            raise ConfigError(f"there are more than {self._most:,} folders to look into")
+        self._known.add((status.st_dev, status.st_ino))
+        return True
+
+
+def _files(root: str, below: str, visited: _Visited, *, modules_only: bool) -> Iterator[tuple[str, list[int]]]:
+    """All files with what tells each from what it was."""
+    if not visited.add(root + below):
         return
-    visited.add((status.st_dev, status.st_ino))
     with os.scandir(root + below) as entries:
         for entry in sorted(entries, key=lambda entry: entry.name):
             name = below + entry.name
             if entry.is_dir():
-                hidden = modules_only and entry.name.startswith(".")
-                if not hidden and entry.name != "__pycache__":
+                if entry.name != "__pycache__" and not (modules_only and _has_no_modules(entry)):
                     yield from _files(root, f"{name}{os.sep}", visited, modules_only=modules_only)
             elif not modules_only or entry.name.endswith(_MODULES):
                 yield name, _seen(entry)
+
+
+def _has_no_modules(folder: os.DirEntry[str]) -> bool:
+    """Whether nothing in it is imported by the name of its folders: it is hidden, or an environment."""
+    return folder.name.startswith(".") or any(os.path.lexists(f"{folder.path}/{mark}") for mark in _OF_ENVIRONMENTS)
 
 
 def _seen(entry: os.DirEntry[str]) -> list[int]:

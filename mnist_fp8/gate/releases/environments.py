@@ -7,7 +7,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from mnist_fp8.core.requirements import applies
 from mnist_fp8.core.run_kind import RunKind, requested_run_kind
 from mnist_fp8.gate.releases import contents, identity, stacks, staging, uv
 from mnist_fp8.gate.releases.catalogue import DISTRIBUTION
-from mnist_fp8.gate.releases.interpreters import Facts, probe, users_path
+from mnist_fp8.gate.releases.interpreters import IMPORTED, Facts, probe, users_path
 from mnist_fp8.gate.releases.processes import MAKING_TIMEOUT_S, Ended, closed, execute, explained, inherited
 from mnist_fp8.gate.releases.stacks import Stack, satisfies, stack_for, stacks_for
 from mnist_fp8.gate.releases.staging import distribution_metadata, write_tree
@@ -115,13 +115,22 @@ class Environment:
         return {**environ, "PATH": path}
 
 
-def prepare(subject: Subject, *, jax: str | None = None, flax: str | None = None) -> Environment:
+def prepare(
+    subject: Subject,
+    *,
+    jax: str | None = None,
+    flax: str | None = None,
+    packages: Sequence[str] = (),
+    imported: Sequence[str] = (),
+) -> Environment:
     """Make the environment in which a subject is judged, or find it in the cache.
 
     Args:
         subject: what is to be judged.
         jax: version of JAX instead of the newest that works.
         flax: version of Flax instead of the one that goes with it.
+        packages: requirements of what a run needs besides; an interpreter is not given any.
+        imported: packages of an interpreter that a run imports besides, wherever they lie.
 
     Raises:
         ConfigError: what is asked for contradicts itself, or no JAX is known to work.
@@ -133,15 +142,15 @@ def prepare(subject: Subject, *, jax: str | None = None, flax: str | None = None
             raise ConfigError(
                 f"{subject.label} is judged with the JAX and Flax that it has; asked for was {jax or flax}"
             )
-        return _adopt(subject)
+        return _adopt(subject, imported)
     if requested_run_kind() is RunKind.KERNEL:
         raise ConfigError(
             f"MNIST_FP8_TE=kernel, but the environment of {subject.label} is made with a JAX without CUDA: name an"
             " interpreter that has Transformer Engine's CUDA extension, or unset the variable"
         )
     stack = stack_for(subject.version, jax, flax)
-    with _locked(_name(subject, stack), f"the environment of {subject.label}") as home:
-        made = _kept(home, _requirements(stack)) or _build(home, subject, _requirements(stack))
+    with _locked(_name(subject, stack, packages), f"the environment of {subject.label}") as home:
+        made = _kept(home, _requirements(stack, packages)) or _build(home, subject, _requirements(stack, packages))
     on_path, first = [str(staging.stage())], _site(home)
     if subject.kind is SubjectKind.FOLDER:
         on_path.append(subject.where)
@@ -157,7 +166,7 @@ def _bytecode() -> Path:
     return cache_dir() / "bytecode"
 
 
-def _adopt(subject: Subject) -> Environment:
+def _adopt(subject: Subject, imported: Sequence[str]) -> Environment:
     """An interpreter as it is; where packages of the suite are missing, they are put beside it, not into it."""
     python, pythonpath = Path(subject.where), users_path()
     facts = probe(python, pythonpath=pythonpath)
@@ -172,7 +181,8 @@ def _adopt(subject: Subject) -> Environment:
     ]
     if missing:
         python = _overlay(subject, facts, missing)
-    beside, facts = facts, probe(python, pythonpath=pythonpath, stage=staging.stage())
+    known = [*IMPORTED, *imported]
+    beside, facts = facts, probe(python, pythonpath=pythonpath, stage=staging.stage(), imported=known)
     variables = {"PYTHONPATH": os.pathsep.join(filter(None, [str(staging.stage()), pythonpath]))}
     installed = facts.distributions
     sites = {*beside.sites, *facts.sites}
@@ -188,7 +198,7 @@ def _is_met(requirement: str, installed: Mapping[str, str]) -> bool:
     return name in _AS_FOUND or (name in installed and satisfies(installed[name], str(parsed.specifier)))
 
 
-def _name(subject: Subject, stack: Stack) -> str:
+def _name(subject: Subject, stack: Stack, packages: Sequence[str] = ()) -> str:
     """Folder of an environment. All folders of one version share one: they are on its path, not in it."""
     te = subject.version
     if subject.kind is SubjectKind.WHEEL:
@@ -197,7 +207,8 @@ def _name(subject: Subject, stack: Stack) -> str:
         te += "-folder"
     known = any(stack.flax == each.flax for each in stacks_for(subject.version) if each.jax == stack.jax)
     flax = "" if known or not stack.flax else f"-flax-{stack.flax}"
-    return f"te-{te}-jax-{stack.jax}{flax}-{_PYTHON_TAG}"
+    more = f"-with-{digest_of(list(packages))[:12]}" if packages else ""
+    return f"te-{te}-jax-{stack.jax}{flax}{more}-{_PYTHON_TAG}"
 
 
 @contextlib.contextmanager
@@ -214,9 +225,9 @@ def _locked(name: str, what: str) -> Iterator[Path]:
                     shutil.rmtree(home, ignore_errors=True)
 
 
-def _requirements(stack: Stack) -> list[str]:
+def _requirements(stack: Stack, packages: Sequence[str]) -> list[str]:
     flax = f"flax=={stack.flax}" if stack.flax else "flax"
-    return [f"jax=={stack.jax}", flax, *stacks.read_stacks()["suite"]]
+    return [f"jax=={stack.jax}", flax, *stacks.read_stacks()["suite"], *packages]
 
 
 @dataclass(frozen=True)
@@ -273,7 +284,7 @@ def _install(home: Path, subject: Subject, requirements: Sequence[str], what: st
         # Old wheels ask for CUDA packages. First, since it takes a second to learn that there is no such release.
         te = subject.where if subject.kind is SubjectKind.WHEEL else f"{DISTRIBUTION}=={subject.where}"
         uv.run("pip", "install", *into, "--no-deps", "--no-build", te, what=what)
-    uv.run("pip", "install", *into, *requirements, what=what)
+    _install_but_for([DISTRIBUTION], into, requirements, what)
 
 
 def _create(home: Path, base: str, what: str) -> list[str]:
@@ -313,8 +324,13 @@ def _overlay(subject: Subject, facts: Facts, missing: Sequence[str]) -> Path:
 def _install_beside(into: Sequence[str], facts: Facts, requirements: Sequence[str], what: str) -> None:
     """Install requirements and what they need, except for what the interpreter has."""
     asked = {canonicalize_name(Requirement(requirement).name) for requirement in requirements}
+    _install_but_for(facts.distributions.keys() - asked, into, requirements, what)
+
+
+def _install_but_for(names: Collection[str], into: Sequence[str], requirements: Sequence[str], what: str) -> None:
+    """Install requirements and what they need, except for packages of some names."""
     with tempfile.NamedTemporaryFile("w", suffix=".txt") as excludes:
-        excludes.write("\n".join(facts.distributions.keys() - asked))
+        excludes.write("\n".join(names))
         excludes.flush()
         uv.run("pip", "install", *into, "--excludes", excludes.name, *requirements, what=what)
 

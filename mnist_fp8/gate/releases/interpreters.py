@@ -88,20 +88,23 @@ def users_path() -> str:
     return os.pathsep.join(str(Path(folder).absolute()) for folder in folders)
 
 
-def probe(python: Path, *, pythonpath: str = "", stage: Path | None = None) -> Facts:
+def probe(
+    python: Path, *, pythonpath: str = "", stage: Path | None = None, imported: Sequence[str] = IMPORTED
+) -> Facts:
     """Ask an interpreter, without importing Transformer Engine or JAX.
 
     Args:
         python: the interpreter.
         pythonpath: folders that are first on its path.
         stage: where the code is that asks for GPUs; ``None`` does not ask.
+        imported: packages whose places are asked for.
 
     Raises:
         EnvError: it does not answer, or is too old.
     """
     with explained(f"python {python}"), tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "probe.py").write_text(_PROBE)
-        command = [str(python), "probe.py", str(stage or ""), *IMPORTED, *_AT_START]
+        command = [str(python), "probe.py", str(stage or ""), *imported, *_AT_START]
         environ = closed({"PYTHONPATH": pythonpath} if pythonpath else {})
         ended = execute(command, cwd=Path(folder), timeout=_PROBE_TIMEOUT_S, environ=environ)
     try:

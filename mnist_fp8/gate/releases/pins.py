@@ -1,4 +1,4 @@
-"""The release of Transformer Engine that a requirements file pins, read as pip reads such a file."""
+"""What a requirements file asks for: the Transformer Engine that it pins, or other packages; read as pip reads it."""
 
 import os
 import re
@@ -13,6 +13,8 @@ from mnist_fp8.core.reading import encoding_of
 from mnist_fp8.core.requirements import applies
 from mnist_fp8.gate.releases.catalogue import DISTRIBUTION
 
+_CHOSEN = ("jax", "jaxlib", "flax")
+"""What each release is judged with in versions that are known to work."""
 _INDEX_OPTIONS = ("-i", "--index-url", "--extra-index-url", "-f", "--find-links", "--no-index")
 _INDEX_VARIABLES = ("UV_DEFAULT_INDEX", "UV_INDEX_URL", "UV_INDEX", "UV_EXTRA_INDEX_URL", "UV_FIND_LINKS")
 
@@ -23,7 +25,8 @@ def pinned(path: Path) -> str:
     Raises:
         ConfigError: it cannot be read, pins none or several, or installs from what would not be asked.
     """
-    found = [(file, requirement) for file, requirement in _requirements(path, ()) if _concerns(requirement)]
+    named = [(file, each) for file, each in _asked(path, ()) if isinstance(each, Requirement)]
+    found = [(file, requirement) for file, requirement in named if _concerns(requirement)]
     if len(found) != 1:
         raise ConfigError(
             f"requirements file {path} pins {DISTRIBUTION} {len(found)} times;"
@@ -45,27 +48,49 @@ def pinned(path: Path) -> str:
     return version
 
 
+def packages(path: Path) -> tuple[str, ...]:
+    """The packages that a requirements file asks for, itself or in files that it includes, beside what is judged.
+
+    Raises:
+        ConfigError: it cannot be read, asks for what each release has in versions of its own, for what has no name, or
+            for what can change where it lies.
+    """
+    found = []
+    for file, each in _asked(path, ()):
+        if isinstance(each, str) or (each.url or "").startswith("file:"):
+            raise ConfigError(f"requirements file {file} has {each}; expected packages by name, such as einops==0.8.1")
+        name = canonicalize_name(each.name)
+        if name in _CHOSEN or name.startswith(DISTRIBUTION):  # whose parts are packages, too
+            raise ConfigError(
+                f"requirements file {file} has {each}, but each release is judged with a {name} of its own: leave"
+                f" out {', '.join(_CHOSEN)} and {DISTRIBUTION}"
+            )
+        if applies(each):
+            found.append(str(each))
+    return tuple(found)
+
+
 def _concerns(requirement: Requirement) -> bool:
     """Whether a requirement is Transformer Engine for the Python that runs."""
     return canonicalize_name(requirement.name) == DISTRIBUTION and applies(requirement)
 
 
-def _requirements(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, Requirement]]:
-    """What a file and those that it includes ask for, as far as it is named."""
+def _asked(path: Path, above: tuple[Path, ...]) -> Iterator[tuple[Path, Requirement | str]]:
+    """What a file and those that it includes ask for: by name, or the line of a folder, a URL or an option."""
     for line in _lines(path):
         option, _, value = line.replace("=", " ", 1).partition(" ") if line.startswith("-") else ("", "", "")
         if option in ("-r", "--requirement"):
             included = path.parent / value.strip()
             if included.resolve() in above:
                 raise ConfigError(f"requirements file {path} includes {value.strip()}, which includes it")
-            yield from _requirements(included, (*above, path.resolve()))
+            yield from _asked(included, (*above, path.resolve()))
         elif option in _INDEX_OPTIONS:
             _check_index(path, option, value.strip())
         else:
             try:
                 yield path, Requirement(re.split(r"\s--?[a-z]", line)[0])
             except InvalidRequirement:
-                continue  # a folder, a URL or an option
+                yield path, line
 
 
 def _check_index(path: Path, option: str, place: str) -> None:

@@ -15,7 +15,7 @@ from typing import IO
 
 import filelock
 
-from mnist_fp8.core import variables, xla_flags
+from mnist_fp8.core import model, variables, xla_flags
 from mnist_fp8.core.errors import EnvError
 
 _OF_ANOTHER_PYTHON = ("PYTHON", "PYTEST_", "VIRTUAL_ENV")
@@ -125,8 +125,12 @@ def inherited() -> dict[str, str]:
 
 
 def closed(own: Mapping[str, str]) -> dict[str, str]:
-    """The environment variables of a run of ours: those of a known list, and what is set for it."""
-    return variables.passed_on(xla_flags.without_ours(os.environ)) | dict(OF_EVERY_RUN) | dict(own)
+    """The environment variables of a run of ours: those of a known list, and what is set for it.
+
+    A model is named by us alone, with a digest of its code: what the shell says of one is dropped.
+    """
+    shell = {name: value for name, value in os.environ.items() if name not in model.VARIABLES}
+    return variables.passed_on(xla_flags.without_ours(shell)) | dict(OF_EVERY_RUN) | dict(own)
 
 
 def _temporary(files: contextlib.ExitStack) -> IO[bytes]:

@@ -6,11 +6,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mnist_fp8.core.errors import ConfigError, EnvError
-from mnist_fp8.gate.releases import environments
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import parse_subject
 from mnist_fp8.gate.runner.execution import last_line
-from mnist_fp8.gate.runner.installation import examine
+from mnist_fp8.gate.runner.installation import Installation, examine
+from mnist_fp8.gate.runner.model import Model
 from mnist_fp8.gate.runner.suite import TIMEOUT_S
 from mnist_fp8.record.claims import Outcome, SuiteResult
 from mnist_fp8.record.entries import Text, Value
@@ -163,12 +163,17 @@ def find_change(
     return Change(tuple(releases), answer, before, after, _differing(before, after, differ))
 
 
-def in_environment(probe: Probe) -> Callable[[str], State]:
-    """Look at a release in its environment; if that cannot be made, the release cannot be judged."""
+def in_environment(probe: Probe, model: Model | None = None) -> Callable[[str], State]:
+    """Look at a release in its environment; if that cannot be made, the release cannot be judged.
+
+    Args:
+        probe: looks at it.
+        model: a user's, which is measured and held to the claims on models; ``None`` if there is none.
+    """
 
     def look(release: str) -> State:
         try:
-            environment = environments.prepare(parse_subject(release))
+            environment = Installation(parse_subject(release), model=model).prepare()
         except (EnvError, ConfigError) as error:  # such as a release that no JAX is known for
             return State(" ".join(str(error).split()), None)
         try:

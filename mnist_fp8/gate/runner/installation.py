@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Collection, Sequence
 
+from mnist_fp8.core import model
 from mnist_fp8.core.files import digest_of
 from mnist_fp8.core.subjects import VARIABLE
 from mnist_fp8.gate.releases import environments, staging
@@ -10,10 +11,12 @@ from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import measuring, package, suite
 from mnist_fp8.gate.runner.measuring import EVERYTHING
+from mnist_fp8.gate.runner.model import Model
 from mnist_fp8.gate.runner.names import asks_for_names, with_names
 from mnist_fp8.gate.runner.store import kept_part, unexamined
-from mnist_fp8.record.entries import Value, covered
-from mnist_fp8.record.record import Record
+from mnist_fp8.record.claims import joined
+from mnist_fp8.record.entries import LAYERS, Failure, Value, covered
+from mnist_fp8.record.record import Record, may_be_of_model
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,18 +28,24 @@ class Installation:
         jax: version of JAX asked for; ``None`` is the newest that it works with.
         flax: version of Flax asked for; ``None`` is the one that goes with that JAX.
         layers: the subjects that are judged; all if there is none.
+        model: a user's, which is measured and held to the claims on models; ``None`` if there is none.
     """
 
     subject: Subject
     jax: str | None = None
     flax: str | None = None
     layers: tuple[str, ...] = ()
+    model: Model | None = None
 
     def prepare(self) -> Environment:
         """Make its environment, or find it in the cache; see `environments.prepare`."""
-        environment = environments.prepare(self.subject, jax=self.jax, flax=self.flax)
-        asked = {VARIABLE: ",".join(self.layers)} if self.layers else {}
-        return dataclasses.replace(environment, variables={**environment.variables, **asked})
+        packages, imported = (self.model.packages, self.model.imported) if self.model else ((), ())
+        environment = environments.prepare(
+            self.subject, jax=self.jax, flax=self.flax, packages=packages, imported=imported
+        )
+        layers = {VARIABLE: ",".join(self.layers)} if self.layers else {}
+        own = self.model.variables if self.model else {}
+        return dataclasses.replace(environment, variables={**environment.variables, **layers, **own})
 
 
 def examine(
@@ -93,10 +102,37 @@ def words(subject: Subject) -> tuple[str, ...]:
 
 
 def _measured(environment: Environment, keys: Sequence[str], *, rerun: bool) -> Record:
+    """Measure; a user's model apart, so that an edit of it leaves all else valid, and its end is not that of all."""
+    name = environment.variables.get(model.VARIABLE, "")
+    own = f"{LAYERS}/{name}"
+    others = tuple(key for key in keys if not name or not key.startswith(own))
+    record = _measured_part(_without_model(environment), others, rerun=rerun) if others else None
+    if name and may_be_of_model(name, keys):
+        part = _measured_part(environment, (own,), rerun=rerun)
+        record = _joined(record, part, own) if record else part
+    assert record is not None  # noqa: S101 - there is a key
+    entries = covered(record.entries, keys)
+    return dataclasses.replace(record, entries=entries, only=() if tuple(keys) == EVERYTHING else tuple(keys))
+
+
+def _joined(record: Record, part: Record, key: str) -> Record:
+    """A record with the entries of a user's model, or why there are none."""
+    failed = {f"{key}/all": Failure("Run", part.problem)} if part.problem else {}
+    said = {name: part.environment[name] for name in ("model", *model.VARIABLES) if name in part.environment}
+    entries = {**record.entries, **part.entries, **failed}
+    return dataclasses.replace(record, entries=entries, environment={**record.environment, **said})
+
+
+def _without_model(environment: Environment) -> Environment:
+    own = {name: value for name, value in environment.variables.items() if name not in model.VARIABLES}
+    return dataclasses.replace(environment, variables=own)
+
+
+def _measured_part(environment: Environment, keys: Sequence[str], *, rerun: bool) -> Record:
     def cut(whole: Record) -> Record:
         return dataclasses.replace(whole, entries=covered(whole.entries, keys))
 
-    record = kept_part(
+    return kept_part(
         environment,
         staging.measuring_digest(),
         keys,
@@ -105,10 +141,23 @@ def _measured(environment: Environment, keys: Sequence[str], *, rerun: bool) -> 
         work=lambda log: measuring.measure(environment, keys, log),
         rerun=rerun,
     )
-    return dataclasses.replace(record, only=() if tuple(keys) == EVERYTHING else tuple(keys))
 
 
 def _judged(
+    environment: Environment, claims: Sequence[str], passed: Collection[str], workers: int, *, rerun: bool
+) -> Record:
+    """Hold to claims; those on models apart where there is a user's, as in `_measured`."""
+    if not environment.variables.get(model.VARIABLE):
+        return _judged_part(environment, claims, passed, workers, rerun=rerun)
+    own = [name for name in claims if name.startswith(model.CLAIMS)]
+    others = [name for name in claims if name not in own]
+    parts = [(_without_model(environment), others), (environment, own)]
+    records = [_judged_part(where, names, passed, workers, rerun=rerun) for where, names in parts if names]
+    suites = [record.suite for record in records if record.suite]
+    return dataclasses.replace(records[-1], suite=joined(suites, claims))
+
+
+def _judged_part(
     environment: Environment, claims: Sequence[str], passed: Collection[str], workers: int, *, rerun: bool
 ) -> Record:
     stage = staging.stage()

@@ -10,6 +10,7 @@ from mnist_fp8.gate.runner import package, suite
 from mnist_fp8.gate.runner.at_once import all_of
 from mnist_fp8.gate.runner.installation import Installation, examine
 from mnist_fp8.gate.runner.measuring import EVERYTHING
+from mnist_fp8.gate.runner.model import Model
 from mnist_fp8.gate.runner.steps import Steps, Watcher
 from mnist_fp8.record.claims import Outcome
 from mnist_fp8.record.entries import RESOLVER, covers
@@ -22,6 +23,7 @@ def sides(
     jax: Sequence[str | None],
     flax: Sequence[str | None],
     layers: tuple[str, ...] = (),
+    model: Model | None = None,
 ) -> tuple[Installation, Installation]:
     """The two installations. Where nobody asks for a JAX, both get the same one if there is one for both.
 
@@ -31,11 +33,12 @@ def sides(
         jax: versions of JAX, old and new; ``None`` where none is asked for.
         flax: the same of Flax.
         layers: the subjects that are judged; all if there is none.
+        model: a user's, which is measured and held to the claims on models; ``None`` if there is none.
     """
     made = [subject.kind is not SubjectKind.INTERPRETER for subject in (old, new)]
     if all(made) and not any(jax):
         jax = [stacks.common_jax(old.version, new.version)] * 2
-    return Installation(old, jax[0], flax[0], layers), Installation(new, jax[1], flax[1], layers)
+    return Installation(old, jax[0], flax[0], layers, model), Installation(new, jax[1], flax[1], layers, model)
 
 
 def measure_both(

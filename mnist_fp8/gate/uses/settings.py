@@ -1,18 +1,24 @@
-"""The table ``[tool.mnist-fp8]`` of a user's ``pyproject.toml``: their sources, and the layers that they care for."""
+"""The table ``[tool.mnist-fp8]`` of a user's ``pyproject.toml``: their sources, layers they care for, their model."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.core.model import parse_model
 from mnist_fp8.core.reading import read_toml
 from mnist_fp8.core.subjects import parse_subjects
 
 FILE = Path("pyproject.toml")
 """Where the table is looked for: in the current folder."""
 _TABLE = "[tool.mnist-fp8]"
-_KEYS = {"uses": 'paths, such as ["src"]', "subjects": 'layers, such as ["LayerNormMLP"]'}
-"""What each key lists, with an example."""
+_KEYS = {
+    "uses": 'a list of paths, such as ["src"]',
+    "subjects": 'a list of layers, such as ["LayerNormMLP"]',
+    "model": 'a factory, such as "ours.model:case"',
+    "model-path": 'a folder, such as "src"',
+}
+"""What each key is, with an example."""
 
 
 def sources(file: Path = FILE) -> tuple[Path, ...]:
@@ -33,18 +39,43 @@ def subjects(file: Path = FILE) -> tuple[str, ...]:
         raise ConfigError(f"subjects in {_TABLE} of {file}: {error}") from error
 
 
-def _listed(file: Path, key: str) -> list[str]:
-    table = _table(file)
-    unknown = [name for name in table if name not in _KEYS]
-    if unknown:
-        raise ConfigError(f"{_TABLE} of {file} has {unknown[0]!r}; expected nothing but {' and '.join(_KEYS)}")
-    named = table.get(key, [])
-    if not isinstance(named, list) or not all(isinstance(each, str) and each for each in named):
-        raise ConfigError(f"{key} in {_TABLE} of {file} is {named!r}; expected a list of {_KEYS[key]}")
+def model(file: Path = FILE) -> str | None:
+    """The user's model that a file names, as ``package.module:factory``; ``None`` if it names none; as `sources`."""
+    named = _text(file, "model")
+    try:
+        if named is not None:
+            parse_model(named)
+    except ConfigError as error:
+        raise ConfigError(f"model in {_TABLE} of {file}: {error}") from error
     return named
 
 
+def model_path(file: Path = FILE) -> Path | None:
+    """The folder that has the model's package, where a file names one; as `sources`."""
+    named = _text(file, "model-path")
+    return None if named is None else file.parent / named
+
+
+def _text(file: Path, key: str) -> str | None:
+    named = _table(file).get(key)
+    if not (named is None or (isinstance(named, str) and named)):
+        raise _other(file, key, named)
+    return named
+
+
+def _listed(file: Path, key: str) -> list[str]:
+    named = _table(file).get(key, [])
+    if not isinstance(named, list) or not all(isinstance(each, str) and each for each in named):
+        raise _other(file, key, named)
+    return named
+
+
+def _other(file: Path, key: str, found: object) -> ConfigError:
+    return ConfigError(f"{key} in {_TABLE} of {file} is {found!r}; expected {_KEYS[key]}")
+
+
 def _table(file: Path) -> Mapping[str, Any]:
+    """The table, with no keys but those that there are."""
     try:
         document = read_toml(file)
     except FileNotFoundError:
@@ -57,4 +88,6 @@ def _table(file: Path) -> Mapping[str, Any]:
     table = tool.get("mnist-fp8", {}) if isinstance(tool, Mapping) else tool
     if not isinstance(table, Mapping):
         raise ConfigError(f"{_TABLE} of {file} is {table!r}; expected a table")
+    if unknown := [name for name in table if name not in _KEYS]:
+        raise ConfigError(f"{_TABLE} of {file} has {unknown[0]!r}; expected nothing but {', '.join(_KEYS)}")
     return table

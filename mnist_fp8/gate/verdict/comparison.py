@@ -83,8 +83,8 @@ class Comparison:
         """The command that shows an entry again, measured anew on both sides."""
         paths = self.uses.found.paths if self.uses and key.startswith("uses/") else ()
         sources = [word for path in paths for word in ("--uses", path)]
-        words = ["mnist-fp8", "upgrade", *_arguments(self.old, self.new), *sources, "--only", key]
-        return shlex.join(words)
+        words = ["mnist-fp8", "upgrade", *_arguments(self.old, self.new), *sources]
+        return shlex.join([*words, *self.new.model_arguments(key), "--only", key])
 
 
 def _arguments(old: Record, new: Record) -> list[str]:

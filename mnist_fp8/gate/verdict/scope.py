@@ -5,6 +5,7 @@ from collections import Counter
 from collections.abc import Iterator
 
 from mnist_fp8.core.errors import RecordError
+from mnist_fp8.core.model import CONTENTS, VARIABLE, VARIABLES
 from mnist_fp8.core.plain import clean
 from mnist_fp8.record.entries import AREAS, LAYERS, Key, Support
 from mnist_fp8.record.record import Record
@@ -71,6 +72,12 @@ class Scope:
         same_keys = old.settings == new.settings
         if not same_keys:
             limits.append("measured by different versions of mnist-fp8: what only one of them measures is not compared")
+        models = [_model(record) for record in (old, new)]
+        if models[0] != models[1] and not (old.problem or new.problem):
+            limits.append(
+                f"the models are not the same ({models[0]}; {models[1]}): what differs in claims on models, and in"
+                " entries of a model, may come from that"
+            )
         others = list(_other_versions(old, new))
         if others:
             limits.append(f"not only Transformer Engine differs ({', '.join(others)}): a difference may come from that")
@@ -81,11 +88,18 @@ def _device(record: Record) -> str:
     return ", ".join(record.environment[name] for name in ("device", "processor") if name in record.environment)
 
 
+def _model(record: Record) -> str:
+    """The user's model, such that another code of it is another one."""
+    name, contents = (record.environment.get(key, "") for key in (VARIABLE, CONTENTS))
+    return clean(f"{name}, code {contents}" if contents else name or "the network of mnist-fp8")
+
+
 _STACK = ("jax", "jaxlib", "flax", "optax", "numpy", "ml-dtypes", "python")
 
 
 def _other_versions(old: Record, new: Record) -> Iterator[str]:
-    names = [name for name in old.environment if name in _STACK or name.isupper()]
+    known = [name for name in old.environment if name in _STACK or name.isupper()]
+    names = [name for name in known if name not in VARIABLES]  # of which is told apart
     pairs = {name: (old.environment[name], new.environment.get(name, "")) for name in names}
     yield from (f"{name} {a} → {b}" for name, (a, b) in pairs.items() if a != b and b)
 

@@ -26,6 +26,7 @@ from mnist_fp8.cli import main, output, verify
 from mnist_fp8.cli import train as train_command
 from mnist_fp8.cli.train import QUICK
 from mnist_fp8.core import errors as core_errors
+from mnist_fp8.core import model
 from mnist_fp8.core.errors import ConfigError, EnvError, Float8MissingError
 from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.core.subjects import DEFAULT, SUBJECTS, VARIABLE
@@ -617,7 +618,7 @@ def examined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, dict[
         tests = (ClaimResult(name, (TestResult(f"{name}::t", outcome, "the reason"),)) for name in claims)
         return Attempt(dataclasses.replace(unexamined(where), suite=SuiteResult(tuple(tests), "host run: x")))
 
-    def prepare(subject: Subject, *, jax: str | None = None, flax: str | None = None) -> Environment:
+    def prepare(subject: Subject, *, jax: str | None = None, flax: str | None = None, **_options: Any) -> Environment:
         versions = jax or "0.5.0", flax or "0.10"
         return Environment(subject, Path("/python"), *versions, f"{subject} {versions}", {}, Path("/te"))
 
@@ -760,6 +761,103 @@ def test_subject_that_there_is_not_is_one_line(entries_of: dict[str, Any], capsy
     assert entries_of == {}
     assert exit_code([*command.split(), "--subjects", "LayerNormMPL"]) == 2
     assert "error: there is no subject 'LayerNormMPL'; there are DenseGeneral, " in capsys.readouterr().err
+
+
+CLAIM = "model_float8"
+
+
+@pytest.fixture
+def told(outcomes_of: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[dict[str, str]]:
+    """What each run of the claims is told of a model; the package ``ours`` lies in ``src``."""
+    assert outcomes_of == {}
+    Path("src/ours").mkdir(parents=True)
+    found: list[dict[str, str]] = []
+    judge = suite.judge
+
+    def note(where: Environment, *arguments: Any, **options: Any) -> Attempt:
+        found.append({name: where.environ[name] for name in model.VARIABLES if name in where.environ})
+        return judge(where, *arguments, **options)
+
+    monkeypatch.setattr(suite, "judge", note)
+    return found
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        f"upgrade 2.18.0 2.19.0 --only claims/{CLAIM}",
+        "upgrade 2.18.0 2.19.0",
+        f"verify 2.19.0 --claim {CLAIM} kernels",
+        "matrix --te 2.18..2.19",
+        f"bisect --good 2.18.0 --bad 2.19.0 --claim {CLAIM}",
+        "measure 2.19.0 --claims",
+    ],
+)
+@pytest.mark.parametrize("place", ["command line", "file"])
+def test_model_reaches_the_runs_that_hold_it_to_claims(
+    told: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch, capsys: Captured, command: str, place: str
+) -> None:
+    named = {"model": "ours.net:case", "model-path": "src"}
+    options = (
+        [word for name, value in named.items() for word in (f"--{name}", value)] if place == "command line" else []
+    )
+    lines = [f'{name} = "{"other:case" if options else value}"' for name, value in named.items()]
+    Path("pyproject.toml").write_text("\n".join(["[tool.mnist-fp8]", *lines[: 1 if options else 2]]))
+    monkeypatch.setenv(model.VARIABLE, "of.the.shell:case")
+    main.main([*command.split(), *options])
+    assert "left out of the runs, for which --model names the model: MNIST_FP8_MODEL=of.the" in capsys.readouterr().err
+    of_model = [each for each in told if each]  # other claims run apart, and are told nothing
+    contents = {each.pop(model.CONTENTS) for each in of_model}
+    assert len(contents) == 1
+    place_told = {model.VARIABLE: "ours.net:case", model.FOLDER: str(Path("src").absolute())}
+    assert all(each == place_told for each in of_model)
+
+
+@pytest.mark.parametrize("command", ["verify 2.19.0 --claim kernels", f"verify 2.19.0 --claim {CLAIM}"])
+def test_model_of_the_file_has_no_part_in_other_claims(told: list[dict[str, str]], command: str) -> None:
+    Path("pyproject.toml").write_text('[tool.mnist-fp8]\nmodel = "ours.net:case"\nmodel-path = "src"')
+    assert exit_code(command.split()) == 0
+    assert [bool(each) for each in told] == [CLAIM in command]
+
+
+def test_claims_run_again_when_the_code_of_the_model_changes(told: list[dict[str, str]]) -> None:
+    command = ["verify", "2.19.0", "--claim", CLAIM, "--model", "ours.net:case", "--model-path", "src"]
+    for edit in ("a = 1", "a = 1", "a = 2"):
+        Path("src/ours/net.py").write_text(edit)
+        assert exit_code(command) == 0
+    assert len(told) == 2
+    assert exit_code(command[:4]) == 0
+    assert told[2:] == [{}], "Control: our own"
+
+
+@pytest.mark.parametrize("key", ["", "layers/ours.net:case", "layers"])
+@pytest.mark.parametrize("command", ["upgrade 2.18.0 2.19.0 --only", "measure 2.19.0 --only", "bisect"])
+def test_model_reaches_the_runs_that_measure_it(
+    told: list[dict[str, str]], monkeypatch: pytest.MonkeyPatch, command: str, key: str
+) -> None:
+    measured: list[str | None] = []
+    measure = measuring.measure
+
+    def note(where: Environment, *arguments: Any) -> Attempt:
+        measured.append(where.environ.get(model.VARIABLE))
+        return measure(where, *arguments)
+
+    monkeypatch.setattr(measuring, "measure", note)
+    words = [*command.split(), key] if key else [word for word in command.split() if word != "--only"]
+    if command == "bisect":
+        words = ["bisect", "--good", "2.18.0", "--bad", "2.19.0", "--entry", key or "layers/ours.net:case/model"]
+    exit_code([*words, "--model", "ours.net:case", "--model-path", "src"])
+    assert "ours.net:case" in measured
+    assert {None, "ours.net:case"}.issuperset(measured), "what is not of the model is measured apart"
+    assert {each.get(model.VARIABLE) for each in told} <= {None, "ours.net:case"}
+
+
+def test_packages_for_an_interpreter_are_refused(told: list[dict[str, str]], capsys: Captured) -> None:
+    Path("needs.txt").write_text("einops\n")
+    options = ["--model", "ours.net:case", "--model-path", "src", "--model-requirements", "needs.txt"]
+    assert exit_code(["verify", "--python", sys.executable, *options]) == 2
+    assert "is judged with the packages that it has: install those of needs.txt there" in capsys.readouterr().err
+    assert told == []
 
 
 def cut(document: dict[str, Any], how: str) -> dict[str, Any]:

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from mnist_fp8.core.errors import RecordError
+from mnist_fp8.core.model import FOLDER, VARIABLE
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import Cost, Curves, Failure, Numbers, Parameter, Signature, Text, Value
 from mnist_fp8.record.names import Definition, Names, Passed
@@ -86,6 +87,7 @@ def test_numbers_that_json_does_not_know_survive(tmp_path: Path) -> None:
 def test_title_says_what_it_ran_with() -> None:
     assert RECORD.title == "TE 2.0.0 (JAX 0.10.2, Flax 0.12, Python 3.11)"
     assert dataclasses.replace(RECORD, environment={}).title == "TE 2.0.0"
+    assert dataclasses.replace(RECORD, environment={VARIABLE: "ours:case"}).title == "TE 2.0.0 (model ours:case)"
     assert dataclasses.replace(RECORD, te="python /x", environment={}).title == "TE 2.0.0 (python /x)"
 
 
@@ -196,3 +198,26 @@ def test_entry_of_no_known_kind_is_one_line(tmp_path: Path, entry: object) -> No
 def test_record_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"^record .*none.json cannot be read: No such file or directory$"):
         read_record(tmp_path / "none.json")
+
+
+@pytest.mark.parametrize(
+    ("key", "is_of_it"),
+    [
+        ("*", True),
+        ("claims", True),
+        ("claims/model_float8", True),
+        ("claims/kernels", False),
+        ("layers", True),
+        ("layers/ours:case/model/BF16/numerics/x", True),
+        ("layers/LayerNorm", False),
+        ("numerics", False),
+    ],
+)
+def test_model_is_named_for_what_is_of_it(key: str, *, is_of_it: bool) -> None:
+    ours = dataclasses.replace(RECORD, environment={VARIABLE: "ours:case", FOLDER: "/src"})
+    assert ours.model_arguments(key, "numerics") == (
+        ("--model", "ours:case", "--model-path", "/src") if is_of_it else ()
+    )
+    installed = dataclasses.replace(RECORD, environment={VARIABLE: "ours:case"})
+    assert installed.model_arguments(key) == (("--model", "ours:case") if is_of_it else ())
+    assert RECORD.model_arguments(key) == ()

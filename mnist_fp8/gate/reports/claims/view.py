@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterator, Sequence
 
+from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.core.plain import clean
 from mnist_fp8.gate.runner.matrix import MatrixCell
 from mnist_fp8.record.claims import ClaimResult, ClaimStatus, Outcome, SuiteResult, claim_names
@@ -71,8 +72,9 @@ class Examined:
     def shown_again(self, claims: Sequence[str]) -> str:
         """The command that holds it to those claims again."""
         asked = ["--jax", self.jax_asked] if self.jax_asked else []
+        model = self.record.model_arguments(*(f"claims/{name}" for name in claims))
         names = [",".join(claims)] if self.rows == SUBJECTS else claims
-        return shlex.join(["mnist-fp8", "verify", *self.record.arguments, *asked, self.rows, *names])
+        return shlex.join(["mnist-fp8", "verify", *self.record.arguments, *asked, *model, self.rows, *names])
 
 
 def examined(cells: Sequence[MatrixCell]) -> list[Examined]:
@@ -180,5 +182,7 @@ def anchors(found: Sequence[Evidence]) -> dict[tuple[str, str], str]:
 
 
 def runs(columns: Sequence[Examined]) -> list[str]:
-    """The kinds of run that there were."""
-    return list(dict.fromkeys(each.suite.run for each in columns if each.suite.run))
+    """The kinds of run that there were, and the user's models."""
+    kinds = dict.fromkeys(each.suite.run for each in columns if each.suite.run)
+    models = dict.fromkeys(each.record.environment.get(VARIABLE, "") for each in columns)
+    return [*kinds, *(f"The claims on models: {clean(name)}" for name in models if name)]

@@ -5,6 +5,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.core.plain import clean
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.gate.reports import values
@@ -38,7 +39,9 @@ _PACKAGE = "transformer_engine."
 """What all definitions begin with."""
 _SIZE = {"api": "parameter", "claims": "test"}
 """What the size of a difference is in areas where it is no size."""
-_STACK = {"jax": "JAX", "flax": "Flax", "python": "Python", "device": "on"}
+_STACK = {"jax": "JAX", "flax": "Flax", "python": "Python", "device": "on", VARIABLE: "model"}
+_MISSING = {VARIABLE: "of mnist-fp8"}
+"""What is there where a record does not say so."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -311,10 +314,10 @@ def scope(view: View) -> str:
 
 def stack(view: View) -> str:
     """What both ran with, and where they differ."""
+    found = [(name, old, new, _MISSING.get(name, "unknown")) for name, old, new in environment(view) if name in _STACK]
     return ", ".join(
-        f"{_STACK[name]} {old}" if old == new else f"{_STACK[name]} {old or 'unknown'} → {new or 'unknown'}"
-        for name, old, new in environment(view)
-        if name in _STACK
+        f"{_STACK[name]} {old}" if old == new else f"{_STACK[name]} {old or missing} → {new or missing}"
+        for name, old, new, missing in found
     )
 
 

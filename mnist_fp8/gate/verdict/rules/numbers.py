@@ -118,7 +118,8 @@ def rule_of_numerics(change: EntryChange) -> Rule:
         return INACCURATE
     new = change.new.by_label
     pairs = [(old, new[label]) for label, old in change.old.by_label.items() if label in new]
-    if change.old.quantity is Quantity.SHARE:
+    is_lost = any(math.isfinite(a) and not math.isfinite(b) for a, b in pairs)
+    if change.old.quantity in (Quantity.SHARE, Quantity.NORM) and not is_lost:  # neither is an error
         return ROUNDED
     if any(math.isfinite(a) and not b <= most_error(change.old.quantity, a) for a, b in pairs):
         return INACCURATE

@@ -340,6 +340,33 @@ def test_environment_is_made_once(fake_uv: FakeUv) -> None:
     assert environments.prepare(RELEASE, jax="0.9.2").python != first.python
 
 
+def test_further_packages_have_an_environment_of_their_own(fake_uv: FakeUv) -> None:
+    plain = environments.prepare(RELEASE)
+    more = environments.prepare(RELEASE, packages=["einops==0.8.1"])
+    assert more.python != plain.python
+    assert "einops==0.8.1" in fake_uv.calls[-1]
+    calls = len(fake_uv.calls)
+    assert environments.prepare(RELEASE, packages=["einops==0.8.1"]) == more
+    assert environments.prepare(RELEASE) == plain
+    assert len(fake_uv.calls) == calls, "both are kept"
+    assert environments.prepare(RELEASE, packages=["einops==0.8.0"]).python not in (plain.python, more.python)
+
+
+def test_no_package_brings_another_transformer_engine(fake_uv: FakeUv, monkeypatch: pytest.MonkeyPatch) -> None:
+    left_out: list[str] = []
+    run = uv.run
+
+    def note(*arguments: str, what: str) -> str:
+        if "--excludes" in arguments:
+            left_out.append(Path(arguments[arguments.index("--excludes") + 1]).read_text())
+        return run(*arguments, what=what)
+
+    monkeypatch.setattr(uv, "run", note)
+    environments.prepare(RELEASE, packages=["needs-te"])
+    assert left_out == ["transformer-engine"]
+    assert "--excludes" in fake_uv.calls[-1]
+
+
 def test_half_made_environment_is_thrown_away(fake_uv: FakeUv) -> None:
     home = environments.prepare(RELEASE).python.parents[1]
     (home / _MARKER).unlink()
@@ -567,6 +594,25 @@ def test_interpreter_that_has_everything_is_used_as_it_is(
     assert (made.python, made.jax, made.flax) == (python, "99.0", "99.0")
     assert made.variables == {"PYTHONPATH": f"{staging.stage()}{os.pathsep}/its/own"}, "its kind of run is left to it"
     assert fake_uv.calls == []
+
+
+def test_package_that_is_imported_from_an_interpreter_is_part_of_its_identity(tmp_path: Path) -> None:
+    """As one that is installed such that it can be edited lies outside of all folders of packages."""
+    (tmp_path / "ours").mkdir()
+    (tmp_path / "ours" / "__init__.py").touch()
+    python = interpreter(tmp_path)
+    subject = subjects.interpreter_subject(python)
+    places = {"places": [str(tmp_path / "ours" / "__init__.py")]}
+    answer = json.loads((tmp_path / "answer.json").read_text())
+    python.write_text(
+        f'#!/bin/sh\ncase " $* " in *" ours "*) cat {tmp_path}/ours.json;; *) cat {tmp_path}/answer.json;; esac\n'
+    )
+    (tmp_path / "ours.json").write_text(json.dumps(answer | places))
+    plain, first = environments.prepare(subject), environments.prepare(subject, imported=["ours"])
+    assert environments.prepare(subject, imported=["ours"]) == first
+    (tmp_path / "ours" / "layers.py").write_text("edited")
+    assert environments.prepare(subject, imported=["ours"]).digest != first.digest
+    assert environments.prepare(subject) == plain, "Control: nobody imports it"
 
 
 def test_path_of_the_user_is_the_same_from_everywhere(

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+from packaging.requirements import Requirement
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.gate.releases import pins
@@ -103,3 +104,50 @@ def test_index_that_uv_asks_as_well_is_no_objection(
 ) -> None:
     monkeypatch.setenv("UV_INDEX", value)
     assert pins.pinned(write(tmp_path, f"--index-url https://mirror.example/simple\n{PIN}")) == "2.3.0"
+
+
+# --- other packages --------------------------------------------------------------------------------------------------
+
+
+def test_packages_are_those_that_a_file_and_what_it_includes_name(tmp_path: Path) -> None:
+    write(tmp_path, "numpy>=2\n", "more.txt")
+    lines = [
+        "einops==0.8.1  # the newest",
+        "-r more.txt",
+        "chex ; python_version < '3'",
+        "a-b @ https://example.org/a.zip",
+    ]
+    file = write(tmp_path, "\n".join([*lines, "safe==1 --hash=sha256:00"]))
+    assert pins.packages(file) == (
+        "einops==0.8.1",
+        "numpy>=2",
+        str(Requirement("a-b @ https://example.org/a.zip")),
+        "safe==1",
+    )
+    assert pins.packages(write(tmp_path, "# nothing\n")) == ()
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        (
+            "jax==0.9",
+            "te.txt has jax==0.9, but each release is judged with a jax of its own: leave out jax, jaxlib, flax",
+        ),
+        ("JAXlib", "has JAXlib, but each release is judged with a jaxlib of its own"),
+        ("flax[all]>=0.10", "judged with a flax of its own: leave out jax, jaxlib, flax and transformer-engine"),
+        (PIN, "judged with a transformer-engine of its own"),
+        ("Transformer_Engine_JAX", "judged with a transformer-engine-jax of its own"),
+        ("./mine", "te.txt has ./mine; expected packages by name, such as einops==0.8.1"),
+        ("-e .", "has -e .; expected packages by name"),
+        ("-c more.txt", "has -c more.txt; expected packages by name"),
+        ("mine @ file:///mine", "file:///mine; expected packages by name"),
+        ("-i https://example.org", "has -i https://example.org, which is not used: set UV_DEFAULT_INDEX"),
+        ("-r gone.txt", "gone.txt cannot be read: No such file"),
+    ],
+)
+def test_packages_that_cannot_be_had_are_one_line(line: str, says: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        pins.packages(write(tmp_path, f"einops\n{line}\n"))
+    assert says in str(refused.value)
+    assert "\n" not in str(refused.value)

@@ -1,5 +1,6 @@
 """What a person, a browser and a program get to see."""
 
+import dataclasses
 import io
 import json
 import re
@@ -9,6 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console, RenderableType
 
+from mnist_fp8.core.model import FOLDER, VARIABLE
 from mnist_fp8.gate.reports.claims import files, terminal, view
 from mnist_fp8.gate.reports.claims.history import CHOSEN, History, histories
 from mnist_fp8.gate.reports.claims.terminal import ClaimTable
@@ -148,6 +150,19 @@ def test_one_reason_for_several_claims_is_told_once() -> None:
 )
 def test_command_shows_it_again(arguments: tuple[str, ...], jax: str | None, command: str) -> None:
     assert Examined("x", jax, record(arguments=arguments)).shown_again(["a", "b"]) == command
+
+
+def test_model_is_named_by_the_command_and_on_the_page() -> None:
+    ours = {VARIABLE: "ours.model:case", FOLDER: "/mine"}
+    each = examined("2.1.0", claim("model_float8", SKIP))
+    each = dataclasses.replace(each, record=dataclasses.replace(each.record, environment=ours))
+    assert each.shown_again(["kernels"]) == "mnist-fp8 verify 2.1.0 --claim kernels"
+    command = "mnist-fp8 verify 2.1.0 --model ours.model:case --model-path /mine --claim model_float8"
+    assert each.shown_again(["model_float8"]) == command
+    for page in (files.markdown([cell(each)], "x"), files.html([cell(each)])):
+        assert "The claims on models: ours.model:case." in page
+        assert command in page
+    assert "The claims on models" not in files.markdown(CELLS, "x"), "Control: our own"
 
 
 def test_cell_is_told_from_others_by_the_jax_that_was_asked_for() -> None:

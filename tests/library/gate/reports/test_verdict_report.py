@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.core.subjects import SUBJECTS
 from mnist_fp8.gate.reports import markup, values
 from mnist_fp8.gate.reports.verdict import files, html, markdown, view
@@ -420,6 +421,22 @@ def test_commands_measure_what_diverges_first_and_what_decides(form: Callable[[C
     text = form(comparison)
     assert text.count("mnist-fp8 upgrade") == 2
     assert not lacks(text, comparison.command("bits/DelayedScaling/x"), comparison.command(error))
+
+
+@pytest.mark.parametrize("form", [of_markdown, of_html, of_terminal])
+def test_model_that_the_claims_are_about_is_named(form: Callable[[Comparison], str]) -> None:
+    def found(*models: str) -> Comparison:
+        made = [record(te, SAFE) for te in ("2.2.0", "2.3.0")]
+        facts = [{VARIABLE: name} if name else {} for name in models]
+        old, new = (
+            dataclasses.replace(each, environment={**each.environment, **fact})
+            for each, fact in zip(made, facts, strict=True)
+        )
+        return compare.compare(old, new, (), TODAY)
+
+    assert not lacks(form(found("ours.model:case", "ours.model:case")), ", model ours.model:case")
+    assert not lacks(form(found("", "ours.model:case")), ", model of mnist-fp8 → ours.model:case")
+    assert "model of mnist-fp8" not in form(found("", "")), "Control: our own"
 
 
 # --- Markdown ----------------------------------------------------------------------------------------------------

@@ -11,12 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from mnist_fp8.core.errors import ConfigError, EnvError
+from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.gate.releases import environments
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import bisect
 from mnist_fp8.gate.runner.bisect import Change, Finding, State
+from mnist_fp8.gate.runner.model import Model
 from mnist_fp8.gate.runner.suite import TIMEOUT_S
 from mnist_fp8.gate.verdict.changes import differ
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
@@ -219,7 +221,7 @@ def test_command_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_release_whose_environment_cannot_be_made_cannot_be_judged(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    def fail(_subject: Subject) -> Environment:
+    def fail(_subject: Subject, **_options: Any) -> Environment:
         raise error("there is\nno network")
 
     monkeypatch.setattr(environments, "prepare", fail)
@@ -227,13 +229,20 @@ def test_release_whose_environment_cannot_be_made_cannot_be_judged(
 
 
 def test_release_is_looked_at_in_its_own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(environments, "prepare", lambda subject: dataclasses.replace(ENVIRONMENT, subject=subject))
-    assert bisect.in_environment(lambda where: State(where.subject.version, {}))("2.4.0") == State("2.4.0", {})
+    def prepare(subject: Subject, **_options: Any) -> Environment:
+        return dataclasses.replace(ENVIRONMENT, subject=subject)
+
+    def told(where: Environment) -> State:
+        return State(f"{where.subject.version} with {where.variables.get(VARIABLE)}", {})
+
+    monkeypatch.setattr(environments, "prepare", prepare)
+    assert bisect.in_environment(told)("2.4.0") == State("2.4.0 with None", {})
+    assert bisect.in_environment(told, Model("a:b"))("2.4.0") == State("2.4.0 with a:b", {})
 
 
 def test_release_whose_environment_fails_cannot_be_judged(monkeypatch: pytest.MonkeyPatch) -> None:
     def fail(_where: Environment) -> State:
         raise EnvError("the disk is full")
 
-    monkeypatch.setattr(environments, "prepare", lambda _subject: ENVIRONMENT)
+    monkeypatch.setattr(environments, "prepare", lambda _subject, **_options: ENVIRONMENT)
     assert bisect.in_environment(fail)("2.3.0") == State("the disk is full", None)

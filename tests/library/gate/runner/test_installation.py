@@ -11,15 +11,17 @@ from typing import Any
 import pytest
 
 from mnist_fp8.core.errors import ConfigError, EnvError
+from mnist_fp8.core.model import VARIABLES as MODEL_VARIABLES
 from mnist_fp8.core.subjects import VARIABLE
 from mnist_fp8.gate.names import reading
 from mnist_fp8.gate.releases import environments, staging
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
-from mnist_fp8.gate.runner import suite
+from mnist_fp8.gate.runner import measuring, suite
 from mnist_fp8.gate.runner.installation import Installation, examine
 from mnist_fp8.gate.runner.measuring import EVERYTHING
+from mnist_fp8.gate.runner.model import Model
 from mnist_fp8.gate.runner.store import Attempt, record_file, unexamined
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import Failure, Signature, Text
@@ -180,6 +182,48 @@ def test_layers_that_are_asked_for_reach_the_run_and_are_part_of_the_key(monkeyp
     some, others = (Installation(RELEASE, layers=names).prepare() for names in (("LayerNorm",), ("LayerNorm", "X")))
     assert (some.environ[VARIABLE], others.environ[VARIABLE]) == ("LayerNorm", "LayerNorm,X")
     assert len({record_file(each, "x") for each in (plain, some, others)}) == 3
+
+
+MODEL = Model("ours.model:case", Path("/mine"), "c1")
+
+
+def prepared(monkeypatch: pytest.MonkeyPatch, model: Model | None) -> Environment:
+    monkeypatch.setattr(environments, "prepare", lambda *_, **__: environment())
+    return Installation(RELEASE, model=model).prepare()
+
+
+def test_model_and_its_code_reach_the_run_and_are_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    models = (None, MODEL, dataclasses.replace(MODEL, contents="c2"), Model("ours.model:other", Path("/mine"), "c1"))
+    made = [prepared(monkeypatch, model) for model in models]
+    told = [{name: where.environ[name] for name in MODEL_VARIABLES if name in where.environ} for where in made]
+    assert told == [{}, *(model.variables for model in models if model)]
+    assert len({record_file(each, "x") for each in made}) == len(models)
+
+
+def test_model_that_the_shell_names_reaches_no_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing says what code it is then."""
+    plain = record_file(environment(), "x")
+    for name in MODEL_VARIABLES:
+        monkeypatch.setenv(name, "of the shell")
+    assert not set(MODEL_VARIABLES) & set(environment().environ)
+    assert record_file(environment(), "x") == plain
+    installed = prepared(monkeypatch, Model("others:case")).environ
+    assert {name: installed[name] for name in MODEL_VARIABLES if name in installed} == {
+        MODEL_VARIABLES[0]: "others:case"
+    }
+
+
+def test_environment_is_made_with_what_the_model_needs(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[Any] = []
+
+    def prepare(_subject: Subject, *, packages: Sequence[str], imported: Sequence[str], **_options: Any) -> Environment:
+        asked.append((packages, imported))
+        return environment()
+
+    monkeypatch.setattr(environments, "prepare", prepare)
+    for model in (None, dataclasses.replace(MODEL, packages=("einops",)), Model("others.net:case")):
+        Installation(RELEASE, model=model).prepare()
+    assert asked == [((), ()), (("einops",), ()), ((), ("others",))]
 
 
 PART = ["bits/R/t", "api/transformer_engine.g*"]
@@ -426,6 +470,36 @@ def test_known_record_is_completed(runs: list[Any], printed: dict[str, Any]) -> 
     found = examine(environment(), examine(environment(), claims=["a"]), entries=EVERYTHING)
     assert (found.run, names(found)) == ("host", ["a"])
     assert (len(printed["made"]), len(runs)) == (1, 1)
+
+
+def test_result_is_kept_for_the_code_of_the_model_alone(
+    runs: list[Any], printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """And what is not of the model runs apart, once for all."""
+    for model in (MODEL, MODEL, dataclasses.replace(MODEL, contents="c2")):
+        found = examine(prepared(monkeypatch, model), entries=EVERYTHING, claims=["a", "model_b"])
+        assert names(found) == ["a", "model_b"]
+    assert runs == [("a",), ("model_b",), ("model_b",)]
+    own = [f"layers/{MODEL.name}"]
+    assert printed["made"] == [[], own, own]
+
+
+def test_model_that_cannot_be_measured_costs_nothing_else(
+    runs: list[Any], printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measure = measuring.measure
+
+    def fail(where: Environment, keys: Sequence[str], log: Path) -> Attempt:
+        attempt = measure(where, keys, log)
+        own = MODEL.name in "".join(keys)
+        problem = dataclasses.replace(attempt.record, problem="it died", entries={})
+        return Attempt(problem, lasting=False) if own else attempt
+
+    monkeypatch.setattr(measuring, "measure", fail)
+    found = examine(prepared(monkeypatch, MODEL), entries=EVERYTHING)
+    assert found.entries["bits/R/t"] == Text("1")
+    assert found.entries[f"layers/{MODEL.name}/all"] == Failure("Run", "it died")
+    assert (found.problem, runs, len(printed["made"])) == ("", [], 2)
 
 
 def test_part_that_failed_because_of_us_is_not_kept(

@@ -46,7 +46,7 @@ def test_file_is_read_in_the_encoding_of_its_mark(tmp_path: Path) -> None:
         ("uses = [", "pyproject.toml is no TOML file: "),
         (b"\xff", "pyproject.toml is no TOML file: it is no text in UTF-8"),
         ("x = " + "[" * 100_000, "pyproject.toml is no TOML file: it is nested too deeply"),
-        ('[tool.mnist-fp8]\nuse = ["src"]', "has 'use'; expected nothing but uses and subjects"),
+        ('[tool.mnist-fp8]\nuse = ["src"]', "has 'use'; expected nothing but uses, subjects, model, model-path"),
         ('[tool.mnist-fp8]\nuses = "src"', "is 'src'; expected a list of paths"),
         ("[tool.mnist-fp8]\nuses = [1]", "is [1]; expected a list of paths"),
         ('[tool.mnist-fp8]\nuses = [""]', "is ['']; expected a list of paths"),
@@ -91,3 +91,32 @@ def test_other_layers_are_one_line_that_names_what_is_wrong(tmp_path: Path, text
     with pytest.raises(ConfigError) as refused:
         settings.subjects(written(tmp_path, f"[tool.mnist-fp8]\n{text}"))
     assert says in str(refused.value)
+
+
+def test_model_is_named_with_a_folder_relative_to_the_file(tmp_path: Path) -> None:
+    file = written(tmp_path, '[tool.mnist-fp8]\nmodel = "ours.model:case"\nmodel-path = "src"\n')
+    assert (settings.model(file), settings.model_path(file)) == ("ours.model:case", tmp_path / "src")
+    assert settings.sources(file) == ()
+    for other in (written(tmp_path, "[tool.mnist-fp8]"), tmp_path / "missing.toml"):
+        assert (settings.model(other), settings.model_path(other)) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("model = ['a:b']", "model in [tool.mnist-fp8] of "),
+        ("model = ['a:b']", "is ['a:b']; expected a factory, such as \"ours.model:case\""),
+        ("model = ''", "is ''; expected a factory"),
+        ("model = 'ours'", "pyproject.toml: model is 'ours'; expected PACKAGE:FACTORY"),
+        ("models = 'a:b'", "has 'models'; expected nothing but uses, subjects, model, model-path"),
+    ],
+)
+def test_other_model_is_one_line_that_names_what_is_wrong(tmp_path: Path, text: str, says: str) -> None:
+    with pytest.raises(ConfigError) as refused:
+        settings.model(written(tmp_path, f"[tool.mnist-fp8]\n{text}"))
+    assert says in str(refused.value)
+
+
+def test_other_folder_of_a_model_is_one_line(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=r"model-path in \[tool\.mnist-fp8\] of .* is 1; expected a folder, such as"):
+        settings.model_path(written(tmp_path, "[tool.mnist-fp8]\nmodel-path = 1"))

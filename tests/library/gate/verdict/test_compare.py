@@ -6,6 +6,7 @@ import datetime as dt
 import pytest
 
 from mnist_fp8.core.errors import RecordError
+from mnist_fp8.core.model import CONTENTS, FOLDER, VARIABLE
 from mnist_fp8.gate.verdict.compare import compare
 from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
 from mnist_fp8.gate.verdict.coverage import NOT_ASKED_FOR, Effect, Gap, GapKind
@@ -121,6 +122,28 @@ def test_entries_of_another_measuring_code_are_left_out_where_they_are_ours() ->
 def test_other_versions_around_transformer_engine_are_named() -> None:
     found = compare(record("1.0.0", EVERY_KIND), record(entries=EVERY_KIND, environment=HOST | {"jax": "9"}), (), TODAY)
     assert any("jax 0.10.2 → 9" in limit for limit in found.limits)
+
+
+def test_other_models_are_told_and_change_nothing_else() -> None:
+    def found(*sides: dict[str, str]) -> Comparison:
+        old, new = (record(te, EVERY_KIND, environment=HOST | side) for te, side in zip("12", sides, strict=True))
+        return compare(old, new, (), TODAY)
+
+    ours = {VARIABLE: "ours.model:case", CONTENTS: "c1", FOLDER: "/a"}
+    assert found(ours, ours | {FOLDER: "/b"}).limits == (), "the same code in another folder"
+    (limit,) = found(ours, ours | {CONTENTS: "c2"}).limits
+    assert "the models are not the same (ours.model:case, code c1; ours.model:case, code c2)" in limit
+    (limit,) = found({}, {VARIABLE: "installed:case"}).limits
+    assert "the models are not the same (the network of mnist-fp8; installed:case)" in limit
+
+
+def test_command_for_what_is_of_a_model_names_the_model() -> None:
+    ours = HOST | {VARIABLE: "ours.model:case", FOLDER: "/my src"}
+    found = compare(record("1.0.0", environment=ours), record("2.0.0", environment=ours), (), TODAY)
+    said = "mnist-fp8 upgrade 1.0.0 2.0.0 --model ours.model:case --model-path '/my src' --only "
+    for key in ("claims/model_float8", "layers/ours.model:case/model/BF16/numerics/x"):
+        assert found.command(key) == f"{said}{key}"
+    assert found.command("claims/kernels") == "mnist-fp8 upgrade 1.0.0 2.0.0 --only claims/kernels"
 
 
 # --- claims --------------------------------------------------------------------------------------------------------

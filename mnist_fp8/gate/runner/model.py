@@ -1,0 +1,105 @@
+"""A user's model, as the runs are told of it that measure and judge it. It is looked at here, and never imported."""
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.core.files import digest_of
+from mnist_fp8.core.model import CONTENTS, FOLDER, VARIABLE, parse_model
+from mnist_fp8.gate.releases import pins
+from mnist_fp8.gate.releases.contents import digests
+from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
+
+MOST_FOLDERS = 10_000
+"""That are looked through for modules: a second or two."""
+_MODULES = (".py", ".so", ".pyc")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A user's model.
+
+    Attributes:
+        name: ``package.module:factory``.
+        folder: where its package lies; ``None`` if it is installed where it is judged.
+        contents: digest of all modules in the folder: it may import any of them. Empty without a folder.
+        packages: requirements of what it needs in environments that are made for it.
+    """
+
+    name: str
+    folder: Path | None = None
+    contents: str = ""
+    packages: tuple[str, ...] = ()
+
+    @property
+    def variables(self) -> dict[str, str]:
+        """The environment variables that tell a run of it."""
+        place = {FOLDER: str(self.folder), CONTENTS: self.contents} if self.folder else {}
+        return {VARIABLE: self.name, **place}
+
+    @property
+    def imported(self) -> tuple[str, ...]:
+        """The package that an interpreter has, whose content is part of the installation's then."""
+        return () if self.folder else (_package(self.name),)
+
+
+def find_model(name: str, folder: Path | None, requirements: Path | None, subjects: Sequence[Subject]) -> Model:
+    """Find the package of a user's model.
+
+    Args:
+        name: ``package.module:factory``.
+        folder: where its package is said to lie; ``None`` is the current folder, or where it is installed.
+        requirements: file with packages that it needs besides.
+        subjects: what it is judged with.
+
+    Raises:
+        ConfigError: it has no such name, its package lies nowhere, or there are packages for an interpreter.
+    """
+    package = _package(name)
+    packages = _packages(requirements, subjects) if requirements else ()
+    place = (folder or Path()).resolve()
+    if not os.path.isdir(place):  # noqa: PTH112 - a name that is too long is none
+        raise ConfigError(f"model path {folder} is no folder; expected the one that has {package}/ or {package}.py")
+    if _has(place, package):
+        return Model(name, place, _contents(place), packages)
+    can_be_installed = packages or all(each.kind is SubjectKind.INTERPRETER for each in subjects)
+    if folder is None and can_be_installed:
+        return Model(name, packages=packages)
+    raise ConfigError(
+        f"model {name} lies in a package {package}, but there is no {package}/ and no {package}.py in {place}:"
+        " expected --model-path with the folder that has it"
+    )
+
+
+def _package(name: str) -> str:
+    module, _ = parse_model(name)
+    return module.partition(".")[0]
+
+
+def _packages(requirements: Path, subjects: Sequence[Subject]) -> tuple[str, ...]:
+    for each in subjects:
+        if each.kind is SubjectKind.INTERPRETER:
+            raise ConfigError(
+                f"{each.label} is judged with the packages that it has: install those of {requirements} there, and"
+                " leave out --model-requirements"
+            )
+    return pins.packages(requirements)
+
+
+def _has(folder: Path, package: str) -> bool:
+    """Whether a package of that name, or a module, lies in a folder."""
+    files = (file for file in folder.glob(f"{package}.*") if file.suffix in _MODULES)
+    return (folder / package).is_dir() or any(file.is_file() for file in files)
+
+
+def _contents(folder: Path) -> str:
+    try:
+        return digest_of(digests(folder, modules_only=True, most_folders=MOST_FOLDERS))[:16]
+    except ConfigError as error:
+        raise ConfigError(
+            f"model path {folder}: {error}; expected --model-path with a folder that has the model's code alone"
+        ) from error
+    except OSError as error:
+        raise ConfigError(f"model path {folder}: {error.filename} cannot be read: {error.strerror}") from error

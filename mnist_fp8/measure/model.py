@@ -1,0 +1,129 @@
+"""What a user's model is and computes in each mode, from its passes and some train steps.
+
+Its entries are those of a layer: ``layers/ours.model:case/model/DelayedScaling/numerics/…``. Where numbers are listed
+layer by layer or step by step, the first that differs between two releases says where they part.
+"""
+
+import functools
+import os
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import jax
+import numpy as np
+
+from mnist_fp8.core.model import VARIABLE
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.measure.common import modes
+from mnist_fp8.measure.programs import counted
+from mnist_fp8.measure.variables import leaves
+from mnist_fp8.model import load
+from mnist_fp8.model.agreement import relative_error
+from mnist_fp8.model.carrying import following
+from mnist_fp8.model.case import Factory
+from mnist_fp8.model.loading import make
+from mnist_fp8.model.numerics import errors_in_tolerances
+from mnist_fp8.model.run import CURRENT, DELAYED, Passes, by_path, case_of, compute, own_copy, passes, traced
+from mnist_fp8.record.entries import BF16, LAYERS, Numbers, Quantity, Support, Text, Value
+from mnist_fp8.te.calls import Call
+
+CASE = "model"
+"""The case of all entries: a model has but one."""
+STEPS = 3
+_RECIPES: Mapping[str, RecipeConfig | None] = {BF16: None, CURRENT.name: CURRENT, DELAYED.name: DELAYED}
+
+
+def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
+    """Measurements by the beginning of their keys; none where no model is named."""
+    name = os.environ.get(VARIABLE)
+    if not name:
+        return {}
+    key, factory = f"{LAYERS}/{name}/{CASE}", functools.cache(load)
+    found = {f"{key}/{mode}": functools.partial(_mode, factory, mode, key) for mode in _RECIPES if mode in modes()}
+    return {f"{key}/support": lambda: {f"{key}/support": Support(ok=True)}, **found}
+
+
+def _mode(factory: Callable[[], Factory], mode: str, key: str) -> dict[str, Value]:
+    """All of a model in a mode; nothing where its factory has no case for it."""
+    recipe = _RECIPES[mode]
+    try:
+        entries = _of_program(factory(), recipe) | _of_passes(factory(), recipe) | _of_training(factory(), recipe)
+    except NotImplementedError:
+        return {}
+    return {f"{key}/{mode}/{rest}": value for rest, value in entries.items()}
+
+
+def _of_program(factory: Factory, recipe: RecipeConfig | None) -> dict[str, Value]:
+    entries: dict[str, Value] = {}
+    for site in dict.fromkeys(traced(factory, recipe)[1]):
+        for way, backward in (("forward", False), ("backward", True)):
+            products = [product for product in site.products if product.backward is backward]
+            entries[f"float8/{site} {way}: products"] = counted(products)
+    boxed = make(factory, recipe).variables
+    return entries | {f"variables/{path}": Text(leaf) for path, leaf in leaves(boxed).items()}
+
+
+def _of_passes(factory: Factory, recipe: RecipeConfig | None) -> dict[str, Value]:
+    """How right each layer is, how far the output is from BF16, and where two releases part."""
+    found = passes(factory, recipe)
+    again = _again(factory, recipe)
+    entries: dict[str, Value] = {
+        "numerics/values layer by layer": _numbers(Quantity.NORM, *map(_layer_by_layer, (found, again)))
+    }
+    if right := errors_in_tolerances(found.calls, recipe):
+        again_right = errors_in_tolerances(again.calls, recipe)
+        entries["numerics/errors of layers in tolerances"] = _numbers(Quantity.IN_TOLERANCES, right, again_right)
+    if recipe:
+        plain, own = compute(factory, None), compute(factory, recipe)
+        error = {"output": relative_error(own.output, plain.output)}
+        entries["numerics/error against BF16"] = _numbers(Quantity.ERROR, error, error)
+    return entries
+
+
+def _again(factory: Factory, recipe: RecipeConfig | None) -> Passes:
+    """The passes, computed once more: what differs is noise."""
+    return passes.__wrapped__(factory, recipe)
+
+
+def _layer_by_layer(found: Passes) -> dict[str, float]:
+    """Norms of what each layer computes: outputs in the order of the program, gradients the other way round."""
+    sites = list(dict.fromkeys(found.sites))
+    calls = {site: [call for call in found.calls if call.site == site] for site in sites}
+    norms = {f"{site} output": _norm(_each(calls[site], "outputs")) for site in sites}
+    gradients = {f"{site} gradients": _norm(_each(calls[site], "d_inputs")) for site in reversed(sites)}
+    return norms | gradients | {f"gradient of {path}": _norm([value]) for path, value in found.grads.items()}
+
+
+def _each(calls: Iterable[Call], what: str) -> list[Any]:
+    """Outputs or gradients of some calls, but for metadata and what else is no matrix."""
+    return [array for call in calls for array in getattr(call, what) if array.ndim > 1]
+
+
+def _norm(arrays: Iterable[Any]) -> float:
+    squares = [float(np.sum(np.square(np.asarray(array, np.float64)))) for array in arrays]
+    return float(np.sqrt(sum(sorted(squares))))  # calls come in no particular order
+
+
+def _of_training(factory: Factory, recipe: RecipeConfig | None) -> dict[str, Value]:
+    """Norms of all numbers of the state after each of some steps."""
+    if case_of(factory, recipe).train_step is None:
+        return {}
+    runs = [_trained(factory, recipe) for _ in range(2)]
+    return {"numerics/state step by step": _numbers(Quantity.NORM, *runs)}
+
+
+def _trained(factory: Factory, recipe: RecipeConfig | None) -> dict[str, float]:
+    case = case_of(factory, recipe)
+    state, norms = own_copy(case.state), dict[str, float]()
+    for number in range(STEPS):
+        state = following(case, recipe, state)
+        for path, value in by_path(state).items():
+            if np.issubdtype(jax.numpy.result_type(value), np.floating):
+                norms[f"step {number + 1} {path}"] = _norm([value])
+    return norms
+
+
+def _numbers(quantity: Quantity, once: Mapping[str, float], again: Mapping[str, float]) -> Numbers:
+    """Numbers by name; their noise is how far those of a repetition lie from them."""
+    noise = max((abs(once[name] - again[name]) / max(abs(once[name]), 1e-30) for name in once), default=0.0)
+    return Numbers(tuple(once.values()), tuple(once), noise, quantity)
