@@ -7,8 +7,10 @@ import numpy as np
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.model import metadata
 from mnist_fp8.model.case import Factory
+from mnist_fp8.model.numerics import layers_without_oracle
 from mnist_fp8.model.problems import Problem
 from mnist_fp8.model.run import CURRENT, DELAYED, by_path, case_of, compute, same
 
@@ -76,9 +78,9 @@ def rest_problems(factory: Factory, recipe: RecipeConfig) -> list[Problem]:
 
     With a history of one step, each scale is that of the last step's tensor, which is this step's where parameters and
     inputs stay. So output and gradients are equal to the bit, whatever the layers are. Nothing is asked of other
-    recipes, nor where a layer never comes to rest (`layers_at_first_scales`).
+    recipes, nor where that need not be so (`why_never_at_rest`).
     """
-    if recipe.name != AT_REST.name or layers_at_first_scales(factory):
+    if recipe.name != AT_REST.name or why_never_at_rest(factory):
         return []
     current = compute(factory, CURRENT)
     variables, found = dict(case_of(factory, AT_REST).variables), None
@@ -92,11 +94,18 @@ def rest_problems(factory: Factory, recipe: RecipeConfig) -> list[Problem]:
     return [Problem("delayed scaling at rest", f"does not come to what current scaling computes: {off}")]
 
 
-def layers_at_first_scales(factory: Factory) -> list[str]:
-    """Paths of the scales that delayed scaling never updates: of layers without a backward pass, as frozen ones are."""
+def why_never_at_rest(factory: Factory) -> str:
+    """Why delayed scaling need not come to compute what current scaling does; empty if it has to.
+
+    It never updates the scales of layers without a backward pass, as frozen ones. And a kernel that quantizes what it
+    has normalised takes it as float32 where it knows the scale beforehand, and as BF16 where it does not.
+    """
     returned = compute(factory, AT_REST).metadata
     scales = [leaf for leaf in metadata.leaves(case_of(factory, AT_REST).variables).values() if leaf.is_scale]
-    return [leaf.path for leaf in scales if not np.all(returned.get(leaf.path, 0))]
+    if kept := [leaf.path for leaf in scales if not np.all(returned.get(leaf.path, 0))]:
+        return f"layers that do not run backward: {', '.join(kept)}"
+    fused = layers_without_oracle(factory, CURRENT) if te.engine().kind is RunKind.KERNEL else set()
+    return f"kernels of more than a product: {', '.join(sorted(fused))}" if fused else ""
 
 
 def _carried(variables: Any, returned: Any) -> Any:  # noqa: ANN401

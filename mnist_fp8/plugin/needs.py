@@ -15,7 +15,7 @@ from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.model import load
-from mnist_fp8.model.agreement import layers_at_first_scales
+from mnist_fp8.model.agreement import why_never_at_rest
 from mnist_fp8.model.numerics import layers_without_oracle
 from mnist_fp8.model.run import MODES, case_of
 from mnist_fp8.programs import kernels
@@ -135,11 +135,11 @@ def _unmet_oracle_of_each_layer(mode: str) -> str | None:
     return f"needs an oracle of each layer of the model; found none of {', '.join(layers)}" if layers else None
 
 
-def _unmet_backward_in_each_layer(mode: str) -> str | None:
+def _unmet_rest(mode: str) -> str | None:
     if reason := _unmet_model(mode):
         return reason
-    scales = layers_at_first_scales(load())
-    return f"needs a model whose layers all run backward; found none for {', '.join(scales)}" if scales else None
+    reason = why_never_at_rest(load())
+    return f"needs a model that comes to rest in delayed scaling; found {reason}" if reason else None
 
 
 NEEDS: dict[str, Callable[..., str | None]] = {
@@ -156,6 +156,6 @@ NEEDS: dict[str, Callable[..., str | None]] = {
     "model": _unmet_model,
     "train_step": _unmet_train_step,
     "oracle_of_each_layer": _unmet_oracle_of_each_layer,
-    "backward_in_each_layer": _unmet_backward_in_each_layer,
+    "rest": _unmet_rest,
 }
 """By the name of a mark: a function of the mark's arguments that says what is needed and found if it is not met."""

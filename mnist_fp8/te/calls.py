@@ -8,6 +8,7 @@ each of these is replaced by one that does the same and hands what it saw to the
 import contextlib
 import dataclasses
 import importlib
+import inspect
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -124,8 +125,12 @@ def _functions() -> Iterator[tuple[ModuleType, str, Any]]:
 
 def _recorder(function: Any, recording: Recording) -> Callable[..., Any]:  # noqa: ANN401 - TE's, with derivatives
     static = frozenset(function.nondiff_argnums)
+    signature = inspect.signature(function.fun)
 
-    def call(*arguments: Any) -> Any:  # noqa: ANN401
+    def call(*given: Any, **named: Any) -> Any:  # noqa: ANN401
+        bound = signature.bind(*given, **named)
+        bound.apply_defaults()
+        arguments = bound.args
         products = _products(function, static, arguments)
         if not products:  # an activation, a softmax: nothing is quantized for it
             return function(*arguments)
@@ -167,9 +172,14 @@ def _copied(value: Any) -> Array:  # noqa: ANN401
 
 
 def _in_full(inputs: Any, d_inputs: Any) -> Any:  # noqa: ANN401
-    """Gradients, one for each array that went in: zeros where the function returns ``None`` for a whole argument."""
+    """Gradients, one for each array that went in: zeros where the function returns ``None`` for a whole argument.
+
+    And none where nothing went in: kernels return a gradient of a bias that there is not.
+    """
 
     def filled(given: Any, gradient: Any) -> Any:  # noqa: ANN401
+        if not jax.tree.leaves(given):
+            return given
         return jax.tree.map(jax.numpy.zeros_like, given) if gradient is None else gradient
 
     return [filled(given, gradient) for given, gradient in zip(inputs, d_inputs, strict=True)]

@@ -34,7 +34,7 @@ def test_dense_layers_keep_metadata_as_the_recipe_says(recipe: RecipeConfig) -> 
     require_none(metadata_problems(factory(), recipe))
 
 
-@in_modes(DELAYED.name, need="backward_in_each_layer")
+@in_modes(DELAYED.name, need="rest")
 @pytest.mark.recipe(CURRENT.name)
 def test_delayed_scaling_at_rest_is_current_scaling(recipe: RecipeConfig) -> None:
     require_none(rest_problems(factory(), recipe))

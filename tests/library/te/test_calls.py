@@ -1,6 +1,8 @@
 """What is recorded of the layers in a program, whatever is around them."""
 
 import functools
+import sys
+import types
 from typing import Any
 
 import flax.linen as nn
@@ -96,3 +98,29 @@ def test_nothing_is_recorded_afterwards() -> None:
     with MODE():
         jax.grad(lambda given: layer.apply(layer.init(jax.random.key(0), x()), given).astype(jnp.float32).sum())(x())
     assert len(recording.calls) == count
+
+
+def test_call_of_a_function_as_kernels_have_it_is_recorded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Arguments by their names; a bias that is not there, and has a gradient all the same; metadata behind it."""
+
+    @functools.partial(jax.custom_vjp, nondiff_argnums=(4,))
+    def product(x: jax.Array, kernel: jax.Array, bias: Any, kept: Any, factor: int) -> jax.Array:
+        return product_forward(x, kernel, bias, kept, factor)[0]
+
+    def product_forward(x: jax.Array, kernel: jax.Array, _bias: Any, kept: Any, factor: int) -> Any:
+        return x @ kernel * factor, (x, kernel, kept)
+
+    def product_backward(factor: int, kept: Any, grad: jax.Array) -> Any:
+        x, kernel, (scale, history) = kept
+        return grad @ kernel.T * factor, x.T @ grad * factor, jnp.zeros(1), (scale + 1, history + 1)
+
+    product.defvjp(product_forward, product_backward)
+    module = types.ModuleType(f"{te.engine().module.__name__}.ours")
+    monkeypatch.setitem(sys.modules, module.__name__, module)
+    monkeypatch.setattr(module, "_product", product, raising=False)
+    x, kept = jnp.ones((4, 4)), (jnp.array([2.0]), jnp.arange(3.0))
+    with recorded() as recording:
+        jax.grad(lambda kept: module._product(x, x, bias=None, kept=kept, factor=2).sum())(kept)
+    (call,) = recording.calls
+    assert [array.shape for array in call.inputs] == [array.shape for array in call.d_inputs]
+    assert [array.tolist() for array in call.d_inputs[2:]] == [[3], [1, 2, 3]]
