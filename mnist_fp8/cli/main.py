@@ -16,7 +16,21 @@ from collections.abc import Iterator, Sequence
 from typing import Any, NoReturn
 
 from mnist_fp8 import __version__
-from mnist_fp8.cli import benchmark, bisect, compare, doctor, matrix, measure, run, stacks, train, upgrade, uses, verify
+from mnist_fp8.cli import (
+    benchmark,
+    bisect,
+    compare,
+    doctor,
+    matrix,
+    measure,
+    migrate,
+    run,
+    stacks,
+    train,
+    upgrade,
+    uses,
+    verify,
+)
 from mnist_fp8.cli.github import annotate
 from mnist_fp8.cli.output import COULD_NOT_RUN, EXIT_CODES, INTERRUPTED, UNREAD
 from mnist_fp8.core.errors import AnswerError
@@ -121,6 +135,20 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"mnist-fp8 {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True, parser_class=_Parser)
-    for command in (upgrade, uses, train, verify, measure, compare, matrix, bisect, benchmark, run, stacks, doctor):
+    for command in (
+        upgrade,
+        uses,
+        migrate,
+        train,
+        verify,
+        measure,
+        compare,
+        matrix,
+        bisect,
+        benchmark,
+        run,
+        stacks,
+        doctor,
+    ):
         command.add(commands)
     return parser
