@@ -165,6 +165,7 @@ def _differences(
         step, what = name.split("/")
         into = y if what in ("y", "loss") else gradients
         apart = float(np.max(np.abs(value - new[name])) / max(float(np.max(np.abs(value))), 1e-30))
+        apart = apart if np.isfinite(apart) else np.inf  # NaN is smaller than nothing
         into[step] = max(into.get(step, 0.0), apart)
     return list(y.values()), list(gradients.values())
 

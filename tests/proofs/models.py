@@ -1,0 +1,118 @@
+"""The claims on models, on models in the styles of real users, under many releases; and what real mistakes come to.
+
+``PYTHONPATH=.:tests python -m proofs.models > docs/evidence/models.md`` runs `proofs.judged_models` in the environment
+of each release: every claim on every correct model in two recipes, and the train step of every wrong one. It exits 1 if
+a correct model is blamed, or a wrong one is not.
+"""
+
+import argparse
+import dataclasses
+import json
+import sys
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from mnist_fp8.gate.releases.environments import prepare
+from mnist_fp8.gate.releases.subjects import parse_subject
+from mnist_fp8.gate.reports.markup import generated_by
+
+WORKER = Path(__file__).with_name("judged_models.py")
+TIMEOUT_S = 1800
+RELEASES = ("2.4.0", "2.8.0", "2.12.0", "2.16.1", "2.19.0", "2.20.2")
+
+INTRODUCTION = f"""\
+# Models and train steps of users
+
+{generated_by("PYTHONPATH=.:tests python -m proofs.models > docs/evidence/models.md")}
+
+`tests/models/` has models in the styles of real users: two transformer layers, a stack with scan, rematerialisation and
+`make_dot_general_cls`, an NNX model with a bridged layer, one that accumulates microbatches, and one with frozen,
+conditional and unused branches. Each is correct, and has variants with one thing wrong, as it was in real ones.
+
+**{{alarms}} of {{claims}} claims on correct models were blamed; {{caught}} of {{bugs}} mistakes were named**, in host
+runs. Each claim was tried with `Float8CurrentScaling` and `DelayedScaling`, on each model that the release has.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class Judged:
+    """What came of all models under a release.
+
+    Attributes:
+        release: of Transformer Engine.
+        claims: results of claims on correct models, by model, claim and recipe: the problems.
+        bugs: by name of a mistake: whether it was named as it should be.
+        absent: by model: why this release does not have it.
+    """
+
+    release: str
+    claims: Mapping[str, Sequence[str]]
+    bugs: Mapping[str, bool]
+    absent: Mapping[str, str]
+
+
+def judged(release: str) -> Judged:
+    """All models in the environment of a release.
+
+    Raises:
+        RuntimeError: the run failed.
+    """
+    environment = prepare(parse_subject(release))
+    with tempfile.TemporaryDirectory() as name:
+        file = Path(name) / "judged.json"
+        ended = environment.run(["python", str(WORKER), str(file)], cwd=WORKER.parent, timeout=TIMEOUT_S)
+        if ended.code:
+            raise RuntimeError(f"{release}: {ended.err[-2000:]}")
+        return Judged(release, **json.loads(file.read_text()))
+
+
+def page(found: Sequence[Judged]) -> str:
+    """The page, in Markdown."""
+    blamed = [(each, name, problems) for each in found for name, problems in each.claims.items() if problems]
+    introduction = INTRODUCTION.format(
+        alarms=len(blamed),
+        claims=sum(len(each.claims) for each in found),
+        caught=sum(sum(each.bugs.values()) for each in found),
+        bugs=sum(len(each.bugs) for each in found),
+    )
+    rows = [
+        "| release | claims on correct models | blamed | mistakes | named | models that it lacks |",
+        "|---|---|---|---|---|---|",
+    ]
+    rows += [_row(each) for each in found]
+    named = [f"- {each.release}, {name}: {problems[0]}" for each, name, problems in blamed]
+    missed = [
+        f"- {each.release}, {name}: not named" for each in found for name, right in each.bugs.items() if not right
+    ]
+    bugs = [
+        "",
+        "## The mistakes",
+        "",
+        *(f"- {name}" for name in dict.fromkeys(name for each in found for name in each.bugs)),
+    ]
+    return "\n".join([introduction, *rows, *(["", *named, *missed] if named or missed else []), *bugs]) + "\n"
+
+
+def _row(each: Judged) -> str:
+    blamed = sum(bool(problems) for problems in each.claims.values())
+    lacks = "; ".join(f"{model}: {reason}" for model, reason in each.absent.items())
+    return (
+        f"| {each.release} | {len(each.claims)} | {blamed} | {len(each.bugs)} | {sum(each.bugs.values())} | {lacks} |"
+    )
+
+
+def main() -> None:
+    """Judge under all releases and print the page."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--releases", nargs="+", default=RELEASES, help="versions of TE (default: six of them)")
+    found = []
+    for release in parser.parse_args().releases:
+        found.append(judged(release))
+        print(_row(found[-1]), file=sys.stderr, flush=True)
+    print(page(found), end="")
+    sys.exit(any(any(each.claims.values()) or not all(each.bugs.values()) for each in found))
+
+
+if __name__ == "__main__":
+    main()
