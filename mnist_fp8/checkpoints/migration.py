@@ -45,6 +45,8 @@ def plan(leaves: Leaves, crossing: Crossing, wishes: Wishes) -> Plan:
     Raises:
         ConfigError: something in it is unknown, or a wish does not fit it.
     """
+    if () in leaves or not leaves:
+        raise ConfigError("the checkpoint has no collections: expected a tree with params, at least")
     metadata.check_names(leaves, old=crossing.has_old_names, release=crossing.old)
     known = Parameters(leaves)
     _check(wishes, crossing, known)

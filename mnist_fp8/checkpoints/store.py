@@ -41,6 +41,16 @@ def opened(checkpoint: Path) -> Store:
         raise ConfigError(f"checkpoint {checkpoint} cannot be read: {error.strerror or error}") from error
 
 
+def check_outside(new: Path, checkpoint: Path) -> None:
+    """Refuse to write into the old checkpoint.
+
+    Raises:
+        ConfigError: the place is in it.
+    """
+    if checkpoint.resolve() in new.resolve().parents:
+        raise ConfigError(f"{new} is inside of {checkpoint}, which is only read: name a place outside")
+
+
 def check_new(new: Path) -> None:
     """Refuse to write a checkpoint over anything.
 

@@ -94,6 +94,7 @@ def run(args: argparse.Namespace) -> int:
 
     crossing, wishes = Crossing(args.old, args.new), _wishes(args)
     store.check_new(args.output)
+    store.check_outside(args.output, args.checkpoint)
     old = store.opened(args.checkpoint)
     plan = migration.plan(old.leaves, crossing, wishes)
     report = json.dumps(migration.document(plan, crossing, wishes), indent=1) + "\n"

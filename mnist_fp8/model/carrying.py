@@ -16,6 +16,7 @@ from mnist_fp8.model import metadata
 from mnist_fp8.model.case import Case, Factory
 from mnist_fp8.model.float8 import site_problems
 from mnist_fp8.model.metadata import Leaf, Pair, Place
+from mnist_fp8.model.numerics import call_problems, metadata_problems_of
 from mnist_fp8.model.problems import Problem
 from mnist_fp8.model.run import by_path, case_of, context, own_copy
 from mnist_fp8.oracle.dense import Array
@@ -47,10 +48,12 @@ def _step(case: Case, recipe: RecipeConfig | None, state: Any, *, first: bool) -
         calls = recording.calls
     if first:
         problems += site_problems(recording.sites, case, recipe)
+        for call in calls:
+            problems += [*call_problems(call, recipe), *metadata_problems_of(call, recipe)]
     returned = _returned(calls)
     problems += _strangers(calls, {pair.key for pair in known.values()} | _results(returned))
     problems += _metadata_problems(known, returned, state)
-    problems += _trained(before, state)
+    problems += _trained(before, state, case)
     return state, problems
 
 
@@ -59,7 +62,8 @@ def following(case: Case, recipe: RecipeConfig | None, state: Any) -> Any:  # no
     assert case.train_step is not None  # noqa: S101 - for the types
     with context(case, recipe):
         result = case.train_step(state, *(case.inputs if case.batch is None else case.batch))
-    return result[0] if isinstance(result, tuple) and not hasattr(result, "_fields") else result
+    is_more = isinstance(result, tuple) and str(jax.tree.structure(result)) != str(jax.tree.structure(state))
+    return result[0] if is_more and not hasattr(result, "_fields") else result
 
 
 _Key = tuple[bytes, bytes]
@@ -102,16 +106,29 @@ def _metadata_problems(known: Mapping[Place, Pair], returned: Returned, state: A
     leaves = metadata.leaves(state)
     rows = {(leaf.owner, leaf.is_scale): _rows(leaf) for leaf in leaves.values()}
     paths = {(leaf.owner, leaf.is_scale): leaf.path for leaf in leaves.values()}
+    used = {_place_in_collection(owner) for (owner, _), given in known.items() if given.key in returned}
     for (owner, number), given in known.items():
         results, wanted = returned.get(given.key, ()), _wanted(given, returned)
+        if not results and _place_in_collection(owner) in used:
+            continue  # a copy, such as an optimizer's moments or an average, beside what the layers use
         for kind, is_scale in (("scale", True), ("history", False)):
             found = rows.get((owner, is_scale), "is not in the state after the step")
             if not isinstance(found, str):
                 values = [getattr(pair, kind) for pair in (given, wanted, *results)]
-                found = _explained(found[number], *values)
+                found = _explained(found[number] if number < len(found) else found[:0], *values)
             if found:
                 path = paths.get((owner, is_scale), f"{'/'.join(owner)} {kind}")
                 yield Problem(path + (f"[{number}]" if number else ""), found)
+
+
+def _place_in_collection(owner: tuple[str, ...]) -> tuple[str, ...]:
+    """What is the same of all copies of a leaf: its path below the collection of metadata."""
+    starts = [n for n, name in enumerate(owner) if name in COLLECTIONS]
+    return owner[starts[-1] :] if starts else owner
+
+
+COLLECTIONS = ("fp8_metas", "_overwrite_with_gradient")
+"""What TE's layers and its wrapper of a product call the collection of their metadata."""
 
 
 def _rows(leaf: Leaf) -> Array | str:
@@ -139,6 +156,8 @@ def _wanted(given: Pair, returned: Returned) -> Pair:
 
 def _explained(found: Array, given: Array, wanted: Array, *results: Array) -> str:
     """What became of a scale or history, by what is wrong in real train steps; empty if it is as it should be."""
+    if found.shape != wanted.shape:
+        return f"has the shape {found.shape} after the step; expected {wanted.shape}"
     if np.array_equal(found, wanted):
         return ""
     numbers = f"found {_shown(found)}; expected {_shown(wanted)}"
@@ -155,6 +174,7 @@ def _what_happened(found: Array, given: Array, results: Sequence[Array], wanted:
     explanations = (
         ("is as it was before the step: what TE returned is lost", np.array_equal(found, given)),
         ("is not finite", not np.isfinite(found).all()),
+        ("is overwritten by zeros", not found.any()),
         (f"is the sum of {count} microbatches, where the largest amax counts", of_many and _close(found, sum(results))),
         (
             f"is the mean of {count} microbatches, where the largest counts",
@@ -177,7 +197,8 @@ def _what_happened(found: Array, given: Array, results: Sequence[Array], wanted:
 def _is_moved(step: Array, wanted: Array) -> bool:
     """Whether a step is along a gradient, or of one length wherever that is not zero, as Adam's first are."""
     sizes = np.abs(step[wanted != 0])
-    return _factor(step, wanted) is not None or bool(sizes.size and sizes.all() and np.ptp(sizes) < 1e-3 * sizes.max())
+    alike = sizes.size > 1 and sizes.all() and np.ptp(sizes) < 1e-3 * sizes.max()
+    return _factor(step, wanted) is not None or bool(alike)
 
 
 def _close(found: Array, wanted: Any) -> bool:  # noqa: ANN401 - an array
@@ -189,9 +210,9 @@ def _as_bfloat16(numbers: Array) -> Array:
 
 
 def _factor(found: Array, wanted: Array) -> float | None:
-    """The one number by which ``wanted`` was multiplied; none if there is no such number, or it is 1 or 0."""
+    """The one number by which two numbers or more were multiplied; ``None`` if it is 1 or 0, or there is none such."""
     nonzero = wanted != 0
-    if not nonzero.any() or (found[~nonzero] != 0).any():
+    if np.count_nonzero(nonzero) <= 1 or (found[~nonzero] != 0).any():
         return None
     ratios = found[nonzero] / wanted[nonzero]
     same = np.allclose(ratios, ratios[0], rtol=1e-3) and ratios[0] not in (0, 1)
@@ -203,14 +224,28 @@ def _shown(numbers: Array) -> str:
     return f"[{shown}{', ...' if numbers.size > 4 else ''}]"  # noqa: PLR2004
 
 
-def _trained(before: Mapping[str, Array], state: Any) -> Iterator[Problem]:  # noqa: ANN401
-    """The numbers of the state have to stay finite, and one of them has to change."""
+def _trained(before: Mapping[str, Array], state: Any, case: Case) -> Iterator[Problem]:  # noqa: ANN401
+    """The numbers of the state have to stay finite, and one of the parameters has to change."""
     after = _numbers(state)
     for path, numbers in after.items():
         if path in before and np.isfinite(before[path]).all() and not np.isfinite(numbers).all():
             yield Problem(path, "is not finite after the step")
-    if all(path in before and np.array_equal(numbers, before[path]) for path, numbers in after.items()):
-        yield Problem("the state", "is the same after the step: nothing was trained")
+    params = _parameters(after, case) & before.keys()
+    if params and all(np.array_equal(after[path], before[path]) for path in params):
+        yield Problem("the state", "has the same parameters after the step: nothing was trained")
+
+
+def _parameters(numbers: Mapping[str, Array], case: Case) -> set[str]:
+    """Paths of the parameters in a state: they end like those of the variables, and are not in an optimizer's part."""
+    shapes = {path: np.shape(value) for path, value in by_path(case.variables.get("params", {})).items()}
+    ends = {path: next((end for end in shapes if path.endswith(end)), "") for path in numbers}
+    named = {path for path, end in ends.items() if end and numbers[path].shape == shapes[end]}
+    of_optimizer = {path for path in named if any(part in _MOMENTS for part in path.split("/"))}
+    return (named - of_optimizer) or named
+
+
+_MOMENTS = ("opt", "opt_state", "mu", "nu", "trace", "momentum", "optimizer", "ema")
+"""Parts of the paths of what is beside parameters and moves with them."""
 
 
 def _numbers(state: Any) -> dict[str, Array]:  # noqa: ANN401

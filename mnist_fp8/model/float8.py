@@ -25,7 +25,8 @@ def float8_problems(factory: Factory, recipe: RecipeConfig | None) -> list[Probl
 def site_problems(sites: Sequence[Site], case: Case, recipe: RecipeConfig | None) -> list[Problem]:
     """Layers with products of other operands than the recipe's."""
     if not sites and recipe is not None:  # before 2.5, a layer that does not quantize is not one of TE's functions
-        return [Problem("the model", "calls no layer of Transformer Engine that multiplies matrices")]
+        what = "calls no layer of Transformer Engine that multiplies matrices, or was compiled beforehand"
+        return [Problem("the model", what)]
     return [problem for site in dict.fromkeys(sites) for problem in _problems(site, case, recipe)]
 
 

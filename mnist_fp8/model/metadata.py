@@ -2,7 +2,7 @@
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -22,7 +22,8 @@ class Leaf:
         owner: what a scale and its history have in common: layer, tensor, and the number of the product.
         tensor: ``x``, ``kernel`` or ``grad``.
         is_scale: whether it is a scale; else a history.
-        value: of shape (..., 1) or (..., length).
+        value: one number for each layer of a stack, or as many as the history is long.
+        axis: of the numbers of a layer; the others are those of a stack of layers.
     """
 
     path: str
@@ -30,6 +31,7 @@ class Leaf:
     tensor: str
     is_scale: bool
     value: Any
+    axis: int = -1
 
     def rows(self) -> Array:
         """One row for each layer of a stack, float32.
@@ -37,15 +39,23 @@ class Leaf:
         Raises:
             RuntimeError: JAX's own, where the array was donated.
         """
-        return np.asarray(self.value).astype(np.float32).reshape(-1, np.shape(self.value)[-1])
+        numbers = np.moveaxis(np.asarray(self.value).astype(np.float32), self.axis, -1)
+        return numbers.reshape(-1, numbers.shape[-1])
 
 
 def leaves(tree: Any) -> dict[str, Leaf]:  # noqa: ANN401
     """The metadata in a tree, by path. A scale without an amax history beside it is somebody else's."""
     read = (_read(path, value) for path, value in jax.tree_util.tree_flatten_with_path(tree)[0])
     known = [leaf for leaf in read if leaf]
-    kinds = {(leaf.owner, leaf.is_scale) for leaf in known}
-    return {leaf.path: leaf for leaf in known if {(leaf.owner, True), (leaf.owner, False)} <= kinds}
+    shapes = {(leaf.owner, leaf.is_scale): np.shape(leaf.value) for leaf in known}
+    whole = [leaf for leaf in known if {(leaf.owner, True), (leaf.owner, False)} <= shapes.keys()]
+    return {leaf.path: dataclasses.replace(leaf, axis=_axis(leaf.owner, shapes)) for leaf in whole}
+
+
+def _axis(owner: tuple[str, ...], shapes: Mapping[tuple[tuple[str, ...], bool], tuple[int, ...]]) -> int:
+    """The axis in which a scale and its history differ; the last one where a history is of one step."""
+    sizes = zip(shapes[owner, True], shapes[owner, False], strict=False)
+    return next((number for number, (scale, history) in enumerate(sizes) if scale != history), -1)
 
 
 def _read(path: Any, value: Any) -> Leaf | None:  # noqa: ANN401
@@ -130,9 +140,11 @@ def positions(arguments: Sequence[Array]) -> Iterator[tuple[int, int]]:
     """Where the scales and histories of x, kernel and grad stand among the arguments of one of TE's functions."""
     flat = [n for n, array in enumerate(arguments) if array.ndim == 1 and array.dtype == np.float32]
     if te.metadata_dialect().stores_next_scale:  # a quantizer has its scale, then its history
+        last = -1
         for n in flat:
-            if arguments[n].shape == (1,) and n + 1 in flat:
-                yield n, n + 1
+            if n > last and arguments[n].shape == (1,) and n + 1 in flat:
+                last = n + 1
+                yield n, last
         return
     scales = [n for n in flat if arguments[n].shape == (1,)]  # the histories of all, then the scales of all
     yield from zip(scales, [n for n in flat if n not in scales][-len(scales) or None :], strict=False)

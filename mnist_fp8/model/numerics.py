@@ -11,6 +11,7 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.model.case import Factory
 from mnist_fp8.model.delayed import Kept, following
 from mnist_fp8.model.dense_calls import DenseCall, dense_call, expected
+from mnist_fp8.model.metadata import positions
 from mnist_fp8.model.problems import Problem
 from mnist_fp8.model.run import passes
 from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, Array, Product
@@ -20,18 +21,27 @@ from mnist_fp8.te.calls import Call
 
 def numerics_problems(factory: Factory, recipe: RecipeConfig | None) -> list[Problem]:
     """Outputs and gradients of dense layers that are not the products of the operands that the recipe makes."""
-    return [problem for call in passes(factory, recipe).calls for problem in _call_problems(call, recipe)]
+    return [problem for call in passes(factory, recipe).calls for problem in call_problems(call, recipe)]
 
 
 def metadata_problems(factory: Factory, recipe: RecipeConfig) -> list[Problem]:
-    """Metadata that do not follow from what a layer saw."""
-    problems = list[Problem]()
-    for call in passes(factory, recipe).calls:
-        matrices = dense_call(call, recipe)
-        if matrices is not None:
-            for kept in matrices.kept.values():
-                problems += _kept_problems(str(call.site), kept, _amax(matrices, kept.tensor), recipe)
-    return problems
+    """Metadata that do not follow from what a layer saw, or that another recipe keeps."""
+    return [problem for call in passes(factory, recipe).calls for problem in metadata_problems_of(call, recipe)]
+
+
+def metadata_problems_of(call: Call, recipe: RecipeConfig | None) -> Iterator[Problem]:
+    """The same of one call: that it keeps metadata if its recipe does, and what these are."""
+    quantizes = any(product.quantized for product in call.site.products)
+    keeps = any(True for _ in positions(call.inputs))
+    if quantizes and recipe and keeps is not te.keeps_metadata(recipe):
+        kind = "keeps FP8 metadata" if keeps else "keeps no FP8 metadata"
+        yield Problem(
+            str(call.site), f"{kind}, which {recipe.name} does{'' if not keeps else ' not'}: another recipe is in force"
+        )
+    matrices = dense_call(call, recipe)
+    if recipe and matrices is not None:
+        for kept in matrices.kept.values():
+            yield from _kept_problems(str(call.site), kept, _amax(matrices, kept.tensor), recipe)
 
 
 def layers_without_oracle(factory: Factory, recipe: RecipeConfig | None) -> set[str]:
@@ -96,7 +106,8 @@ def _error(tensor: str, found: Array, wanted: Product, tolerance: float, more: f
     return _Error(tensor, size, off if np.isfinite(off) else math.inf, size * tolerance + more)
 
 
-def _call_problems(call: Call, recipe: RecipeConfig | None) -> Iterator[Problem]:
+def call_problems(call: Call, recipe: RecipeConfig | None) -> Iterator[Problem]:
+    """The same of one call."""
     for error in _errors(call, recipe):
         if error.in_tolerances > 1:
             explained = f"rounding explains {error.allowed:.3g}, of a norm of {error.size:.3g}"

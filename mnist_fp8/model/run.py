@@ -69,14 +69,14 @@ def passes(factory: Factory, recipe: RecipeConfig | None) -> Passes:
 
     Nor are parameters all alike, as biases are at first, and the scales of norms: what is lost then does not show.
     """
-    variables = metadata.tagged(_varied(case_of(factory, recipe).variables))
+    variables = metadata.tagged(varied(case_of(factory, recipe).variables))
     with recorded() as recording:
         found = compute(factory, recipe, variables)
         calls = recording.calls
     return dataclasses.replace(found, sites=tuple(recording.sites), calls=calls)
 
 
-def _varied(variables: Mapping[str, Any]) -> dict[str, Any]:
+def varied(variables: Mapping[str, Any]) -> dict[str, Any]:
     """Variables whose parameters are not all alike."""
 
     def varied(path: Any, value: Any) -> Any:  # noqa: ANN401

@@ -103,6 +103,7 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
         pytest.skip(reason)
 
 
+@pytest.hookimpl(trylast=True)  # when the test has undone what it replaced
 def pytest_runtest_teardown(item: pytest.Item) -> None:
     """Make room for the programs of the tests to come."""
     ended = item.config.stash[ENDED] = item.config.stash.get(ENDED, 0) + 1

@@ -13,7 +13,7 @@ from mnist_fp8.model import require_none
 from mnist_fp8.model.agreement import rest_problems
 from mnist_fp8.model.numerics import metadata_problems, numerics_problems
 from mnist_fp8.model.run import CURRENT, DELAYED
-from support.models import factory, in_modes
+from support.models import QUANTIZED, factory, in_modes
 
 pytestmark = pytest.mark.filterwarnings("default")  # what a user's code warns of is no failure
 
@@ -29,7 +29,7 @@ def test_other_layers_compute_their_products(recipe: RecipeConfig | None) -> Non
     require_none(numerics_problems(factory(), recipe))
 
 
-@in_modes(DELAYED.name)
+@in_modes(*QUANTIZED)
 def test_dense_layers_keep_metadata_as_the_recipe_says(recipe: RecipeConfig) -> None:
     require_none(metadata_problems(factory(), recipe))
 

@@ -284,10 +284,10 @@ def test_what_may_not_be_read_is_named(write: Write, monkeypatch: pytest.MonkeyP
     folder = write({"a.py": USE, "b.py": USE, "closed/c.py": USE})
     real_open, real_scan = Path.open, os.scandir
 
-    def opened(path: Path, *args: object) -> object:
+    def opened(path: Path, *args: object, **options: object) -> object:
         if path.name == "a.py":
             raise PermissionError(13, "Permission denied")
-        return real_open(path, *args)  # type: ignore[call-overload]
+        return real_open(path, *args, **options)  # type: ignore[call-overload]
 
     def scanned(path: str) -> object:
         if path.endswith("closed"):

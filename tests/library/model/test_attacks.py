@@ -1,0 +1,181 @@
+"""Mistakes that a train step can hide, and correct models that look like mistakes."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from mnist_fp8 import te
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.model import Case, require_none
+from mnist_fp8.model.agreement import error_problems, rest_problems
+from mnist_fp8.model.carrying import carrying_problems
+from mnist_fp8.model.numerics import metadata_problems
+from mnist_fp8.model.run import CURRENT, DELAYED
+
+METADATA = "fp8_metas"
+
+
+class Deep(nn.Module):
+    """Dense layers of TE in a row, the last one beginning with zeros if that is asked for."""
+
+    layers: int = 2
+    zeros: bool = False
+
+    @nn.compact
+    def __call__(self, x: jax.Array) -> jax.Array:
+        """Apply them."""
+        for number in range(self.layers):
+            last = self.zeros and number == self.layers - 1
+            options = {"kernel_init": nn.initializers.zeros} if last else {}
+            x = te.dense_general(features=32, name=f"d{number}", **options)(x)
+        return x
+
+
+def step_of(apply: Any, optimizer: Any, *, trains: bool = True, over_all: bool = False) -> Any:
+    """A train step; wrong where it does not train, unusual where the optimizer has moments of the metadata, too."""
+
+    def step(state: Mapping[str, Any], x: jax.Array) -> dict[str, Any]:
+        def loss(variables: Any) -> jax.Array:
+            return jnp.mean(jnp.square(apply(variables, x).astype(jnp.float32) - 1))
+
+        variables = state["variables"]
+        grads = jax.grad(loss)(variables)
+        own = variables if over_all else variables["params"]
+        updates, opt = optimizer.update(grads if over_all else grads["params"], state["opt"], own)
+        moved = optax.apply_updates(own, updates)
+        params = moved["params"] if over_all else moved
+        kept = {METADATA: grads[METADATA]} if METADATA in grads else {}
+        return {"variables": {"params": params if trains else variables["params"], **kept}, "opt": opt}
+
+    return step
+
+
+def factory(
+    module: nn.Module, *, instead: RecipeConfig | None = None, in_step: RecipeConfig | None = None, **step: Any
+) -> Any:
+    """A factory for a module; with another recipe than is asked for, all the time or in the train step."""
+
+    def case(recipe: Any) -> Case:
+        asked = te.recipe_config(recipe) if recipe else None
+        mode = te.Autocast(instead if instead and recipe else asked)
+        x = jax.random.normal(jax.random.key(0), (32, 32), jnp.bfloat16)
+        with mode():
+            variables = te.unbox(module.init(jax.random.key(1), x))
+
+        def apply(variables: Any, x: jax.Array, mode: te.Autocast = mode) -> Any:
+            with mode():
+                return module.apply(variables, x)
+
+        def train_apply(variables: Any, x: jax.Array) -> Any:
+            return apply(variables, x, te.Autocast(in_step) if in_step and recipe else mode)
+
+        optimizer = optax.adamw(1e-2)
+        over = variables if step.get("over_all") else variables["params"]
+        return Case(
+            apply=apply,
+            variables=variables,
+            inputs=(x,),
+            train_step=step_of(train_apply, optimizer, **step),
+            state={"variables": variables, "opt": optimizer.init(over)},
+            enters_autocast=True,
+        )
+
+    return case
+
+
+def said(problems: Any) -> str:
+    """All of them."""
+    return "\n".join(map(str, problems))
+
+
+def test_another_recipe_in_the_same_formats_is_named() -> None:
+    assert "keeps no FP8 metadata, which DelayedScaling does" in said(
+        metadata_problems(factory(Deep(), instead=CURRENT), DELAYED)
+    )
+    assert "keeps FP8 metadata, which Float8CurrentScaling does not" in said(
+        metadata_problems(factory(Deep(), instead=DELAYED), CURRENT)
+    )
+
+
+@pytest.mark.parametrize("option", [{"margin": 3}, {"amax_compute_algo": "most_recent"}], ids=str)
+def test_another_option_in_the_train_step_is_named(option: Mapping[str, Any]) -> None:
+    other = RecipeConfig("DelayedScaling", amax_history_len=8, **option)
+    assert "scale of kernel is" in said(carrying_problems(factory(Deep(), in_step=other), DELAYED))
+
+
+@pytest.mark.parametrize("recipe", [CURRENT, DELAYED], ids=lambda recipe: recipe.name)
+def test_step_that_trains_no_parameter_is_named(recipe: RecipeConfig) -> None:
+    assert "has the same parameters after the step" in said(carrying_problems(factory(Deep(), trains=False), recipe))
+
+
+def test_moments_of_metadata_beside_them_are_nobody_s() -> None:
+    require_none(carrying_problems(factory(Deep(), over_all=True), DELAYED))
+
+
+def test_many_layers_in_a_row_come_to_rest() -> None:
+    require_none(rest_problems(factory(Deep(layers=16)), DELAYED))
+
+
+@pytest.mark.parametrize("recipe", [CURRENT, DELAYED], ids=lambda recipe: recipe.name)
+def test_layer_that_begins_with_zeros_is_no_alarm(recipe: RecipeConfig) -> None:
+    require_none(error_problems(factory(Deep(zeros=True)), recipe))
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_stacks_may_have_their_layers_in_any_axis(axis: int) -> None:
+    class Stack(nn.Module):
+        @nn.compact
+        def __call__(self, x: jax.Array) -> jax.Array:
+            def body(layer: Any, x: jax.Array, _: None) -> tuple[jax.Array, None]:
+                return layer(x), None
+
+            stack = {"metadata_params": {nn.PARTITION_NAME: "layers"}, "split_rngs": {"params": True}, "length": 3}
+            scan = nn.scan(body, {"params": 0, METADATA: axis}, **stack)
+            return scan(te.dense_general(features=32, name="stacked"), x, None)[0]
+
+    require_none(carrying_problems(factory(Stack()), DELAYED))
+
+
+def test_history_of_another_shape_is_named() -> None:
+    made = factory(Deep())
+
+    def case(recipe: Any) -> Case:
+        right = made(recipe)
+
+        def cut(state: Any, x: jax.Array) -> Any:
+            new = right.train_step(state, x)
+            metas = new["variables"][METADATA]
+            metas["d0"] = {name: leaf[:4] if leaf.shape == (8,) else leaf for name, leaf in metas["d0"].items()}
+            return new
+
+        return Case(
+            apply=right.apply, variables=right.variables, inputs=right.inputs, train_step=cut, state=right.state,
+            enters_autocast=True,
+        )  # fmt: skip
+
+    assert "has the shape (4,) after the step; expected (8,)" in said(carrying_problems(case, DELAYED))
+
+
+def test_state_may_be_a_tuple() -> None:
+    made = factory(Deep())
+
+    def case(recipe: Any) -> Case:
+        right = made(recipe)
+
+        def step(state: Any, x: jax.Array) -> Any:
+            new = right.train_step({"variables": state[0], "opt": state[1]}, x)
+            return new["variables"], new["opt"], state[2] + 1
+
+        state = (right.state["variables"], right.state["opt"], np.zeros((), np.int32))
+        return Case(
+            apply=right.apply, variables=right.variables, inputs=right.inputs, train_step=step, state=state,
+            enters_autocast=True,
+        )  # fmt: skip
+
+    require_none(carrying_problems(case, DELAYED))
