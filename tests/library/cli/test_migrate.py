@@ -99,3 +99,12 @@ def test_an_output_that_exists_is_refused(capsys: Captured) -> None:
     Path("new").mkdir()
     assert migrate() == output.COULD_NOT_RUN
     assert "new exists: name a new place" in capsys.readouterr().err
+
+
+def test_an_output_inside_of_the_checkpoint_is_refused(capsys: Captured) -> None:
+    """What is read is only read; and a folder that is copied into itself has no end."""
+    Path("folder").mkdir()
+    assert (
+        main.main(["migrate", "folder", "-o", "folder/d/new", "--from", "2.2", "--to", "2.3"]) == output.COULD_NOT_RUN
+    )
+    assert "folder/d/new is inside of folder, which is only read: name a place outside" in capsys.readouterr().err
