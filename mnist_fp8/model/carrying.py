@@ -31,16 +31,33 @@ def carrying_problems(factory: Factory, recipe: RecipeConfig | None) -> list[Pro
     case = case_of(factory, recipe)
     if case.train_step is None:
         return []
-    state = own_copy(case.state)
+    state, last = own_copy(case.state), dict[str, Array]()
     for number in range(STEPS):
-        state, problems = _step(case, recipe, metadata.tagged(state), first=number == 0)
+        given = _numbers(state)
+        state, problems = _step(case, recipe, metadata.tagged(state), last, first=number == 0)
+        last = given
         if problems:
             return [Problem(f"step {number + 1}, {problem.where}", problem.what) for problem in problems]
     return []
 
 
-def _step(case: Case, recipe: RecipeConfig | None, state: Any, *, first: bool) -> tuple[Any, list[Problem]]:  # noqa: ANN401
-    """The state after a step, and what does not hold of it."""
+def _step(
+    case: Case,
+    recipe: RecipeConfig | None,
+    state: Any,  # noqa: ANN401
+    last: Mapping[str, Array],
+    *,
+    first: bool,
+) -> tuple[Any, list[Problem]]:
+    """The state after a step, and what does not hold of it.
+
+    Args:
+        case: the model.
+        recipe: to train in.
+        state: before the step.
+        last: the numbers of the state before the step before.
+        first: whether it is the first one.
+    """
     before, known = _numbers(state), metadata.pairs(state)
     problems = list(_types(state)) if first else []
     with recorded() as recording:
@@ -52,6 +69,7 @@ def _step(case: Case, recipe: RecipeConfig | None, state: Any, *, first: bool) -
             problems += [*call_problems(call, recipe), *metadata_problems_of(call, recipe)]
     returned = _returned(calls)
     problems += _strangers(calls, {pair.key for pair in known.values()} | _results(returned))
+    problems += _outdated(calls, last, before)
     problems += _metadata_problems(known, returned, state)
     problems += _trained(before, state, case)
     return state, problems
@@ -100,6 +118,17 @@ def _strangers(calls: Iterable[Call], known: set[_Key]) -> Iterator[Problem]:
     for call in calls:
         if any(given.key not in known for given, _ in _kept(call)):
             yield Problem(str(call.site), "is given FP8 metadata that are not in the state: they cannot advance")
+
+
+def _outdated(calls: Iterable[Call], last: Mapping[str, Array], given: Mapping[str, Array]) -> Iterator[Problem]:
+    """Calls that compute with a kernel as it was before the last step, which has changed it."""
+    changed = {path: old for path, old in last.items() if path in given and not np.array_equal(old, given[path])}
+    for call in calls:
+        for path, old in changed.items():
+            if old.ndim > 1 and np.array_equal(old, call.inputs[1]):
+                yield Problem(
+                    str(call.site), f"computes with {path} of before the last step: the step does not read it"
+                )
 
 
 def _metadata_problems(known: Mapping[Place, Pair], returned: Returned, state: Any) -> Iterator[Problem]:  # noqa: ANN401

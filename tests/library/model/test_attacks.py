@@ -1,5 +1,6 @@
 """Mistakes that a train step can hide, and correct models that look like mistakes."""
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -114,6 +115,22 @@ def test_step_that_trains_no_parameter_is_named(recipe: RecipeConfig) -> None:
     assert "has the same parameters after the step" in said(carrying_problems(factory(Deep(), trains=False), recipe))
 
 
+def test_step_that_begins_with_the_first_parameters_again_is_named() -> None:
+    made = factory(Deep())
+
+    def case(recipe: Any) -> Case:
+        right = made(recipe)
+
+        def step(state: Any, x: jax.Array) -> Any:
+            variables = {**state["variables"], "params": right.variables["params"]}
+            return right.train_step({**state, "variables": variables}, x)
+
+        return dataclasses.replace(right, train_step=step)
+
+    problems = said(carrying_problems(case, DELAYED))
+    assert "computes with variables/params/d0/kernel of before the last step" in problems
+
+
 def test_moments_of_metadata_beside_them_are_nobody_s() -> None:
     require_none(carrying_problems(factory(Deep(), over_all=True), DELAYED))
 
@@ -154,10 +171,7 @@ def test_history_of_another_shape_is_named() -> None:
             metas["d0"] = {name: leaf[:4] if leaf.shape == (8,) else leaf for name, leaf in metas["d0"].items()}
             return new
 
-        return Case(
-            apply=right.apply, variables=right.variables, inputs=right.inputs, train_step=cut, state=right.state,
-            enters_autocast=True,
-        )  # fmt: skip
+        return dataclasses.replace(right, train_step=cut)
 
     assert "has the shape (4,) after the step; expected (8,)" in said(carrying_problems(case, DELAYED))
 
@@ -173,9 +187,6 @@ def test_state_may_be_a_tuple() -> None:
             return new["variables"], new["opt"], state[2] + 1
 
         state = (right.state["variables"], right.state["opt"], np.zeros((), np.int32))
-        return Case(
-            apply=right.apply, variables=right.variables, inputs=right.inputs, train_step=step, state=state,
-            enters_autocast=True,
-        )  # fmt: skip
+        return dataclasses.replace(right, train_step=step, state=state)
 
     require_none(carrying_problems(case, DELAYED))
