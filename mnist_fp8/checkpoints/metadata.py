@@ -13,11 +13,9 @@ import numpy as np
 
 from mnist_fp8.checkpoints.tree import Array, Leaves, NewLeaf, Path, siblings, text_of, without_box
 from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.core.metadata import METADATA_COLLECTIONS
 from mnist_fp8.core.patterns import matches
 from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, Meta, next_meta_before_2_3
-
-COLLECTIONS = ("fp8_metas", "_overwrite_with_gradient")
-"""Where metadata are, and nothing else."""
 
 _TENSORS = {"i": "x", "w": "kernel", "g": "grad"}
 _OLD = re.compile(r"(?P<kind>amax|scale)_(?P<tensor>[iwg])_(?P<number>\d+)")
@@ -92,7 +90,7 @@ def check_names(leaves: Leaves, *, old: bool, release: str) -> None:
 
 
 def _is_metadata(path: Path) -> bool:
-    return any(key in COLLECTIONS for key in path)
+    return any(key in METADATA_COLLECTIONS for key in path)
 
 
 def _unknown(path: Path, name: str, release: str) -> str:

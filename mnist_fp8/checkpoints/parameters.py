@@ -4,9 +4,9 @@ import functools
 import math
 from collections.abc import Iterable, Mapping
 
-from mnist_fp8.checkpoints.metadata import COLLECTIONS
 from mnist_fp8.checkpoints.tree import BOX, Array, Leaves, NewLeaf, Path, ends_with, text_of, without_box
 from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.core.metadata import METADATA_COLLECTIONS
 
 Shapes = Mapping[Path, tuple[int, ...]]
 """Shapes of kernels as a layer sees them, by their paths or by what these end with."""
@@ -28,7 +28,7 @@ class Parameters:
     """
 
     def __init__(self, leaves: Leaves) -> None:
-        own = [path for path in leaves if not is_axes(path) and not any(key in COLLECTIONS for key in path)]
+        own = [path for path in leaves if not is_axes(path) and not any(key in METADATA_COLLECTIONS for key in path)]
         roots = _roots(own)
         self._leaves = leaves
         self._by_name: dict[Path, Path] = {}
@@ -71,7 +71,7 @@ def boxed(path: Path, parameters: Parameters, *, wanted: bool | None) -> Path:
         parameters: of the checkpoint.
         wanted: whether parameters are to be in boxes; ``None`` leaves them as they are.
     """
-    if wanted is None or parameters.name_of(path) is None or any(key in COLLECTIONS for key in path):
+    if wanted is None or parameters.name_of(path) is None or any(key in METADATA_COLLECTIONS for key in path):
         return path
     plain = without_box(path)
     return (*plain, BOX) if wanted else plain

@@ -10,7 +10,7 @@ import numpy as np
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.dense import Array
-from mnist_fp8.record.entries import BF16
+from mnist_fp8.record.entries import BF16, Numbers, Quantity
 from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, init, on_device
 
 
@@ -52,6 +52,12 @@ def _layer_on(mode: te.Autocast, tensors: Mapping[str, Array]) -> tuple[Any, dic
 def _state(layer: Any, mode: te.Autocast, x: jax.Array) -> dict[str, Any]:  # noqa: ANN401
     """First variables of a layer but its parameters, whose random numbers would take most of the time to compile."""
     return {**init(layer, mode, x), "params": {}}
+
+
+def repeated(quantity: Quantity, once: Mapping[str, float], again: Mapping[str, float]) -> Numbers:
+    """Numbers by name; their noise is how far those of a repetition lie from them."""
+    noise = max((abs(once[name] - again[name]) / max(abs(once[name]), 1e-30) for name in once), default=0.0)
+    return Numbers(tuple(once.values()), tuple(once), noise, quantity)
 
 
 def rounded(tensor: Array) -> Array:

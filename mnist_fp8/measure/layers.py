@@ -13,7 +13,7 @@ import numpy as np
 
 from mnist_fp8 import te
 from mnist_fp8.core.run_kind import RunKind
-from mnist_fp8.measure.common import modes
+from mnist_fp8.measure.common import modes, repeated
 from mnist_fp8.measure.programs import counted, formats
 from mnist_fp8.measure.variables import leaves
 from mnist_fp8.oracle import arithmetic, dense
@@ -21,7 +21,7 @@ from mnist_fp8.oracle.arithmetic import Passes
 from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, TENSORS
 from mnist_fp8.oracle.tolerances import scale_tolerance
 from mnist_fp8.programs import jaxprs
-from mnist_fp8.record.entries import BF16, UNFUSED, Agreement, Numbers, Quantity, Support, Text, Value
+from mnist_fp8.record.entries import BF16, UNFUSED, Agreement, Quantity, Support, Text, Value
 from mnist_fp8.subjects import asked_subjects, attention, attention_backends
 from mnist_fp8.subjects.layer import Layer, Step, next_variables, read_metas, step, why_not
 from mnist_fp8.subjects.prediction import RECIPES, amax_tolerance, distance, expected, pairs, scales_of, tolerance_of
@@ -126,15 +126,9 @@ def _errors(layer: Layer, taken: _Taken) -> dict[str, Value]:
         for found in (taken.found, again)
     )
     return {
-        "numerics/error against float64": _numbers(Quantity.ERROR, *accuracy),
-        "numerics/errors in tolerances": _numbers(Quantity.IN_TOLERANCES, *rightness),
+        "numerics/error against float64": repeated(Quantity.ERROR, *accuracy),
+        "numerics/errors in tolerances": repeated(Quantity.IN_TOLERANCES, *rightness),
     }
-
-
-def _numbers(quantity: Quantity, once: Mapping[str, float], again: Mapping[str, float]) -> Numbers:
-    """Errors by name; their noise is how far those of a repetition lie from them."""
-    noise = max(abs(once[name] - again[name]) / max(abs(once[name]), 1e-30) for name in once)
-    return Numbers(tuple(once.values()), tuple(once), noise, quantity)
 
 
 def _error_of_all(found: Step, exact: Passes) -> float:

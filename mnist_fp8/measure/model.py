@@ -14,7 +14,7 @@ import numpy as np
 
 from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.core.modes import RecipeConfig
-from mnist_fp8.measure.common import modes
+from mnist_fp8.measure.common import modes, repeated
 from mnist_fp8.measure.programs import counted
 from mnist_fp8.measure.variables import leaves
 from mnist_fp8.model import load
@@ -24,7 +24,7 @@ from mnist_fp8.model.case import Factory
 from mnist_fp8.model.loading import make
 from mnist_fp8.model.numerics import errors_in_tolerances
 from mnist_fp8.model.run import CURRENT, DELAYED, Passes, by_path, case_of, compute, own_copy, passes, traced
-from mnist_fp8.record.entries import BF16, LAYERS, Numbers, Quantity, Support, Text, Value
+from mnist_fp8.record.entries import BF16, LAYERS, Quantity, Support, Text, Value
 from mnist_fp8.te.calls import Call
 
 CASE = "model"
@@ -68,15 +68,15 @@ def _of_passes(factory: Factory, recipe: RecipeConfig | None) -> dict[str, Value
     found = passes(factory, recipe)
     again = _again(factory, recipe)
     entries: dict[str, Value] = {
-        "numerics/values layer by layer": _numbers(Quantity.NORM, *map(_layer_by_layer, (found, again)))
+        "numerics/values layer by layer": repeated(Quantity.NORM, *map(_layer_by_layer, (found, again)))
     }
     if right := errors_in_tolerances(found.calls, recipe):
         again_right = errors_in_tolerances(again.calls, recipe)
-        entries["numerics/errors of layers in tolerances"] = _numbers(Quantity.IN_TOLERANCES, right, again_right)
+        entries["numerics/errors of layers in tolerances"] = repeated(Quantity.IN_TOLERANCES, right, again_right)
     if recipe:
         plain, own = compute(factory, None), compute(factory, recipe)
         error = {"output": relative_error(own.output, plain.output)}
-        entries["numerics/error against BF16"] = _numbers(Quantity.ERROR, error, error)
+        entries["numerics/error against BF16"] = repeated(Quantity.ERROR, error, error)
     return entries
 
 
@@ -109,7 +109,7 @@ def _of_training(factory: Factory, recipe: RecipeConfig | None) -> dict[str, Val
     if case_of(factory, recipe).train_step is None:
         return {}
     runs = [_trained(factory, recipe) for _ in range(2)]
-    return {"numerics/state step by step": _numbers(Quantity.NORM, *runs)}
+    return {"numerics/state step by step": repeated(Quantity.NORM, *runs)}
 
 
 def _trained(factory: Factory, recipe: RecipeConfig | None) -> dict[str, float]:
@@ -121,9 +121,3 @@ def _trained(factory: Factory, recipe: RecipeConfig | None) -> dict[str, float]:
             if np.issubdtype(jax.numpy.result_type(value), np.floating):
                 norms[f"step {number + 1} {path}"] = _norm([value])
     return norms
-
-
-def _numbers(quantity: Quantity, once: Mapping[str, float], again: Mapping[str, float]) -> Numbers:
-    """Numbers by name; their noise is how far those of a repetition lie from them."""
-    noise = max((abs(once[name] - again[name]) / max(abs(once[name]), 1e-30) for name in once), default=0.0)
-    return Numbers(tuple(once.values()), tuple(once), noise, quantity)

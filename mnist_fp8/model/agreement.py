@@ -145,10 +145,9 @@ def _carried(variables: Any, returned: Any) -> Any:  # noqa: ANN401
 
 def error_problems(factory: Factory, recipe: RecipeConfig) -> list[Problem]:
     """Outputs of which quantization leaves nothing, or that it does not change at all."""
-    plain, own = (passes(factory, mode) for mode in (None, recipe))
-    if te.keeps_metadata(recipe):  # the first scales are 1, whatever the tensors are
-        own = _after_updates(factory, recipe)
-    error = relative_error(own.output, plain.output)
+    # The first scales that a recipe keeps are 1, whatever the tensors are.
+    own = _after_updates(factory, recipe) if te.keeps_metadata(recipe) else passes(factory, recipe)
+    error = relative_error(own.output, passes(factory, None).output)
     if not error < LARGEST_ERROR:
         return [Problem("the output", f"is {error:.3g} off the one in BF16, relative norm, with {recipe.name}")]
     return [] if error else [Problem("the output", f"is the same with {recipe.name} and in BF16: nothing is quantized")]
@@ -172,4 +171,4 @@ def relative_error(found: Any, wanted: Any) -> float:  # noqa: ANN401
     numbers, due = (np.concatenate(side) for side in zip(*pairs, strict=True))
     size, off = float(np.linalg.norm(due)), float(np.linalg.norm(numbers - due))
     error = off / size if size else (math.inf if off else 0.0)
-    return error if np.isfinite(error) else float("inf")
+    return error if math.isfinite(error) else math.inf

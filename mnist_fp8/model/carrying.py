@@ -11,6 +11,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from mnist_fp8.core.metadata import METADATA_COLLECTIONS
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.model import metadata
 from mnist_fp8.model.case import Case, Factory
@@ -33,9 +34,10 @@ def carrying_problems(factory: Factory, recipe: RecipeConfig | None) -> list[Pro
         return []
     state, last = own_copy(case.state), dict[str, Array]()
     for number in range(STEPS):
-        given = _numbers(state)
-        state, problems = _step(case, recipe, metadata.tagged(state), last, first=number == 0)
-        last = given
+        state = metadata.tagged(state)
+        before = _numbers(state)
+        state, problems = _step(case, recipe, state, (last, before), first=number == 0)
+        last = before
         if problems:
             return [Problem(f"step {number + 1}, {problem.where}", problem.what) for problem in problems]
     return []
@@ -45,7 +47,7 @@ def _step(
     case: Case,
     recipe: RecipeConfig | None,
     state: Any,  # noqa: ANN401
-    last: Mapping[str, Array],
+    numbers: tuple[Mapping[str, Array], Mapping[str, Array]],
     *,
     first: bool,
 ) -> tuple[Any, list[Problem]]:
@@ -55,10 +57,10 @@ def _step(
         case: the model.
         recipe: to train in.
         state: before the step.
-        last: the numbers of the state before the step before.
+        numbers: of the state before the last step, and before this one.
         first: whether it is the first one.
     """
-    before, known = _numbers(state), metadata.pairs(state)
+    (last, before), known = numbers, metadata.pairs(state)
     problems = list(_types(state)) if first else []
     with recorded() as recording:
         state = following(case, recipe, state)
@@ -152,12 +154,8 @@ def _metadata_problems(known: Mapping[Place, Pair], returned: Returned, state: A
 
 def _place_in_collection(owner: tuple[str, ...]) -> tuple[str, ...]:
     """What is the same of all copies of a leaf: its path below the collection of metadata."""
-    starts = [n for n, name in enumerate(owner) if name in COLLECTIONS]
+    starts = [n for n, name in enumerate(owner) if name in METADATA_COLLECTIONS]
     return owner[starts[-1] :] if starts else owner
-
-
-COLLECTIONS = ("fp8_metas", "_overwrite_with_gradient")
-"""What TE's layers and its wrapper of a product call the collection of their metadata."""
 
 
 def _rows(leaf: Leaf) -> Array | str:

@@ -83,15 +83,24 @@ def _is_key(leaf: Any) -> bool:  # noqa: ANN401
     return _is_array(leaf) and bool(jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key))
 
 
-def _through_orbax(state: Any) -> Any:  # noqa: ANN401
+def through_orbax(tree: Any, like: Any = None) -> Any:  # noqa: ANN401 - whatever tree it is
+    """Save a tree of arrays, and give what Orbax restores of it.
+
+    Args:
+        tree: what is saved.
+        like: a tree of the form to restore into; ``None`` is as it is written.
+    """
     from orbax.checkpoint import StandardCheckpointer  # noqa: PLC0415 - importing it takes seconds
 
     with tempfile.TemporaryDirectory() as folder, StandardCheckpointer() as checkpointer:
         path = Path(folder) / "checkpoint"
-        checkpointer.save(path, state)
+        checkpointer.save(path, tree)
         checkpointer.wait_until_finished()
-        return checkpointer.restore(path, state)
+        return checkpointer.restore(path, like)
 
 
-STORES: Mapping[str, Callable[[Any], Any]] = {"msgpack": _through_msgpack, "Orbax": _through_orbax}
+STORES: Mapping[str, Callable[[Any], Any]] = {
+    "msgpack": _through_msgpack,
+    "Orbax": lambda state: through_orbax(state, like=state),
+}
 """What saves a state and restores it, by name."""

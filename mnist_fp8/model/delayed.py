@@ -23,11 +23,6 @@ class Kept:
     given: Meta
     returned: Meta
 
-    @property
-    def newest(self) -> np.float32:
-        """The newest amax that was returned; with a history of one, nothing is kept of it."""
-        return np.float32(self.returned.history[-1 if te.metadata_dialect().stores_next_scale else 0])
-
 
 def following(meta: Meta, amax: float, tensor: str, recipe: RecipeConfig) -> Meta:
     """Metadata after a step that saw an amax of ``x``, ``kernel`` or ``grad``."""

@@ -2,11 +2,8 @@
 
 import functools
 import gc
-import tempfile
 import warnings
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
 import jax
 import pytest
@@ -16,6 +13,7 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.model import load
 from mnist_fp8.model.agreement import why_never_at_rest
+from mnist_fp8.model.checkpoints import through_orbax
 from mnist_fp8.model.numerics import layers_without_oracle
 from mnist_fp8.model.run import MODES, case_of
 from mnist_fp8.programs import kernels
@@ -100,17 +98,6 @@ def _unmet_orbax() -> str | None:
             problem = f"{type(error).__name__}: {error}".splitlines()[0]
         gc.collect()  # coroutines that nobody awaits any more warn when they go: now, and not in a test
     return f"needs an Orbax that restores an array of JAX; found: {problem}" if problem else None
-
-
-def through_orbax(tree: Any) -> Any:  # noqa: ANN401 - whatever tree it is
-    """Save a tree of arrays, and give what Orbax restores of it."""
-    from orbax.checkpoint import StandardCheckpointer  # noqa: PLC0415 - importing it takes seconds
-
-    with tempfile.TemporaryDirectory() as folder, StandardCheckpointer() as checkpointer:
-        path = Path(folder) / "checkpoint"
-        checkpointer.save(path, tree)
-        checkpointer.wait_until_finished()
-        return checkpointer.restore(path)
 
 
 def _unmet_model(mode: str) -> str | None:

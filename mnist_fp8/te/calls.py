@@ -19,14 +19,12 @@ import flax
 import flax.linen as nn
 import jax
 import numpy as np
-import numpy.typing as npt
 
+from mnist_fp8.oracle.dense import Array
 from mnist_fp8.programs.jaxprs import Gemm, gemms
 from mnist_fp8.te import loading
 from mnist_fp8.te.dense import dense_dialect
 from mnist_fp8.te.metadata import leaves_float8_to_xla
-
-Array = npt.NDArray[Any]
 
 _MODULES = ("dense", "dot", "fused_attn", "layernorm_dense", "layernorm_mlp", "layernorm", "mlp", "permutation")
 """Modules of ``transformer_engine.jax`` that may not be imported yet when a model is traced for the first time."""

@@ -30,10 +30,10 @@ from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from mnist_fp8 import te
+from mnist_fp8.model.checkpoints import through_orbax
 from mnist_fp8.oracle import dense
 from mnist_fp8.oracle.dense import FORMATS, TENSORS, Array, Meta, initial_meta
 from mnist_fp8.oracle.tolerances import fp8_error_band, product_tolerance, rounding_tolerance, sum_tolerance
-from mnist_fp8.plugin.needs import through_orbax
 from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step, fp8, init, on_device, read_meta, variables_of
 from support.assertions import assert_close, assert_close_norm, assert_equal, assert_same_structure, assert_trees_equal
 from support.codes import codes_at_both_ends

@@ -8,7 +8,9 @@ import jax
 import numpy as np
 
 from mnist_fp8 import te
-from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, Meta, next_meta, next_meta_before_2_3
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.model.delayed import following
+from mnist_fp8.oracle.dense import Meta
 from mnist_fp8.oracle.tolerances import scale_tolerance
 from mnist_fp8.te.dense_step import init, read_meta
 from support.assertions import assert_close, assert_equal
@@ -38,13 +40,8 @@ def newest(meta: Meta) -> float:
 
 def next_metas(metas: Mapping[str, Meta], amaxes: Mapping[str, float], options: Mapping[str, Any]) -> dict[str, Meta]:
     """The oracle's metadata after a step that saw the given amaxes, by tensor, under a recipe's options."""
-    formats = FORMATS[options.get("fp8_format", "HYBRID")]
-    margin, algo = options.get("margin", 0), options.get("amax_compute_algo", "max")
-    following = next_meta if te.metadata_dialect().stores_next_scale else next_meta_before_2_3
-    return {
-        tensor: following(metas[tensor], amax, fp8_max=FP8_MAX[formats[tensor]], margin=margin, algo=algo)
-        for tensor, amax in amaxes.items()
-    }
+    recipe = RecipeConfig(**options)
+    return {tensor: following(metas[tensor], amax, tensor, recipe) for tensor, amax in amaxes.items()}
 
 
 def assert_metas(metadata: Mapping[str, Any], expected: Mapping[str, Meta], *, where: str, nan: bool = False) -> None:
