@@ -12,6 +12,10 @@ MAX_HISTORY = 1_000_000
 """Steps: more than any run looks back on, and 4 MB for each tensor of each layer."""
 
 
+BLOCK_SCALED = ("MXFP8BlockScaling", "NVFP4BlockScaling")
+"""The recipes with a scale for each block of a tensor, whose products no GPU before Blackwell has."""
+
+
 class Precision(enum.Enum):
     """The three ways to compute the dense layers."""
 
@@ -35,6 +39,9 @@ class RecipeConfig:
         fp8_format: ``E4M3`` or ``HYBRID`` (E4M3 forward, E5M2 for gradients).
         amax_history_len: steps that the amax history keeps.
         amax_compute_algo: ``max`` or ``most_recent``.
+        disable_rht: whether inputs and gradients are left as they are, and not rotated by a Hadamard transform.
+        disable_stochastic_rounding: whether gradients are rounded to the nearest.
+        disable_2d_quantization: whether kernels have blocks of one row.
     """
 
     name: str = "DelayedScaling"
@@ -42,6 +49,9 @@ class RecipeConfig:
     fp8_format: str | None = None
     amax_history_len: int | None = None
     amax_compute_algo: str | None = None
+    disable_rht: bool | None = None
+    disable_stochastic_rounding: bool | None = None
+    disable_2d_quantization: bool | None = None
 
     def __post_init__(self) -> None:
         """Refuse what no recipe can take."""

@@ -17,7 +17,8 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from mnist_fp8.oracle import layers
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.oracle import blocks, layers
 from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, Array
 
 Params: TypeAlias = Mapping[str, Any]
@@ -121,6 +122,7 @@ class Rounded(Arithmetic):
         kept: which tensors come to the quantizer as float32, and are not rounded before; with ``amax`` among them,
             the amax of current scaling is that before the rounding.
         fp8_format: ``HYBRID`` or ``E4M3``.
+        blocks: the recipe where it is block-scaled: then the operands are those of `oracle.blocks`.
         narrow: whether BF16 is left in fewer places: one is added to a layer norm's scale in it, an activation is
             differentiated in it, ``x`` is multiplied by its scale in it where nothing makes and quantizes it in one,
             and scales of kernels are undone in it.
@@ -133,6 +135,7 @@ class Rounded(Arithmetic):
     kept: frozenset[str] = frozenset()
     fp8_format: str = "HYBRID"
     narrow: bool = False
+    blocks: RecipeConfig | None = None
 
     def product(
         self, name: str, x: jax.Array, kernel: jax.Array, *, cast: bool = False, fused: bool = False
@@ -141,7 +144,7 @@ class Rounded(Arithmetic):
         flat, matrix = x.reshape(-1, x.shape[-1]), kernel.reshape(kernel.shape[0], -1)
         scales = None if self.scales is None else self.scales[name]
         kept = self.kept if cast else self.kept | {"kernel"}
-        way = _Way(self.form, kept, self.fp8_format, self.narrow, fused)
+        way = _Way(self.form, kept, self.fp8_format, self.narrow, fused, self.blocks)
         y = _quantized_product(way, scales, flat, matrix)
         self.seen[name] = {"x": _tensor(flat, "x", kept), "kernel": _tensor(matrix, "kernel", kept), "y": y}
         if name in self.offsets:
@@ -218,6 +221,7 @@ class _Way(NamedTuple):
     fp8_format: str
     narrow: bool
     fused: bool
+    blocks: RecipeConfig | None
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -226,12 +230,19 @@ def _quantized_product(way: _Way, scales: Scales | None, x: jax.Array, kernel: j
 
 
 def _forward(way: _Way, scales: Scales | None, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
+    if way.blocks:
+        lhs, rhs = _in_blocks(way, x, "x", 1), _in_blocks(way, kernel, "kernel", 0)
+        return _multiplied(way.form, lhs, rhs), (scales, x, kernel)
     lhs, rhs = _operand(way, x, scales, "x"), _operand(way, kernel, scales, "kernel")
     return _multiplied(way.form, lhs, rhs), (scales, lhs, rhs)
 
 
 def _backward(way: _Way, kept: Any, grad: jax.Array) -> Any:  # noqa: ANN401
     scales, x, kernel = kept
+    if way.blocks:  # quantized anew for each product, along the axis that it sums over
+        dy, lhs = _in_blocks(way, grad, "grad", 1), _in_blocks(way, x, "x", 0)
+        dx = _multiplied(way.form, dy, _in_blocks(way, kernel, "kernel", 1).transposed)
+        return None, dx, _multiplied(way.form, lhs.transposed, _in_blocks(way, grad, "grad", 0))
     dy = _operand(way, grad, scales, "grad")
     none = jax.tree.map(jnp.zeros_like, scales)
     return none, _multiplied(way.form, dy, kernel.transposed), _multiplied(way.form, x.transposed, dy)
@@ -249,6 +260,20 @@ class _Codes(NamedTuple):
     @property
     def transposed(self) -> "_Codes":
         return _Codes(self.codes.T, self.undo)
+
+
+def _in_blocks(way: _Way, values: jax.Array, tensor: str, axis: int) -> _Codes:
+    """A tensor of a block-scaled recipe: what its codes and scales stand for, which is what is multiplied."""
+    operand = _tensor(values, tensor, way.kept)
+    dtype = "float32" if tensor in way.kept else "bfloat16"
+    shape = jax.ShapeDtypeStruct(operand.shape, jnp.float64)
+    assert way.blocks is not None  # noqa: S101 - for the types
+    dequantized = functools.partial(_dequantized, way.blocks, tensor, axis, dtype)
+    return _Codes(jax.pure_callback(dequantized, shape, operand), jnp.float64(1))
+
+
+def _dequantized(recipe: RecipeConfig, tensor: str, axis: int, dtype: str, values: Any) -> Array:  # noqa: ANN401
+    return blocks.quantized(recipe, tensor, np.asarray(values), axis, dtype).values
 
 
 def _operand(way: _Way, values: jax.Array, scales: Scales | None, tensor: str) -> _Codes:
@@ -316,6 +341,7 @@ def rounded(
     kept: frozenset[str] = frozenset(),
     fp8_format: str = "HYBRID",
     narrow: bool = False,
+    blocks: RecipeConfig | None = None,
 ) -> Passes:
     """Run a reference as a layer does, rounding what it rounds: the layer must compute this, but for its accumulation.
 
@@ -329,11 +355,12 @@ def rounded(
         kept: which of ``x`` and ``grad`` come to the quantizers inside the layer as float32; see `Rounded`.
         fp8_format: ``HYBRID`` or ``E4M3``.
         narrow: whether more is computed in BF16; see `Rounded`.
+        blocks: the recipe where it is block-scaled.
     """
     with _float64():
         arguments = _wide(params), _wide(inputs), _wide(tuple(grads))
         y, (dparams, dx), amaxes = _rounded_passes(
-            reference, (form, kept, fp8_format, narrow), _narrow(scales), *arguments
+            reference, (form, kept, fp8_format, narrow, blocks), _narrow(scales), *arguments
         )
         return Passes(_numpy(y), _numpy(dx), _numpy(dparams), jax.tree.map(np.float32, amaxes))
 
@@ -341,7 +368,7 @@ def rounded(
 @functools.partial(jax.jit, static_argnums=(0, 1))
 def _rounded_passes(
     reference: Reference,
-    how: tuple[ProductForm, frozenset[str], str, bool],
+    how: tuple[ProductForm, frozenset[str], str, bool, RecipeConfig | None],
     scales: Mapping[str, Scales] | None,
     params: Any,  # noqa: ANN401
     inputs: Any,  # noqa: ANN401

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from mnist_fp8 import te
+from mnist_fp8.core.modes import BLOCK_SCALED
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.oracle import arithmetic
 from mnist_fp8.oracle.arithmetic import Passes, ProductForm, Scales
@@ -60,8 +61,14 @@ def expected(
     expected of all of the step, metadata included.
     """
     arguments = layer.reference, variables["params"], inputs, grads
+    recipe = layer.mode.recipe
     predict = functools.partial(
-        arithmetic.rounded, *arguments, scales=scales, form=form_of(layer.mode), narrow=te.computes_more_in_bf16()
+        arithmetic.rounded,
+        *arguments,
+        scales=scales,
+        form=form_of(layer.mode),
+        narrow=te.computes_more_in_bf16(),
+        blocks=recipe if recipe and recipe.name in BLOCK_SCALED else None,
     )
     predictions = (predict(kept=frozenset(kept)) for kept in (KEPT if layer.quantizes else KEPT[:1]))
     return _closest(layer, found, predictions)

@@ -23,6 +23,7 @@ If the import fails, all of it is undone.
 
 import ast
 import contextlib
+import dataclasses
 import functools
 import importlib
 import importlib.util
@@ -33,8 +34,23 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
-HOST_CAPABILITY = 90
-"""Compute capability that the host run pretends to have: Hopper's, times ten, as TE writes it."""
+HOPPER, BLACKWELL = 90, 100
+"""Compute capabilities, times ten, as TE writes them."""
+
+
+@dataclasses.dataclass
+class Device:
+    """The GPU that the host run pretends to have.
+
+    Attributes:
+        capability: its compute capability.
+    """
+
+    capability: int = HOPPER
+
+
+DEVICE = Device()
+"""What the stand-in answers from; `pretended` changes it."""
 
 _NATIVE = "transformer_engine_jax"
 _NATIVE_NAMES = (_NATIVE, f"transformer_engine.{_NATIVE}")
@@ -43,7 +59,6 @@ _ENUM_PREFIXES = ("NVTE_", "JAXX_", "DType", "QuantizeLayout")
 
 # Versions as the libraries encode them: 13.0 of CUDA and cuBLASLt and 9.19 of cuDNN, none below what TE asks for.
 _QUERIES: dict[str, Any] = {
-    "get_device_compute_capability": HOST_CAPABILITY,
     "get_cuda_version": 13000,
     "get_cublasLt_version": 130000,
     "get_cudnn_version": 91900,
@@ -101,6 +116,8 @@ class StandInModule(ModuleType):
             value: Any = _StandInEnum(name)
         elif name in _QUERIES:
             value = _constant(_QUERIES[name])
+        elif name == "get_device_compute_capability":
+            value = _capability
         elif name == "get_fused_attn_backend":
             value = functools.partial(_no_fused_attention, self)
         else:
@@ -116,6 +133,10 @@ def _no_fused_attention(native: StandInModule, *question: object) -> object:
     """
     backend = native.NVTE_Fused_Attn_Backend.NVTE_No_Backend
     return (backend, "this is a host run") if len(question) == 1 else backend
+
+
+def _capability(*_args: object, **_kwargs: object) -> int:
+    return DEVICE.capability
 
 
 def _constant(answer: object) -> Callable[..., object]:

@@ -23,6 +23,7 @@ from mnist_fp8 import te
 from mnist_fp8.core.errors import Float8MissingError
 from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.programs import jaxprs
+from mnist_fp8.te import host
 from mnist_fp8.te.dense_step import BF16, dense_layer, fp8, on_device
 from mnist_fp8.training import fp8_check, train
 from mnist_fp8.training.config import TrainConfig
@@ -223,8 +224,11 @@ def test_former_name_of_autocast_means_the_same() -> None:
 
 @pytest.mark.host
 @pytest.mark.parametrize(("recipe", "capability"), [("MXFP8BlockScaling", "9.9"), ("NVFP4BlockScaling", "10.0")])
-def test_recipe_that_the_device_lacks_is_refused_with_a_reason(recipe: str, capability: str) -> None:
-    """On compute capability 9.0, which the host run pretends to have."""
+def test_recipe_that_the_device_lacks_is_refused_with_a_reason(
+    monkeypatch: pytest.MonkeyPatch, recipe: str, capability: str
+) -> None:
+    """On compute capability 9.0, where the host run pretends to have no other."""
+    monkeypatch.setattr(host, "BLACKWELL", host.HOPPER)
     support = te.support(te.make_recipe(RecipeConfig(recipe)))
     assert not support.ok, f"{recipe} is accepted on compute capability 9.0"
     assert f"compute capability {capability} or higher" in support.reason, f"reason={support.reason!r}"

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mnist_fp8.te import host
-from mnist_fp8.te.host import HOST_CAPABILITY, NeedsCudaExtensionError, StandInModule
+from mnist_fp8.te.host import HOPPER, NeedsCudaExtensionError, StandInModule
 from support.subprocesses import run_code
 
 
@@ -70,7 +70,7 @@ def test_member_of_an_enum_has_its_number_as_value(stand_in: Any) -> None:
 
 
 def test_device_is_a_hopper() -> None:
-    assert HOST_CAPABILITY == 90
+    assert HOPPER == 90
 
 
 @pytest.mark.parametrize("name", ["gemm_workspace", "get_fused_attn_fwd_workspace_sizes"])

@@ -1,0 +1,64 @@
+"""The GPU that a host run pretends to have: Hopper's, and Blackwell's for a recipe that needs it.
+
+Nothing of such a GPU is emulated. Transformer Engine asks for the compute capability before it takes a recipe, and then
+computes its definition in plain JAX.
+"""
+
+import contextlib
+import sys
+from collections.abc import Iterator
+
+from mnist_fp8.core.modes import BLOCK_SCALED
+from mnist_fp8.te import host, lowerings
+
+_REMEMBERED = (
+    "_is_fp8_available",
+    "_is_scaling_mode_supported",
+    "_reason_for_no_fp8",
+    "_reason_for_no_scaling_mode",
+)
+"""Variables of TE's modules, by release, that hold what it has found out of the device; ``None`` has it ask again."""
+
+
+@contextlib.contextmanager
+def device_for(recipe: object) -> Iterator[None]:
+    """Have Transformer Engine see a GPU that has a recipe object's products; for a host run only."""
+    if type(recipe).__name__ not in BLOCK_SCALED:
+        yield
+        return
+    lowerings.provide()
+    with pretending(host.BLACKWELL):
+        yield
+
+
+@contextlib.contextmanager
+def pretending(capability: int) -> Iterator[None]:
+    """Have Transformer Engine see a compute capability, times ten, whatever it has found out before."""
+    before = host.DEVICE.capability
+    _pretend(capability)
+    try:
+        yield
+    finally:
+        _pretend(before)
+
+
+def _pretend(capability: int) -> None:
+    if capability == host.DEVICE.capability:
+        return
+    host.DEVICE.capability = capability
+    for name, module in list(sys.modules.items()):
+        if name.startswith("transformer_engine"):
+            _forget(vars(module))
+
+
+def _forget(names: dict[str, object]) -> None:
+    """Have a module ask for its device again: what it has kept itself, and what its functions keep."""
+    for name, value in names.items():
+        if name in _REMEMBERED:
+            names[name] = None
+        elif str(getattr(value, "__module__", "")).startswith("transformer_engine"):
+            getattr(value, "cache_clear", _nothing)()
+
+
+def _nothing() -> None:
+    """What is to be called of something that keeps nothing."""
