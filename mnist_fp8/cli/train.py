@@ -12,7 +12,7 @@ from mnist_fp8.cli.options import Commands
 from mnist_fp8.cli.output import DID_NOT_HOLD, INTERRUPTED, OK, RUNS, check_output, new_folder, write_files
 from mnist_fp8.core import imports
 from mnist_fp8.core.errors import ConfigError
-from mnist_fp8.core.modes import Precision, RecipeConfig
+from mnist_fp8.core.modes import BLOCK_SCALED, Precision, RecipeConfig
 from mnist_fp8.training.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -29,6 +29,16 @@ QUICK: dict[str, Any] = {
     "test_size": 2000,
 }
 """The ``--quick`` preset: small batches, since on a CPU a step's time follows the batch and learning the steps."""
+QUICK_IN_BLOCKS = QUICK | {"batch_size": 32, "test_batch_size": 480, "test_size": 1920}
+"""The same for block-scaled recipes, whose batches are multiples of a block."""
+
+
+NVFP4_FLAGS = {
+    "--disable-rht": "leave out the Hadamard transform",
+    "--disable-stochastic-rounding": "round gradients to the nearest",
+    "--disable-2d-quantization": "scale kernels in blocks of one row",
+}
+"""Options of a recipe that are on by default, and what is done where they are off."""
 
 
 # --- arguments -------------------------------------------------------------------------------------------------------
@@ -55,9 +65,13 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     mode.add_argument("--fp8-format", metavar="FORMAT", help="E4M3 or HYBRID (E4M3 forward, E5M2 gradients)")
     mode.add_argument("--amax-history-len", type=int, metavar="N", help="steps that the amax history keeps")
     mode.add_argument("--amax-compute-algo", metavar="ALGO", help="max or most_recent")
+    for flag, what in NVFP4_FLAGS.items():
+        mode.add_argument(flag, action="store_true", help=f"NVFP4: {what}")
     mode.add_argument("--fp8-update-interval", type=int, metavar="N", help="update FP8 metadata every N steps (1)")
 
-    run = parser.add_argument_group("training (defaults of TE's own example; --quick in brackets)")
+    run = parser.add_argument_group(
+        "training (defaults of TE's own example; --quick in brackets, with more images for block-scaled recipes)"
+    )
     run.add_argument("--batch-size", type=int, metavar="N", help="images in a step: 64 [16]")
     run.add_argument("--test-batch-size", type=int, metavar="N", help="images in an evaluation step: 800 [400]")
     run.add_argument("--epochs", type=int, metavar="N", help="10 [2]")
@@ -107,7 +121,7 @@ def build_config(args: Mapping[str, Any]) -> TrainConfig:
     values = {
         "precision": _precision(args),
         "recipe": RecipeConfig(**recipe),
-        **(QUICK if "quick" in args else {}),
+        **((QUICK_IN_BLOCKS if recipe.get("name") in BLOCK_SCALED else QUICK) if "quick" in args else {}),
         **{name: args[name] for name in args if name in {field.name for field in dataclasses.fields(TrainConfig)}},
     }
     return TrainConfig(**values)

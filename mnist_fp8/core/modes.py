@@ -61,6 +61,11 @@ class RecipeConfig:
             raise ConfigError(f"amax algorithm is {self.amax_compute_algo!r}; expected 'max' or 'most_recent'")
 
     @property
+    def is_random(self) -> bool:
+        """Whether it draws random numbers: NVFP4 does, unless told not to."""
+        return self.name == "NVFP4BlockScaling" and not self.disable_stochastic_rounding
+
+    @property
     def options(self) -> dict[str, object]:
         """The options that were asked for, by the name of the recipe's field."""
         fields = {k: v for k, v in dataclasses.asdict(self).items() if k != "name"}

@@ -6,14 +6,16 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mnist_fp8 import te
+from mnist_fp8.core.modes import BLOCK_SCALED
 from mnist_fp8.measure.common import modes, rounded, step, tensors
 from mnist_fp8.oracle import dense
+from mnist_fp8.oracle.blocks import BlockDense
 from mnist_fp8.oracle.dense import TENSORS, Array, DensePasses, Product
 from mnist_fp8.oracle.tolerances import product_tolerance
 from mnist_fp8.record.entries import BF16, Contents, NamedNumber, Numbers, Quantity, Special, Value
 from mnist_fp8.te.dense_step import Step
 
-SHAPES = ((64, 128, 32), (16, 16, 16), (32, 512, 64), (256, 64, 128))
+SHAPES = ((64, 128, 32), (32, 32, 32), (32, 512, 64), (256, 64, 128))
 RANGES: dict[str, Callable[[Array], Array]] = {
     "normal": lambda tensor: tensor,
     "small": lambda tensor: tensor * 2.0**-20,
@@ -85,10 +87,14 @@ def _exact(shape: tuple[int, int, int], spread: str) -> DensePasses:
     return dense.dense(**_values(shape, spread))
 
 
-def _predicted(name: str, shape: tuple[int, int, int], spread: str) -> DensePasses | None:
+def _predicted(name: str, shape: tuple[int, int, int], spread: str) -> DensePasses | BlockDense | None:
     """What the oracle expects; nothing for a recipe that it does not know."""
-    if name == BF16:
+    recipe = modes()[name].recipe
+    if recipe is None:
         return _exact(shape, spread)
+    if name in BLOCK_SCALED:
+        values = _values(shape, spread)
+        return BlockDense(recipe, values["x"], values["kernel"], values["grad"])
     return _quantized(shape, spread) if name in ("DelayedScaling", "Float8CurrentScaling") else None
 
 
@@ -147,7 +153,7 @@ def _with(tensor: Array, value: float) -> Array:
 def _special(name: str) -> dict[str, Value]:
     entries: dict[str, Value] = {}
     for case, (which, change) in _SPECIAL.items():
-        values = tensors((16, 32, 16))
+        values = tensors((32, 64, 32))
         values[which] = change(values[which])
         taken = step(modes()[name], values, steps=3)[0]
         contents = tuple(_contents(what, array) for what, array in _passes(taken).items())

@@ -9,8 +9,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from mnist_fp8.core.modes import BLOCK_SCALED
 from mnist_fp8.measure.common import modes, program, step, tensors
-from mnist_fp8.oracle import dense
+from mnist_fp8.oracle import blocks, dense
 from mnist_fp8.oracle.dense import FORMATS, Array
 from mnist_fp8.programs import hlo, jaxprs
 from mnist_fp8.programs.jaxprs import Gemm
@@ -72,7 +73,11 @@ def _bits(name: str) -> dict[str, Value]:
 
 
 def _expected(name: str, values: Mapping[str, Array]) -> list[Array]:
-    """The oracle's codes of the three tensors; none for a recipe that it does not know."""
+    """The oracle's codes of the three tensors, and scales in blocks; none for a recipe that it does not know."""
+    recipe = modes()[name].recipe
+    if recipe and name in BLOCK_SCALED:
+        both = [blocks.quantized(recipe, which, tensor, axis) for which, tensor in values.items() for axis in (0, 1)]
+        return [array for quantized in both for array in (quantized.codes, quantized.scale_values)]
     if name not in ("DelayedScaling", "Float8CurrentScaling"):
         return []
     formats = FORMATS["HYBRID"]
@@ -83,9 +88,9 @@ def _expected(name: str, values: Mapping[str, Array]) -> list[Array]:
 
 
 def _codes(tensor: Array, expected: Sequence[Array]) -> Codes:
-    """A tensor's codes against those of the oracle, laid out as they are or transposed."""
+    """A tensor's codes against those of the oracle, laid out as they are or transposed, whole or in blocks."""
     digest = hashlib.sha256(np.ascontiguousarray(tensor).tobytes()).hexdigest()[:16]
     codes = np.asarray(tensor, np.float64)
-    layouts = [layout for oracle in expected for layout in (oracle, oracle.T) if layout.shape == codes.shape]
-    wrong = min((int(np.sum(layout != codes)) for layout in layouts), default=None)
+    layouts = [layout for oracle in expected for layout in (oracle, oracle.T) if layout.size == codes.size]
+    wrong = min((int(np.sum(layout.ravel() != codes.ravel())) for layout in layouts), default=None)
     return Codes(digest, codes.size, wrong)

@@ -32,8 +32,8 @@ def _tree(name: str) -> dict[str, Value]:
     mode = modes()[name]
     entries: dict[str, Value] = {}
     for layer, fields in (("dense", {}), ("dense over two axes", {"axis": (-2, -1)})):
-        module = te.engine().module.flax.DenseGeneral(features=16, **fields)
-        x = on_device(np.ones((16, 4, 8) if fields else (16, 32)), "bfloat16")
+        module = te.engine().module.flax.DenseGeneral(features=32, **fields)
+        x = on_device(np.ones((32, 2, 32) if fields else (32, 32)), "bfloat16")
         rngs = {"params": jax.random.key(0), "sr_rng": jax.random.key(0)}
         with mode():
             variables = jax.eval_shape(module.init, rngs, x)

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from mnist_fp8 import te
-from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.core.modes import BLOCK_SCALED, RecipeConfig
 from mnist_fp8.model.delayed import Kept, scale_in_use
 from mnist_fp8.model.metadata import positions
+from mnist_fp8.oracle.blocks import BlockDense
 from mnist_fp8.oracle.dense import TENSORS, Array, DensePasses, Meta, current_scales, dense, fp8_dense
 from mnist_fp8.te.calls import Call
 
@@ -87,11 +88,13 @@ def _kept(call: Call, first: int, recipe: RecipeConfig | None) -> dict[str, Kept
     }
 
 
-def expected(call: DenseCall, recipe: RecipeConfig | None) -> DensePasses | None:
+def expected(call: DenseCall, recipe: RecipeConfig | None) -> DensePasses | BlockDense | None:
     """What the call must compute but for its bias; ``None`` for a recipe without an oracle here."""
     x, kernel, grad = call.x, call.kernel, call.grad
     if recipe is None:
         return dense(x, kernel.astype(x.dtype), grad)
+    if recipe.name in BLOCK_SCALED:
+        return None if recipe.is_random else BlockDense(recipe, x, kernel, grad, str(x.dtype))
     if te.computes_more_in_bf16():  # what is rounded then, the claims on single layers know
         return None
     fp8_format = recipe.fp8_format or "HYBRID"

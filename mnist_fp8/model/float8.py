@@ -7,7 +7,8 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.model.case import Case, Factory
 from mnist_fp8.model.problems import Problem
 from mnist_fp8.model.run import case_of, traced
-from mnist_fp8.oracle.dense import FORMATS
+from mnist_fp8.oracle import blocks
+from mnist_fp8.oracle.dense import formats_of
 from mnist_fp8.programs.jaxprs import Gemm, is_quantized, quantized_dtypes
 from mnist_fp8.te.calls import Site
 
@@ -33,7 +34,8 @@ def site_problems(sites: Sequence[Site], case: Case, recipe: RecipeConfig | None
 def _problems(site: Site, case: Case, recipe: RecipeConfig | None) -> Iterator[Problem]:
     exempt = any(fnmatch.fnmatchcase(site.module, pattern) for pattern in case.in_bf16)
     asked = recipe.name if recipe else "no recipe"
-    for product in site.products:
+    rotates = recipe is not None and blocks.rotates(recipe)
+    for product in [product for product in site.products if not (rotates and product.rotates)] or site.products:
         wanted = None if exempt or recipe is None else _formats(product, recipe)
         operands = tuple(sorted((product.lhs, product.rhs)))
         if (operands != wanted) if wanted else any(map(is_quantized, operands)):
@@ -44,8 +46,5 @@ def _problems(site: Site, case: Case, recipe: RecipeConfig | None) -> Iterator[P
 
 def _formats(product: Gemm, recipe: RecipeConfig) -> tuple[str, ...]:
     """The formats of the operands in which a recipe has a product computed, in the order of their names."""
-    if recipe.name == "NVFP4BlockScaling":
-        return ("float4_e2m1fn", "float4_e2m1fn")
-    # Block-scaled recipes have E4M3 in both directions where nobody says otherwise.
-    formats = FORMATS[recipe.fp8_format or ("E4M3" if "Block" in recipe.name else "HYBRID")]
+    formats = formats_of(recipe)
     return tuple(sorted((formats["x"], formats["grad" if product.backward else "kernel"])))

@@ -266,14 +266,17 @@ def _in_blocks(way: _Way, values: jax.Array, tensor: str, axis: int) -> _Codes:
     """A tensor of a block-scaled recipe: what its codes and scales stand for, which is what is multiplied."""
     operand = _tensor(values, tensor, way.kept)
     dtype = "float32" if tensor in way.kept else "bfloat16"
-    shape = jax.ShapeDtypeStruct(operand.shape, jnp.float64)
+    shape = jax.ShapeDtypeStruct((*operand.shape, 2), jnp.int32)
     assert way.blocks is not None  # noqa: S101 - for the types
-    dequantized = functools.partial(_dequantized, way.blocks, tensor, axis, dtype)
-    return _Codes(jax.pure_callback(dequantized, shape, operand), jnp.float64(1))
+    halves = functools.partial(_dequantized, way.blocks, tensor, axis, dtype)
+    dequantized = jax.lax.bitcast_convert_type(jax.pure_callback(halves, shape, operand), jnp.float64)
+    return _Codes(dequantized, jnp.float64(1))
 
 
 def _dequantized(recipe: RecipeConfig, tensor: str, axis: int, dtype: str, values: Any) -> Array:  # noqa: ANN401
-    return blocks.quantized(recipe, tensor, np.asarray(values), axis, dtype).values
+    """Float64 as pairs of integers: the thread that calls this back has a JAX of its own, without float64."""
+    numbers = blocks.quantized(recipe, tensor, np.asarray(values), axis, dtype).values
+    return np.ascontiguousarray(numbers)[..., None].view(np.int32)
 
 
 def _operand(way: _Way, values: jax.Array, scales: Scales | None, tensor: str) -> _Codes:

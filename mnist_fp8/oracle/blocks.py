@@ -18,12 +18,12 @@ import ml_dtypes
 import numpy as np
 
 from mnist_fp8.core.modes import RecipeConfig
-from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, Array
+from mnist_fp8.oracle.dense import FP4, FP8_MAX, Array, Product, formats_of, product
 
 F32 = np.float32
 MX_BLOCK, FP4_BLOCK = 32, 16
 """Numbers that share a scale."""
-FP4, FP4_MAX = "float4_e2m1fn", 6.0
+FP4_MAX = 6.0
 GRID = np.array([0, 0.5, 1, 1.5, 2, 3, 4, 6], F32)
 """The magnitudes of E2M1."""
 SIGNS = np.array([1, 1, 1, -1, 1, -1, -1, -1, -1, -1, -1, 1, -1, 1, -1, -1], F32)
@@ -44,6 +44,12 @@ class Quantized(NamedTuple):
     scales: Array
     values: Array
 
+    @property
+    def scale_values(self) -> Array:
+        """The scales as numbers, float64."""
+        is_exponent = self.scales.dtype == np.uint8
+        return np.exp2(self.scales.astype(np.float64) - 127) if is_exponent else self.scales.astype(np.float64)
+
 
 def quantized(recipe: RecipeConfig, tensor: str, values: Array, axis: int, dtype: str = "bfloat16") -> Quantized:
     """Quantize a matrix as a block-scaled recipe does, all of it rounded to the nearest.
@@ -56,15 +62,58 @@ def quantized(recipe: RecipeConfig, tensor: str, values: Array, axis: int, dtype
         dtype: of what comes to the quantizer, which is what is rotated is rounded to.
     """
     if recipe.name == "MXFP8BlockScaling":
-        return mxfp8(values, axis, FORMATS[recipe.fp8_format or "E4M3"][tensor])
+        return mxfp8(values, axis, formats_of(recipe)[tensor])
     if is_rotated(recipe, tensor, axis):
         values = rotated(values, axis, dtype)
     return nvfp4(values, axis, square=tensor == "kernel" and not recipe.disable_2d_quantization)
 
 
+@dataclasses.dataclass(frozen=True)
+class BlockDense:
+    """A dense layer in a block-scaled recipe, as `dense.DensePasses`: each product has operands of its own.
+
+    Attributes:
+        recipe: the recipe, which rounds to the nearest.
+        x: input, (M, K).
+        kernel: (K, N).
+        grad: gradient of the output, (M, N).
+        dtype: of ``x`` and ``grad``; kernels come in float32.
+    """
+
+    recipe: RecipeConfig
+    x: Array
+    kernel: Array
+    grad: Array
+    dtype: str = "bfloat16"
+
+    @functools.cached_property
+    def y(self) -> Product:
+        """Output, (M, N)."""
+        return product(self._operand("x", 1), self._operand("kernel", 0))
+
+    @functools.cached_property
+    def dx(self) -> Product:
+        """Gradient of the input, (M, K)."""
+        return product(self._operand("grad", 1), self._operand("kernel", 1).T)
+
+    @functools.cached_property
+    def dkernel(self) -> Product:
+        """Gradient of the kernel, (K, N)."""
+        return product(self._operand("x", 0).T, self._operand("grad", 0))
+
+    def _operand(self, tensor: str, axis: int) -> Array:
+        dtype = "float32" if tensor == "kernel" else self.dtype
+        return quantized(self.recipe, tensor, getattr(self, tensor), axis, dtype).values
+
+
+def rotates(recipe: RecipeConfig) -> bool:
+    """Whether a recipe has a Hadamard transform."""
+    return recipe.name == "NVFP4BlockScaling" and not recipe.disable_rht
+
+
 def is_rotated(recipe: RecipeConfig, tensor: str, axis: int) -> bool:
-    """Whether NVFP4 rotates a tensor: those of the kernel's gradient, which are summed over their rows."""
-    return tensor != "kernel" and axis == 0 and not recipe.disable_rht
+    """Whether a tensor is rotated: those of the kernel's gradient are, which are summed over their rows."""
+    return rotates(recipe) and tensor != "kernel" and axis == 0
 
 
 def _nearest(numbers: Array, dtype: str, largest: float) -> Array:

@@ -16,6 +16,8 @@ import numpy as np
 import numpy.typing as npt
 from packaging.version import Version
 
+from mnist_fp8.core.modes import BLOCK_SCALED, RecipeConfig
+
 Array = npt.NDArray[Any]
 
 FP8_MAX = {"float8_e4m3fn": 448.0, "float8_e5m2": 57344.0}
@@ -28,6 +30,15 @@ FORMATS = {
 """For each of the recipes' formats, what each tensor is quantized to."""
 
 TENSORS = ("x", "kernel", "grad")
+FP4 = "float4_e2m1fn"
+
+
+def formats_of(recipe: RecipeConfig) -> Mapping[str, str]:
+    """What a recipe quantizes ``x``, ``kernel`` and ``grad`` to; block-scaled MXFP8 has E4M3 where nobody asks."""
+    if recipe.name == "NVFP4BlockScaling":
+        return dict.fromkeys(TENSORS, FP4)
+    return FORMATS[recipe.fp8_format or ("E4M3" if recipe.name in BLOCK_SCALED else "HYBRID")]
+
 
 ROUNDS_TWICE = Version(metadata.version("jax")) < Version("0.7")
 """Whether JAX rounds float32 to float8 by way of float16 on a CPU: four numbers in a thousand differ."""

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mnist_fp8.core import variables
+from mnist_fp8.core import variables, xla_flags
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.plugin import gpus
 
@@ -47,11 +47,14 @@ def prepare_jax(workerinput: Mapping[str, Any] | None) -> None:
     Args:
         workerinput: what pytest-xdist told this process if it is a worker; ``None`` if it is none.
     """
+    from mnist_fp8 import te  # noqa: PLC0415
     from mnist_fp8.programs import cache  # noqa: PLC0415
 
     # Workers of one machine share a GPU, so none may take all of its memory beforehand.
     os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")
     gpus.put_own_first(workerinput or {})
+    if not te.why_no_gpu():
+        xla_flags.put_first(xla_flags.NO_EXCESS_PRECISION)
     divide_cpu()
     cache.keep_programs(is_worker=workerinput is not None)
 

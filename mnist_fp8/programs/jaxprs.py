@@ -19,6 +19,7 @@ import numpy.typing as npt
 # (lhs, lhs_scale_inv, rhs, rhs_scale_inv, ...); JAX's scaled product (lhs, rhs, lhs_scales, rhs_scales).
 _OPERANDS = {"dot_general": (0, 1), "scaled_matmul": (0, 1), "te_gemm": (0, 2)}
 _QUANTIZED = ("float8_e4m3", "float8_e5m2", "float4")
+_ROTATION = (16, 16)
 _TRANSFORM = re.compile(r"^\w+\((.*)\)$")
 
 
@@ -32,6 +33,7 @@ class Gemm:
         lhs: dtype name of the left operand, such as ``float8_e4m3fn``.
         rhs: dtype name of the right operand.
         primitive: the JAX primitive.
+        rotates: whether its right operand is a matrix of 16 by 16, as that of a Hadamard transform in NVFP4.
     """
 
     layer: str
@@ -39,6 +41,7 @@ class Gemm:
     lhs: str
     rhs: str
     primitive: str
+    rotates: bool = False
 
     @property
     def quantized(self) -> bool:
@@ -126,7 +129,8 @@ def _gemms(jaxpr: Any, names: tuple[str, ...], *, dequantized: bool) -> Iterator
         if operands is not None:
             lhs, rhs = (origins.get(id(eqn.invars[i]), str(eqn.invars[i].aval.dtype)) for i in operands)
             backward = any("transpose(" in name for name in here)
-            yield Gemm(module_path(here), backward, lhs, rhs, eqn.primitive.name)
+            rotates = eqn.invars[operands[1]].aval.shape == _ROTATION
+            yield Gemm(module_path(here), backward, lhs, rhs, eqn.primitive.name, rotates)
         for inner in _inner_jaxprs(eqn):
             yield from _gemms(inner, here, dequantized=dequantized)
 

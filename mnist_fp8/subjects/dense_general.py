@@ -11,9 +11,9 @@ from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject, first_kernel
 
 CASES = (
-    Case("plain", {"features": 32, "use_bias": False}, {"x": (4, 16, 48)}),
-    Case("bias", {"features": 32, "use_bias": True}, {"x": (4, 16, 48)}),
-    Case("several features", {"features": (2, 16), "use_bias": False}, {"x": (4, 16, 48)}),
+    Case("plain", {"features": 32, "use_bias": False}, {"x": (2, 32, 96)}),
+    Case("bias", {"features": 32, "use_bias": True}, {"x": (2, 32, 96)}),
+    Case("several features", {"features": (2, 32), "use_bias": False}, {"x": (2, 32, 96)}),
 )
 
 

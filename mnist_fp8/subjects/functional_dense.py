@@ -19,7 +19,7 @@ from mnist_fp8.subjects.layer import OVERWRITE
 from mnist_fp8.subjects.making import demand_parameters, name_of_te
 from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, RecipeFrom, Subject, first_kernel
 
-CASES = (Case("plain", {"features": 32}, {"x": (4, 16, 48)}),)
+CASES = (Case("plain", {"features": 32}, {"x": (2, 32, 96)}),)
 
 
 def _users_dense() -> Any:  # noqa: ANN401

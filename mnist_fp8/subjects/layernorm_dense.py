@@ -12,7 +12,7 @@ from mnist_fp8.subjects.layernorm import KINDS, norm_parameters, normalised
 from mnist_fp8.subjects.making import flax_layer
 from mnist_fp8.subjects.subject import Case, InnerProduct, Subject
 
-INPUTS = {"x": (4, 16, 48)}
+INPUTS = {"x": (2, 32, 96)}
 CASES = (
     *(
         Case(name, {"features": 32, "return_layernorm_output": False, **fields}, INPUTS)
@@ -20,7 +20,7 @@ CASES = (
     ),
     Case("bias", {"features": 32, "return_layernorm_output": False, "use_bias": True}, INPUTS),
     Case("normalised as well", {"features": 32, "return_layernorm_output": True, "use_bias": True}, INPUTS),
-    Case("several features", {"features": (2, 16), "return_layernorm_output": False}, INPUTS),
+    Case("several features", {"features": (2, 32), "return_layernorm_output": False}, INPUTS),
     Case("no layer norm", {"features": 32, "return_layernorm_output": False, "enable_layernorm": False}, INPUTS),
     Case("depth scaling", {"features": 32, "return_layernorm_output": False, "depth_scaling": 4.0}, INPUTS),
     Case("realistic", {"features": 384, "return_layernorm_output": False}, {"x": (2, 128, 512)}),

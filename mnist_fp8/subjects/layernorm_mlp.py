@@ -31,7 +31,7 @@ ACTIVATIONS = (
 """All that Transformer Engine has, with the gated ones."""
 COMPOSED = ("sigmoid", "linear")
 """Transformer Engine has no function of its own for it: its gradient is that of each of JAX's operations."""
-INPUTS = {"x": (4, 16, 48)}
+INPUTS = {"x": (2, 32, 96)}
 
 
 def _fields(**fields: Any) -> dict[str, Any]:  # noqa: ANN401

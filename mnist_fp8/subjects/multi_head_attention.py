@@ -17,8 +17,8 @@ from mnist_fp8.subjects.layernorm import normalised, scale_and_bias
 from mnist_fp8.subjects.making import flax_layer
 from mnist_fp8.subjects.subject import Case, InnerProduct, Parameter, Subject
 
-HEADS, SIZE = 4, 8
-X, ENCODED = (2, 16, HEADS * SIZE), (2, 24, HEADS * SIZE)
+HEADS, SIZE = 4, 16
+X, ENCODED = (2, 32, HEADS * SIZE), (2, 64, HEADS * SIZE)
 """Shapes of what asks, and of what another layer has encoded."""
 
 
@@ -61,7 +61,7 @@ CASES = (
         enable_rotary_pos_emb=True,
         rotary_pos_emb_group_method="alternate",
     ),
-    _case("one group, no layer norm", input_layernorm=False, num_gqa_groups=1),
+    _case("one group, no layer norm", input_layernorm=False, num_gqa_groups=1, head_dim=2 * SIZE),
     _case(
         "cross attention, padded",
         {"mask": padding(12, 5, keys=ENCODED[1])},

@@ -28,8 +28,8 @@ def _parameters(case: Case) -> dict[str, Parameter]:
 SUBJECT = Subject(
     name="make_dot_general_cls",
     cases=(
-        Case("plain", {"features": 32, "use_bias": False}, {"x": (4, 16, 48)}),
-        Case("bias", {"features": 32}, {"x": (4, 16, 48)}),
+        Case("plain", {"features": 32, "use_bias": False}, {"x": (2, 32, 96)}),
+        Case("bias", {"features": 32}, {"x": (2, 32, 96)}),
     ),
     make=_make,
     reference=dense_on_bf16_kernel,

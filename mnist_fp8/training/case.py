@@ -33,7 +33,8 @@ def mnist(recipe: Any) -> Case:  # noqa: ANN401 - of the installed Transformer E
 
     def apply(variables: Mapping[str, Any], images: jax.Array) -> jax.Array:
         with state.mode():
-            logits: jax.Array = state.apply_fn(variables, images)
+            rngs = {"sr_rng": jax.random.key(0)}  # for a recipe that rounds stochastically
+            logits: jax.Array = state.apply_fn(variables, images, rngs=rngs)
         return logits
 
     return Case(

@@ -29,9 +29,9 @@ def check_fp8(
     jaxpr = jax.make_jaxpr(apply_model)(state, images, labels, metadata, rngs)
     convolutions = _layers(state.params, axes=4)  # in BF16, though a product may be part of one
     products = jaxprs.gemms(jaxpr, dequantized=te.leaves_float8_to_xla())
-    gemms = [gemm for gemm in products if gemm.quantized or not any(_belongs(gemm, layer) for layer in convolutions)]
+    gemms = [gemm for gemm in products if gemm.quantized or not (gemm.rotates or _is_any(gemm, convolutions))]
     named = _layers(state.params, axes=2)
-    others = {gemm.layer for gemm in gemms if not any(_belongs(gemm, layer) for layer in named)}
+    others = {gemm.layer for gemm in gemms if not _is_any(gemm, named)}
     problems = [problem for layer in (*named, *sorted(others)) for problem in _fp8_problems(layer, gemms)]
     problems += [_unquantized(gemm) for gemm in gemms if not gemm.quantized]
     if problems or not gemms:
@@ -61,6 +61,10 @@ def _fp8_problems(layer: str, gemms: list[Gemm]) -> Iterator[str]:
 def _belongs(gemm: Gemm, layer: str) -> bool:
     """Whether a product is a layer's; its own path begins with the model's name, which parameters do not know."""
     return f"/{gemm.layer}".endswith(f"/{layer}")
+
+
+def _is_any(gemm: Gemm, layers: list[str]) -> bool:
+    return any(_belongs(gemm, layer) for layer in layers)
 
 
 def _unquantized(gemm: Gemm) -> str:

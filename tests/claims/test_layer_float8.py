@@ -16,13 +16,14 @@ import jax
 import pytest
 
 from mnist_fp8 import te
-from mnist_fp8.oracle.dense import FORMATS
+from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.oracle.dense import FORMATS, formats_of
 from mnist_fp8.programs import hlo, jaxprs
 from mnist_fp8.subjects.layer import Layer, Step, step
 from mnist_fp8.subjects.subject import Case, RecipeFrom, Subject
 from mnist_fp8.te.dense_step import BF16, fp8
 from support.assertions import assert_trees_equal
-from support.layers import CURRENT, DELAYED, cases, passes, plainest, quantized_cases, recipes
+from support.layers import CURRENT, DELAYED, blockwise, cases, passes, plainest, quantized_cases, recipes
 from support.programs import compiled_text, equations
 
 Products = Counter[tuple[str, ...]]
@@ -52,9 +53,9 @@ def _direction(backward: bool) -> str:  # noqa: FBT001
     return "backward" if backward else "forward"
 
 
-def expected_products(layer: Layer, program: Any, fp8_format: str = "HYBRID") -> Products:
+def expected_products(layer: Layer, program: Any) -> Products:
     """What there must be: one product forward and two backward each. Both of an attention are in one of its kernels."""
-    formats = FORMATS[fp8_format]
+    formats = formats_of(layer.mode.recipe or RecipeConfig())
     quantized = len(layer.products) if layer.quantizes else 0
     fused = len(list(equations(program, "te_fused_attn_forward")))
     plain = layer.subject.plain(layer.case) - 2 * fused + len(layer.products) - quantized
@@ -80,10 +81,10 @@ def assert_products(found: Products, expected: Products, *, where: str) -> None:
     assert found == expected, f"{where}: products={dict(found)}, but should be {dict(expected)}"
 
 
-def assert_its_products(layer: Layer, program: Any, fp8_format: str = "HYBRID", *, where: str) -> None:
+def assert_its_products(layer: Layer, program: Any, *, where: str) -> None:
     """Compare the products of a layer's step with those that there must be."""
     __tracebackhide__ = True
-    assert_products(products_of(gemms_of(program)), expected_products(layer, program, fp8_format), where=where)
+    assert_products(products_of(gemms_of(program)), expected_products(layer, program), where=where)
 
 
 def gemms_of(program: Any) -> Any:
@@ -108,7 +109,14 @@ def test_formats_are_those_of_the_recipe(subject: Subject, case: Case, mode: te.
     for fp8_format in FORMATS:
         layer = Layer(subject, case, fp8(mode.recipe.name, fp8_format=fp8_format))
         where = f"{subject.name} {mode.recipe.name} {fp8_format}"
-        assert_its_products(layer, program_of(layer), fp8_format, where=where)
+        assert_its_products(layer, program_of(layer), where=where)
+
+
+@blockwise
+@pytest.mark.parametrize(("subject", "case"), quantized_cases(plainest))
+def test_block_scaled_recipe_has_its_formats(subject: Subject, case: Case, mode: te.Autocast) -> None:
+    layer = Layer(subject, case, mode)
+    assert_its_products(layer, program_of(layer), where=f"{subject.name} {case.name}")
 
 
 @pytest.mark.host

@@ -12,11 +12,12 @@ from functools import partial
 
 import pytest
 
+from mnist_fp8 import te
 from mnist_fp8.oracle import arithmetic
 from mnist_fp8.subjects.layer import Layer, step
 from mnist_fp8.subjects.subject import Case, Subject
 from mnist_fp8.te.dense_step import BF16
-from support.layers import CURRENT, assert_step, cases, expected, plainest, quantized_cases, tolerance_of
+from support.layers import CURRENT, assert_step, blockwise, cases, expected, plainest, quantized_cases, tolerance_of
 
 EXACT = 2.0**-4
 """Largest relative norm of BF16's own errors against float64: some roundings, and signs of numbers close to zero, which
@@ -42,8 +43,20 @@ def test_layer_computes_its_definition_in_bf16(subject: Subject, case: Case) -> 
 @pytest.mark.parametrize(("subject", "case"), quantized_cases())
 def test_layer_computes_its_definition_on_quantized_operands(subject: Subject, case: Case) -> None:
     """In current scaling; the claim on metadata has delayed scaling, step by step."""
-    layer = Layer(subject, case, CURRENT)
+    assert_quantized(Layer(subject, case, CURRENT))
+
+
+@blockwise
+@pytest.mark.parametrize(("subject", "case"), quantized_cases())
+def test_layer_computes_its_definition_on_operands_in_blocks(subject: Subject, case: Case, mode: te.Autocast) -> None:
+    assert_quantized(Layer(subject, case, mode))
+
+
+def assert_quantized(layer: Layer) -> None:
+    """Compare a step with what the reference computes on the operands of the recipe."""
+    __tracebackhide__ = True
     variables, inputs, grads = layer.variables(), layer.inputs(), layer.grads()
     found = step(layer, variables, inputs, grads)
     wanted = expected(layer, variables, inputs, grads, found)
-    assert_step(found, wanted, where=f"{subject.name} {case.name}", tolerance_of=partial(tolerance_of, layer))
+    where = f"{layer.subject.name} {layer.case.name}"
+    assert_step(found, wanted, where=where, tolerance_of=partial(tolerance_of, layer))

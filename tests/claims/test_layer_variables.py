@@ -24,7 +24,7 @@ from mnist_fp8.subjects.layer import Layer, number_of
 from mnist_fp8.subjects.subject import Case, Parameter, Subject
 from mnist_fp8.te.dense_step import BF16
 from support.assertions import assert_same_structure, assert_trees_equal
-from support.layers import DELAYED, cases, paths, plainest, quantized_cases, recipes
+from support.layers import DELAYED, blockwise, cases, paths, plainest, quantized_cases, recipes
 
 CUT = 1 / 0.8796256610342398
 """The deviation of a normal distribution that is cut at two of its deviations, as variance scaling does, has to be that
@@ -154,7 +154,7 @@ def _kernels_by_product(params: Mapping[str, Any]) -> dict[str, npt.NDArray[np.f
     return found
 
 
-@recipes
+@pytest.mark.parametrize("mode", [*recipes.args[1], *blockwise.args[1]])
 @pytest.mark.parametrize(("subject", "case"), quantized_cases(plainest))
 def test_recipe_changes_no_first_parameter(subject: Subject, case: Case, mode: te.Autocast) -> None:
     inputs = Layer(subject, case).inputs()

@@ -60,14 +60,18 @@ SECTIONS: dict[str, list[BadInput]] = {
     "Precision and recipe": [
         BadInput(f"{FP8} --fp8-recipe Foo", "recipe 'Foo' is not in Transformer Engine"),
         BadInput(
-            f"{FP8} --fp8-recipe MXFP8BlockScaling",
-            "recipe MXFP8BlockScaling cannot run here (host run: ",
+            f"{FP8} --fp8-recipe MXFP8BlockScaling --batch-size 16",
+            "batch size is 16; MXFP8BlockScaling needs a multiple of 32",
             host=True,
         ),
         BadInput(
-            f"{FP8} --fp8-recipe NVFP4BlockScaling",
-            "recipe NVFP4BlockScaling cannot run here (host run: ",
+            f"{FP8} --fp8-recipe NVFP4BlockScaling --quick --batch-size 16",
+            "batch size is 16; NVFP4BlockScaling needs a multiple of 32",
             host=True,
+        ),
+        BadInput(
+            f"{CURRENT} --disable-rht",
+            "recipe Float8CurrentScaling has no option disable_rht; it is one of NVFP4BlockScaling",
         ),
         BadInput(
             f"{FP8} --fp8-recipe Float8BlockScaling",

@@ -17,8 +17,11 @@ from support.assertions import assert_close_norm
 __all__ = [
     "CURRENT",
     "DELAYED",
+    "MXFP8",
+    "NVFP4",
     "amax_tolerance",
     "assert_step",
+    "blockwise",
     "cases",
     "expected",
     "form_of",
@@ -32,7 +35,9 @@ __all__ = [
 ]
 
 DELAYED, CURRENT = fp8(amax_history_len=4), fp8("Float8CurrentScaling")
-"""The recipes that the oracle predicts to the bit."""
+MXFP8 = fp8("MXFP8BlockScaling")
+NVFP4 = fp8("NVFP4BlockScaling", disable_stochastic_rounding=True, disable_rht=True, disable_2d_quantization=True)
+"""Without what is random, and without the options that have claims of their own on a dense layer."""
 
 
 def cases(of: Callable[[Subject, Case], bool] = lambda _subject, _case: True, *, fused: bool = False) -> list[Any]:
@@ -71,6 +76,15 @@ recipes = pytest.mark.parametrize(
     [
         pytest.param(DELAYED, marks=pytest.mark.recipe("DelayedScaling"), id="delayed"),
         pytest.param(CURRENT, marks=pytest.mark.recipe("Float8CurrentScaling"), id="current"),
+    ],
+)
+
+
+blockwise = pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(MXFP8, marks=pytest.mark.recipe("MXFP8BlockScaling"), id="mxfp8"),
+        pytest.param(NVFP4, marks=pytest.mark.recipe("NVFP4BlockScaling"), id="nvfp4"),
     ],
 )
 
