@@ -6,8 +6,9 @@ from typing import Any
 import jax
 
 from mnist_fp8.core.modes import RecipeConfig
-from mnist_fp8.oracle import layers
+from mnist_fp8.oracle import fused, layers
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
+from mnist_fp8.oracle.fused import Norm
 from mnist_fp8.subjects.making import flax_layer
 from mnist_fp8.subjects.subject import Case, Parameter, RecipeFrom, Subject
 
@@ -20,20 +21,16 @@ KINDS: dict[str, dict[str, Any]] = {
 """Fields of layers that normalise, by the name of the case."""
 
 
-def normalised(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array) -> jax.Array:
-    """What the layer norm inside a case makes of its input, if there is one.
-
-    An RMS norm around one is refused by TE.
-    """
+def norm_of(case: Case) -> Norm | None:
+    """The layer norm inside a case, if there is one."""
     if not case.fields.get("enable_layernorm", True):
-        return x
-    scale, bias = arithmetic.parameter(params["scale"]), params.get("ln_bias")
-    return layers.layer_norm(
-        x,
-        arithmetic.around_one(scale) if case.fields.get("zero_centered_gamma", False) else scale,
-        None if bias is None else arithmetic.parameter(bias),
-        epsilon=case.fields.get("epsilon", layers.EPSILON),
-    )
+        return None
+    return Norm(case.fields.get("zero_centered_gamma", False), case.fields.get("epsilon", layers.EPSILON))
+
+
+def normalised(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array) -> jax.Array:
+    """What the layer norm inside a case makes of its input, if there is one."""
+    return fused.normalised(norm_of(case), arithmetic, params, x)
 
 
 def scale_and_bias(fields: Mapping[str, Any], width: int, axis: str) -> dict[str, Parameter]:

@@ -6,9 +6,11 @@ from typing import Any
 import jax
 
 from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.oracle import fused
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
+from mnist_fp8.oracle.fused import Fusion
 from mnist_fp8.subjects.dense_general import dense_parameters
-from mnist_fp8.subjects.layernorm import KINDS, norm_parameters, normalised
+from mnist_fp8.subjects.layernorm import KINDS, norm_of, norm_parameters
 from mnist_fp8.subjects.making import flax_layer
 from mnist_fp8.subjects.subject import Case, InnerProduct, Subject
 
@@ -31,21 +33,13 @@ def _make(case: Case, _recipe: RecipeConfig | None) -> Any:  # noqa: ANN401
     return flax_layer("LayerNormDenseGeneral", **case.fields)
 
 
-def _is_one(case: Case) -> bool:
-    """Whether Transformer Engine computes norm and product by one function, where it quantizes."""
-    return case.fields.get("enable_layernorm", True) and not case.fields["return_layernorm_output"]
-
-
 def _reference(case: Case) -> Reference:
+    fusion = Fusion(norm_of(case), case.fields["return_layernorm_output"])
+
     def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> Any:  # noqa: ANN401
-        normal = normalised(case, arithmetic, params, inputs["x"])
-        if case.fields["return_layernorm_output"]:
-            normal = arithmetic.stored(normal)
-        y = arithmetic.product("dense", normal, params["kernel"], fused=_is_one(case))
-        if "bias" in params:
-            y = y + arithmetic.parameter(params["bias"])
+        y, normal = fused.dense(fusion, arithmetic, params, inputs["x"])
         y = y / case.fields.get("depth_scaling", 1.0)
-        return (y, normal) if case.fields["return_layernorm_output"] else y
+        return (y, normal) if fusion.returns_normal else y
 
     return reference
 

@@ -7,8 +7,10 @@ import jax
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.oracle import fused
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
-from mnist_fp8.subjects.layernorm import KINDS, norm_parameters, normalised
+from mnist_fp8.oracle.fused import Fusion
+from mnist_fp8.subjects.layernorm import KINDS, norm_of, norm_parameters
 from mnist_fp8.subjects.making import flax_layer, name_of_te
 from mnist_fp8.subjects.subject import Case, InnerProduct, NotInReleaseError, Parameter, Subject, first_kernel
 
@@ -25,12 +27,10 @@ ACTIVATIONS = (
     ("relu", "linear"),
     ("quick_gelu", "linear"),
     ("squared_relu", "linear"),
-    ("sigmoid", "linear"),
+    fused.COMPOSED,
     CLAMPED,
 )
 """All that Transformer Engine has, with the gated ones."""
-COMPOSED = ("sigmoid", "linear")
-"""Transformer Engine has no function of its own for it: its gradient is that of each of JAX's operations."""
 INPUTS = {"x": (2, 32, 96)}
 
 
@@ -63,40 +63,13 @@ def _demand_clamped() -> None:
         raise NotInReleaseError(message)
 
 
-def _is_one(case: Case) -> bool:
-    """Whether Transformer Engine computes the whole MLP by one function, where it quantizes."""
-    return _is_norm_in_product(case) and case.fields["activations"] != COMPOSED
-
-
-def _is_norm_in_product(case: Case) -> bool:
-    """Whether it computes the norm and the first product by one function, where it quantizes."""
-    return case.fields.get("enable_layernorm", True) and not case.fields["return_layernorm_output"]
+def _fusion(case: Case) -> Fusion:
+    return Fusion(norm_of(case), case.fields["return_layernorm_output"], case.fields["activations"])
 
 
 def mlp(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array, prefix: str = "") -> Any:  # noqa: ANN401
-    """What the MLP of a case makes of its input: output, and what was normalised.
-
-    Args:
-        case: its fields say which.
-        arithmetic: what computes the products.
-        params: of the MLP.
-        x: (..., features).
-        prefix: of the products' names.
-    """
-    normal = normalised(case, arithmetic, params, x)
-    if case.fields["return_layernorm_output"]:
-        normal = arithmetic.stored(normal)
-    hidden = arithmetic.product(f"{prefix}wi", normal, params["wi_kernel"], fused=_is_norm_in_product(case))
-    if "wi_bias" in params:
-        hidden = arithmetic.stored_inside(hidden + arithmetic.parameter(params["wi_bias"]))
-    names = case.fields["activations"]
-    if not _is_one(case):
-        hidden = arithmetic.stored(hidden)
-    active = arithmetic.activated(hidden, names, as_one=names != COMPOSED)
-    y = arithmetic.product(f"{prefix}wo", active, params["wo_kernel"], fused=_is_one(case))
-    if "wo_bias" in params:
-        y = y + arithmetic.parameter(params["wo_bias"])
-    return y, normal
+    """What the MLP of a case makes of its input, as `fused.mlp`: output, and what was normalised."""
+    return fused.mlp(_fusion(case), arithmetic, params, x, prefix)
 
 
 def _reference(case: Case) -> Reference:
@@ -115,7 +88,7 @@ def products(case: Case, module: tuple[str, ...] = ()) -> tuple[InnerProduct, ..
     """
     prefix = "".join(f"{name}/" for name in module)
     return tuple(
-        InnerProduct(f"{prefix}{name}", module, number, crossed=1 - number if _is_one(case) else None)
+        InnerProduct(f"{prefix}{name}", module, number, crossed=1 - number if _fusion(case).is_one else None)
         for number, name in enumerate(("wi", "wo"))
     )
 

@@ -9,7 +9,7 @@ import pytest
 from mnist_fp8.oracle.arithmetic import Passes
 from mnist_fp8.subjects import SUBJECTS
 from mnist_fp8.subjects.layer import Step
-from mnist_fp8.subjects.prediction import amax_tolerance, expected, form_of, pairs, paths, scales_of, tolerance_of
+from mnist_fp8.subjects.prediction import amax_tolerance, expected, pairs, paths, scales_of, tolerance_of
 from mnist_fp8.subjects.subject import Case, Subject
 from mnist_fp8.te.dense_step import fp8
 from support.assertions import assert_close_norm
@@ -24,7 +24,6 @@ __all__ = [
     "blockwise",
     "cases",
     "expected",
-    "form_of",
     "passes",
     "paths",
     "plainest",
