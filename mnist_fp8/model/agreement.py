@@ -11,7 +11,7 @@ from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.model import metadata
 from mnist_fp8.model.case import Factory
-from mnist_fp8.model.numerics import layers_without_oracle
+from mnist_fp8.model.fused_calls import is_fused
 from mnist_fp8.model.problems import Problem
 from mnist_fp8.model.run import (
     CURRENT,
@@ -110,7 +110,7 @@ def why_never_at_rest(factory: Factory) -> str:
     scales = [leaf for leaf in metadata.leaves(case_of(factory, AT_REST).variables).values() if leaf.is_scale]
     if kept := [leaf.path for leaf in scales if not np.all(returned.get(leaf.path, 0))]:
         return f"layers that do not run backward: {', '.join(kept)}"
-    fused = layers_without_oracle(factory, CURRENT)
+    fused = {str(call.site) for call in passes(factory, CURRENT).calls if is_fused(call)}
     found = fused and _error_at_rest(factory) is not None
     return f"layers that quantize what they have normalised: {', '.join(sorted(fused))}" if found else ""
 

@@ -16,8 +16,8 @@ RECIPES: tuple[RecipeConfig, ...] = (CURRENT, DELAYED)
 
 CLAIMS: Mapping[str, Claim] = {
     "each product has the operands of the recipe": float8.float8_problems,
-    "each dense layer computes what its operands give": numerics.numerics_problems,
-    "each dense layer keeps its metadata as the recipe says": numerics.metadata_problems,
+    "each layer computes what its operands give": numerics.numerics_problems,
+    "each layer keeps its metadata as the recipe says": numerics.metadata_problems,
     "delayed scaling at rest is current scaling": agreement.rest_problems,
     "the output stays close to the one in BF16": agreement.error_problems,
     "without a recipe nothing depends on metadata": agreement.fallback_problems,

@@ -1,12 +1,15 @@
 """What delayed scaling makes of a tensor's metadata, by the oracle, in the installed release's way of storing them."""
 
 import dataclasses
+from collections.abc import Sequence
 
 import numpy as np
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.model.metadata import positions
 from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, Meta, next_meta, next_meta_before_2_3
+from mnist_fp8.te.calls import Call
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +25,34 @@ class Kept:
     tensor: str
     given: Meta
     returned: Meta
+
+
+def kept_from(call: Call, first: int, tensors: Sequence[str], recipe: RecipeConfig | None) -> list[Kept]:
+    """The metadata among a call's arguments, the ``first`` of them left out.
+
+    Args:
+        call: of a layer.
+        first: arguments that cannot be metadata.
+        tensors: what they are of, in their order.
+        recipe: in force.
+
+    Returns:
+        One for each tensor; none where the recipe keeps none, or there are others than these.
+    """
+    if recipe is None or recipe.amax_history_len is None:
+        return []
+    places, sides = list(positions(call.inputs[first:])), (call.inputs[first:], call.d_inputs[first:])
+    if len(places) != len(tensors):
+        return []
+    return [
+        Kept(tensor, *(Meta(np.float32(side[scale][0]), side[history]) for side in sides))
+        for tensor, (scale, history) in zip(tensors, places, strict=True)
+    ]
+
+
+def newest(meta: Meta) -> float:
+    """The newest amax of a history."""
+    return float(meta.history[-1 if te.metadata_dialect().stores_next_scale else 0])
 
 
 def following(meta: Meta, amax: float, tensor: str, recipe: RecipeConfig) -> Meta:

@@ -16,8 +16,6 @@ from mnist_fp8.te import predictions
 
 RECIPES = ("DelayedScaling", "Float8CurrentScaling")
 """The recipes that the oracle predicts to the bit."""
-FP4_STEPS = 4.0
-"""How many steps of E4M3 are one of E2M1, which has two bits less: a code beside is so much farther off."""
 OFFSETS = 2.0**-2
 """As `reference_tolerance`, for gradients of attention's learned offsets, by fused kernels: over all queries of a head,
 terms of both signs are summed up that are rounded before. Seen on an H200: 0.11 for 16 queries, 0.03 for more."""
@@ -83,8 +81,7 @@ def tolerance_of(layer: Layer, name: str) -> float:
     kind = te.engine().kind
     if name.endswith("softmax_offset") and kind is RunKind.KERNEL:
         return OFFSETS
-    few_bits = layer.mode.recipe is not None and layer.mode.recipe.name == "NVFP4BlockScaling"
-    return layer.subject.flips * (FP4_STEPS if few_bits else 1.0) * reference_tolerance(name, kind)
+    return layer.subject.flips * reference_tolerance(name, kind, layer.mode.recipe)
 
 
 def amax_tolerance(layer: Layer, tensor: str, amax: float | np.float32) -> float:

@@ -10,7 +10,7 @@ import dataclasses
 import importlib
 import inspect
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import FrameType, ModuleType
 from typing import Any
@@ -57,6 +57,8 @@ class Call:
 
     Attributes:
         site: where.
+        options: the arguments that are no arrays, such as an epsilon, by name.
+        names: of the arguments that the inputs belong to, one for each input.
         inputs: such as x, kernel, bias; then scales and amax histories.
         outputs: what it computed.
         d_outputs: the gradients that arrived.
@@ -64,6 +66,8 @@ class Call:
     """
 
     site: Site
+    options: Mapping[str, Any]
+    names: tuple[str, ...]
     inputs: tuple[Array, ...]
     outputs: tuple[Array, ...]
     d_outputs: tuple[Array, ...]
@@ -135,13 +139,21 @@ def _recorder(function: Any, recording: Recording) -> Callable[..., Any]:  # noq
         module, place = _where(sys._getframe(1))  # noqa: SLF001 - who called is what is asked
         site = Site(function.fun.__name__.strip("_"), module, place, products)
         recording.sites.append(site)
-        return _seen(function, static, site, recording)(*arguments)
+        options = {name: arguments[n] for n, name in enumerate(signature.parameters) if n in static}
+        free = [name for name in signature.parameters if name not in options]
+
+        def note(inputs: Any, *others: Any) -> None:  # noqa: ANN401
+            names = tuple(name for name, given in zip(free, inputs, strict=True) for _ in jax.tree.leaves(given))
+            arrays = (tuple(map(_copied, jax.tree.leaves(value))) for value in (inputs, *others))
+            recording.add(Call(site, options, names, *arrays))
+
+        return _seen(function, static, note)(*arguments)
 
     return call
 
 
-def _seen(function: Any, static: frozenset[int], site: Site, recording: Recording) -> Any:  # noqa: ANN401
-    """A function like TE's, that hands what it saw to the host in its backward pass."""
+def _seen(function: Any, static: frozenset[int], note: Callable[..., None]) -> Any:  # noqa: ANN401
+    """A function like TE's, that hands what it saw to the host in its backward pass: ``note`` takes it there."""
 
     def forward(*arguments: Any) -> Any:  # noqa: ANN401
         inputs = [argument for position, argument in enumerate(arguments) if position not in static]
@@ -152,10 +164,6 @@ def _seen(function: Any, static: frozenset[int], site: Site, recording: Recordin
     def backward(*arguments: Any) -> Any:  # noqa: ANN401
         *fixed, (residuals, inputs, outputs), d_outputs = arguments
         d_inputs = function.bwd(*fixed, residuals, d_outputs)
-
-        def note(*values: Any) -> None:  # noqa: ANN401
-            recording.add(Call(site, *(tuple(map(_copied, jax.tree.leaves(value))) for value in values)))
-
         jax.debug.callback(note, inputs, outputs, d_outputs, _in_full(inputs, d_inputs))
         return d_inputs
 

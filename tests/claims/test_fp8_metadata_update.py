@@ -22,6 +22,7 @@ from flax import nnx
 from mnist_fp8 import te
 from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.model.delayed import newest
 from mnist_fp8.oracle.dense import TENSORS, Array, Meta, initial_meta
 from mnist_fp8.oracle.tolerances import fp8_error_band, scale_tolerance
 from mnist_fp8.te.dense_step import (
@@ -44,7 +45,7 @@ from support.assertions import (
     assert_same_structure,
     assert_trees_equal,
 )
-from support.metadata import assert_metas, initial_metadata, newest, next_metas
+from support.metadata import assert_metas, initial_metadata, next_metas
 
 ROWS, CONTRACTED, FEATURES = 16, 32, 16
 SHAPES = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}

@@ -14,13 +14,14 @@ import numpy as np
 import pytest
 
 from mnist_fp8 import te
+from mnist_fp8.model.delayed import newest
 from mnist_fp8.oracle.dense import TENSORS, Meta, initial_meta
 from mnist_fp8.oracle.tolerances import scale_tolerance
 from mnist_fp8.subjects.layer import Layer, next_variables, read_metas, step
 from mnist_fp8.subjects.subject import Case, Subject
 from support.assertions import assert_close, assert_equal
 from support.layers import DELAYED, amax_tolerance, assert_step, expected, quantized_cases, scales_of, tolerance_of
-from support.metadata import newest, next_metas
+from support.metadata import next_metas
 
 
 @pytest.mark.parametrize(("subject", "case"), quantized_cases())

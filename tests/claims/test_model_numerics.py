@@ -1,7 +1,7 @@
 """Claim: the layers of a model compute what their operands give, forward and backward, and keep their own metadata.
 
-The model is the one that ``--model`` names, or the network of this project. Each call of a dense layer is held to the
-oracle on the tensors that it saw inside the model.
+The model is the one that ``--model`` names, or the network of this project. Each call of a layer is held to the oracle
+on the tensors that it saw inside the model: products, and those that are fused with a layer norm or are all of an MLP.
 
 What a failure means for an upgrade: layers of the model compute something else, or scale with wrong numbers.
 """
@@ -19,18 +19,18 @@ pytestmark = pytest.mark.filterwarnings("default")  # what a user's code warns o
 
 
 @in_modes()
-def test_dense_layers_compute_their_products(recipe: RecipeConfig | None) -> None:
+def test_layers_compute_what_their_operands_give(recipe: RecipeConfig | None) -> None:
     require_none(numerics_problems(factory(), recipe))
 
 
 @in_modes(need="oracle_of_each_layer")
-def test_other_layers_compute_their_products(recipe: RecipeConfig | None) -> None:
-    """Where the model has others, this says so: they are not verified by the test above."""
+def test_all_layers_compute_what_their_operands_give(recipe: RecipeConfig | None) -> None:
+    """Where the model has layers without an oracle, this says so: the test above does not verify them."""
     require_none(numerics_problems(factory(), recipe))
 
 
 @in_modes(*QUANTIZED)
-def test_dense_layers_keep_metadata_as_the_recipe_says(recipe: RecipeConfig) -> None:
+def test_layers_keep_metadata_as_the_recipe_says(recipe: RecipeConfig) -> None:
     require_none(metadata_problems(factory(), recipe))
 
 

@@ -15,6 +15,7 @@ claims run on kernels, and the page is ``docs/evidence/faults-gpu.md``.
 import argparse
 import dataclasses
 import importlib.metadata
+import os
 import re
 import sys
 import tomllib
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import Any, Generic, TypeVar
 
 from mnist_fp8.cli.options import parse_count
+from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.gate.reports.markup import generated_by
 from mnist_fp8.gate.verdict.rules.apply import RULES
 from mnist_fp8.machine import driver
@@ -51,6 +53,7 @@ class Fault:
         old: text that stands in the file; its first occurrence is replaced.
         new: what replaces it.
         gpus: how many GPUs it takes to see it; none for a host run.
+        model: what the claims on models judge, such as ``models.fused:fused``; this project's network by default.
 
     Raises:
         ValueError: there is no such claim or rule, the pattern is none, or there is no text to replace.
@@ -65,6 +68,7 @@ class Fault:
     old: str
     new: str
     gpus: int = 0
+    model: str = ""
 
     def __post_init__(self) -> None:
         if bool(self.claim) is bool(self.rule):
@@ -174,6 +178,8 @@ def judge(fault: Fault) -> Verdict:
     if fault.rule:
         return effects.judge(fault.rule, fault.file, faulty(fault))
     subject.replace(fault.file, faulty(fault))
+    if fault.model:
+        os.environ[VARIABLE] = fault.model
     return claims.judge((fault.claim,), on_gpu=fault.gpus > 0)
 
 

@@ -33,11 +33,6 @@ def initial_metadata(layer: Any, mode: te.Autocast, x: jax.Array) -> dict[str, A
     return metadata
 
 
-def newest(meta: Meta) -> float:
-    """The newest amax of a history."""
-    return float(meta.history[-1 if te.metadata_dialect().stores_next_scale else 0])
-
-
 def next_metas(metas: Mapping[str, Meta], amaxes: Mapping[str, float], options: Mapping[str, Any]) -> dict[str, Meta]:
     """The oracle's metadata after a step that saw the given amaxes, by tensor, under a recipe's options."""
     recipe = RecipeConfig(**options)
