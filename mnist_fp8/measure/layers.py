@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from mnist_fp8 import te
+from mnist_fp8.core.modes import BLOCK_SCALED
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.measure.common import modes, repeated
 from mnist_fp8.measure.programs import counted, formats
@@ -24,11 +25,13 @@ from mnist_fp8.programs import jaxprs
 from mnist_fp8.record.entries import BF16, UNFUSED, Agreement, Quantity, Support, Text, Value
 from mnist_fp8.subjects import asked_subjects, attention, attention_backends
 from mnist_fp8.subjects.layer import Layer, Step, next_variables, read_metas, step, why_not
-from mnist_fp8.subjects.prediction import RECIPES, amax_tolerance, distance, expected, pairs, scales_of, tolerance_of
+from mnist_fp8.subjects.prediction import amax_tolerance, distance, expected, pairs, scales_of, tolerance_of
 from mnist_fp8.subjects.subject import Case, NotInReleaseError, Subject
 
 STEPS = 3
 """With metadata: so many steps leave no scale as it was at first."""
+_RECIPES = ("DelayedScaling", "Float8CurrentScaling", *BLOCK_SCALED)
+"""The recipes with an oracle."""
 _ATTENTION = (attention.SUBJECT, attention.PACKED)
 
 
@@ -48,7 +51,7 @@ def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
         for case in subject.recorded_cases:
             key = f"layers/{subject.name}/{case.name}"
             found[f"{key}/support"] = functools.partial(_support, subject, case, key)
-            recipes = [name for name in RECIPES if name in modes()] if subject.products(case) else []
+            recipes = [name for name in _RECIPES if name in modes()] if subject.products(case) else []
             for name in (BF16, *recipes):
                 found[f"{key}/{name}"] = functools.partial(_layer, subject, case, name, key)
         if subject in _ATTENTION and te.engine().kind is RunKind.KERNEL:

@@ -14,8 +14,6 @@ from mnist_fp8.oracle.tolerances import AMAX, reference_tolerance
 from mnist_fp8.subjects.layer import Layer, Step, numbers, read_metas
 from mnist_fp8.te import predictions
 
-RECIPES = ("DelayedScaling", "Float8CurrentScaling")
-"""The recipes that the oracle predicts to the bit."""
 OFFSETS = 2.0**-2
 """As `reference_tolerance`, for gradients of attention's learned offsets, by fused kernels: over all queries of a head,
 terms of both signs are summed up that are rounded before. Seen on an H200: 0.11 for 16 queries, 0.03 for more."""

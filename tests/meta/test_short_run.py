@@ -17,7 +17,7 @@ from support.short_run import Trained, trained
 
 pytestmark = pytest.mark.host
 
-TINY = dataclasses.replace(short_run.short_run("te-fp8-delayed"), train_size=32, test_size=400)
+TINY = dataclasses.replace(short_run.short_run("te-fp8-delayed"), train_size=32, test_size=480)
 
 
 @pytest.fixture(autouse=True)

@@ -17,7 +17,7 @@ import numpy as np
 from mnist_fp8.programs import cache
 from mnist_fp8.training import train, transformer
 from mnist_fp8.training.transformer import CopyConfig, Learned
-from support.short_run import DEVIATIONS, MODES, digest, once
+from support.short_run import DEVIATIONS, HOPPER_MODES, MODES, digest, once
 
 EARLY_STEPS = 40
 """Then the layer begins to copy, and every rounding makes that a little earlier or later."""
@@ -56,7 +56,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=10, help="number of seeds, from 1 (default: %(default)s)")
     seeds = range(1, parser.parse_args().seeds + 1)
     cache.keep_programs()
-    results = {mode: [learned(short_run(mode, seed)) for seed in seeds] for mode in MODES}
+    results = {mode: [learned(short_run(mode, seed)) for seed in seeds] for mode in HOPPER_MODES}
     guessed = [result.guessed for of_mode in results.values() for result in of_mode]
     print(f"guessed: {min(guessed):.4f} to {max(guessed):.4f}, at most {GUESSED:.4f}", file=sys.stderr)  # noqa: T201
     losses = {f"{mode}: loss on copied tokens": [one.copy_loss for one in of] for mode, of in results.items()}
