@@ -1,10 +1,12 @@
 """The proof of verdicts in shells can fail: it has a control, and no verdict is a wrong one."""
 
 from collections.abc import Callable, Mapping
+from pathlib import Path
 
 import pytest
 
 from proofs import shells
+from proofs.mutation.results import Notes
 from proofs.shells import Outcome, Question, try_all
 from proofs.verdicts import CODES
 
@@ -14,6 +16,11 @@ NONE = f"{CODES[2]}: 2.02.2 is no release"
 ONE_SHELL = ({"JAX_ENABLE_X64": "1"},)
 WHOLE, PART = Question("healthy", "faulty"), Question("healthy", "faulty", ("numerics",))
 Answers = Callable[..., None]
+
+
+@pytest.fixture
+def notes(tmp_path: Path) -> Notes:
+    return Notes(tmp_path / "notes")
 
 
 @pytest.fixture
@@ -27,6 +34,7 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
 
         monkeypatch.setattr(shells, "upgrade", upgrade)
         monkeypatch.setattr(shells, "SHELLS", ONE_SHELL)
+        monkeypatch.setattr(shells, "PAIRS", ())
 
     return answer
 
@@ -47,11 +55,11 @@ def answers(monkeypatch: pytest.MonkeyPatch) -> Answers:
     ],
 )
 def test_no_shell_is_tried_if_the_bare_one_does_not_tell_them_apart(
-    answers: Answers, question: Question, healthy: str, faulty: str
+    answers: Answers, notes: Notes, question: Question, healthy: str, faulty: str
 ) -> None:
     answers((healthy, faulty))
     with pytest.raises(SystemExit, match=r"^control: the verdicts in the bare shell are ") as ended:
-        try_all(question, 1)
+        try_all(question, 1, notes)
     assert f"{healthy} and {faulty}; expected" in str(ended.value)
 
 
@@ -70,13 +78,23 @@ def test_no_shell_is_tried_if_the_bare_one_does_not_tell_them_apart(
     ],
 )
 def test_verdict_that_is_wrong_or_missing_counts(
-    answers: Answers, question: Question, healthy: str, faulty: str, wrong: int
+    answers: Answers, notes: Notes, question: Question, healthy: str, faulty: str, wrong: int
 ) -> None:
     answers((question.unchanged, "BROKEN"), (healthy, faulty))
-    outcomes = try_all(question, 1)
+    outcomes = try_all(question, 1, notes)
     assert list(outcomes) == ["bare", "JAX_ENABLE_X64=1"]
     assert {name: outcome.wrong(question) for name, outcome in outcomes.items()} == {
         "bare": 0,
         "JAX_ENABLE_X64=1": wrong,
     }
     assert outcomes["JAX_ENABLE_X64=1"] == Outcome(healthy, faulty, outcomes["JAX_ENABLE_X64=1"].seconds)
+
+
+def test_what_ended_is_not_asked_again(answers: Answers, tmp_path: Path) -> None:
+    file = tmp_path / "notes"
+    answers(("SAFE", "BROKEN"), ("SAFE", "CHANGED"))
+    outcomes = try_all(WHOLE, 1, Notes(file))
+    answers((NONE, NONE), (NONE, NONE))
+    assert try_all(WHOLE, 1, Notes(file)) == outcomes
+    with pytest.raises(SystemExit):
+        try_all(PART, 1, Notes(file))

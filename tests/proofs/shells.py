@@ -1,13 +1,16 @@
-"""Shells in which a verdict must stay right: each carries one variable more than a bare one.
+"""Shells in which a verdict must stay right: each carries one variable more than a bare one, or two.
 
 ``PYTHONPATH=.:tests python -m proofs.shells`` prints ``docs/evidence/shells.md``. In every shell it compares a healthy
 Transformer Engine with itself, which must never be BROKEN, and with a faulty one, which must never be SAFE. It exits 1
-if a verdict is wrong, or there is none: in the bare shell, which is the control, both are told apart.
+if a verdict is wrong, or there is none: in the bare shell, which is the control, both are told apart. What ended is
+kept, so that an interrupted command goes on where it stopped.
 """
 
 import argparse
 import concurrent.futures
 import dataclasses
+import itertools
+import random
 import sys
 import tempfile
 import time
@@ -15,8 +18,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mnist_fp8.cli.options import parse_count
+from mnist_fp8.core.files import cache_dir
 from mnist_fp8.gate.reports.markup import generated_by
 from proofs.faults import FOLDER, Fault, load
+from proofs.mutation import claims
+from proofs.mutation.results import Notes, of_the_suite
 from proofs.verdicts import ALTERED, CODES, FAULTY, Edit, edited, upgrade
 
 INTRODUCTION = f"""\
@@ -24,8 +30,9 @@ INTRODUCTION = f"""\
 
 {generated_by("PYTHONPATH=.:tests python -m proofs.shells > docs/evidence/shells.md")}
 
-**{{wrong}} of {{count}} verdicts were wrong.** In each shell, one variable is set beside those of a bare one. A healthy
-Transformer Engine against itself must not be BROKEN; against a copy with a fault it must not be SAFE.
+**{{wrong}} of {{count}} verdicts were wrong.** In each shell, a variable is set beside those of a bare one, or those of
+two shells are. A healthy Transformer Engine against itself must not be BROKEN; against a copy with a fault it must not
+be SAFE. {{looked_at}} was looked at.
 
 | shell | healthy against itself | against the faulty one | seconds |
 |---|---|---|---|"""
@@ -80,6 +87,11 @@ SHELLS: tuple[Mapping[str, str], ...] = (
     {"PAGER": "false", "GIT_DIR": _ELSEWHERE},
     {"SOURCE_DATE_EPOCH": "0", "TZ": "Pacific/Kiritimati"},
 )
+PAIRS: tuple[Mapping[str, str], ...] = tuple(
+    {**first, **second}
+    for first, second in random.Random(0).sample(list(itertools.combinations(SHELLS, 2)), 16)  # noqa: S311 - no secret
+)
+"""Two of them at a time, drawn once; where both set a variable, the second one does."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,12 +140,20 @@ def attempt(shell: Mapping[str, str], question: Question) -> Outcome:
     """Both verdicts in a shell."""
     begin = time.monotonic()
     healthy, faulty = (question.ask(shell, new) for new in (question.healthy, question.faulty))
-    outcome = Outcome(healthy, faulty, time.monotonic() - begin)
-    print(f"{_shown(shell)}: {outcome}", file=sys.stderr, flush=True)
-    return outcome
+    return Outcome(healthy, faulty, time.monotonic() - begin)
 
 
-def try_all(question: Question, jobs: int) -> dict[str, Outcome]:
+def noted(shell: Mapping[str, str], question: Question, notes: Notes) -> Outcome:
+    """`attempt`, unless its outcome is kept."""
+    name = " ".join([_shown(shell), *question.only])
+    if name not in notes:
+        outcome = attempt(shell, question)
+        notes.add(name, dataclasses.asdict(outcome))
+        print(f"{_shown(shell)}: {outcome}", file=sys.stderr, flush=True)
+    return Outcome(**notes[name])
+
+
+def try_all(question: Question, jobs: int, notes: Notes) -> dict[str, Outcome]:
     """The outcomes in the bare shell and in all others.
 
     The bare one is tried first and alone: what it measures is in the cache for all whose variables reach no run.
@@ -141,13 +161,13 @@ def try_all(question: Question, jobs: int) -> dict[str, Outcome]:
     Raises:
         SystemExit: the bare shell does not tell the two apart, so that the others would show nothing.
     """
-    bare = attempt(BARE, question)
+    bare = noted(BARE, question, notes)
     if bare.healthy != question.unchanged or bare.faulty not in ALTERED:
         expected = f"expected {question.unchanged} and {' or '.join(sorted(ALTERED))}"
         sys.exit(f"control: the verdicts in the bare shell are {bare.healthy} and {bare.faulty}; {expected}")
     with concurrent.futures.ThreadPoolExecutor(jobs) as pool:
-        others = list(pool.map(lambda shell: attempt(shell, question), SHELLS))
-    return {_shown(shell): outcome for shell, outcome in zip((BARE, *SHELLS), (bare, *others), strict=True)}
+        others = list(pool.map(lambda shell: noted(shell, question, notes), (*SHELLS, *PAIRS)))
+    return {_shown(shell): outcome for shell, outcome in zip((BARE, *SHELLS, *PAIRS), (bare, *others), strict=True)}
 
 
 def _shown(shell: Mapping[str, str]) -> str:
@@ -166,9 +186,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as scratch:
         faulty = edited(Edit(fault.file, fault.old, fault.new), Path(scratch))
         question = Question(FAULTY, str(faulty), tuple(args.only))
-        outcomes = try_all(question, args.jobs)
+        notes = Notes(cache_dir() / "shells" / f"{of_the_suite(claims.ROOT)}.jsonl")
+        outcomes = try_all(question, args.jobs, notes)
     wrong = sum(outcome.wrong(question) for outcome in outcomes.values())
-    print(INTRODUCTION.format(wrong=wrong, count=2 * len(outcomes)))
+    looked_at = ", ".join(f"`{key}`" for key in args.only) or "Everything"
+    print(INTRODUCTION.format(wrong=wrong, count=2 * len(outcomes), looked_at=looked_at))
     for shell, outcome in outcomes.items():
         print(f"| `{shell}` | {outcome.healthy} | {outcome.faulty} | {outcome.seconds:.0f} |")
     sys.exit(wrong > 0)
