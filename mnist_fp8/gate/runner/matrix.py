@@ -2,7 +2,9 @@
 
 import dataclasses
 import functools
+import traceback
 from collections.abc import Callable, Sequence
+from pathlib import Path
 from typing import Protocol
 
 from mnist_fp8.core.errors import ConfigError, EnvError
@@ -68,5 +70,14 @@ def _examine(installation: Installation, work: Work, watcher: Watcher) -> Matrix
         cell = dataclasses.replace(cell, record=work(installation))
     except (EnvError, ConfigError) as error:
         cell = dataclasses.replace(cell, error=" ".join(str(error).split()))
+    except Exception as error:  # noqa: BLE001 - the others go on, and the exit code says that this one could not be done
+        cell = dataclasses.replace(cell, error=_defect(error))
     watcher.finished(cell)
     return cell
+
+
+def _defect(error: Exception) -> str:
+    """What was raised by a defect of ours, and where, in one line."""
+    where = traceback.extract_tb(error.__traceback__)[-1]
+    said = " ".join(f"{type(error).__name__} {error}".split())
+    return f"a defect of mnist-fp8, please report it: {said} ({Path(where.filename).name}:{where.lineno})"

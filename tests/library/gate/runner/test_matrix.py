@@ -1,12 +1,14 @@
 """Many judged at the same time: failures, order, and what Ctrl-C keeps."""
 
 import os
+import re
 import signal
 import threading
 import time
 
 import pytest
 
+from mnist_fp8.cli.output import COULD_NOT_RUN, exit_code
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases import processes
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
@@ -86,12 +88,18 @@ def test_one_that_cannot_be_judged_is_a_line_and_the_others_go_on(error: type[Ex
     assert seen.events == [(what, label) for label in labels for what in ("started", "finished")]
 
 
-def test_defect_of_ours_is_not_dressed_up_as_a_result() -> None:
-    def work(_installation: Installation) -> Record:
-        raise ZeroDivisionError
+def test_defect_of_ours_is_a_line_that_says_so_and_the_others_go_on() -> None:
+    def work(installation: Installation) -> Record:
+        if installation.subject.version == "1":
+            raise ZeroDivisionError("by\nzero")
+        return record(installation.subject.version)
 
-    with pytest.raises(ZeroDivisionError):
-        matrix.examine_all([release("1")], work, jobs=1, watcher=Seen())
+    first, second = matrix.examine_all([release("1"), release("2")], work, jobs=1, watcher=Seen())
+    assert second == MatrixCell("2", record=record("2"))
+    assert first.record is None
+    says = r"a defect of mnist-fp8, please report it: ZeroDivisionError by zero \(test_matrix\.py:\d+\)"
+    assert re.fullmatch(says, first.error)
+    assert exit_code([first, second]) == COULD_NOT_RUN
 
 
 def test_ctrl_c_keeps_what_is_done_stops_what_runs_and_begins_nothing_more(not_stopped: threading.Event) -> None:
