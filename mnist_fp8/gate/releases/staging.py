@@ -24,6 +24,8 @@ STAGED = (
 """What of the package runs in environments of other releases. Nothing that judges does: results stay valid when it
 changes."""
 _KEPT_S = 14 * 86400
+_READ = (".py", ".pyc", ".so", ".ini", ".toml", ".cfg", "METADATA")
+"""Ends of the names of files that Python or pytest would read, wherever they lie in the stage."""
 
 
 @functools.cache
@@ -37,8 +39,7 @@ def stage() -> Path:
     """
     with explained("the copy of the suite"):
         files = _suite_files()
-        digest = digest_of({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})
-        home = cache_dir() / "suite" / digest[:16]
+        home = cache_dir() / "suite" / _digest(files)
         if os.pathsep in str(home):
             raise EnvError(
                 f"the cache folder {cache_dir()} has {os.pathsep!r} in its name: set XDG_CACHE_HOME to another"
@@ -53,8 +54,32 @@ def stage() -> Path:
     return home
 
 
+def _digest(files: Mapping[str, bytes]) -> str:
+    return digest_of({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})[:16]
+
+
 def _written(home: Path) -> dict[str, bytes]:
     return {str(name): content for name, content in _contents(home, with_bytecode=True).items()}
+
+
+def check_unchanged(home: Path) -> None:
+    """See that nothing that ran in a stage has edited it: what runs there next would be judged by something else.
+
+    Files that Python does not read may come, such as a checkpoint in the working folder.
+
+    Raises:
+        EnvError: it has; the stage is made anew by the next command.
+    """
+    if home.parent != cache_dir() / "suite" or _digest(found := _written(home)) == home.name:
+        return
+    written = _suite_files()
+    changed = [name for name, content in written.items() if found.get(name) != content]
+    added = [name for name in found if name not in written and name.endswith(_READ)]
+    if changed or added:
+        raise EnvError(
+            f"what was judged has changed the suite that judges it, such as {(changed or added)[0]}: no result counts;"
+            " find what writes to its working folder or to mnist_fp8, and run the same again"
+        )
 
 
 @functools.cache

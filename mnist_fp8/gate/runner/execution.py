@@ -6,9 +6,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 from mnist_fp8.core.errors import EnvError
+from mnist_fp8.gate.releases import staging
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.interpreters import IMPORTED
 from mnist_fp8.gate.releases.processes import Ended
+from mnist_fp8.gate.runner import model
 from mnist_fp8.record.names import PACKAGE
 
 # What the suite's environment lacks, as opposed to what Transformer Engine does.
@@ -33,7 +35,7 @@ def run(
         How it ended, and all that it printed.
 
     Raises:
-        EnvError: it cannot be run.
+        EnvError: it cannot be run, or the suite or the user's model was edited meanwhile.
     """
     try:
         ended = environment.run(command, cwd=suite, timeout=timeout)
@@ -46,6 +48,8 @@ def run(
         raise EnvError(
             f"the claims cannot be run for {where}: {error}; run it again to make its environment anew"
         ) from error
+    staging.check_unchanged(suite)
+    model.check_unedited(environment.variables)
     return ended, printed
 
 

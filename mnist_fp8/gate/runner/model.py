@@ -2,10 +2,10 @@
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.core.files import digest_of
 from mnist_fp8.core.model import CONTENTS, FOLDER, VARIABLE, parse_model
 from mnist_fp8.gate.releases import pins
@@ -71,6 +71,20 @@ def find_model(name: str, folder: Path | None, requirements: Path | None, subjec
         f"model {name} lies in a package {package}, but there is no {package}/ and no {package}.py in {place}:"
         " expected --model-path with the folder that has it"
     )
+
+
+def check_unedited(variables: Mapping[str, str]) -> None:
+    """See that the code of a user's model is still that of which a run was told: its result would be kept for another.
+
+    Args:
+        variables: that told the run.
+
+    Raises:
+        EnvError: it is not.
+    """
+    folder = variables.get(FOLDER)
+    if folder and _contents(Path(folder)) != variables[CONTENTS]:
+        raise EnvError(f"modules in {folder} changed while the model was judged: no result counts; run the same again")
 
 
 def _package(name: str) -> str:

@@ -894,7 +894,7 @@ def test_stage_is_made_once_for_all_that_ask_at_the_same_time(monkeypatch: pytes
         assert len({future.result() for future in [pool.submit(made) for _ in range(8)]}) == 1
 
 
-@pytest.mark.parametrize(
+EDITED = pytest.mark.parametrize(
     "edit",
     [
         lambda home: (home / "tests/claims/test_a.py").write_text("def test_a(): pass"),
@@ -905,6 +905,9 @@ def test_stage_is_made_once_for_all_that_ask_at_the_same_time(monkeypatch: pytes
     ],
     ids=["edited", "removed", "added", "bytecode", "folder"],
 )
+
+
+@EDITED
 def test_stage_that_was_edited_is_made_anew(monkeypatch: pytest.MonkeyPatch, edit: Callable[[Path], object]) -> None:
     files = {"tests/claims/test_a.py": b"def test_a(): assert 0", "pytest.ini": b"[pytest]"}
     monkeypatch.setattr(staging, "_suite_files", lambda: files)
@@ -914,6 +917,24 @@ def test_stage_that_was_edited_is_made_anew(monkeypatch: pytest.MonkeyPatch, edi
     assert staging.stage() == home
     assert {str(file.relative_to(home)): file.read_bytes() for file in home.rglob("*") if file.is_file()} == files
     assert list(home.parent.iterdir()) == [home]
+
+
+@EDITED
+def test_stage_that_a_run_edits_ends_the_command(
+    monkeypatch: pytest.MonkeyPatch, edit: Callable[[Path], object]
+) -> None:
+    """What runs there next would be judged by something else."""
+    monkeypatch.setattr(staging, "_suite_files", lambda: {"tests/claims/test_a.py": b"def test_a(): assert 0"})
+    home = staging.stage()
+    (home / "checkpoint").mkdir()
+    (home / "checkpoint" / "arrays.npz").touch()
+    staging.check_unchanged(home)
+    edit(home)
+    with pytest.raises(
+        EnvError, match=r"has changed the suite that judges it, such as tests/claims/.*no result counts"
+    ):
+        staging.check_unchanged(home)
+    staging.check_unchanged(home.parent)  # control: that is no stage
 
 
 def test_cache_folder_that_python_would_split_is_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,11 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.core.model import CONTENTS, FOLDER, VARIABLE
 from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import model
-from mnist_fp8.gate.runner.model import Model, find_model
+from mnist_fp8.gate.runner.model import Model, check_unedited, find_model
 from support.arranged import RELEASE
 
 NAME = "ours.model:case"
@@ -139,3 +139,13 @@ def test_folder_that_cannot_be_read_is_one_line(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setattr(model, "digests", refuse)
     with pytest.raises(ConfigError, match=r"^model path /.*: /x/ours cannot be read: Permission denied$"):
         found()
+
+
+def test_model_that_is_edited_while_it_is_judged_gives_no_result(folder: Path) -> None:
+    told = found().variables
+    (folder / "weights.npz").touch()
+    check_unedited(told)
+    check_unedited({VARIABLE: "installed:case"})
+    (folder / "layers.py").write_text("edited")
+    with pytest.raises(EnvError, match=r"^modules in /.* changed while the model was judged: no result counts; run"):
+        check_unedited(told)
