@@ -21,7 +21,7 @@ from mnist_fp8.model import load
 from mnist_fp8.model.agreement import relative_error
 from mnist_fp8.model.carrying import following
 from mnist_fp8.model.case import Factory
-from mnist_fp8.model.loading import make
+from mnist_fp8.model.loading import NoCaseError, make
 from mnist_fp8.model.numerics import errors_in_tolerances
 from mnist_fp8.model.run import CURRENT, DELAYED, Passes, by_path, case_of, compute, own_copy, passes, traced
 from mnist_fp8.record.entries import BF16, LAYERS, Quantity, Support, Text, Value
@@ -48,7 +48,7 @@ def _mode(factory: Callable[[], Factory], mode: str, key: str) -> dict[str, Valu
     recipe = _RECIPES[mode]
     try:
         entries = _of_program(factory(), recipe) | _of_passes(factory(), recipe) | _of_training(factory(), recipe)
-    except NotImplementedError:
+    except NoCaseError:
         return {}
     return {f"{key}/{mode}/{rest}": value for rest, value in entries.items()}
 

@@ -14,6 +14,7 @@ from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.model import load
 from mnist_fp8.model.agreement import why_never_at_rest
 from mnist_fp8.model.checkpoints import through_orbax
+from mnist_fp8.model.loading import NoCaseError
 from mnist_fp8.model.numerics import layers_without_oracle
 from mnist_fp8.model.run import MODES, case_of
 from mnist_fp8.programs import kernels
@@ -103,7 +104,7 @@ def _unmet_orbax() -> str | None:
 def _unmet_model(mode: str) -> str | None:
     try:
         case_of(load(), MODES[mode])
-    except NotImplementedError as error:
+    except NoCaseError as error:
         return f"needs a case of the model for {mode}; found that its factory has none: {error}"
     return None
 

@@ -1,15 +1,18 @@
 """What is wrong with a model's name or factory is said in one line."""
 
 import sys
+import types
 from pathlib import Path
 from typing import Any
 
+import jax
+import jax.extend
 import pytest
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.model import FOLDER, VARIABLE, parse_model
 from mnist_fp8.model import Case
-from mnist_fp8.model.loading import load, make
+from mnist_fp8.model.loading import NoCaseError, load, make
 
 
 @pytest.fixture
@@ -59,10 +62,48 @@ def test_other_names_are_refused(name: str) -> None:
 
 def test_factory_that_raises_is_said() -> None:
     def factory(_: object) -> Case:
-        raise ValueError("no\nsuch layer")
+        raise ValueError("no\nsuch \x1b\udcfflayer")
 
-    with pytest.raises(ConfigError, match=r"factory raises for recipe None: ValueError: no such layer \(test_loading"):
+    with pytest.raises(ConfigError, match=r"factory raises for recipe None: ValueError: no such \ufffd{2}layer \(test_loading"):
         make(factory, None)
+
+
+def test_factory_that_ends_the_process_is_said(package: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def factory(_: object) -> Case:
+        sys.exit(0)
+
+    with pytest.raises(ConfigError, match=r"factory raises for recipe None: SystemExit: 0 \(test_loading"):
+        make(factory, None)
+    (package / "their_broken_model.py").write_text("raise SystemExit(0)\n")
+    with pytest.raises(ConfigError, match=r"cannot be loaded: SystemExit: 0 \(their_broken_model.py:1\)"):
+        named(monkeypatch, "their_broken_model:case")
+
+
+def test_recipe_that_the_factory_itself_has_no_case_for_is_told_from_what_its_libraries_lack() -> None:
+    def none(_: object) -> Case:
+        raise NotImplementedError("no BF16")
+
+    def lowered(_: object) -> Case:
+        primitive = jax.extend.core.Primitive("their_primitive")
+        primitive.def_abstract_eval(lambda x: x)
+        jax.jit(primitive.bind)(1.0)
+        raise AssertionError("it was not computed")
+
+    with pytest.raises(NoCaseError, match=r"^no BF16$"):
+        make(none, None)
+    with pytest.raises(ConfigError, match="factory raises for recipe None: NotImplementedError: MLIR translation rule"):
+        make(lowered, None)
+    with pytest.raises(ConfigError, match="factory raises for recipe None: NotImplementedError"):
+        make(lambda _: FakeTe.missing(), None)
+
+
+class FakeTe:
+    """A function as Transformer Engine's own code would have it."""
+
+    missing: Any = types.FunctionType(
+        compile("raise NotImplementedError('not on this device')", "te.py", "exec"),
+        {"__name__": "transformer_engine.jax.dense"},
+    )
 
 
 def test_factory_that_gives_something_else_is_said() -> None:
