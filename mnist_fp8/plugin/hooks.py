@@ -6,19 +6,23 @@ was *not verified*: its reason reads "needs X; found Y", and the summary counts 
 Hooks import what loads JAX only when they run: collecting, and asking pytest for help, do without.
 """
 
+import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 from _pytest.terminal import TerminalReporter
 
-from mnist_fp8.core import garbage, variables
-from mnist_fp8.plugin import expectations, mappings, process, refusal, selection
+from mnist_fp8.core import garbage, model, variables
+from mnist_fp8.plugin import expectations, judge, mappings, process, refusal, selection
 
 LEFT_OUT = pytest.StashKey[dict[str, str]]()
 """Options of JAX, Flax and XLA that were set, and are not in this run."""
 ENDED = pytest.StashKey[int]()
 """Tests that ended in this process."""
+JUDGE = pytest.StashKey[Mapping[str, object]]()
+"""The code that judges, before a user's model is imported; where there is one."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -89,9 +93,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         items[:] = [item for item in items if item in left]
 
 
-def pytest_collection_finish() -> None:
+def pytest_collection_finish(session: pytest.Session) -> None:
     """All that stays until the end is there."""
     garbage.collect_seldom()
+    if os.environ.get(model.VARIABLE):
+        session.config.stash[JUDGE] = judge.functions()
 
 
 def pytest_runtest_setup(item: pytest.Item) -> None:
@@ -101,6 +107,14 @@ def pytest_runtest_setup(item: pytest.Item) -> None:
     reason = needs.first_unmet(item)
     if reason:
         pytest.skip(reason)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> None:
+    """How a test ends is for its marks and its assertions to say: not for the code that is judged."""
+    refusal.count_excuse_as_failure(call)
+    if JUDGE in item.config.stash:
+        refusal.count_replaced_judge_as_failure(call, judge.replaced(item.config.stash[JUDGE]))
 
 
 @pytest.hookimpl(trylast=True)  # when the test has undone what it replaced

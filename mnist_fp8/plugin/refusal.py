@@ -2,6 +2,8 @@
 
 import importlib.util
 import sys
+from collections.abc import Sequence
+from typing import Any
 
 import pytest
 
@@ -59,6 +61,30 @@ def kind_of_run(expression: str) -> RunKind:
         found = te.why_no_gpu() or "a GPU, but MNIST_FP8_TE=host"
         raise pytest.UsageError(f"-m gpu needs a kernel run: a GPU and TE's CUDA extension; found {found}")
     return kind
+
+
+def count_excuse_as_failure(call: pytest.CallInfo[Any]) -> None:
+    """Have a test fail that something else than its marks skips, or expects to fail, while it runs.
+
+    Whatever is judged runs in the process of the tests. It can call `pytest.skip` and `pytest.xfail`, too.
+    """
+    excuse = call.excinfo.value if call.excinfo else None
+    if isinstance(excuse, pytest.xfail.Exception) or (
+        call.when == "call" and isinstance(excuse, pytest.skip.Exception)
+    ):
+        _fail(call, f"what is judged ends the test that judges it: {type(excuse).__name__}: {excuse}")
+
+
+def count_replaced_judge_as_failure(call: pytest.CallInfo[Any], names: Sequence[str]) -> None:
+    """Have a test fail in whose process functions of what judges were replaced, by their names."""
+    if names and call.when == "call":
+        _fail(call, f"what is judged has replaced functions of what judges: {', '.join(names[:3])}")
+
+
+def _fail(call: pytest.CallInfo[Any], message: str) -> None:
+    with pytest.raises(AssertionError) as failure:
+        raise AssertionError(message)
+    call.excinfo = failure
 
 
 def explain(error: Exception) -> str:

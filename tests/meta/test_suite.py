@@ -272,6 +272,61 @@ def test_run_in_which_all_is_skipped_has_verified_nothing(suite: Suite, monkeypa
     assert run.ret == pytest.ExitCode.NO_TESTS_COLLECTED
 
 
+def test_what_is_judged_cannot_excuse_itself(suite: Suite) -> None:
+    claims = """
+        import pytest
+
+        @pytest.fixture
+        def model(): pytest.xfail("known")
+
+        def test_expected_to_fail_from_inside(): pytest.xfail("known")
+        def test_skipped_from_inside(): pytest.skip("needs nothing; found none")
+        def test_whose_fixture_expects_it(model): pass
+
+        @pytest.mark.skip(reason="control")
+        def test_skipped_by_its_mark(): pass
+
+        @pytest.mark.xfail(reason="control")
+        def test_expected_to_fail_by_its_mark(): assert 0
+    """
+    run = suite.run(claims)
+    run.assert_outcomes(failed=2, errors=1, skipped=1, xfailed=1)
+    run.stdout.fnmatch_lines_random(
+        ["E * what is judged ends the test that judges it: XFailed: known", "E * Skipped: needs nothing; found none"]
+    )
+
+
+REPLACING = """
+    import pytest
+    from {package} import {owner}
+
+    def test_before(): pass
+
+    def test_that_replaces(monkeypatch):
+        monkeypatch.setattr({owner}, "{name}", lambda *_, **__: None, raising=False)
+"""
+
+
+@pytest.mark.parametrize(
+    ("package", "owner", "name", "says"),
+    [
+        ("_pytest.assertion", "util", "assertrepr_compare", "_pytest.assertion.util.assertrepr_compare"),
+        ("mnist_fp8.model.problems", "Problem", "__str__", "mnist_fp8.model.problems.Problem.__str__"),
+        ("os", "path", "isjunction_", ""),
+    ],
+)
+def test_what_is_judged_cannot_replace_what_judges(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch, package: str, owner: str, name: str, says: str
+) -> None:
+    claims = REPLACING.format(package=package, owner=owner, name=name)
+    suite.run(claims).assert_outcomes(passed=2)  # control: nothing but a test is judged
+    monkeypatch.setenv(model.VARIABLE, "ours.model:case")
+    run = suite.run(claims)
+    run.assert_outcomes(passed=1 if says else 2, failed=bool(says))
+    if says:
+        run.stdout.fnmatch_lines([f"E * what is judged has replaced functions of what judges: {says}"])
+
+
 # --- what is known of releases -------------------------------------------------------------------------------------
 
 KNOWN = """
