@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self, TypeAlias, get_args
 
 from mnist_fp8.core.patterns import matches
+from mnist_fp8.record.packages import Imported, Needs, Resolved
 
 AREAS = {
     "claims": "the suite's claims",
@@ -172,38 +173,6 @@ class Support:
 
     ok: bool
     reason: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Needs:
-    """The versions of another package, or of Python, that a package asks for.
-
-    Attributes:
-        versions: a specifier, such as ``>=0.5``; empty for any.
-        found: the version that is installed with it; no part of what is compared.
-    """
-
-    versions: str
-    found: str = dataclasses.field(default="", compare=False)
-
-
-@dataclasses.dataclass(frozen=True)
-class Resolved:
-    """Whether a resolver can install a package beside others, and its words where it cannot."""
-
-    ok: bool
-    reason: str = ""
-
-
-@dataclasses.dataclass(frozen=True)
-class Imported:
-    """A package that another one imports.
-
-    Attributes:
-        declared: whether what the other asks for brings it; ``None`` where it has no metadata.
-    """
-
-    declared: bool | None
 
 
 @dataclasses.dataclass(frozen=True)

@@ -22,8 +22,9 @@ from packaging.utils import canonicalize_name
 from mnist_fp8.core.files import replace_file
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.machine import packages
-from mnist_fp8.record.entries import Cost, Imported, Text, Value
+from mnist_fp8.record.entries import Cost, Text, Value
 from mnist_fp8.record.entries_json import entries_to_json
+from mnist_fp8.record.packages import Imported
 from mnist_fp8.te import host, loading, process_state
 
 _IMPORTED_BEFORE = ("flax.linen", "flax.nnx", "optax", "jax.numpy", "jax.experimental.custom_partitioning")

@@ -15,18 +15,16 @@ from mnist_fp8.record.entries import (
     Curves,
     Failure,
     Formats,
-    Imported,
-    Needs,
     Numbers,
     Product,
     Products,
-    Resolved,
     Signature,
     Special,
     Support,
     Text,
     Value,
 )
+from mnist_fp8.record.packages import Imported, Needs, Resolved
 
 MISSING = "not there"
 _DIGITS = (5, 9, 17)

@@ -18,15 +18,12 @@ from mnist_fp8.record.entries import (
     Curves,
     Failure,
     Formats,
-    Imported,
     NamedNumber,
-    Needs,
     Numbers,
     Parameter,
     Product,
     Products,
     Quantity,
-    Resolved,
     Signature,
     Special,
     Support,
@@ -35,6 +32,7 @@ from mnist_fp8.record.entries import (
     covers,
 )
 from mnist_fp8.record.entries_json import entries_from_json, entries_to_json
+from mnist_fp8.record.packages import Imported, Needs, Resolved
 
 ENTRIES: dict[str, Value] = {
     "package/requires/jax": Needs(">=0.5", "0.10.2"),

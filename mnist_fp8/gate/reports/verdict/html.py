@@ -4,13 +4,12 @@ from mnist_fp8 import __version__
 from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.reports.markup import apart, counted, template
 from mnist_fp8.gate.reports.uses import words
+from mnist_fp8.gate.reports.verdict.costs import NO_VERDICT_RESTS_ON, cost_cells
 from mnist_fp8.gate.reports.verdict.view import (
     COLUMNS,
     ENTRIES_SHOWN,
-    NO_VERDICT_RESTS_ON,
     View,
     api_changes,
-    cost_cells,
     counts,
     environment,
     headline,

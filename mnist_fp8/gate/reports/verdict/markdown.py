@@ -6,9 +6,9 @@ from collections.abc import Iterator, Sequence
 from mnist_fp8 import __version__
 from mnist_fp8.gate.reports.markup import at_most, bullets, code, counted, cut, folded, row, words
 from mnist_fp8.gate.reports.uses import files as uses
+from mnist_fp8.gate.reports.verdict.costs import NO_VERDICT_RESTS_ON, cost_cells
 from mnist_fp8.gate.reports.verdict.view import (
     COLUMNS,
-    NO_VERDICT_RESTS_ON,
     WORDS,
     Block,
     Entry,
@@ -17,7 +17,6 @@ from mnist_fp8.gate.reports.verdict.view import (
     View,
     api_changes,
     around,
-    cost_cells,
     counts,
     environment,
     headline,

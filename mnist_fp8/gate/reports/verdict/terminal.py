@@ -10,12 +10,12 @@ from rich.text import Text
 
 from mnist_fp8.gate.reports.markup import at_most
 from mnist_fp8.gate.reports.uses.terminal import one_line, section
+from mnist_fp8.gate.reports.verdict.costs import cost_cells
 from mnist_fp8.gate.reports.verdict.view import (
     Block,
     Row,
     View,
     around,
-    cost_cells,
     headline,
     rows,
     scope,

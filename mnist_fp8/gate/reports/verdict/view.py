@@ -1,7 +1,6 @@
 """Render the verdict on an upgrade: terminal, Markdown, HTML, JUnit XML and JSON. Nothing here judges or measures."""
 
 import dataclasses
-import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
@@ -25,7 +24,6 @@ from mnist_fp8.record.record import Record
 ENTRIES_SHOWN = 100
 """Entries of a difference on the page; the others are counted."""
 _UPGRADED = {"jax": "JAX", "flax": "Flax"}
-NO_VERDICT_RESTS_ON = "No verdict rests on costs: they come from a few repetitions on one machine."
 CANNOT_SEE = {
     RunKind.HOST: "CUDA kernels, cuBLAS, the FFI and recipes of Blackwell are not seen: a GPU has to verify those",
     RunKind.KERNEL: "other kinds of GPU are not seen",
@@ -369,24 +367,6 @@ def around(old: str, new: str, room: int) -> tuple[str, str]:
     one, other = (start + rest + end for rest in (old_rest, new_rest))
     half = room // 2
     return cut(one, max(half, room - len(other))), cut(other, max(half, room - len(one)))
-
-
-def amount(value: float, unit: str) -> str:
-    """A time or an amount of memory, as a person reads it."""
-    if unit == "bytes":
-        return f"{value / 2**20:,.1f} MiB"
-    for least, factor, name in ((1.0, 1.0, "s"), (1e-3, 1e3, "ms"), (0.0, 1e6, "µs")):
-        if unit == "s" and value >= least:
-            return f"{value * factor:.3g} {name}"
-    return f"{values.number(value)} {unit}"
-
-
-def cost_cells(cost: CostChange) -> list[str]:
-    """Name, old and new amount, the change, and how far repetitions lie apart."""
-    amounts = (amount(each, cost.unit) for each in (cost.old, cost.new))
-    changed = f"{round(100 * (cost.ratio - 1)):+,}%" if math.isfinite(cost.ratio) else "unknown"
-    apart = f"± {cost.spread:.0%}" if cost.repetitions > 1 else "measured once"
-    return [clean(cost.name), *amounts, changed, apart]
 
 
 def entries(number: int) -> str:

@@ -6,7 +6,7 @@ areas, and breaks there.
 
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.rules.rule import Rule, breaks, changes, note
-from mnist_fp8.record.entries import Imported
+from mnist_fp8.record.packages import Imported
 
 PACKAGE = changes(
     "import-needs-undeclared-package",

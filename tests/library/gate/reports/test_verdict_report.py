@@ -14,7 +14,7 @@ import pytest
 from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.core.subjects import SUBJECTS
 from mnist_fp8.gate.reports import markup, values
-from mnist_fp8.gate.reports.verdict import files, html, markdown, view
+from mnist_fp8.gate.reports.verdict import costs, files, html, markdown, view
 from mnist_fp8.gate.verdict import compare
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison
@@ -649,7 +649,7 @@ def test_shortened_texts_fit_and_differ(old: str, new: str) -> None:
     ],
 )
 def test_amounts_have_a_unit_of_their_size(value: float, unit: str, text: str) -> None:
-    assert view.amount(value, unit) == text
+    assert costs.amount(value, unit) == text
 
 
 def test_costs_that_repetitions_explain_are_no_change() -> None:

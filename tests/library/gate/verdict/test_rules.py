@@ -21,7 +21,6 @@ from mnist_fp8.record.entries import (
     Curves,
     Failure,
     Formats,
-    Imported,
     NamedNumber,
     Numbers,
     Parameter,
@@ -33,6 +32,7 @@ from mnist_fp8.record.entries import (
     Text,
     Value,
 )
+from mnist_fp8.record.packages import Imported
 from support.comparing import EVERY_KIND, F, changed, compared, curves, numbers, one
 from support.subprocesses import ROOT
 
