@@ -34,7 +34,10 @@ from mnist_fp8.cli import (
 from mnist_fp8.cli.github import annotate
 from mnist_fp8.cli.output import COULD_NOT_RUN, EXIT_CODES, INTERRUPTED, UNREAD
 from mnist_fp8.core.errors import AnswerError
+from mnist_fp8.core.plain import clean
 
+_MOST = 2_000
+"""Characters of a line that says why something cannot be done: it may quote a file of any size."""
 _NOT_PRINTED = (errno.EPIPE, errno.ENOSPC, errno.EDQUOT, errno.EIO)
 
 
@@ -97,7 +100,7 @@ def _answer(argv: Sequence[str] | None) -> int:
         if not error.name or error.name.startswith("mnist_fp8"):
             raise
         message, code = f"Python package {error.name} is missing: install mnist-fp8 again", COULD_NOT_RUN
-    line = f"mnist-fp8: error: {' '.join(message.split())}"
+    line = f"mnist-fp8: error: {clean(message)[:_MOST]}"
     print(line, file=sys.stderr)
     if getattr(args, "github", False):
         annotate("error", line)

@@ -40,7 +40,13 @@ def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
         return {}
     key, factory = f"{LAYERS}/{name}/{CASE}", functools.cache(load)
     found = {f"{key}/{mode}": functools.partial(_mode, factory, mode, key) for mode in _RECIPES if mode in modes()}
-    return {f"{key}/support": lambda: {f"{key}/support": Support(ok=True)}, **found}
+    return {f"{key}/support": functools.partial(_support, factory, key), **found}
+
+
+def _support(factory: Callable[[], Factory], key: str) -> dict[str, Value]:
+    """That the model is there; what its package raises where it cannot be loaded."""
+    factory()
+    return {f"{key}/support": Support(ok=True)}
 
 
 def _mode(factory: Callable[[], Factory], mode: str, key: str) -> dict[str, Value]:

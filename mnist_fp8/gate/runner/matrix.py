@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Protocol
 
 from mnist_fp8.core.errors import ConfigError, EnvError
+from mnist_fp8.core.plain import clean
 from mnist_fp8.gate.runner.at_once import all_of
 from mnist_fp8.gate.runner.installation import Installation
 from mnist_fp8.record.record import Record
@@ -69,7 +70,7 @@ def _examine(installation: Installation, work: Work, watcher: Watcher) -> Matrix
     try:
         cell = dataclasses.replace(cell, record=work(installation))
     except (EnvError, ConfigError) as error:
-        cell = dataclasses.replace(cell, error=" ".join(str(error).split()))
+        cell = dataclasses.replace(cell, error=clean(str(error)))
     except Exception as error:  # noqa: BLE001 - the others go on, and the exit code says that this one could not be done
         cell = dataclasses.replace(cell, error=_defect(error))
     watcher.finished(cell)
@@ -79,5 +80,5 @@ def _examine(installation: Installation, work: Work, watcher: Watcher) -> Matrix
 def _defect(error: Exception) -> str:
     """What was raised by a defect of ours, and where, in one line."""
     where = traceback.extract_tb(error.__traceback__)[-1]
-    said = " ".join(f"{type(error).__name__} {error}".split())
+    said = clean(f"{type(error).__name__} {error}")
     return f"a defect of mnist-fp8, please report it: {said} ({Path(where.filename).name}:{where.lineno})"

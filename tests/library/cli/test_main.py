@@ -87,6 +87,14 @@ def test_name_that_is_too_long_is_one_line(flag: str, tmp_path: Path) -> None:
     assert "File name too long" in outcome.err
 
 
+def test_line_that_quotes_a_file_is_short_and_leaves_the_terminal_alone(tmp_path: Path) -> None:
+    (tmp_path / "needs.txt").write_text("\0\x1b[31m" * 100_000)
+    outcome = bad_input.run("mnist-fp8 verify 2.20.2 --model a:b --model-requirements needs.txt", tmp_path)
+    assert (outcome.code, outcome.out, outcome.err.count("\n")) == (2, "", 1)
+    assert outcome.err.startswith("mnist-fp8: error: requirements file needs.txt has \ufffd\ufffd[31m")
+    assert len(outcome.err) < 2100
+
+
 @pytest.mark.parametrize("arguments", ["a-file", "--python missing"])
 def test_interpreter_that_is_none_is_one_line(arguments: str, tmp_path: Path) -> None:
     outcome = bad_input.run(f"mnist-fp8 verify {arguments}", tmp_path)

@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 
 from mnist_fp8 import te
-from mnist_fp8.core.errors import TeUnavailableError
+from mnist_fp8.core import model as users_model
+from mnist_fp8.core.errors import ConfigError, TeUnavailableError
 from mnist_fp8.core.modes import BLOCK_SCALED
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.core.subjects import VARIABLE
@@ -28,6 +29,7 @@ from mnist_fp8.measure import (
     layers,
     measure,
     metadata,
+    model,
     numerics,
     programs,
     training,
@@ -80,6 +82,15 @@ def texts(entries: Mapping[str, Value]) -> dict[str, str]:
 
 
 # --- what is measured ------------------------------------------------------------------------------------------------
+
+
+def test_model_that_cannot_be_loaded_is_not_said_to_be_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(users_model.VARIABLE, "mnist_fp8.training.case:mnist")
+    key = "layers/mnist_fp8.training.case:mnist/model/support"
+    assert probe(model, key) == {key: Support(ok=True)}
+    monkeypatch.setenv(users_model.VARIABLE, "mnist_fp8.training.case:gone")
+    with pytest.raises(ConfigError, match="cannot be loaded"):
+        probe(model, key.replace("mnist/", "gone/"))
 
 
 def test_every_probe_belongs_to_an_area() -> None:

@@ -64,7 +64,9 @@ def test_factory_that_raises_is_said() -> None:
     def factory(_: object) -> Case:
         raise ValueError("no\nsuch \x1b\udcfflayer")
 
-    with pytest.raises(ConfigError, match=r"factory raises for recipe None: ValueError: no such \ufffd{2}layer \(test_loading"):
+    with pytest.raises(
+        ConfigError, match=r"factory raises for recipe None: ValueError: no such \ufffd{2}layer \(test_loading"
+    ):
         make(factory, None)
 
 
