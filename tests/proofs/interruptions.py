@@ -225,7 +225,7 @@ def disturbed(command: Sequence[str], way: str, moment: float, right: Answer, ne
             code = process.wait(TIMEOUT_S)
         again = answer(command, place)
         problems = []
-        if code not in (right.code, COULD_NOT_RUN, INTERRUPTED, -signal.SIGKILL):
+        if code >= 0 and code not in (right.code, COULD_NOT_RUN, INTERRUPTED):
             problems.append("a wrong answer")
         if "Traceback" in words.read_text(errors="replace"):
             problems.append("a traceback")
