@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from proofs.mutation import farm, page, path, probe
+from proofs.mutation import farm, page, path, probe, trial
+from proofs.mutation.__main__ import seen_once
 from proofs.mutation.operators import Edit, edits
 from proofs.mutation.path import Mutant, sample
 from proofs.mutation.results import Notes, Result, digest, of_the_suite
@@ -179,6 +180,24 @@ def test_notes_survive_an_interruption(tmp_path: Path) -> None:
         out.write(json.dumps(["third", "cut o"])[:-4])
     again = Notes(file)
     assert ("first" in again, again["second"], "third" in again) == (True, {"claim": ""}, False)
+
+
+def test_healthy_release_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen = trial.Healthy({"plain": {"output": "1"}}, {"plain": {"dense.py": {1, 2}}}, {"test_a.py::test_a": {}})
+    looks = iter([seen])
+    monkeypatch.setattr(trial, "healthy", lambda _jobs: next(looks))
+    file = tmp_path / "of a subject" / "healthy"
+    assert [seen_once(file, 1), seen_once(file, 1)] == [seen, seen]
+
+
+def test_healthy_release_that_is_red_is_looked_at_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def red(_jobs: int) -> trial.Healthy:
+        raise trial.UnhealthyError("the installed TE is red")
+
+    monkeypatch.setattr(trial, "healthy", red)
+    for _ in range(2):
+        with pytest.raises(trial.UnhealthyError):
+            seen_once(tmp_path / "healthy", 1)
 
 
 def test_digest_changes_with_any_file(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import argparse
 import importlib.metadata
 import os
+import pickle
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -11,12 +12,12 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 
-from mnist_fp8.core.files import cache_dir
+from mnist_fp8.core.files import cache_dir, replace_file
 from proofs.mutation import claims, farm, page, path, subject, trial
 from proofs.mutation.path import Mutant
 from proofs.mutation.results import Notes, Result, digest, of_the_suite
 from proofs.mutation.survivors import EXPLAINED
-from proofs.mutation.trial import Task
+from proofs.mutation.trial import Healthy, Task
 
 HERE = Path(__file__).parent
 
@@ -71,9 +72,9 @@ def _of_the_subject() -> str:
 
 def _results(args: argparse.Namespace, folder: Path, console: Console) -> Iterator[Result]:
     console.print("looking at the installed Transformer Engine: observations, executed lines, the claims")
-    healthy = trial.healthy(args.jobs)
-    mutants = path.sample(path.mutants(path.union(healthy.scenarios)), args.sample, args.seed, args.file)
     suite = of_the_suite(claims.ROOT)
+    healthy = seen_once(folder / f"healthy-{suite}.pickle", args.jobs)
+    mutants = path.sample(path.mutants(path.union(healthy.scenarios)), args.sample, args.seed, args.file)
     glances, verdicts = Notes(folder / f"glances-{suite}.jsonl"), Notes(folder / f"verdicts-{suite}.jsonl")
     differences = Notes(folder / "differences.jsonl")
     tasks = [healthy.task(mutant) for mutant in mutants]
@@ -92,6 +93,20 @@ def _results(args: argparse.Namespace, folder: Path, console: Console) -> Iterat
         else:
             evidence = differences[mutant.name]
             yield _result(mutant, evidence, verdicts[mutant.name] if evidence else {})
+
+
+def seen_once(file: Path, jobs: int) -> Healthy:
+    """What the installed TE shows; from a file, where an interrupted run has seen it all.
+
+    Raises:
+        UnhealthyError: it is not fit to be compared with.
+    """
+    if file.exists():
+        kept: Healthy = pickle.loads(file.read_bytes())  # noqa: S301 - our own
+        return kept
+    healthy = trial.healthy(jobs)
+    replace_file(file, pickle.dumps(healthy))
+    return healthy
 
 
 def _run(
