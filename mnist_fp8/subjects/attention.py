@@ -252,7 +252,6 @@ def _sequence_first(case: Case) -> bool:
     return bool(case.fields.get("transpose_batch_sequence"))
 
 
-@functools.cache
 def _reference(case: Case) -> Reference:
     seen = allowed(case)
 

@@ -42,7 +42,7 @@ def test_attention_computes_its_definition_in_float32(subject: Subject, case: Ca
     grads = tuple(grad.astype(jnp.float32) for grad in layer.grads())
     with jax.default_matmul_precision("highest"):
         found = step(layer, variables, inputs, grads)
-    wanted = arithmetic.exact(subject.reference(case), variables["params"], inputs, grads)
+    wanted = arithmetic.exact(layer.reference, variables["params"], inputs, grads)
     assert_step(found, wanted, where=f"{subject.name} {case.name}", tolerance_of=lambda _: FLOAT32)
 
 

@@ -80,7 +80,7 @@ def test_fused_attention_computes_its_definition(subject: Subject, case: Case) -
     program = str(step.trace(layer, variables, inputs, grads).jaxpr)
     assert "te_fused_attn_forward" in program, "the program has no fused attention, although there is a kernel for it"
     found = step(layer, variables, inputs, grads)
-    wanted = arithmetic.exact(subject.reference(case), variables["params"], inputs, grads)
+    wanted = arithmetic.exact(layer.reference, variables["params"], inputs, grads)
     where = f"{subject.name} {case.name}"
     assert_step(found, wanted, where=where, tolerance_of=lambda name: OFFSETS if "offset" in name else FUSED)
 

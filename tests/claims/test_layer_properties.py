@@ -298,7 +298,7 @@ def test_layer_computes_in_the_dtype_of_its_input(layer: Layer, dtype: str, tole
     found = step(layer, variables, inputs, grads)
     dtypes = {str(leaf.dtype) for leaf in jax.tree.leaves((found.y, found.dx))}
     assert dtypes == {dtype}, f"dtypes of results={dtypes}, but should be {dtype}"
-    reference = layer.subject.reference(layer.case)
+    reference = layer.reference
     exact = arithmetic.exact(
         lambda _, params, inputs: reference(_Unrounded(dtype), params, inputs), variables["params"], inputs, grads
     )
