@@ -47,14 +47,14 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Search the releases between the two that the arguments name; returns the exit code."""
     from mnist_fp8.cli.progress import say_left_out  # noqa: PLC0415 - `--help` needs none of it
-    from mnist_fp8.gate.releases.subjects import parse_subject  # noqa: PLC0415
+    from mnist_fp8.gate.releases.editions import parse_edition  # noqa: PLC0415
     from mnist_fp8.gate.runner import bisect  # noqa: PLC0415
     from mnist_fp8.gate.verdict.changes import differ  # noqa: PLC0415
 
     probe = _probe(args)
     releases = _between(args.good, args.bad)
     keys = [f"claims/{args.claim}"] if args.claim else filter(None, [args.entry])
-    model = model_to_judge(args, list(map(parse_subject, releases)), keys)
+    model = model_to_judge(args, list(map(parse_edition, releases)), keys)
     print(f"{len(releases)} releases, at most {len(releases).bit_length() + 2} to look at unless some cannot be judged")
     if args.words is None:  # a command of the user's own gets them
         say_left_out()

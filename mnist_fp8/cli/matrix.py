@@ -33,13 +33,13 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Judge the releases that the arguments name; returns the exit code."""
     from mnist_fp8.cli.examining import Request, examine_and_show  # noqa: PLC0415 - `--help` needs none of these
-    from mnist_fp8.gate.releases import catalogue, subjects  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.releases import catalogue, editions  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.reports.claims.history import CHOSEN  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner.installation import Installation  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner.suite import select_claims  # noqa: PLC0415 - `--help` needs none of these
 
     request = Request(select_claims(args.claim), CHOSEN, args.jobs, args.rerun)
-    releases = [subjects.parse_subject(version) for version in catalogue.select_releases(args.te)]
+    releases = [editions.parse_edition(version) for version in catalogue.select_releases(args.te)]
     layers = layers_to_judge(args.subjects)
     check_output(args.output or RUNS)
     model = model_to_judge(args, releases, request.keys)

@@ -49,7 +49,7 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure what the arguments name; returns the exit code."""
-    from mnist_fp8.gate.releases import subjects  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.releases import editions  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner.installation import Installation  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner.measuring import EVERYTHING  # noqa: PLC0415 - `--help` needs none of these
 
@@ -65,13 +65,13 @@ def run(args: argparse.Namespace) -> int:
                 f"output {args.output} is a folder; expected a file, such as {args.output / 'record.json'}"
             )
     layers = layers_to_judge(args.subjects, only=args.only)
-    subject = (
-        subjects.parse_subject(args.te)
+    edition = (
+        editions.parse_edition(args.te)
         if args.te
-        else subjects.interpreter_subject(args.python or Path(sys.executable))
+        else editions.interpreter_edition(args.python or Path(sys.executable))
     )
-    model = model_to_judge(args, [subject], args.only or EVERYTHING)
-    record = _examine(Installation(subject, args.jax, args.flax, layers, model), args)
+    model = model_to_judge(args, [edition], args.only or EVERYTHING)
+    record = _examine(Installation(edition, args.jax, args.flax, layers, model), args)
     check_keys(args.only, [record])
     if args.output:
         _write(args.output, record)
@@ -90,7 +90,7 @@ def _examine(installation: "Installation", args: argparse.Namespace) -> "Record"
     from mnist_fp8.gate.runner.measuring import EVERYTHING  # noqa: PLC0415
 
     environment = installation.prepare()
-    what = f"TE {installation.subject.label}: measuring"
+    what = f"TE {installation.edition.label}: measuring"
     say_left_out()
     with watching() as watcher:
         watcher.started(what)

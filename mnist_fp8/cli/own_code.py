@@ -11,7 +11,7 @@ from mnist_fp8.core.subjects import ALL, DEFAULT, SUBJECTS, named_in, parse_subj
 
 if TYPE_CHECKING:
     from mnist_fp8.cli.progress import Watcher
-    from mnist_fp8.gate.releases.subjects import Subject
+    from mnist_fp8.gate.releases.editions import Edition
     from mnist_fp8.gate.runner.model import Model
     from mnist_fp8.gate.uses.use import Uses
     from mnist_fp8.record.names import Names
@@ -92,12 +92,12 @@ def add_model(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def model_to_judge(args: argparse.Namespace, subjects: "Sequence[Subject]", keys: Iterable[str]) -> "Model | None":
+def model_to_judge(args: argparse.Namespace, editions: "Sequence[Edition]", keys: Iterable[str]) -> "Model | None":
     """The user's model that is judged; ``None`` if it has no part in what is asked for, or none is named.
 
     Args:
         args: with the options of `add_model`.
-        subjects: what it is judged with.
+        editions: what it is judged with.
         keys: keys of what is asked for, claims included, or patterns.
 
     Raises:
@@ -115,7 +115,7 @@ def model_to_judge(args: argparse.Namespace, subjects: "Sequence[Subject]", keys
             raise ConfigError(f"{given[0]} is given, but no model; expected --model PACKAGE:FACTORY with it")
         return None
     if may_be_of_model(name, keys):
-        return find_model(name, args.model_path or settings.model_path(), args.model_requirements, subjects)
+        return find_model(name, args.model_path or settings.model_path(), args.model_requirements, editions)
     if given:
         raise ConfigError(
             f"{given[0]} has no part in what is asked for; expected a claim whose name begins with {CLAIMS}, or keys"

@@ -23,12 +23,12 @@ def add(commands: Commands) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; its exit code is ours."""
-    from mnist_fp8.gate.releases import environments, subjects  # noqa: PLC0415 - `--help` needs none of it
+    from mnist_fp8.gate.releases import editions, environments  # noqa: PLC0415 - `--help` needs none of it
 
     words = args.words[1:] if args.words[:1] == ["--"] else args.words
     if not words:
         raise ConfigError("there is no command to run; put it after --, such as -- python reproduce.py")
-    environment = environments.prepare(subjects.parse_subject(args.te), jax=args.jax)
+    environment = environments.prepare(editions.parse_edition(args.te), jax=args.jax)
     program, *arguments = environment.command(words)
     try:
         return subprocess.run([program, *arguments], env=environment.program_environ, check=False).returncode  # noqa: S603

@@ -63,7 +63,7 @@ def _parse_pair(text: str) -> tuple[str, str]:
 def run(args: argparse.Namespace) -> int:
     """Compare what the arguments name; returns the exit code."""
     from mnist_fp8.cli.progress import say_left_out, watching  # noqa: PLC0415 - `--help` needs none of these
-    from mnist_fp8.gate.releases import subjects  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.releases import editions  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner import upgrade  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner.measuring import EVERYTHING  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner.names import asks_for_names  # noqa: PLC0415 - `--help` needs none of these
@@ -80,8 +80,8 @@ def run(args: argparse.Namespace) -> int:
     sources = own_sources(args.uses) if are_names_asked_for else ()
     if args.output or not args.only:
         check_output(args.output or RUNS)
-    old = subjects.parse_subject(args.old)
-    new = subjects.parse_subject(args.new) if args.new else old
+    old = editions.parse_edition(args.old)
+    new = editions.parse_edition(args.new) if args.new else old
     model = model_to_judge(args, (old, new), args.only or EVERYTHING)
     say_left_out()
     with watching() as watcher:

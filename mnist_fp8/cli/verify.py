@@ -12,7 +12,7 @@ from mnist_fp8.cli.own_code import add_model, add_subjects, layers_to_judge, mod
 from mnist_fp8.core.errors import ConfigError
 
 if TYPE_CHECKING:
-    from mnist_fp8.gate.releases.subjects import Subject
+    from mnist_fp8.gate.releases.editions import Edition
 
 
 def add(commands: Commands) -> None:
@@ -48,33 +48,33 @@ def run(args: argparse.Namespace) -> int:
 
     request = Request(select_claims(args.claim), (), args.jobs or 1, args.rerun)
     layers = layers_to_judge(args.subjects)
-    chosen = _subjects(args.te, args.python)
+    chosen = _editions(args.te, args.python)
     if args.output:
         check_output(args.output)
     model = model_to_judge(args, chosen, request.keys)
-    installations = [Installation(subject, args.jax, layers=layers, model=model) for subject in chosen]
+    installations = [Installation(edition, args.jax, layers=layers, model=model) for edition in chosen]
     return examine_and_show(
         installations, request, name="verify", output=args.output, kept=bool(args.output), explained=True
     )
 
 
-def _subjects(named: Sequence[str], python: Path | None) -> "list[Subject]":
-    from mnist_fp8.gate.releases import subjects  # noqa: PLC0415
+def _editions(named: Sequence[str], python: Path | None) -> "list[Edition]":
+    from mnist_fp8.gate.releases import editions  # noqa: PLC0415
 
-    chosen = [subject for text in named for subject in _named(text)]
+    chosen = [edition for text in named for edition in _named(text)]
     if python is not None:
-        chosen.append(subjects.interpreter_subject(python))
-    chosen = chosen or [subjects.interpreter_subject(Path(sys.executable))]
+        chosen.append(editions.interpreter_edition(python))
+    chosen = chosen or [editions.interpreter_edition(Path(sys.executable))]
     if len(set(chosen)) < len(chosen):
         raise ConfigError("the same Transformer Engine is named twice")
     return chosen
 
 
-def _named(text: str) -> "list[Subject]":
-    """One subject, or the releases that an expression means; a path is no expression, whatever dots are in it."""
-    from mnist_fp8.gate.releases import catalogue, subjects  # noqa: PLC0415
+def _named(text: str) -> "list[Edition]":
+    """One edition, or the releases that an expression means; a path is no expression, whatever dots are in it."""
+    from mnist_fp8.gate.releases import catalogue, editions  # noqa: PLC0415
 
     several = "," in text or ".." in text
     if text == "all" or (several and "/" not in text and not Path(text).exists()):
-        return [subjects.parse_subject(version) for version in catalogue.select_releases(text)]
-    return [subjects.parse_subject(text)]
+        return [editions.parse_edition(version) for version in catalogue.select_releases(text)]
+    return [editions.parse_edition(text)]

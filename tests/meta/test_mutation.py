@@ -183,7 +183,9 @@ def test_notes_survive_an_interruption(tmp_path: Path) -> None:
 
 
 def test_healthy_release_is_looked_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen = trial.Healthy({"plain": {"output": "1"}}, {"plain": {"dense.py": {1, 2}}}, {"test_a.py::test_a": {}})
+    seen = trial.Healthy(
+        {"plain": {"output": "1"}}, {"plain": {"dense.py": frozenset({1, 2})}}, {"test_a.py::test_a": {}}
+    )
     looks = iter([seen])
     monkeypatch.setattr(trial, "healthy", lambda _jobs: next(looks))
     file = tmp_path / "of a subject" / "healthy"

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_fp8.cli import main as command
+from mnist_fp8.gate.releases.editions import parse_edition
 from mnist_fp8.gate.releases.environments import Environment, prepare
-from mnist_fp8.gate.releases.subjects import parse_subject
 from mnist_fp8.gate.reports.markup import generated_by
 
 WORKER = Path(__file__).with_name("resumed_steps.py")
@@ -137,12 +137,12 @@ def tried(pair: Pair) -> Found:
         old, new = Path(name) / "old", Path(name) / "new"
         for folder in (old, new):
             folder.mkdir()
-        _run(prepare(parse_subject(pair.old)), "train", str(old), *pair.network)
+        _run(prepare(parse_edition(pair.old)), "train", str(old), *pair.network)
         with contextlib.redirect_stdout(sys.stderr):
             code = command.main(["migrate", f"{old}/checkpoint", "-o", f"{new}/checkpoint", *pair.migration])
         if code:
             raise RuntimeError(f"migrate from {pair.old} to {pair.new} ended with {code}")
-        going_on = prepare(parse_subject(pair.new), jax=pair.jax or None)
+        going_on = prepare(parse_edition(pair.new), jax=pair.jax or None)
         _run(going_on, "resume", str(new), f"{new}/checkpoint", *pair.network)
         return Found(pair, *_differences(*(dict(np.load(folder / "steps.npz")) for folder in (old, new))))
 
@@ -150,7 +150,7 @@ def tried(pair: Pair) -> Found:
 def _run(environment: Environment, *arguments: str) -> None:
     ended = environment.run(["python", str(WORKER), *arguments], cwd=WORKER.parent, timeout=TIMEOUT_S)
     if ended.code:
-        raise RuntimeError(f"{environment.subject.label} {arguments[0]}: {ended.err[-2000:]}")
+        raise RuntimeError(f"{environment.edition.label} {arguments[0]}: {ended.err[-2000:]}")
 
 
 def _differences(

@@ -13,8 +13,8 @@ import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from mnist_fp8.gate.releases.editions import parse_edition
 from mnist_fp8.gate.releases.environments import prepare
-from mnist_fp8.gate.releases.subjects import parse_subject
 from mnist_fp8.gate.reports.markup import generated_by
 
 WORKER = Path(__file__).with_name("judged_models.py")
@@ -58,7 +58,7 @@ def judged(release: str) -> Judged:
     Raises:
         RuntimeError: the run failed.
     """
-    environment = prepare(parse_subject(release))
+    environment = prepare(parse_edition(release))
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "judged.json"
         ended = environment.run(["python", str(WORKER), str(file)], cwd=WORKER.parent, timeout=TIMEOUT_S)

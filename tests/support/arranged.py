@@ -9,14 +9,14 @@ import pytest
 
 from mnist_fp8.gate.names import reading
 from mnist_fp8.gate.releases import staging
+from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
-from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import execution
 from mnist_fp8.record.entries import Signature
 from mnist_fp8.record.names import Definition, Names
 
-RELEASE = Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
+RELEASE = Edition(EditionKind.RELEASE, "2.3.0", "2.3.0")
 NAMES = Names(
     {
         "transformer_engine": Definition(Signature("module")),
@@ -36,9 +36,9 @@ MEASURED = {
 }
 
 
-def environment(subject: Subject = RELEASE, digest: str = "d") -> Environment:
+def environment(edition: Edition = RELEASE, digest: str = "d") -> Environment:
     return Environment(
-        subject, Path("/python"), "0.10.2", "0.12.8", digest, {"PYTHONPATH": str(staging.stage())}, Path("/te")
+        edition, Path("/python"), "0.10.2", "0.12.8", digest, {"PYTHONPATH": str(staging.stage())}, Path("/te")
     )
 
 

@@ -21,15 +21,15 @@ from mnist_fp8.core.requirements import applies
 from mnist_fp8.core.run_kind import RunKind, requested_run_kind
 from mnist_fp8.gate.releases import contents, identity, stacks, staging, uv
 from mnist_fp8.gate.releases.catalogue import DISTRIBUTION
+from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.releases.interpreters import IMPORTED, Facts, probe, users_path
 from mnist_fp8.gate.releases.processes import MAKING_TIMEOUT_S, Ended, closed, execute, explained, inherited
 from mnist_fp8.gate.releases.stacks import Stack, satisfies, stack_for, stacks_for
 from mnist_fp8.gate.releases.staging import distribution_metadata, write_tree
-from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.record.names import PACKAGE
 
 _AS_FOUND = ("jax", "jaxlib", "flax", "numpy", "ml-dtypes")
-"""What an interpreter has to have itself: another version beside its own would be another subject."""
+"""What an interpreter has to have itself: another version beside its own would be another edition."""
 _PYTHON_TAG = f"py{sys.version_info.major}.{sys.version_info.minor}"
 _MARKER = "complete.json"
 
@@ -39,7 +39,7 @@ class Environment:
     """A Python in which a Transformer Engine is judged.
 
     Attributes:
-        subject: what is judged.
+        edition: what is judged.
         python: the interpreter.
         jax: version of JAX there.
         flax: version of Flax there.
@@ -49,7 +49,7 @@ class Environment:
         folders: where the packages lie that a run imports.
     """
 
-    subject: Subject
+    edition: Edition
     python: Path
     jax: str
     flax: str
@@ -99,7 +99,7 @@ class Environment:
         In an environment that was made for a release it imports Transformer Engine as it would anywhere.
         """
         own = self._own
-        if self.subject.kind is not SubjectKind.INTERPRETER:
+        if self.edition.kind is not EditionKind.INTERPRETER:
             hook = staging.stage() / staging.PACKAGE_FOLDER.name / "te" / "program"
             own["PYTHONPATH"] = os.pathsep.join([str(hook), own.get("PYTHONPATH", "")])
         return self._first_on_path(inherited() | own)
@@ -116,17 +116,17 @@ class Environment:
 
 
 def prepare(
-    subject: Subject,
+    edition: Edition,
     *,
     jax: str | None = None,
     flax: str | None = None,
     packages: Sequence[str] = (),
     imported: Sequence[str] = (),
 ) -> Environment:
-    """Make the environment in which a subject is judged, or find it in the cache.
+    """Make the environment in which an edition is judged, or find it in the cache.
 
     Args:
-        subject: what is to be judged.
+        edition: what is to be judged.
         jax: version of JAX instead of the newest that works.
         flax: version of Flax instead of the one that goes with it.
         packages: requirements of what a run needs besides; an interpreter is not given any.
@@ -137,28 +137,28 @@ def prepare(
         EnvError: it cannot be made; the same can be tried again.
     """
     staging.forget_unused(_bytecode())
-    if subject.kind is SubjectKind.INTERPRETER:
+    if edition.kind is EditionKind.INTERPRETER:
         if jax is not None or flax is not None:
             raise ConfigError(
-                f"{subject.label} is judged with the JAX and Flax that it has; asked for was {jax or flax}"
+                f"{edition.label} is judged with the JAX and Flax that it has; asked for was {jax or flax}"
             )
-        return _adopt(subject, imported)
+        return _adopt(edition, imported)
     if requested_run_kind() is RunKind.KERNEL:
         raise ConfigError(
-            f"MNIST_FP8_TE=kernel, but the environment of {subject.label} is made with a JAX without CUDA: name an"
+            f"MNIST_FP8_TE=kernel, but the environment of {edition.label} is made with a JAX without CUDA: name an"
             " interpreter that has Transformer Engine's CUDA extension, or unset the variable"
         )
-    stack = stack_for(subject.version, jax, flax)
-    with _locked(_name(subject, stack, packages), f"the environment of {subject.label}") as home:
-        made = _kept(home, _requirements(stack, packages)) or _build(home, subject, _requirements(stack, packages))
+    stack = stack_for(edition.version, jax, flax)
+    with _locked(_name(edition, stack, packages), f"the environment of {edition.label}") as home:
+        made = _kept(home, _requirements(stack, packages)) or _build(home, edition, _requirements(stack, packages))
     on_path, first = [str(staging.stage())], _site(home)
-    if subject.kind is SubjectKind.FOLDER:
-        on_path.append(subject.where)
-        first = Path(subject.where)
+    if edition.kind is EditionKind.FOLDER:
+        on_path.append(edition.where)
+        first = Path(edition.where)
     variables = {"PYTHONPATH": os.pathsep.join(on_path), "MNIST_FP8_TE": "host", "JAX_PLATFORMS": "cpu"}
     python, facts, site = home / "bin" / "python", made.facts, _site(home)
     digest = identity.of_made(made.files, None if first == site else first)
-    return Environment(subject, python, facts["jax"], facts["flax"], digest, variables, first / PACKAGE, (site,))
+    return Environment(edition, python, facts["jax"], facts["flax"], digest, variables, first / PACKAGE, (site,))
 
 
 def _bytecode() -> Path:
@@ -166,21 +166,21 @@ def _bytecode() -> Path:
     return cache_dir() / "bytecode"
 
 
-def _adopt(subject: Subject, imported: Sequence[str]) -> Environment:
+def _adopt(edition: Edition, imported: Sequence[str]) -> Environment:
     """An interpreter as it is; where packages of the suite are missing, they are put beside it, not into it."""
-    python, pythonpath = Path(subject.where), users_path()
+    python, pythonpath = Path(edition.where), users_path()
     facts = probe(python, pythonpath=pythonpath)
     absent = [name for name in _AS_FOUND if name not in facts.distributions]
     if absent:
-        raise EnvError(f"{subject.label} has no {' and no '.join(absent)}: install what Transformer Engine needs there")
+        raise EnvError(f"{edition.label} has no {' and no '.join(absent)}: install what Transformer Engine needs there")
     if facts.package is None:
-        raise EnvError(f"{subject.label} has no {PACKAGE} any more: install it there again")
+        raise EnvError(f"{edition.label} has no {PACKAGE} any more: install it there again")
     package = facts.package
     missing = [
         requirement for requirement in stacks.read_stacks()["suite"] if not _is_met(requirement, facts.distributions)
     ]
     if missing:
-        python = _overlay(subject, facts, missing)
+        python = _overlay(edition, facts, missing)
     known = [*IMPORTED, *imported]
     beside, facts = facts, probe(python, pythonpath=pythonpath, stage=staging.stage(), imported=known)
     variables = {"PYTHONPATH": os.pathsep.join(filter(None, [str(staging.stage()), pythonpath]))}
@@ -188,7 +188,7 @@ def _adopt(subject: Subject, imported: Sequence[str]) -> Environment:
     sites = {*beside.sites, *facts.sites}
     digest = identity.of_adopted(facts, sites, package)
     folders = tuple(Path(place) for place in facts.path) + tuple(Path(place).parent for place in facts.places)
-    return Environment(subject, python, installed["jax"], installed["flax"], digest, variables, package, folders)
+    return Environment(edition, python, installed["jax"], installed["flax"], digest, variables, package, folders)
 
 
 def _is_met(requirement: str, installed: Mapping[str, str]) -> bool:
@@ -198,14 +198,14 @@ def _is_met(requirement: str, installed: Mapping[str, str]) -> bool:
     return name in _AS_FOUND or (name in installed and satisfies(installed[name], str(parsed.specifier)))
 
 
-def _name(subject: Subject, stack: Stack, packages: Sequence[str] = ()) -> str:
+def _name(edition: Edition, stack: Stack, packages: Sequence[str] = ()) -> str:
     """Folder of an environment. All folders of one version share one: they are on its path, not in it."""
-    te = subject.version
-    if subject.kind is SubjectKind.WHEEL:
-        te += "-wheel-" + hashlib.sha256(Path(subject.where).read_bytes()).hexdigest()[:12]
-    elif subject.kind is SubjectKind.FOLDER:
+    te = edition.version
+    if edition.kind is EditionKind.WHEEL:
+        te += "-wheel-" + hashlib.sha256(Path(edition.where).read_bytes()).hexdigest()[:12]
+    elif edition.kind is EditionKind.FOLDER:
         te += "-folder"
-    known = any(stack.flax == each.flax for each in stacks_for(subject.version) if each.jax == stack.jax)
+    known = any(stack.flax == each.flax for each in stacks_for(edition.version) if each.jax == stack.jax)
     flax = "" if known or not stack.flax else f"-flax-{stack.flax}"
     more = f"-with-{digest_of(list(packages))[:12]}" if packages else ""
     return f"te-{te}-jax-{stack.jax}{flax}{more}-{_PYTHON_TAG}"
@@ -261,28 +261,28 @@ def _note(home: Path, requirements: Sequence[str], **facts: str) -> _Made:
     return _Made(facts, files)
 
 
-def _build(home: Path, subject: Subject, requirements: Sequence[str]) -> _Made:
+def _build(home: Path, edition: Edition, requirements: Sequence[str]) -> _Made:
     """Make an environment; what is noted of it is written last."""
-    what = f"the environment of {subject.label}"
-    _install(home, subject, requirements, what)
+    what = f"the environment of {edition.label}"
+    _install(home, edition, requirements, what)
     if identity.damaged(home, _files(home)):  # an edit of an environment reaches uv's cache, where files are linked
-        _install(home, subject, requirements, what, "--no-cache")
+        _install(home, edition, requirements, what, "--no-cache")
     if wrong := identity.damaged(home, _files(home)):
         raise EnvError(f"{what} cannot be made: {wrong[0]} is not what its package says; run the same again")
     facts = probe(home / "bin" / "python")
-    if subject.kind is not SubjectKind.FOLDER and facts.package != _site(home) / PACKAGE:
+    if edition.kind is not EditionKind.FOLDER and facts.package != _site(home) / PACKAGE:
         raise EnvError(f"{what} cannot be made: {PACKAGE} is {facts.package or 'not there'}, not in {_site(home)}")
     return _note(home, requirements, jax=facts.distributions["jax"], flax=facts.distributions["flax"])
 
 
-def _install(home: Path, subject: Subject, requirements: Sequence[str], what: str, *options: str) -> None:
+def _install(home: Path, edition: Edition, requirements: Sequence[str], what: str, *options: str) -> None:
     into = [*_create(home, sys.executable, what), *options]
-    if subject.kind is SubjectKind.FOLDER:
+    if edition.kind is EditionKind.FOLDER:
         # Transformer Engine asks for its own version, also where it only lies on the path.
-        write_tree(distribution_metadata(PACKAGE, subject.version), _site(home))
+        write_tree(distribution_metadata(PACKAGE, edition.version), _site(home))
     else:
         # Old wheels ask for CUDA packages. First, since it takes a second to learn that there is no such release.
-        te = subject.where if subject.kind is SubjectKind.WHEEL else f"{DISTRIBUTION}=={subject.where}"
+        te = edition.where if edition.kind is EditionKind.WHEEL else f"{DISTRIBUTION}=={edition.where}"
         uv.run("pip", "install", *into, "--no-deps", "--no-build", te, what=what)
     _install_but_for([DISTRIBUTION], into, requirements, what)
 
@@ -299,11 +299,11 @@ def _site(home: Path) -> Path:
     return next(home.glob("lib/python*/site-packages"))
 
 
-def _overlay(subject: Subject, facts: Facts, missing: Sequence[str]) -> Path:
+def _overlay(edition: Edition, facts: Facts, missing: Sequence[str]) -> Path:
     """An interpreter that has what another has, and what is missing there."""
-    what = f"the packages that the suite needs beside {subject.label}"
+    what = f"the packages that the suite needs beside {edition.label}"
     installed = facts.distributions
-    digest = digest_of([subject.where, installed, list(missing)])
+    digest = digest_of([edition.where, installed, list(missing)])
     with _locked(f"python-{digest[:12]}", what) as home:
         if _kept(home, missing) is None:
             into = _create(home, facts.base, what)

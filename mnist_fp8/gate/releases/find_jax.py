@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from packaging.version import Version
 
 from mnist_fp8.core.errors import ConfigError, EnvError
-from mnist_fp8.gate.releases import catalogue, environments, staging, subjects, uv
+from mnist_fp8.gate.releases import catalogue, editions, environments, staging, uv
 from mnist_fp8.gate.releases.catalogue import DISTRIBUTION
+from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.releases.processes import Ended
-from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 
 _OLDEST_JAX = Version("0.4.31")
 """JAX when Transformer Engine 1.10, the oldest known, was released."""
@@ -40,14 +40,14 @@ def main(te: str) -> int:
         ConfigError: it is no Transformer Engine that an environment can be made for.
         EnvError: the list of JAX releases cannot be had.
     """
-    subject = subjects.parse_subject(te)
-    if subject.kind is SubjectKind.INTERPRETER:
-        raise ConfigError(f"{subject.label} has its own JAX; a search needs a release, a wheel or a folder")
-    if subject.kind is SubjectKind.RELEASE and subject.version not in catalogue.releases():
-        subjects.newest_release(f"{DISTRIBUTION}=={subject.version}")  # else each JAX would be blamed for it
-    print(f"Transformer Engine {subject.label}\n{'JAX':10} {'Flax':10} result")
+    edition = editions.parse_edition(te)
+    if edition.kind is EditionKind.INTERPRETER:
+        raise ConfigError(f"{edition.label} has its own JAX; a search needs a release, a wheel or a folder")
+    if edition.kind is EditionKind.RELEASE and edition.version not in catalogue.releases():
+        editions.newest_release(f"{DISTRIBUTION}=={edition.version}")  # else each JAX would be blamed for it
+    print(f"Transformer Engine {edition.label}\n{'JAX':10} {'Flax':10} result")
     for jax in candidates():
-        attempt = try_jax(subject, jax)
+        attempt = try_jax(edition, jax)
         print(f"{attempt.jax:10} {attempt.flax:10} {attempt.error or 'works'}", flush=True)
         if not attempt.error:
             return 0
@@ -74,10 +74,10 @@ def _newest(requirement: str) -> str:
     return printed.strip().removeprefix("jax==")
 
 
-def try_jax(subject: Subject, jax: str) -> Attempt:
+def try_jax(edition: Edition, jax: str) -> Attempt:
     """See whether a Transformer Engine takes one step of training in FP8 with a JAX."""
     try:
-        environment = environments.prepare(subject, jax=jax)
+        environment = environments.prepare(edition, jax=jax)
     except EnvError as error:
         return Attempt(jax, "-", str(error))
     ended = environment.run(_SMOKE, cwd=staging.stage(), timeout=_SMOKE_TIMEOUT_S)

@@ -6,8 +6,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from mnist_fp8.core.errors import ConfigError, EnvError
+from mnist_fp8.gate.releases.editions import parse_edition
 from mnist_fp8.gate.releases.environments import Environment
-from mnist_fp8.gate.releases.subjects import parse_subject
 from mnist_fp8.gate.runner.execution import last_line
 from mnist_fp8.gate.runner.installation import Installation, examine
 from mnist_fp8.gate.runner.model import Model
@@ -173,7 +173,7 @@ def in_environment(probe: Probe, model: Model | None = None) -> Callable[[str], 
 
     def look(release: str) -> State:
         try:
-            environment = Installation(parse_subject(release), model=model).prepare()
+            environment = Installation(parse_edition(release), model=model).prepare()
         except (EnvError, ConfigError) as error:  # such as a release that no JAX is known for
             return State(" ".join(str(error).split()), None)
         try:

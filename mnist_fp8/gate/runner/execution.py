@@ -44,7 +44,7 @@ def run(
             log.parent.mkdir(parents=True, exist_ok=True)
             log.write_text(printed, encoding="utf-8")
     except OSError as error:
-        where = environment.subject.label
+        where = environment.edition.label
         raise EnvError(
             f"the claims cannot be run for {where}: {error}; run it again to make its environment anew"
         ) from error
@@ -123,7 +123,7 @@ def check_imports(environment: Environment, stage: Path, imported: Mapping[str, 
     """
     for name in ("transformer_engine", "mnist_fp8"):
         if name not in imported:
-            raise EnvError(f"the run of {environment.subject.label} does not say where its {name} was; run it again")
+            raise EnvError(f"the run of {environment.edition.label} does not say where its {name} was; run it again")
     for name, place in imported.items():
         first = name.partition(".")[0]
         if first == PACKAGE:
@@ -134,7 +134,7 @@ def check_imports(environment: Environment, stage: Path, imported: Mapping[str, 
             expected = list(environment.folders) if first in IMPORTED else []
         if expected and not any(_lies_in(Path(place), folder) for folder in expected):
             raise EnvError(
-                f"{environment.subject.label} was not judged: its run imported {name} from {place}, and not from"
+                f"{environment.edition.label} was not judged: its run imported {name} from {place}, and not from"
                 f" {expected[0]}; look for what puts the former on the path of every Python"
             )
 

@@ -7,8 +7,8 @@ from mnist_fp8.core import model
 from mnist_fp8.core.files import digest_of
 from mnist_fp8.core.subjects import VARIABLE
 from mnist_fp8.gate.releases import environments, staging
+from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.releases.environments import Environment
-from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import measuring, package, suite
 from mnist_fp8.gate.runner.measuring import EVERYTHING
 from mnist_fp8.gate.runner.model import Model
@@ -24,14 +24,14 @@ class Installation:
     """A Transformer Engine with what it runs on.
 
     Attributes:
-        subject: Transformer Engine.
+        edition: Transformer Engine.
         jax: version of JAX asked for; ``None`` is the newest that it works with.
         flax: version of Flax asked for; ``None`` is the one that goes with that JAX.
         layers: the subjects that are judged; all if there is none.
         model: a user's, which is measured and held to the claims on models; ``None`` if there is none.
     """
 
-    subject: Subject
+    edition: Edition
     jax: str | None = None
     flax: str | None = None
     layers: tuple[str, ...] = ()
@@ -41,7 +41,7 @@ class Installation:
         """Make its environment, or find it in the cache; see `environments.prepare`."""
         packages, imported = (self.model.packages, self.model.imported) if self.model else ((), ())
         environment = environments.prepare(
-            self.subject, jax=self.jax, flax=self.flax, packages=packages, imported=imported
+            self.edition, jax=self.jax, flax=self.flax, packages=packages, imported=imported
         )
         layers = {VARIABLE: ",".join(self.layers)} if self.layers else {}
         own = self.model.variables if self.model else {}
@@ -86,8 +86,8 @@ def examine(
     if claims:
         judged = _judged(environment, claims, passed, workers, rerun=rerun)
         record = dataclasses.replace(record if record.settings else judged, suite=judged.suite)
-    subject = environment.subject
-    return dataclasses.replace(record, te=subject.label, arguments=words(subject))
+    edition = environment.edition
+    return dataclasses.replace(record, te=edition.label, arguments=words(edition))
 
 
 def _with_package(measured: Record, environment: Environment, keys: Sequence[str]) -> dict[str, Value]:
@@ -96,9 +96,9 @@ def _with_package(measured: Record, environment: Environment, keys: Sequence[str
     return {**measured.entries, **covered(said, keys)}
 
 
-def words(subject: Subject) -> tuple[str, ...]:
+def words(edition: Edition) -> tuple[str, ...]:
     """What names it on a command line."""
-    return (subject.version if subject.kind is SubjectKind.RELEASE else subject.where,)
+    return (edition.version if edition.kind is EditionKind.RELEASE else edition.where,)
 
 
 def _measured(environment: Environment, keys: Sequence[str], *, rerun: bool) -> Record:

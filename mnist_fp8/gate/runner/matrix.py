@@ -65,7 +65,7 @@ def examine_all(installations: Sequence[Installation], work: Work, *, jobs: int,
 
 
 def _examine(installation: Installation, work: Work, watcher: Watcher) -> MatrixCell:
-    cell = MatrixCell(installation.subject.label, installation.jax)
+    cell = MatrixCell(installation.edition.label, installation.jax)
     watcher.started(cell)
     try:
         cell = dataclasses.replace(cell, record=work(installation))

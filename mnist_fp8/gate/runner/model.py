@@ -10,7 +10,7 @@ from mnist_fp8.core.files import digest_of
 from mnist_fp8.core.model import CONTENTS, FOLDER, VARIABLE, parse_model
 from mnist_fp8.gate.releases import pins
 from mnist_fp8.gate.releases.contents import digests
-from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
+from mnist_fp8.gate.releases.editions import Edition, EditionKind
 
 MOST_FOLDERS = 10_000
 """That are looked through for modules: a second or two."""
@@ -45,26 +45,26 @@ class Model:
         return () if self.folder else (_package(self.name),)
 
 
-def find_model(name: str, folder: Path | None, requirements: Path | None, subjects: Sequence[Subject]) -> Model:
+def find_model(name: str, folder: Path | None, requirements: Path | None, editions: Sequence[Edition]) -> Model:
     """Find the package of a user's model.
 
     Args:
         name: ``package.module:factory``.
         folder: where its package is said to lie; ``None`` is the current folder, or where it is installed.
         requirements: file with packages that it needs besides.
-        subjects: what it is judged with.
+        editions: what it is judged with.
 
     Raises:
         ConfigError: it has no such name, its package lies nowhere, or there are packages for an interpreter.
     """
     package = _package(name)
-    packages = _packages(requirements, subjects) if requirements else ()
+    packages = _packages(requirements, editions) if requirements else ()
     place = (folder or Path()).resolve()
     if not os.path.isdir(place):  # noqa: PTH112 - a name that is too long is none
         raise ConfigError(f"model path {folder} is no folder; expected the one that has {package}/ or {package}.py")
     if _has(place, package):
         return Model(name, place, _contents(place), packages)
-    can_be_installed = packages or all(each.kind is SubjectKind.INTERPRETER for each in subjects)
+    can_be_installed = packages or all(each.kind is EditionKind.INTERPRETER for each in editions)
     if folder is None and can_be_installed:
         return Model(name, packages=packages)
     raise ConfigError(
@@ -92,9 +92,9 @@ def _package(name: str) -> str:
     return module.partition(".")[0]
 
 
-def _packages(requirements: Path, subjects: Sequence[Subject]) -> tuple[str, ...]:
-    for each in subjects:
-        if each.kind is SubjectKind.INTERPRETER:
+def _packages(requirements: Path, editions: Sequence[Edition]) -> tuple[str, ...]:
+    for each in editions:
+        if each.kind is EditionKind.INTERPRETER:
             raise ConfigError(
                 f"{each.label} is judged with the packages that it has: install those of {requirements} there, and"
                 " leave out --model-requirements"

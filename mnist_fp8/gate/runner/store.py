@@ -94,4 +94,4 @@ def kept_part(
 def unexamined(environment: Environment) -> Record:
     """The record of an installation of which nothing is known yet."""
     versions = {"jax": environment.jax, "flax": environment.flax}
-    return Record(environment.subject.label, environment.subject.version, "", versions, "", (), {}, 0.0)
+    return Record(environment.edition.label, environment.edition.version, "", versions, "", (), {}, 0.0)

@@ -152,7 +152,7 @@ def _run(
             execution.check_imports(environment, stage, account.get("imported", {}))
         if not collected and any("::" in name for name in results):
             raise EnvError(
-                f"the suite does not say which tests there are for {environment.subject.label}: run it again"
+                f"the suite does not say which tests there are for {environment.edition.label}: run it again"
             )
         problem = contradiction(ended.code, results)
     elif not collected:

@@ -4,8 +4,8 @@ import functools
 from collections.abc import Sequence
 
 from mnist_fp8.gate.releases import stacks
+from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.releases.environments import Environment
-from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import package, suite
 from mnist_fp8.gate.runner.at_once import all_of
 from mnist_fp8.gate.runner.installation import Installation, examine
@@ -18,8 +18,8 @@ from mnist_fp8.record.record import Record
 
 
 def sides(
-    old: Subject,
-    new: Subject,
+    old: Edition,
+    new: Edition,
     jax: Sequence[str | None],
     flax: Sequence[str | None],
     layers: tuple[str, ...] = (),
@@ -35,7 +35,7 @@ def sides(
         layers: the subjects that are judged; all if there is none.
         model: a user's, which is measured and held to the claims on models; ``None`` if there is none.
     """
-    made = [subject.kind is not SubjectKind.INTERPRETER for subject in (old, new)]
+    made = [edition.kind is not EditionKind.INTERPRETER for edition in (old, new)]
     if all(made) and not any(jax):
         jax = [stacks.common_jax(old.version, new.version)] * 2
     return Installation(old, jax[0], flax[0], layers, model), Installation(new, jax[1], flax[1], layers, model)
@@ -89,7 +89,7 @@ def _measured(
     The same one on both sides is measured twice: what differs then is noise, and has to be seen as such.
     """
     same = made[0] == made[1]
-    may_share_a_gpu = any(each.subject.kind is SubjectKind.INTERPRETER for each in made)
+    may_share_a_gpu = any(each.edition.kind is EditionKind.INTERPRETER for each in made)
 
     def measure(position: int) -> Record:
         again = rerun or (same and position == 1)
@@ -109,11 +109,11 @@ def _passed(record: Record) -> tuple[str, ...]:
 
 def _labels(pair: tuple[Installation, Installation]) -> list[str]:
     """What progress calls the two: by what they differ in."""
-    if pair[0].subject != pair[1].subject:
-        return [side.subject.label for side in pair]
+    if pair[0].edition != pair[1].edition:
+        return [side.edition.label for side in pair]
     asked = [[("JAX", side.jax), ("Flax", side.flax)] for side in pair]
     return [
-        ", ".join([side.subject.label, *(f"{name} {version}" for name, version in versions if version)])
+        ", ".join([side.edition.label, *(f"{name} {version}" for name, version in versions if version)])
         for side, versions in zip(pair, asked, strict=True)
     ]
 

@@ -32,8 +32,8 @@ from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.core.subjects import DEFAULT, SUBJECTS, VARIABLE
 from mnist_fp8.gate.names import reading
 from mnist_fp8.gate.releases import environments, processes
+from mnist_fp8.gate.releases.editions import Edition
 from mnist_fp8.gate.releases.environments import Environment
-from mnist_fp8.gate.releases.subjects import Subject
 from mnist_fp8.gate.runner import measuring, suite, suite_tests
 from mnist_fp8.gate.runner.store import Attempt, unexamined
 from mnist_fp8.record import record
@@ -613,22 +613,22 @@ def examined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, dict[
     arranged: dict[str, dict[str, Any]] = {"entries": {}, "outcomes": {}}
 
     def measure(where: Environment, keys: Any, _log: Path) -> Attempt:
-        found = arranged["entries"].get(where.subject.version, RECORDED)
+        found = arranged["entries"].get(where.edition.version, RECORDED)
         facts = {"run": "host run: x", "jax": where.jax, "flax": where.flax}
         asked = covered(found, keys)
         whole: dict[str, Any] = {"run": "host", "environment": facts, "settings": "s", "entries": asked, "seconds": 1.0}
         return Attempt(dataclasses.replace(unexamined(where), problem="" if found else "no libfoo", **whole))
 
     def judge(where: Environment, _stage: Path, claims: Any, **_options: Any) -> Attempt:
-        outcome = arranged["outcomes"].get(where.subject.version, PASSED)
+        outcome = arranged["outcomes"].get(where.edition.version, PASSED)
         if not isinstance(outcome, Ending):
             raise outcome
         tests = (ClaimResult(name, (TestResult(f"{name}::t", outcome, "the reason"),)) for name in claims)
         return Attempt(dataclasses.replace(unexamined(where), suite=SuiteResult(tuple(tests), "host run: x")))
 
-    def prepare(subject: Subject, *, jax: str | None = None, flax: str | None = None, **_options: Any) -> Environment:
+    def prepare(edition: Edition, *, jax: str | None = None, flax: str | None = None, **_options: Any) -> Environment:
         versions = jax or "0.5.0", flax or "0.10"
-        return Environment(subject, Path("/python"), *versions, f"{subject} {versions}", {}, Path("/te"))
+        return Environment(edition, Path("/python"), *versions, f"{edition} {versions}", {}, Path("/te"))
 
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     monkeypatch.setattr(measuring, "measure", measure)
@@ -1031,8 +1031,8 @@ def test_releases_can_be_named_by_a_range_and_paths_are_none(tmp_path: Path) -> 
     package = tmp_path / "a..b" / "transformer_engine"
     package.mkdir(parents=True)
     (package / "__init__.py").touch()
-    assert [subject.where for subject in verify._named("2.18.0..2.19.0")] == ["2.18.0", "2.19.0"]
-    assert [subject.where for subject in verify._named("a..b")] == [str(tmp_path / "a..b")]
+    assert [edition.where for edition in verify._named("2.18.0..2.19.0")] == ["2.18.0", "2.19.0"]
+    assert [edition.where for edition in verify._named("a..b")] == [str(tmp_path / "a..b")]
     with pytest.raises(ConfigError, match=r"'\.\./missing' is no Transformer Engine"):
         verify._named("../missing")
 
@@ -1118,8 +1118,8 @@ def test_options_that_reach_no_run_are_named_where_there_are_runs(
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment of the running Python."""
 
-    def prepare(subject: Subject, *, jax: str | None = None) -> Environment:
-        return Environment(subject, Path(sys.executable), jax or "", "", "d", {"OF_THE": "environment"}, Path("/te"))
+    def prepare(edition: Edition, *, jax: str | None = None) -> Environment:
+        return Environment(edition, Path(sys.executable), jax or "", "", "d", {"OF_THE": "environment"}, Path("/te"))
 
     monkeypatch.setattr(environments, "prepare", prepare)
 

@@ -1,4 +1,4 @@
-"""Subjects, environments, runs and the stage. Offline: a program that writes down what it is asked stands in for uv."""
+"""Editions, environments, runs and the stage. Offline: a program that writes down what it is asked stands in for uv."""
 
 import base64
 import concurrent.futures
@@ -27,13 +27,13 @@ from mnist_fp8 import __version__
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.core.files import cache_dir
 from mnist_fp8.core.xla_flags import FLOAT32_SUMS
-from mnist_fp8.gate.releases import catalogue, environments, interpreters, processes, stacks, staging, subjects, uv
+from mnist_fp8.gate.releases import catalogue, editions, environments, interpreters, processes, stacks, staging, uv
+from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.releases.environments import _MARKER, Environment
 from mnist_fp8.gate.releases.interpreters import Facts
-from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from support.subprocesses import ROOT, run_code
 
-RELEASE = Subject(SubjectKind.RELEASE, "2.19.0", "2.19.0")
+RELEASE = Edition(EditionKind.RELEASE, "2.19.0", "2.19.0")
 
 # Makes what uv makes, as far as anybody looks: an interpreter that answers the probe, and a folder for packages.
 FAKE_UV = f"""#!{sys.executable}
@@ -128,37 +128,37 @@ def here(**variables: str) -> Environment:
     return Environment(RELEASE, Path(sys.executable), "", "", "", variables, Path("/te"))
 
 
-# --- subjects ------------------------------------------------------------------------------------------------------
+# --- editions ------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
     ("text", "version"), [("2.19.0", "2.19.0"), ("2.19", "2.19.0"), ("te2.19.0", "2.19.0"), ("99.1", "99.1")]
 )
 def test_version_is_a_release(text: str, version: str) -> None:
-    subject = subjects.parse_subject(text)
-    assert subject == Subject(SubjectKind.RELEASE, version, version)
-    assert subject.label == version
+    edition = editions.parse_edition(text)
+    assert edition == Edition(EditionKind.RELEASE, version, version)
+    assert edition.label == version
 
 
 def test_wheel_says_its_version(tmp_path: Path) -> None:
     wheel = tmp_path / "transformer_engine-2.18.0-py3-none-any.whl"
     wheel.touch()
-    subject = subjects.parse_subject(str(wheel))
-    assert subject == Subject(SubjectKind.WHEEL, str(wheel), "2.18.0")
-    assert subject.label == wheel.name
+    edition = editions.parse_edition(str(wheel))
+    assert edition == Edition(EditionKind.WHEEL, str(wheel), "2.18.0")
+    assert edition.label == wheel.name
 
 
 def test_folder_takes_the_version_beside_it(tmp_path: Path) -> None:
     (te_folder(tmp_path) / "transformer_engine-2.5.0+abc.dist-info").mkdir()
-    subject = subjects.parse_subject(str(tmp_path))
-    assert (subject.kind, subject.version, subject.label) == (SubjectKind.FOLDER, "2.5.0+abc", f"folder {tmp_path}")
+    edition = editions.parse_edition(str(tmp_path))
+    assert (edition.kind, edition.version, edition.label) == (EditionKind.FOLDER, "2.5.0+abc", f"folder {tmp_path}")
 
 
 def test_folder_named_like_a_version_needs_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     te_folder(tmp_path / "2.19.0")
     monkeypatch.chdir(tmp_path)
-    assert subjects.parse_subject("2.19.0").kind is SubjectKind.RELEASE
-    assert subjects.parse_subject("./2.19.0").kind is SubjectKind.FOLDER
+    assert editions.parse_edition("2.19.0").kind is EditionKind.RELEASE
+    assert editions.parse_edition("./2.19.0").kind is EditionKind.FOLDER
 
 
 def test_folder_without_a_version_is_the_release_that_it_resembles(
@@ -170,9 +170,9 @@ def test_folder_without_a_version_is_the_release_that_it_resembles(
         known[version] = catalogue.file_digests(te_folder(tmp_path / version, files) / "transformer_engine")
     monkeypatch.setattr(catalogue, "known_digests", lambda: known)
     for version in known:
-        assert subjects.parse_subject(str(tmp_path / version)).version == version
+        assert editions.parse_edition(str(tmp_path / version)).version == version
     mine = te_folder(tmp_path / "mine", changed | {"jax/mine.py": ""})
-    assert subjects.parse_subject(str(mine)).version == "1.0"
+    assert editions.parse_edition(str(mine)).version == "1.0"
 
 
 @pytest.mark.parametrize(
@@ -185,7 +185,7 @@ def test_folder_without_a_version_is_the_release_that_it_resembles(
 )
 def test_requirements_file_names_the_release_that_it_pins(tmp_path: Path, line: str) -> None:
     (tmp_path / "te.txt").write_text(f"# the accepted release\n{line}\njax==0.10.2\n")
-    assert subjects.parse_subject(str(tmp_path / "te.txt")) == Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
+    assert editions.parse_edition(str(tmp_path / "te.txt")) == Edition(EditionKind.RELEASE, "2.3.0", "2.3.0")
 
 
 @pytest.mark.parametrize("name", ["2.3.0", "newest"])
@@ -194,16 +194,16 @@ def test_release_is_one_whatever_is_called_so_here(
     name: str, kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(subjects, "newest_release", lambda: "2.3.0")
+    monkeypatch.setattr(editions, "newest_release", lambda: "2.3.0")
     Path(name).touch() if kind == "file" else te_folder(Path(name))
-    assert subjects.parse_subject(name) == Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
+    assert editions.parse_edition(name) == Edition(EditionKind.RELEASE, "2.3.0", "2.3.0")
     if kind == "folder":
-        assert subjects.parse_subject(f"./{name}").kind is SubjectKind.FOLDER, "Control: a path"
+        assert editions.parse_edition(f"./{name}").kind is EditionKind.FOLDER, "Control: a path"
 
 
 def test_newest_is_what_the_package_index_has(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(uv, "run", lambda *_arguments, **_what: "transformer-engine==2.99.1\n")
-    assert subjects.parse_subject("newest") == Subject(SubjectKind.RELEASE, "2.99.1", "2.99.1")
+    assert editions.parse_edition("newest") == Edition(EditionKind.RELEASE, "2.99.1", "2.99.1")
 
 
 def test_common_jax_is_the_newest_that_works_with_both(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_common_jax_is_the_newest_that_works_with_both(monkeypatch: pytest.Monke
 def test_flax_that_is_asked_for_has_an_environment_of_its_own() -> None:
     usual, other = stacks.stack_for("2.20.2"), stacks.stack_for("2.20.2", flax="0.12.6")
     assert (other.jax, other.flax) == (usual.jax, "0.12.6")
-    release = subjects.parse_subject("2.20.2")
+    release = editions.parse_edition("2.20.2")
     assert environments._name(release, other) == environments._name(release, usual).replace(
         usual.jax, f"{usual.jax}-flax-0.12.6"
     )
@@ -254,7 +254,7 @@ def test_what_is_no_subject_is_refused(text: str, says: str, tmp_path: Path, mon
     for name in ("bad.whl", "other-1.0-py3-none-any.whl"):
         (tmp_path / name).touch()
     with pytest.raises(ConfigError) as caught:
-        subjects.parse_subject(text)
+        editions.parse_edition(text)
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -474,21 +474,21 @@ def test_digest_follows_the_packages(fake_uv: FakeUv) -> None:
 def test_wheel_is_told_apart_by_its_content(fake_uv: FakeUv, tmp_path: Path) -> None:
     wheel = tmp_path / "transformer_engine-2.18.0-py3-none-any.whl"
     wheel.write_text("one")
-    first = environments.prepare(subjects.parse_subject(str(wheel)))
+    first = environments.prepare(editions.parse_edition(str(wheel)))
     assert str(wheel) in fake_uv.calls[1]
     wheel.write_text("two")
-    assert environments.prepare(subjects.parse_subject(str(wheel))).python != first.python
+    assert environments.prepare(editions.parse_edition(str(wheel))).python != first.python
 
 
 def test_folder_is_on_the_path_and_gets_metadata(fake_uv: FakeUv, tmp_path: Path) -> None:
-    subject = Subject(SubjectKind.FOLDER, str(te_folder(tmp_path / "mine")), "2.15.0")
-    made = environments.prepare(subject)
-    assert made.variables["PYTHONPATH"] == f"{staging.stage()}{os.pathsep}{subject.where}"
+    edition = Edition(EditionKind.FOLDER, str(te_folder(tmp_path / "mine")), "2.15.0")
+    made = environments.prepare(edition)
+    assert made.variables["PYTHONPATH"] == f"{staging.stage()}{os.pathsep}{edition.where}"
     assert not any("transformer-engine" in argument for call in fake_uv.calls for argument in call)
     (metadata,) = made.python.parents[1].rglob("transformer_engine-2.15.0.dist-info/METADATA")
     assert "Version: 2.15.0" in metadata.read_text()
     te_folder(tmp_path / "mine", {"jax/new.py": "1"})
-    again = environments.prepare(subject)
+    again = environments.prepare(edition)
     assert (again.python, again.digest != made.digest) == (made.python, True)
 
 
@@ -588,9 +588,9 @@ def test_interpreter_that_has_everything_is_used_as_it_is(
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "/its/own")
     python = interpreter(tmp_path)
-    subject = subjects.parse_subject(str(python))
-    assert (subject.version, subject.label) == ("99.0", f"python {python}")
-    made = environments.prepare(subject)
+    edition = editions.parse_edition(str(python))
+    assert (edition.version, edition.label) == ("99.0", f"python {python}")
+    made = environments.prepare(edition)
     assert (made.python, made.jax, made.flax) == (python, "99.0", "99.0")
     assert made.variables == {"PYTHONPATH": f"{staging.stage()}{os.pathsep}/its/own"}, "its kind of run is left to it"
     assert fake_uv.calls == []
@@ -601,18 +601,18 @@ def test_package_that_is_imported_from_an_interpreter_is_part_of_its_identity(tm
     (tmp_path / "ours").mkdir()
     (tmp_path / "ours" / "__init__.py").touch()
     python = interpreter(tmp_path)
-    subject = subjects.interpreter_subject(python)
+    edition = editions.interpreter_edition(python)
     places = {"places": [str(tmp_path / "ours" / "__init__.py")]}
     answer = json.loads((tmp_path / "answer.json").read_text())
     python.write_text(
         f'#!/bin/sh\ncase " $* " in *" ours "*) cat {tmp_path}/ours.json;; *) cat {tmp_path}/answer.json;; esac\n'
     )
     (tmp_path / "ours.json").write_text(json.dumps(answer | places))
-    plain, first = environments.prepare(subject), environments.prepare(subject, imported=["ours"])
-    assert environments.prepare(subject, imported=["ours"]) == first
+    plain, first = environments.prepare(edition), environments.prepare(edition, imported=["ours"])
+    assert environments.prepare(edition, imported=["ours"]) == first
     (tmp_path / "ours" / "layers.py").write_text("edited")
-    assert environments.prepare(subject, imported=["ours"]).digest != first.digest
-    assert environments.prepare(subject) == plain, "Control: nobody imports it"
+    assert environments.prepare(edition, imported=["ours"]).digest != first.digest
+    assert environments.prepare(edition) == plain, "Control: nobody imports it"
 
 
 def test_path_of_the_user_is_the_same_from_everywhere(
@@ -621,7 +621,7 @@ def test_path_of_the_user_is_the_same_from_everywhere(
     """A run has a working folder of its own."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", f"te{os.pathsep}{os.pathsep}/its/own{os.pathsep}")
-    made = environments.prepare(subjects.interpreter_subject(interpreter(tmp_path)))
+    made = environments.prepare(editions.interpreter_edition(interpreter(tmp_path)))
     assert made.variables["PYTHONPATH"].split(os.pathsep)[1:] == [str(tmp_path / "te"), "/its/own"]
     assert fake_uv.calls == []
 
@@ -629,17 +629,17 @@ def test_path_of_the_user_is_the_same_from_everywhere(
 def test_what_an_interpreter_lacks_is_put_beside_it(tmp_path: Path, fake_uv: FakeUv) -> None:
     have = json.loads((interpreter(tmp_path).parent / "answer.json").read_text())["distributions"]
     have = {name: version for name, version in have.items() if name != "hypothesis"} | {"pytest": "7.0"}
-    subject = subjects.interpreter_subject(interpreter(tmp_path, distributions=have))
-    made = environments.prepare(subject)
+    edition = editions.interpreter_edition(interpreter(tmp_path, distributions=have))
+    made = environments.prepare(edition)
     venv, install = fake_uv.calls
     assert venv[venv.index("--python") + 1] == "/base"
     wanted = [argument for argument in install if argument.startswith(("pytest", "hypothesis", "jax", "numpy", "flax"))]
     assert [Requirement(text).name for text in wanted] == ["pytest", "hypothesis"]
     assert "--excludes" in install
-    assert made.python != Path(subject.where)
+    assert made.python != Path(edition.where)
     (pth,) = made.python.parents[1].rglob("*.pth")
     assert pth.read_text() == "import site; site.addsitedir('/its/site')\n"
-    environments.prepare(subject)
+    environments.prepare(edition)
     assert len(fake_uv.calls) == 2
 
 
@@ -661,31 +661,31 @@ def test_package_too_old_for_a_new_one_is_found() -> None:
 )
 def test_interpreter_that_cannot_be_judged_is_one_line(changes: dict[str, Any], says: str, tmp_path: Path) -> None:
     with pytest.raises(EnvError) as caught:
-        subjects.interpreter_subject(interpreter(tmp_path, **changes))
+        editions.interpreter_edition(interpreter(tmp_path, **changes))
     assert says in str(caught.value)
     assert "\n" not in str(caught.value)
 
 
 def test_interpreter_without_flax_is_one_line(tmp_path: Path) -> None:
-    subject = subjects.interpreter_subject(
+    edition = editions.interpreter_edition(
         interpreter(tmp_path, distributions={"jax": "1", "jaxlib": "1", "numpy": "1"})
     )
     with pytest.raises(EnvError, match="has no flax and no ml-dtypes"):
-        environments.prepare(subject)
+        environments.prepare(edition)
 
 
 def test_interpreter_has_its_own_jax(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is judged with the JAX and Flax that it has"):
-        environments.prepare(subjects.interpreter_subject(interpreter(tmp_path)), jax="0.9.2")
+        environments.prepare(editions.interpreter_edition(interpreter(tmp_path)), jax="0.9.2")
     with pytest.raises(ConfigError, match=r"asked for was 0\.12"):
-        environments.prepare(subjects.interpreter_subject(interpreter(tmp_path)), flax="0.12")
+        environments.prepare(editions.interpreter_edition(interpreter(tmp_path)), flax="0.12")
 
 
 def test_interpreter_that_is_not_there_is_refused(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     for name in ("gone", "file"):
         with pytest.raises(ConfigError, match="cannot be run: expected a Python executable"):
-            subjects.interpreter_subject(tmp_path / name)
+            editions.interpreter_edition(tmp_path / name)
 
 
 def test_probe_is_answered_by_a_real_interpreter() -> None:
@@ -741,7 +741,7 @@ def test_program_of_a_user_in_an_interpreter_finds_what_it_has(
     tmp_path: Path, fake_uv: FakeUv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("PYTHONPATH", "/its/own")
-    made = environments.prepare(subjects.interpreter_subject(interpreter(tmp_path)))
+    made = environments.prepare(editions.interpreter_edition(interpreter(tmp_path)))
     assert made.program_environ["PYTHONPATH"] == f"{staging.stage()}{os.pathsep}/its/own"
     assert fake_uv.calls == []
 

@@ -7,13 +7,13 @@ import pytest
 from packaging.requirements import Requirement
 
 from mnist_fp8.core.errors import ConfigError, EnvError
-from mnist_fp8.gate.releases import environments, find_jax, staging, subjects, uv
+from mnist_fp8.gate.releases import editions, environments, find_jax, staging, uv
+from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.find_jax import Attempt
 from mnist_fp8.gate.releases.processes import Ended
-from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 
-SUBJECT = Subject(SubjectKind.RELEASE, "2.19.0", "2.19.0")
+SUBJECT = Edition(EditionKind.RELEASE, "2.19.0", "2.19.0")
 Uv = Callable[..., str]
 
 
@@ -55,7 +55,7 @@ def test_search_without_a_find_is_no_success(monkeypatch: pytest.MonkeyPatch) ->
 
 
 def test_interpreter_has_its_own_jax(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(subjects, "parse_subject", lambda text: Subject(SubjectKind.INTERPRETER, text, "2.19.0"))
+    monkeypatch.setattr(editions, "parse_edition", lambda text: Edition(EditionKind.INTERPRETER, text, "2.19.0"))
     with pytest.raises(ConfigError, match="python /x has its own JAX"):
         find_jax.main("/x")
 
@@ -77,14 +77,14 @@ def test_attempt_says_what_failed(ended: Ended, error: str, monkeypatch: pytest.
             return ended
 
     monkeypatch.setattr(
-        environments, "prepare", lambda subject, jax: Canned(subject, Path(), jax, "0.12", "", {}, Path())
+        environments, "prepare", lambda edition, jax: Canned(edition, Path(), jax, "0.12", "", {}, Path())
     )
     monkeypatch.setattr(staging, "stage", Path)
     assert find_jax.try_jax(SUBJECT, "0.9.1") == Attempt("0.9.1", "0.12", error)
 
 
 def test_environment_that_cannot_be_made_is_an_answer(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(_subject: Subject, jax: str) -> None:
+    def fail(_edition: Edition, jax: str) -> None:
         raise EnvError(f"no {jax}")
 
     monkeypatch.setattr(environments, "prepare", fail)

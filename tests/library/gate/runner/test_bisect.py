@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.gate.releases import environments
+from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
-from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import bisect
 from mnist_fp8.gate.runner.bisect import Change, Finding, State
 from mnist_fp8.gate.runner.model import Model
@@ -130,7 +130,7 @@ def test_values_are_compared_and_not_their_digits() -> None:
 # --- probes --------------------------------------------------------------------------------------------------------
 
 
-SUBJECT = Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
+SUBJECT = Edition(EditionKind.RELEASE, "2.3.0", "2.3.0")
 ENVIRONMENT = Environment(SUBJECT, Path("/python"), "0.5.0", "0.10.4", "d", {}, Path("/te"))
 
 
@@ -221,7 +221,7 @@ def test_command_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_release_whose_environment_cannot_be_made_cannot_be_judged(
     monkeypatch: pytest.MonkeyPatch, error: type[Exception]
 ) -> None:
-    def fail(_subject: Subject, **_options: Any) -> Environment:
+    def fail(_edition: Edition, **_options: Any) -> Environment:
         raise error("there is\nno network")
 
     monkeypatch.setattr(environments, "prepare", fail)
@@ -229,11 +229,11 @@ def test_release_whose_environment_cannot_be_made_cannot_be_judged(
 
 
 def test_release_is_looked_at_in_its_own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
-    def prepare(subject: Subject, **_options: Any) -> Environment:
-        return dataclasses.replace(ENVIRONMENT, subject=subject)
+    def prepare(edition: Edition, **_options: Any) -> Environment:
+        return dataclasses.replace(ENVIRONMENT, edition=edition)
 
     def told(where: Environment) -> State:
-        return State(f"{where.subject.version} with {where.variables.get(VARIABLE)}", {})
+        return State(f"{where.edition.version} with {where.variables.get(VARIABLE)}", {})
 
     monkeypatch.setattr(environments, "prepare", prepare)
     assert bisect.in_environment(told)("2.4.0") == State("2.4.0 with None", {})

@@ -15,9 +15,9 @@ from mnist_fp8.core.model import VARIABLES as MODEL_VARIABLES
 from mnist_fp8.core.subjects import VARIABLE
 from mnist_fp8.gate.names import reading
 from mnist_fp8.gate.releases import environments, staging
+from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
-from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import measuring, suite
 from mnist_fp8.gate.runner.installation import Installation, examine
 from mnist_fp8.gate.runner.measuring import EVERYTHING
@@ -80,7 +80,7 @@ def test_record_is_kept_for_the_same_environment_and_code(
 
 def test_kept_record_is_named_as_it_is_asked_for(printed: dict[str, Any]) -> None:
     measured()
-    folder = Subject(SubjectKind.FOLDER, "/mine", "2.3.0")
+    folder = Edition(EditionKind.FOLDER, "/mine", "2.3.0")
     found = measured(environment(folder))
     assert (found.te, found.arguments) == ("folder /mine", ("/mine",))
     assert len(printed["made"]) == 1
@@ -216,7 +216,7 @@ def test_model_that_the_shell_names_reaches_no_run(monkeypatch: pytest.MonkeyPat
 def test_environment_is_made_with_what_the_model_needs(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[Any] = []
 
-    def prepare(_subject: Subject, *, packages: Sequence[str], imported: Sequence[str], **_options: Any) -> Environment:
+    def prepare(_edition: Edition, *, packages: Sequence[str], imported: Sequence[str], **_options: Any) -> Environment:
         asked.append((packages, imported))
         return environment()
 

@@ -11,7 +11,7 @@ import pytest
 from mnist_fp8.cli.output import COULD_NOT_RUN, exit_code
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases import processes
-from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
+from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.runner import matrix
 from mnist_fp8.gate.runner.at_once import InterruptedWorkError
 from mnist_fp8.gate.runner.installation import Installation
@@ -21,7 +21,7 @@ from support.comparing import record
 
 
 def release(version: str, jax: str | None = None) -> Installation:
-    return Installation(Subject(SubjectKind.RELEASE, version, version), jax)
+    return Installation(Edition(EditionKind.RELEASE, version, version), jax)
 
 
 class Seen:
@@ -49,10 +49,10 @@ def test_answer_keeps_the_order_whoever_is_done_first() -> None:
     first_may_end = threading.Event()
 
     def work(installation: Installation) -> Record:
-        if installation.subject.version == "1":
+        if installation.edition.version == "1":
             assert first_may_end.wait(10), "the second was not judged at the same time"
         first_may_end.set()
-        return record(installation.subject.version)
+        return record(installation.edition.version)
 
     judged = matrix.examine_all([release("1"), release("2")], work, jobs=2, watcher=Seen())
     assert [each.te for each in judged] == ["1", "2"]
@@ -64,11 +64,11 @@ def test_no_more_than_jobs_run_at_the_same_time() -> None:
     most: list[int] = []
 
     def work(installation: Installation) -> Record:
-        running.append(installation.subject.version)
+        running.append(installation.edition.version)
         most.append(len(running))
         time.sleep(0.01)
-        running.remove(installation.subject.version)
-        return record(installation.subject.version)
+        running.remove(installation.edition.version)
+        return record(installation.edition.version)
 
     matrix.examine_all([release(str(number)) for number in range(8)], work, jobs=2, watcher=Seen())
     assert max(most) <= 2
@@ -77,9 +77,9 @@ def test_no_more_than_jobs_run_at_the_same_time() -> None:
 @pytest.mark.parametrize("error", [EnvError, ConfigError])
 def test_one_that_cannot_be_judged_is_a_line_and_the_others_go_on(error: type[Exception]) -> None:
     def work(installation: Installation) -> Record:
-        if installation.subject.version == "1":
+        if installation.edition.version == "1":
             raise error("no\n network")
-        return record(installation.subject.version)
+        return record(installation.edition.version)
 
     seen = Seen()
     judged = matrix.examine_all([release("1", "0.9"), release("2")], work, jobs=1, watcher=seen)
@@ -90,9 +90,9 @@ def test_one_that_cannot_be_judged_is_a_line_and_the_others_go_on(error: type[Ex
 
 def test_defect_of_ours_is_a_line_that_says_so_and_the_others_go_on() -> None:
     def work(installation: Installation) -> Record:
-        if installation.subject.version == "1":
+        if installation.edition.version == "1":
             raise ZeroDivisionError("by\nzero")
-        return record(installation.subject.version)
+        return record(installation.edition.version)
 
     first, second = matrix.examine_all([release("1"), release("2")], work, jobs=1, watcher=Seen())
     assert second == MatrixCell("2", record=record("2"))
@@ -106,8 +106,8 @@ def test_ctrl_c_keeps_what_is_done_stops_what_runs_and_begins_nothing_more(not_s
     begun: list[str] = []
 
     def work(installation: Installation) -> Record:
-        begun.append(installation.subject.version)
-        if installation.subject.version == "1":
+        begun.append(installation.edition.version)
+        if installation.edition.version == "1":
             return record("1")
         time.sleep(0.2)  # until the main thread waits for results
         os.kill(os.getpid(), signal.SIGINT)

@@ -7,8 +7,8 @@ import pytest
 
 from mnist_fp8.core.errors import EnvError
 from mnist_fp8.gate.releases import uv
+from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.releases.environments import Environment
-from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.releases.uv import NoSolutionError
 from mnist_fp8.gate.runner import package
 from mnist_fp8.gate.runner.store import unexamined
@@ -44,8 +44,8 @@ def installed(folder: Path, fields: str, version: str = "2.20.2", tag: str = "py
 
 def side(package_: Path) -> tuple[Environment, Record]:
     """An environment with a package, and its record."""
-    subject = Subject(SubjectKind.RELEASE, "2.20.2", "2.20.2")
-    made = Environment(subject, Path("/python"), "0.10.2", "0.12.8", "digest", {}, package_)
+    edition = Edition(EditionKind.RELEASE, "2.20.2", "2.20.2")
+    made = Environment(edition, Path("/python"), "0.10.2", "0.12.8", "digest", {}, package_)
     entries = package.metadata_entries(package_, VERSIONS)
     record = dataclasses.replace(
         unexamined(made), environment=VERSIONS, entries=WHOLE | entries, settings="s", run="host", suite=SUITE

@@ -14,9 +14,9 @@ import pytest
 
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases import processes
+from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.processes import Ended
-from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import execution, pytest_log, suite
 from mnist_fp8.record.claims import ClaimResult, ClaimStatus, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.record import Record
@@ -56,9 +56,9 @@ def pytest_collection_modifyitems(config, items):
 
 def environment(python: str = sys.executable, digest: str = "d", **variables: str) -> Environment:
     """This interpreter, as if it were made for a release."""
-    subject = Subject(SubjectKind.RELEASE, "2.3.0", "2.3.0")
+    edition = Edition(EditionKind.RELEASE, "2.3.0", "2.3.0")
     variables = {"OMP_NUM_THREADS": "1"} | variables
-    return Environment(subject, Path(python), "0.5.0", "0.10.4", digest, variables, Path("/te"))
+    return Environment(edition, Path(python), "0.5.0", "0.10.4", digest, variables, Path("/te"))
 
 
 def write_suite(folder: Path, conftest: str = "", **claims: str) -> Path:

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from mnist_fp8.gate.releases import environments, stacks
+from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.releases.environments import Environment
-from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
 from mnist_fp8.gate.runner import suite, upgrade
 from mnist_fp8.gate.runner.installation import Installation
 from mnist_fp8.gate.runner.steps import _SEEN_S
@@ -20,7 +20,7 @@ from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResul
 from mnist_fp8.record.record import Record
 from support.arranged import RELEASE, arrange_measurements, environment
 
-NEWER = Subject(SubjectKind.RELEASE, "2.4.0", "2.4.0")
+NEWER = Edition(EditionKind.RELEASE, "2.4.0", "2.4.0")
 
 
 @pytest.fixture
@@ -35,7 +35,7 @@ def test_both_sides_get_the_same_jax_where_there_is_one_for_both(monkeypatch: py
     assert [side.jax for side in pair] == ["common of 2.3.0 and 2.4.0"] * 2
     pair = upgrade.sides(RELEASE, NEWER, ("1", "2"), (None, "3"))
     assert [(side.jax, side.flax) for side in pair] == [("1", None), ("2", "3")], "what is asked for"
-    interpreter = Subject(SubjectKind.INTERPRETER, "/python", "2.3.0")
+    interpreter = Edition(EditionKind.INTERPRETER, "/python", "2.3.0")
     pair = upgrade.sides(interpreter, NEWER, (None, None), (None, None))
     assert [side.jax for side in pair] == [None, None], "an interpreter has its own"
 
@@ -64,14 +64,14 @@ def judged(printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[tup
         where: Environment, _stage: Path, claims: Sequence[str], passed: Sequence[str], **_options: Any
     ) -> Attempt:
         broken = printed.get("problem", "")
-        assert list(passed) == ([] if where.subject == NEWER or not made or broken else ["t"] * len(claims))
-        made.append((where.subject.version, tuple(claims)))
+        assert list(passed) == ([] if where.edition == NEWER or not made or broken else ["t"] * len(claims))
+        made.append((where.edition.version, tuple(claims)))
         tests = (TestResult("t", Outcome.PASSED), TestResult("u", Outcome.SKIPPED))
         found = SuiteResult(tuple(ClaimResult(name, tests) for name in claims), problem=broken)
         return Attempt(dataclasses.replace(unexamined(where), suite=found))
 
-    def prepare(subject: Subject, **_options: Any) -> Environment:
-        return environment(subject, digest=subject.version)
+    def prepare(edition: Edition, **_options: Any) -> Environment:
+        return environment(edition, digest=edition.version)
 
     assert printed["made"] == []
     monkeypatch.setattr(suite, "default_jobs", lambda: 1)
@@ -81,7 +81,7 @@ def judged(printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[tup
     return made
 
 
-def both(*only: str, old: Subject = RELEASE, new: Subject = NEWER) -> tuple[tuple[Record, Record], Watcher]:
+def both(*only: str, old: Edition = RELEASE, new: Edition = NEWER) -> tuple[tuple[Record, Record], Watcher]:
     watcher = Watcher()
     return upgrade.measure_both(
         (Installation(old), Installation(new)), only=only, rerun=False, watcher=watcher
@@ -112,7 +112,7 @@ def test_same_installation_on_both_sides_is_measured_twice(judged: list[Any], pr
     assert judged
 
 
-INTERPRETER = Subject(SubjectKind.INTERPRETER, "/python", "2.4.0")
+INTERPRETER = Edition(EditionKind.INTERPRETER, "/python", "2.4.0")
 
 
 @pytest.mark.parametrize(
@@ -121,7 +121,7 @@ INTERPRETER = Subject(SubjectKind.INTERPRETER, "/python", "2.4.0")
     ids=["two cores", "one core", "the same on both sides", "an interpreter may have a GPU"],
 )
 def test_sides_are_measured_at_the_same_time_where_they_share_cores_alone(
-    judged: list[Any], monkeypatch: pytest.MonkeyPatch, new: Subject, cores: int, *, at_once: bool
+    judged: list[Any], monkeypatch: pytest.MonkeyPatch, new: Edition, cores: int, *, at_once: bool
 ) -> None:
     running, most = [0], [0]
 

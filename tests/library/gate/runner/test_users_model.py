@@ -7,13 +7,13 @@ import pytest
 
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.core.model import CONTENTS, FOLDER, VARIABLE
-from mnist_fp8.gate.releases.subjects import Subject, SubjectKind
+from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.runner import model
 from mnist_fp8.gate.runner.model import Model, check_unedited, find_model
 from support.arranged import RELEASE
 
 NAME = "ours.model:case"
-INTERPRETER = Subject(SubjectKind.INTERPRETER, "/python", "2.4.0")
+INTERPRETER = Edition(EditionKind.INTERPRETER, "/python", "2.4.0")
 
 
 @pytest.fixture(autouse=True)
@@ -28,8 +28,8 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return home
 
 
-def found(*, name: str = NAME, at: Path | None = None, needs: str = "", subject: Subject = RELEASE) -> Model:
-    return find_model(name, at, Path(needs) if needs else None, [subject])
+def found(*, name: str = NAME, at: Path | None = None, needs: str = "", edition: Edition = RELEASE) -> Model:
+    return find_model(name, at, Path(needs) if needs else None, [edition])
 
 
 def test_package_is_found_in_the_current_folder_or_in_the_one_that_is_named(folder: Path, tmp_path: Path) -> None:
@@ -77,7 +77,7 @@ def test_contents_are_those_of_modules_alone(folder: Path, file: str) -> None:
 
 
 def test_package_that_is_installed_counts_with_what_it_is_installed_in() -> None:
-    for installed in (found(name="others:case", subject=INTERPRETER), Model("others:case")):
+    for installed in (found(name="others:case", edition=INTERPRETER), Model("others:case")):
         assert installed == Model("others:case")
         assert installed.variables == {VARIABLE: "others:case"}
         assert installed.imported == ("others",)
@@ -99,7 +99,7 @@ def test_package_that_lies_nowhere_is_one_line_that_says_where_it_was_looked_for
         found(name="others:case")
     assert str(folder) in str(refused.value)
     with pytest.raises(ConfigError, match=LIES_NOWHERE):
-        found(name="others:case", at=folder, subject=INTERPRETER)
+        found(name="others:case", at=folder, edition=INTERPRETER)
     with pytest.raises(ConfigError, match=LIES_NOWHERE):
         find_model("others:case", None, None, [RELEASE, INTERPRETER])
 

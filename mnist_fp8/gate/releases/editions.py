@@ -16,7 +16,7 @@ from mnist_fp8.gate.releases.pins import pinned
 from mnist_fp8.record.names import PACKAGE
 
 
-class SubjectKind(enum.Enum):
+class EditionKind(enum.Enum):
     """Where a Transformer Engine comes from."""
 
     RELEASE = "release"
@@ -26,7 +26,7 @@ class SubjectKind(enum.Enum):
 
 
 @dataclass(frozen=True)
-class Subject:
+class Edition:
     """A Transformer Engine to be judged.
 
     Attributes:
@@ -35,7 +35,7 @@ class Subject:
         version: of Transformer Engine; a folder's is that of the release that it resembles most, if it names none.
     """
 
-    kind: SubjectKind
+    kind: EditionKind
     where: str
     version: str
 
@@ -43,34 +43,34 @@ class Subject:
     def label(self) -> str:
         """How reports name it, such as ``2.19.0`` or ``folder /x``."""
         match self.kind:
-            case SubjectKind.RELEASE:
+            case EditionKind.RELEASE:
                 return self.version
-            case SubjectKind.WHEEL:
+            case EditionKind.WHEEL:
                 return Path(self.where).name
-            case SubjectKind.FOLDER:
+            case EditionKind.FOLDER:
                 return f"folder {self.where}"
-            case SubjectKind.INTERPRETER:
+            case EditionKind.INTERPRETER:
                 return f"python {self.where}"
 
 
-def parse_subject(text: str) -> Subject:
-    """The subject that a person names: a version, a wheel, a folder that holds ``transformer_engine``, an interpreter.
+def parse_edition(text: str) -> Edition:
+    """The edition that a person names: a version, a wheel, a folder that holds ``transformer_engine``, an interpreter.
 
     Raises:
         ConfigError: it is none of these.
-        EnvError: it is an interpreter that cannot be judged; see `interpreter_subject`.
+        EnvError: it is an interpreter that cannot be judged; see `interpreter_edition`.
     """
     path = Path(text).absolute()
     if text == "newest":  # whatever is called so here: ./newest names that
         text = newest_release()
     elif text.endswith(".whl"):
-        return _wheel_subject(path)
+        return _wheel_edition(path)
     elif text.endswith(".txt") and not path.is_dir():
         text = pinned(Path(text))
     elif text and path.is_dir() and not is_version(text):
-        return _folder_subject(path)
+        return _folder_edition(path)
     elif path.is_file() and not is_version(text):
-        return interpreter_subject(path)
+        return interpreter_edition(path)
     if not is_version(text.removeprefix("te")):  # as tox names its environments
         raise ConfigError(
             f"{text!r} is no Transformer Engine: expected a version such as {releases()[-1]}, the word newest, or an"
@@ -78,7 +78,7 @@ def parse_subject(text: str) -> Subject:
         )
     named = Version(text.removeprefix("te"))
     version = next((known for known in releases() if Version(known) == named), str(named))
-    return Subject(SubjectKind.RELEASE, version, version)
+    return Edition(EditionKind.RELEASE, version, version)
 
 
 def newest_release(requirement: str = DISTRIBUTION) -> str:
@@ -91,7 +91,7 @@ def newest_release(requirement: str = DISTRIBUTION) -> str:
     return printed.strip().partition("==")[2]
 
 
-def _wheel_subject(path: Path) -> Subject:
+def _wheel_edition(path: Path) -> Edition:
     if not path.is_file():
         raise ConfigError(f"wheel {path} does not exist")
     try:
@@ -100,10 +100,10 @@ def _wheel_subject(path: Path) -> Subject:
         raise ConfigError(f"wheel {path} does not say its version: {error}") from error
     if name != DISTRIBUTION:
         raise ConfigError(f"wheel {path} holds {name}; expected {DISTRIBUTION}")
-    return Subject(SubjectKind.WHEEL, str(path), str(version))
+    return Edition(EditionKind.WHEEL, str(path), str(version))
 
 
-def _folder_subject(path: Path) -> Subject:
+def _folder_edition(path: Path) -> Edition:
     package = path / PACKAGE
     if os.pathsep in str(path):
         raise ConfigError(
@@ -113,10 +113,10 @@ def _folder_subject(path: Path) -> Subject:
         raise ConfigError(f"folder {path} holds no {PACKAGE}/__init__.py")
     beside = next(iter(sorted(path.glob(f"{PACKAGE}-*.dist-info"))), None)
     version = beside.name.removesuffix(".dist-info").partition("-")[2] if beside else most_similar_release(package)
-    return Subject(SubjectKind.FOLDER, str(path), version)
+    return Edition(EditionKind.FOLDER, str(path), version)
 
 
-def interpreter_subject(python: Path) -> Subject:
+def interpreter_edition(python: Path) -> Edition:
     """The Transformer Engine that a Python interpreter has.
 
     Raises:
@@ -134,4 +134,4 @@ def interpreter_subject(python: Path) -> Subject:
     if facts.package is None:
         raise EnvError(f"python {python} has no {PACKAGE}: install it there, or name a release to verify")
     version = facts.distributions.get(DISTRIBUTION) or most_similar_release(facts.package)
-    return Subject(SubjectKind.INTERPRETER, str(python), version)
+    return Edition(EditionKind.INTERPRETER, str(python), version)
