@@ -30,8 +30,9 @@ from mnist_fp8.subjects.subject import Case, NotInReleaseError, Subject
 
 STEPS = 3
 """With metadata: so many steps leave no scale as it was at first."""
-_RECIPES = ("DelayedScaling", "Float8CurrentScaling", *BLOCK_SCALED)
-"""The recipes with an oracle."""
+_IN_TENSORS = ("DelayedScaling", "Float8CurrentScaling")
+_RECIPES = (*_IN_TENSORS, *BLOCK_SCALED)
+"""The recipes with an oracle; the first have a scale for each tensor."""
 _ATTENTION = (attention.SUBJECT, attention.PACKED)
 
 
@@ -51,7 +52,9 @@ def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
         for case in subject.recorded_cases:
             key = f"layers/{subject.name}/{case.name}"
             found[f"{key}/support"] = functools.partial(_support, subject, case, key)
-            recipes = [name for name in _RECIPES if name in modes()] if subject.products(case) else []
+            # What a block-scaled recipe changes of a layer, its first case shows.
+            known = _RECIPES if case is subject.cases[0] else _IN_TENSORS
+            recipes = [name for name in known if name in modes()] if subject.products(case) else []
             for name in (BF16, *recipes):
                 found[f"{key}/{name}"] = functools.partial(_layer, subject, case, name, key)
         if subject in _ATTENTION and te.engine().kind is RunKind.KERNEL:

@@ -17,7 +17,17 @@ from mnist_fp8.oracle import arithmetic
 from mnist_fp8.subjects.layer import Layer, step
 from mnist_fp8.subjects.subject import Case, Subject
 from mnist_fp8.te.dense_step import BF16
-from support.layers import CURRENT, assert_step, blockwise, cases, expected, plainest, quantized_cases, tolerance_of
+from support.layers import (
+    CURRENT,
+    assert_step,
+    blockwise,
+    cases,
+    expected,
+    plainest,
+    quantized_cases,
+    recorded,
+    tolerance_of,
+)
 
 EXACT = 2.0**-4
 """Largest relative norm of BF16's own errors against float64: some roundings, and signs of numbers close to zero, which
@@ -47,7 +57,7 @@ def test_layer_computes_its_definition_on_quantized_operands(subject: Subject, c
 
 
 @blockwise
-@pytest.mark.parametrize(("subject", "case"), quantized_cases())
+@pytest.mark.parametrize(("subject", "case"), quantized_cases(recorded))
 def test_layer_computes_its_definition_on_operands_in_blocks(subject: Subject, case: Case, mode: te.Autocast) -> None:
     assert_quantized(Layer(subject, case, mode))
 

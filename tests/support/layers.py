@@ -29,6 +29,7 @@ __all__ = [
     "plainest",
     "quantized_cases",
     "recipes",
+    "recorded",
     "scales_of",
     "tolerance_of",
 ]
@@ -62,6 +63,11 @@ def quantized_cases(of: Callable[[Subject, Case], bool] = lambda _subject, _case
 def plainest(subject: Subject, case: Case) -> bool:
     """Whether a case is its subject's first."""
     return case is subject.cases[0]
+
+
+def recorded(subject: Subject, case: Case) -> bool:
+    """Whether a record has a case: the first, and those that differ from it in what is between the products."""
+    return case in subject.recorded_cases
 
 
 def has_rows(subject: Subject) -> bool:

@@ -25,7 +25,10 @@ ENTRIES_SHOWN = 100
 """Entries of a difference on the page; the others are counted."""
 _UPGRADED = {"jax": "JAX", "flax": "Flax"}
 CANNOT_SEE = {
-    RunKind.HOST: "CUDA kernels, cuBLAS, the FFI and recipes of Blackwell are not seen: a GPU has to verify those",
+    RunKind.HOST: (
+        "CUDA kernels, cuBLAS and the FFI are not seen: a GPU has to verify those. MXFP8 and NVFP4 are computed by their"
+        " definition, on a pretended Blackwell"
+    ),
     RunKind.KERNEL: "other kinds of GPU are not seen",
 }
 WORDS = {Severity.BREAKS: "breaking", Severity.CHANGES: "changed", Severity.NOTE: "noted"}
