@@ -21,16 +21,28 @@ from mnist_fp8.model import load
 from mnist_fp8.model.agreement import relative_error
 from mnist_fp8.model.carrying import following
 from mnist_fp8.model.case import Factory
-from mnist_fp8.model.loading import NoCaseError, make
+from mnist_fp8.model.loading import make
 from mnist_fp8.model.numerics import errors_in_tolerances
-from mnist_fp8.model.run import CURRENT, DELAYED, Passes, by_path, case_of, compute, own_copy, passes, traced
+from mnist_fp8.model.run import (
+    CURRENT,
+    DELAYED,
+    MODES,
+    Passes,
+    by_path,
+    case_of,
+    compute,
+    own_copy,
+    passes,
+    traced,
+    why_no_case,
+)
 from mnist_fp8.record.entries import BF16, LAYERS, Quantity, Support, Text, Value
 from mnist_fp8.te.calls import Call
 
 CASE = "model"
 """The case of all entries: a model has but one."""
 STEPS = 3
-_RECIPES: Mapping[str, RecipeConfig | None] = {BF16: None, CURRENT.name: CURRENT, DELAYED.name: DELAYED}
+_RECIPES = {name: MODES[name] for name in (BF16, CURRENT.name, DELAYED.name, "MXFP8BlockScaling")}
 
 
 def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
@@ -52,10 +64,9 @@ def _support(factory: Callable[[], Factory], key: str) -> dict[str, Value]:
 def _mode(factory: Callable[[], Factory], mode: str, key: str) -> dict[str, Value]:
     """All of a model in a mode; nothing where its factory has no case for it."""
     recipe = _RECIPES[mode]
-    try:
-        entries = _of_program(factory(), recipe) | _of_passes(factory(), recipe) | _of_training(factory(), recipe)
-    except NoCaseError:
+    if why_no_case(factory(), recipe):
         return {}
+    entries = _of_program(factory(), recipe) | _of_passes(factory(), recipe) | _of_training(factory(), recipe)
     return {f"{key}/{mode}/{rest}": value for rest, value in entries.items()}
 
 

@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnist_fp8 import te
-from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.core.modes import BLOCK_SCALED, RecipeConfig
 from mnist_fp8.model import metadata
 from mnist_fp8.model.case import Case, Factory
-from mnist_fp8.model.loading import make
+from mnist_fp8.model.loading import NoCaseError, make
 from mnist_fp8.te.calls import Call, Site, recorded
 
 HISTORY = 8
@@ -58,9 +58,30 @@ def case_of(factory: Factory, recipe: RecipeConfig | None) -> Case:
     return dataclasses.replace(case, variables=te.unbox(case.variables), state=own_copy(case.state))
 
 
+@functools.cache
+def why_no_case(factory: Factory, recipe: RecipeConfig | None) -> str:
+    """Why a model is not judged in a recipe; empty where it is.
+
+    Its factory has no case, or the recipe is block-scaled, and the case cannot be traced: not every model has the sizes
+    that such a recipe takes, and the random numbers.
+    """
+    is_in_blocks = recipe is not None and recipe.name in BLOCK_SCALED
+    try:
+        case_of(factory, recipe)
+        if is_in_blocks:
+            traced(factory, recipe)
+    except NoCaseError as error:
+        return f"that its factory has none: {error}"
+    except Exception as error:
+        if not is_in_blocks:
+            raise
+        return f"that it cannot be traced: {type(error).__name__}: {' '.join(str(error).split())[:160]}"
+    return ""
+
+
 def context(case: Case, recipe: RecipeConfig | None) -> contextlib.AbstractContextManager[None]:
-    """What to compute in: autocast, unless the case enters it by itself."""
-    return contextlib.nullcontext() if case.enters_autocast else te.Autocast(recipe)()
+    """What to compute in: autocast, unless the case enters it by itself, on a device that has the recipe."""
+    return te.device_for(recipe.name if recipe else "") if case.enters_autocast else te.Autocast(recipe)()
 
 
 @functools.cache

@@ -14,9 +14,8 @@ from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.model import load
 from mnist_fp8.model.agreement import why_never_at_rest
 from mnist_fp8.model.checkpoints import through_orbax
-from mnist_fp8.model.loading import NoCaseError
 from mnist_fp8.model.numerics import layers_without_oracle
-from mnist_fp8.model.run import MODES, case_of
+from mnist_fp8.model.run import MODES, case_of, why_no_case
 from mnist_fp8.programs import kernels
 from mnist_fp8.subjects import asked_subjects, find_subject
 from mnist_fp8.subjects.attention_backends import is_fused
@@ -102,11 +101,8 @@ def _unmet_orbax() -> str | None:
 
 
 def _unmet_model(mode: str) -> str | None:
-    try:
-        case_of(load(), MODES[mode])
-    except NoCaseError as error:
-        return f"needs a case of the model for {mode}; found that its factory has none: {error}"
-    return None
+    reason = why_no_case(load(), MODES[mode])
+    return f"needs a case of the model for {mode}; found {reason}" if reason else None
 
 
 def _unmet_train_step(mode: str) -> str | None:

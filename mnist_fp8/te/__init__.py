@@ -39,6 +39,7 @@ from mnist_fp8.te.metadata import (
     update_collections,
     update_fp8_metas,
 )
+from mnist_fp8.te.pretended import device_for
 from mnist_fp8.te.recipes import keeps_metadata, make_recipe, recipe_config, recipe_names, size_multiple
 from mnist_fp8.te.sharding import (
     extend_logical_axis_rules,
@@ -63,6 +64,7 @@ __all__ = [
     "computing_in_the_dtype_of_its_input",
     "dense_dialect",
     "dense_general",
+    "device_for",
     "engine",
     "extend_logical_axis_rules",
     "find_extension",

@@ -6,7 +6,6 @@ import inspect
 from collections.abc import Iterator
 
 from mnist_fp8.core.modes import RecipeConfig
-from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.te import loading
 from mnist_fp8.te.pretended import device_for
 from mnist_fp8.te.recipes import make_recipe
@@ -31,9 +30,10 @@ def autocast(*, enabled: bool, recipe: object = None, resource: object = None) -
     recipe_argument = "recipe" if "recipe" in known else "fp8_recipe"
     resource_argument = "mesh_resource" if "mesh_resource" in known else "sharding_resource"
     resource = mesh_resource() if resource is None else resource
-    is_host = loading.engine().kind is RunKind.HOST
-    device = device_for(recipe) if is_host and enabled else contextlib.nullcontext()
-    with device, context(enabled=enabled, **{recipe_argument: recipe, resource_argument: resource}):
+    with (
+        device_for(type(recipe).__name__ if enabled else ""),
+        context(enabled=enabled, **{recipe_argument: recipe, resource_argument: resource}),
+    ):
         yield
 
 

@@ -9,7 +9,8 @@ import sys
 from collections.abc import Iterator
 
 from mnist_fp8.core.modes import BLOCK_SCALED
-from mnist_fp8.te import host, lowerings
+from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.te import host, loading, lowerings
 
 _REMEMBERED = (
     "_is_fp8_available",
@@ -21,9 +22,9 @@ _REMEMBERED = (
 
 
 @contextlib.contextmanager
-def device_for(recipe: object) -> Iterator[None]:
-    """Have Transformer Engine see a GPU that has a recipe object's products; for a host run only."""
-    if type(recipe).__name__ not in BLOCK_SCALED:
+def device_for(recipe: str) -> Iterator[None]:
+    """Have Transformer Engine see a GPU that has the products of a recipe, by its name. A kernel run has its own."""
+    if recipe not in BLOCK_SCALED or loading.engine().kind is not RunKind.HOST:
         yield
         return
     lowerings.provide()

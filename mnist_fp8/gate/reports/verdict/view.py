@@ -26,8 +26,8 @@ ENTRIES_SHOWN = 100
 _UPGRADED = {"jax": "JAX", "flax": "Flax"}
 CANNOT_SEE = {
     RunKind.HOST: (
-        "CUDA kernels, cuBLAS and the FFI are not seen: a GPU has to verify those. MXFP8 and NVFP4 are computed by their"
-        " definition, on a pretended Blackwell"
+        "CUDA kernels, cuBLAS and the FFI are not seen: a GPU has to verify those. MXFP8 and NVFP4 are computed by"
+        " their definition, on a pretended Blackwell"
     ),
     RunKind.KERNEL: "other kinds of GPU are not seen",
 }
