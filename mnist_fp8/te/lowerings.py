@@ -33,12 +33,15 @@ def provide() -> None:
         traced.lower(lowering_platforms=("cpu",))
     except NotImplementedError:  # a JAX that has one of its own is left alone
         rule = mlir.lower_fun(_scaled_product, multiple_results=True)
-        mlir.register_lowering(_product_of(traced.jaxpr.jaxpr), rule, platform="cpu")
+        product = _product_in(traced.jaxpr.jaxpr)
+        alone = jax.make_jaxpr(functools.partial(product.primitive.impl, **product.params))(*operands, *scales)
+        for equation in (product, _product_in(alone.jaxpr)):  # in a program, and called by itself
+            mlir.register_lowering(equation.primitive, rule, platform="cpu")
 
 
-def _product_of(jaxpr: Any) -> Any:  # noqa: ANN401
-    """The primitive of the block-scaled product in a program that is nothing else."""
-    return next(equation.primitive for equation in _equations(jaxpr) if "scaled_matmul" in equation.primitive.name)
+def _product_in(jaxpr: Any) -> Any:  # noqa: ANN401
+    """The block-scaled product of a program that is nothing else."""
+    return next(equation for equation in _equations(jaxpr) if "scaled_matmul" in equation.primitive.name)
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:  # noqa: ANN401

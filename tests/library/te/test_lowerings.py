@@ -30,16 +30,21 @@ def dequantized(codes: jax.Array, scales: jax.Array) -> np.ndarray:
     return np.asarray(np.asarray(codes, np.float64) * repeated)
 
 
+@pytest.mark.parametrize("compiled", [False, True])
 @pytest.mark.parametrize(
     ("lhs", "rhs", "scales", "block"),
     [(E4M3, E4M3, jnp.float8_e8m0fnu, 32), (E4M3, E5M2, jnp.float8_e8m0fnu, 32), (E2M1, E2M1, E4M3, 16)],
     ids=["MXFP8", "MXFP8 hybrid", "NVFP4"],
 )
 def test_scaled_product_is_that_of_the_dequantized_operands(
-    lhs: jnp.dtype, rhs: jnp.dtype, scales: jnp.dtype, block: int
+    lhs: jnp.dtype,
+    rhs: jnp.dtype,
+    scales: jnp.dtype,
+    block: int,
+    compiled: bool,  # noqa: FBT001
 ) -> None:
     (x, x_scales), (y, y_scales) = operand(lhs, scales, 8, block, 0), operand(rhs, scales, 24, block, 1)
-    found = jax.jit(jax.nn.scaled_matmul)(x, y, x_scales, y_scales)
+    found = (jax.jit(jax.nn.scaled_matmul) if compiled else jax.nn.scaled_matmul)(x, y, x_scales, y_scales)
     expected = np.einsum("bmk,bnk->bmn", dequantized(x, x_scales), dequantized(y, y_scales))
     assert np.abs(np.asarray(found) - expected).max() <= 2**-20 * np.abs(expected).max()
 
