@@ -16,25 +16,27 @@ from mnist_fp8.core.files import cache_dir, digest_of, replace_file
 
 _FRESH_NS = 2 * 10**9
 """A file that changed so short ago may change again within one tick of the clock: it is read the next time, too."""
-_MODULES = (".py", ".so", ".pth", ".pyc")
+MODULES = (".py", ".so", ".pth", ".pyc")
+"""Ends of the names of what Python could import."""
 _OF_ENVIRONMENTS = ("pyvenv.cfg", "conda-meta")
 
 
-def digests(folder: Path, *, modules_only: bool = False, most_folders: float = math.inf) -> dict[str, str]:
+def digests(folder: Path, *, endings: tuple[str, ...] = (), most_folders: float = math.inf) -> dict[str, str]:
     """Digest of each file in a folder, by its name in it. Bytecode beside sources is left out: no run reads it.
 
     Args:
         folder: with all folders in it, and what links lead to.
-        modules_only: leave out all but what Python could import, hidden folders, and environments in it.
+        endings: leave out all files whose names end otherwise, hidden folders, and environments in it; none if there
+            are none.
         most_folders: how many may be looked into.
 
     Raises:
         ConfigError: there are more folders.
         OSError: one of them, or a file, cannot be read.
     """
-    cache = cache_dir() / "contents" / f"{digest_of([str(folder), modules_only])[:16]}.json"
+    cache = cache_dir() / "contents" / f"{digest_of([str(folder), endings])[:16]}.json"
     known = _known(cache)
-    files = dict(_files(f"{folder}{os.sep}", "", _Visited(most_folders), modules_only=modules_only))
+    files = dict(_files(f"{folder}{os.sep}", "", _Visited(most_folders), endings))
     unknown = [name for name, seen in files.items() if known.get(name, [])[:-1] != seen]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         read = dict(zip(unknown, pool.map(lambda name: _digest(folder / name), unknown), strict=True))
@@ -73,7 +75,7 @@ class _Visited:
         return True
 
 
-def _files(root: str, below: str, visited: _Visited, *, modules_only: bool) -> Iterator[tuple[str, list[int]]]:
+def _files(root: str, below: str, visited: _Visited, endings: tuple[str, ...]) -> Iterator[tuple[str, list[int]]]:
     """All files with what tells each from what it was."""
     if not visited.add(root + below):
         return
@@ -81,9 +83,9 @@ def _files(root: str, below: str, visited: _Visited, *, modules_only: bool) -> I
         for entry in sorted(entries, key=lambda entry: entry.name):
             name = below + entry.name
             if entry.is_dir():
-                if entry.name != "__pycache__" and not (modules_only and _has_no_modules(entry)):
-                    yield from _files(root, f"{name}{os.sep}", visited, modules_only=modules_only)
-            elif not modules_only or entry.name.endswith(_MODULES):
+                if entry.name != "__pycache__" and not (endings and _has_no_modules(entry)):
+                    yield from _files(root, f"{name}{os.sep}", visited, endings)
+            elif not endings or entry.name.endswith(endings):
                 yield name, _seen(entry)
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from mnist_fp8.core.files import digest_of
 from mnist_fp8.core.processor import describe_processor
-from mnist_fp8.gate.releases.contents import digests
+from mnist_fp8.gate.releases.contents import MODULES, digests
 from mnist_fp8.gate.releases.interpreters import Facts
 
 _NOTES = ("RECORD", "REQUESTED", "INSTALLER", "direct_url.json", "uv_build.json", "uv_cache.json")
@@ -50,7 +50,7 @@ def of_adopted(facts: Facts, sites: Collection[str], package: Path) -> str:
     """
     places = [str(package), *facts.places]
     outside = [place for place in places if not any(Path(place).is_relative_to(folder) for folder in facts.path)]
-    inside = [_content(Path(folder), modules_only=folder not in sites) for folder in facts.path]
+    inside = [_content(Path(folder), () if folder in sites else MODULES) for folder in facts.path]
     others = [_content(Path(place)) for place in outside]
     machine: list[Any] = [facts.python, facts.device, describe_processor()]
     if facts.device:
@@ -58,12 +58,12 @@ def of_adopted(facts: Facts, sites: Collection[str], package: Path) -> str:
     return digest_of([inside, others, machine])
 
 
-def _content(place: Path, *, modules_only: bool = False) -> dict[str, str]:
+def _content(place: Path, endings: tuple[str, ...] = ()) -> dict[str, str]:
     """Digests of a folder, of a package by its first file, or of a module of one file."""
     if place.name == "__init__.py":
         place = place.parent
     if place.is_dir():
-        return digests(place, modules_only=modules_only)
+        return digests(place, endings=endings)
     return {place.name: hashlib.sha256(place.read_bytes()).hexdigest()} if place.is_file() else {}
 
 

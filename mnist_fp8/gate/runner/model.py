@@ -9,12 +9,14 @@ from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.core.files import digest_of
 from mnist_fp8.core.model import CONTENTS, FOLDER, VARIABLE, parse_model
 from mnist_fp8.gate.releases import pins
-from mnist_fp8.gate.releases.contents import digests
+from mnist_fp8.gate.releases.contents import MODULES, digests
 from mnist_fp8.gate.releases.editions import Edition, EditionKind
 
 MOST_FOLDERS = 10_000
 """That are looked through for modules: a second or two."""
 _MODULES = (".py", ".so", ".pyc")
+_SETTINGS = (".yaml", ".yml", ".toml", ".gin", ".ini", ".cfg")
+"""Ends of the names of files that many models are configured by."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,7 +26,7 @@ class Model:
     Attributes:
         name: ``package.module:factory``.
         folder: where its package lies; ``None`` if it is installed where it is judged.
-        contents: digest of all modules in the folder: it may import any of them. Empty without a folder.
+        contents: digest of all modules and settings in the folder: it may read any of them. Empty without a folder.
         packages: requirements of what it needs in environments that are made for it.
     """
 
@@ -84,7 +86,7 @@ def check_unedited(variables: Mapping[str, str]) -> None:
     """
     folder = variables.get(FOLDER)
     if folder and _contents(Path(folder)) != variables[CONTENTS]:
-        raise EnvError(f"modules in {folder} changed while the model was judged: no result counts; run the same again")
+        raise EnvError(f"code in {folder} changed while the model was judged: no result counts; run the same again")
 
 
 def _package(name: str) -> str:
@@ -110,7 +112,7 @@ def _has(folder: Path, package: str) -> bool:
 
 def _contents(folder: Path) -> str:
     try:
-        return digest_of(digests(folder, modules_only=True, most_folders=MOST_FOLDERS))[:16]
+        return digest_of(digests(folder, endings=(*MODULES, *_SETTINGS), most_folders=MOST_FOLDERS))[:16]
     except ConfigError as error:
         raise ConfigError(
             f"model path {folder}: {error}; expected --model-path with a folder that has the model's code alone"

@@ -42,25 +42,27 @@ def read(monkeypatch: pytest.MonkeyPatch) -> list[str]:
 
 def test_all_files_count_but_for_bytecode(folder: Path) -> None:
     assert set(contents.digests(folder)) == {".git/c.py", "te/__init__.py", "te/data.json", "te/lib.so", "te/sub/b.py"}
-    assert set(contents.digests(folder, modules_only=True)) == {"te/__init__.py", "te/lib.so", "te/sub/b.py"}
+    assert set(contents.digests(folder, endings=contents.MODULES)) == {"te/__init__.py", "te/lib.so", "te/sub/b.py"}
 
 
 def test_environments_in_a_folder_have_no_modules_of_it(folder: Path) -> None:
-    modules, files = contents.digests(folder, modules_only=True), contents.digests(folder)
+    modules, files = contents.digests(folder, endings=contents.MODULES), contents.digests(folder)
     for mark in ("venv/pyvenv.cfg", "conda/conda-meta/history"):
         (folder / mark).parent.mkdir(parents=True)
         (folder / mark).touch()
         (folder / mark).with_name("x.py").touch()
-    assert contents.digests(folder, modules_only=True) == modules
+    assert contents.digests(folder, endings=contents.MODULES) == modules
     assert len(contents.digests(folder)) == len(files) + 4, "Control: they are files"
 
 
 def test_no_more_folders_are_looked_into_than_are_asked_for(folder: Path) -> None:
     """Home, ``te`` and ``te/sub``; the link leads to one of them."""
     (folder / "te" / "again").symlink_to(folder)
-    assert contents.digests(folder, modules_only=True, most_folders=3) == contents.digests(folder, modules_only=True)
+    assert contents.digests(folder, endings=contents.MODULES, most_folders=3) == contents.digests(
+        folder, endings=contents.MODULES
+    )
     with pytest.raises(ConfigError, match=r"^there are more than 2 folders to look into$"):
-        contents.digests(folder, modules_only=True, most_folders=2)
+        contents.digests(folder, endings=contents.MODULES, most_folders=2)
 
 
 def test_what_has_not_changed_is_not_read_again(folder: Path, read: list[str]) -> None:

@@ -57,10 +57,14 @@ def test_module_of_one_file_and_package_without_init_are_found(folder: Path, fil
         lambda home: (home / "ours/new.py").touch(),
         lambda home: (home / "layers.py").write_text("edited"),
         lambda home: (home / "layers.py").rename(home / "parts.py"),
+        lambda home: (home / "configs").mkdir() or (home / "configs/base.yaml").touch(),
+        lambda home: (home / "pyproject.toml").touch(),
     ],
-    ids=["module", "new module", "module beside the package", "other name"],
+    ids=["module", "new module", "module beside the package", "other name", "settings", "project"],
 )
-def test_contents_follow_every_module_that_it_may_import(folder: Path, edit: Callable[[Path], object]) -> None:
+def test_contents_follow_every_module_and_setting_that_it_may_read(
+    folder: Path, edit: Callable[[Path], object]
+) -> None:
     before = found()
     edit(folder)
     assert found().contents != before.contents
@@ -147,5 +151,5 @@ def test_model_that_is_edited_while_it_is_judged_gives_no_result(folder: Path) -
     check_unedited(told)
     check_unedited({VARIABLE: "installed:case"})
     (folder / "layers.py").write_text("edited")
-    with pytest.raises(EnvError, match=r"^modules in /.* changed while the model was judged: no result counts; run"):
+    with pytest.raises(EnvError, match=r"^code in /.* changed while the model was judged: no result counts; run"):
         check_unedited(told)
