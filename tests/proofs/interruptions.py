@@ -270,7 +270,10 @@ def main() -> None:
     args = parser.parse_args()
     words = " ".join(args.command)
     notes = Notes(cache_dir() / "interruptions" / f"{of_the_suite(claims.ROOT)} {words}.jsonl".replace("/", "_"))
-    seconds, outcomes = try_all([sys.executable, "-m", "mnist_fp8", *args.command], args.count, notes)
+    try:
+        seconds, outcomes = try_all([sys.executable, "-m", "mnist_fp8", *args.command], args.count, notes)
+    except KeyboardInterrupt:
+        sys.exit("interrupted; the same command goes on from here")
     right = sum(not outcome.problem for outcome in outcomes)
     print(INTRODUCTION.format(right=right, count=len(outcomes), command=words, seconds=seconds))
     for each in outcomes:
