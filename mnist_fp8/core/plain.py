@@ -22,3 +22,15 @@ def plain(value: Any) -> Any:  # noqa: ANN401 - whatever a record or a report ho
 def clean(text: str) -> str:
     """One line without characters that do something to a terminal, or that XML has no way to write."""
     return "".join(each if each.isprintable() else "�" for each in " ".join(text.split()))
+
+
+def encodable(value: Any) -> Any:  # noqa: ANN401 - plain data
+    """The same with each half of a pair of surrogates written out: no encoding has it, and no other process gets it."""
+    match value:
+        case str():
+            return value.encode(errors="backslashreplace").decode()
+        case dict():
+            return {encodable(name): encodable(inner) for name, inner in value.items()}
+        case list() | tuple():
+            return type(value)(map(encodable, value))
+    return value

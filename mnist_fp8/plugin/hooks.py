@@ -7,7 +7,7 @@ Hooks import what loads JAX only when they run: collecting, and asking pytest fo
 """
 
 import os
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ import pytest
 from _pytest.terminal import TerminalReporter
 
 from mnist_fp8.core import garbage, model, variables
+from mnist_fp8.core.plain import encodable
 from mnist_fp8.plugin import expectations, judge, mappings, process, refusal, selection
 
 LEFT_OUT = pytest.StashKey[dict[str, str]]()
@@ -115,6 +116,12 @@ def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[Any]) -> 
     refusal.count_excuse_as_failure(call)
     if JUDGE in item.config.stash:
         refusal.count_replaced_judge_as_failure(call, judge.replaced(item.config.stash[JUDGE]))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_report_to_serializable() -> Generator[None, Any, Any]:
+    """Whatever the text of an exception holds, it reaches the process that has the workers."""
+    return encodable((yield))
 
 
 @pytest.hookimpl(trylast=True)  # when the test has undone what it replaced

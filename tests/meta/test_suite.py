@@ -296,6 +296,22 @@ def test_what_is_judged_cannot_excuse_itself(suite: Suite) -> None:
     )
 
 
+def test_text_that_no_encoding_has_is_a_failure_and_ends_no_run(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(sys.path))
+    claims = """
+        import pytest
+
+        def test_a(): raise ValueError("half \\udcff")
+        def test_b(): pass
+
+        @pytest.mark.skip(reason="control")
+        def test_c(): pass
+    """
+    run = suite.run(claims, "-p", "xdist", "-n", "1")
+    run.assert_outcomes(failed=1, passed=1, skipped=1)
+    run.stdout.fnmatch_lines(["E*ValueError: half \\udcff"])
+
+
 REPLACING = """
     import pytest
     from {package} import {owner}
