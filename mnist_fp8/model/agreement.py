@@ -15,11 +15,11 @@ from mnist_fp8.model.fused_calls import is_fused
 from mnist_fp8.model.problems import Problem
 from mnist_fp8.model.run import (
     CURRENT,
-    DELAYED,
     Passes,
     by_path,
     case_of,
     compute,
+    others,
     passes,
     same,
     traced,
@@ -71,9 +71,7 @@ def fallback_problems(factory: Factory, recipe: RecipeConfig) -> list[Problem]:
 def staleness_problems(factory: Factory, recipe: RecipeConfig) -> list[Problem]:
     """Whether a program that was compiled for one recipe answers for another."""
     alone = _outputs(factory, (recipe,))[recipe]
-    possible = {name for name, support in te.support_by_recipe().items() if support.ok}
-    others = [other for other in (CURRENT, DELAYED) if other != recipe and other.name in possible]
-    after = _outputs(factory, (None, *others, recipe))[recipe]
+    after = _outputs(factory, (*others(factory, recipe), recipe))[recipe]
     if same(alone, after):
         return []
     return [Problem("the output", f"is another one where it was computed with other recipes than {recipe.name} before")]

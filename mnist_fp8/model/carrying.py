@@ -4,6 +4,7 @@ The metadata in the state are replaced by numbers that can be told apart (`metad
 shows by what it was given which of the state's leaves it used, and that leaf has to hold what this call returned.
 """
 
+import dataclasses
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -16,65 +17,110 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.model import metadata
 from mnist_fp8.model.case import Case, Factory
 from mnist_fp8.model.float8 import site_problems
+from mnist_fp8.model.layers import lacking, matches
 from mnist_fp8.model.metadata import Leaf, Pair, Place
 from mnist_fp8.model.numerics import call_problems, metadata_problems_of
 from mnist_fp8.model.problems import Problem
-from mnist_fp8.model.run import by_path, case_of, context, own_copy
+from mnist_fp8.model.run import by_path, case_of, context, own_copy, traced
 from mnist_fp8.oracle.dense import Array
-from mnist_fp8.te.calls import Call, recorded
+from mnist_fp8.te.calls import Call, Recording, Site, recorded
 
 STEPS = 3
-"""Enough that a wrong step shows in what the next one is given."""
+"""Steps that are looked at in all respects: enough that a wrong one shows in what the next one is given."""
+ALL_STEPS = 16
+"""Steps after which the state is compared with what TE returned: some are wrong only now and then, or later."""
+
+
+@dataclasses.dataclass(frozen=True)
+class _Step:
+    """What became of a state in a step.
+
+    Attributes:
+        numbers: of the state before.
+        known: its metadata.
+        calls: of TE's layers.
+        state: after it.
+    """
+
+    numbers: dict[str, Array]
+    known: Mapping[Place, Pair]
+    calls: tuple[Call, ...]
+    state: Any
 
 
 def carrying_problems(factory: Factory, recipe: RecipeConfig | None) -> list[Problem]:
-    """What of a case's train step does not hold; a case without one has none."""
+    """What of a case's train step does not hold; a case without one has none.
+
+    A step that meets a number that is not finite may skip its batch, if it keeps all of the state.
+    """
     case = case_of(factory, recipe)
     if case.train_step is None:
         return []
-    state, last = own_copy(case.state), dict[str, Array]()
-    for number in range(STEPS):
-        state = metadata.tagged(state)
-        before = _numbers(state)
-        state, problems = _step(case, recipe, state, (last, before), first=number == 0)
-        last = before
-        if problems:
-            return [Problem(f"step {number + 1}, {problem.where}", problem.what) for problem in problems]
-    return []
+    state, taken = own_copy(case.state), 0
+    first = last = _numbers(state)
+    of_model = traced(factory, recipe)[1]
+    with recorded() as recording:
+        for number in range(ALL_STEPS):
+            step = _step(case, recipe, metadata.tagged(state), recording)
+            state = step.state
+            if _is_skipped(step):
+                continue
+            problems = [] if taken else list(_first_problems(case, recipe, step, of_model, recording.sites))
+            problems += _problems(step)
+            if taken < STEPS:
+                problems += [*_outdated(step, last), *_infinite(step)]
+            if problems:
+                return [Problem(f"step {number + 1}, {problem.where}", problem.what) for problem in problems]
+            taken, last = taken + 1, step.numbers
+    if not taken:
+        return [Problem("the train step", f"skips each of {ALL_STEPS} batches as not finite: none can be looked at")]
+    return list(_untrained(first, state, case))
 
 
-def _step(
-    case: Case,
-    recipe: RecipeConfig | None,
-    state: Any,  # noqa: ANN401
-    numbers: tuple[Mapping[str, Array], Mapping[str, Array]],
-    *,
-    first: bool,
-) -> tuple[Any, list[Problem]]:
-    """The state after a step, and what does not hold of it.
+def _step(case: Case, recipe: RecipeConfig | None, state: Any, recording: Recording) -> _Step:  # noqa: ANN401
+    numbers, known = _numbers(state), metadata.pairs(state)
+    after = following(case, recipe, state)
+    calls = recording.calls
+    recording.forget()
+    return _Step(numbers, known, calls, after)
+
+
+def _is_skipped(step: _Step) -> bool:
+    """Whether a step met a number that is not finite, and kept all of the state but for scalars, such as counters."""
+    met = (array for call in step.calls for array in (*call.outputs, *call.d_outputs, *call.d_inputs))
+    if all(np.isfinite(array.astype(np.float32)).all() for array in met):
+        return False
+    after, arrays = _numbers(step.state), {path: numbers for path, numbers in step.numbers.items() if numbers.ndim}
+    return all(np.array_equal(after.get(path, np.nan), numbers) for path, numbers in arrays.items())
+
+
+def _first_problems(
+    case: Case, recipe: RecipeConfig | None, step: _Step, of_model: Sequence[Site], sites: Sequence[Site]
+) -> Iterator[Problem]:
+    """What the first step shows for all: types of the metadata, layers, and what these compute.
 
     Args:
         case: the model.
-        recipe: to train in.
-        state: before the step.
-        numbers: of the state before the last step, and before this one.
-        first: whether it is the first one.
+        recipe: in force.
+        step: the first one.
+        of_model: the layers that the model calls.
+        sites: those that its train step does.
     """
-    (last, before), known = numbers, metadata.pairs(state)
-    problems = list(_types(state)) if first else []
-    with recorded() as recording:
-        state = following(case, recipe, state)
-        calls = recording.calls
-    if first:
-        problems += site_problems(recording.sites, case, recipe)
-        for call in calls:
-            problems += [*call_problems(call, recipe), *metadata_problems_of(call, recipe)]
-    returned = _returned(calls)
-    problems += _strangers(calls, {pair.key for pair in known.values()} | _results(returned))
-    problems += _outdated(calls, last, before)
-    problems += _metadata_problems(known, returned, state)
-    problems += _trained(before, state, case)
-    return state, problems
+    yield from _types(case.state)
+    yield from site_problems(sites, case, recipe)
+    for site in lacking(of_model, sites) if sites else ():
+        if not matches(site, case.left_out):
+            yield Problem(str(site), "is a layer of Transformer Engine in the model, and none in its train step")
+    for call in step.calls:
+        yield from call_problems(call, recipe)
+        yield from metadata_problems_of(call, recipe)
+
+
+def _problems(step: _Step) -> Iterator[Problem]:
+    """Metadata that the state does not hold as TE returned them."""
+    returned = _returned(step.calls)
+    yield from _strangers(step.calls, {pair.key for pair in step.known.values()} | _results(returned))
+    yield from _metadata_problems(step.known, returned, step.state)
 
 
 def following(case: Case, recipe: RecipeConfig | None, state: Any) -> Any:  # noqa: ANN401
@@ -122,12 +168,13 @@ def _strangers(calls: Iterable[Call], known: set[_Key]) -> Iterator[Problem]:
             yield Problem(str(call.site), "is given FP8 metadata that are not in the state: they cannot advance")
 
 
-def _outdated(calls: Iterable[Call], last: Mapping[str, Array], given: Mapping[str, Array]) -> Iterator[Problem]:
+def _outdated(step: _Step, last: Mapping[str, Array]) -> Iterator[Problem]:
     """Calls that compute with a kernel as it was before the last step, which has changed it."""
+    given = step.numbers
     changed = {path: old for path, old in last.items() if path in given and not np.array_equal(old, given[path])}
-    for call in calls:
+    for call in step.calls:
         for path, old in changed.items():
-            if old.ndim > 1 and np.array_equal(old, call.inputs[1]):
+            if old.ndim > 1 and any(np.array_equal(old, kernel) for kernel in call.inputs[1:]):
                 yield Problem(
                     str(call.site), f"computes with {path} of before the last step: the step does not read it"
                 )
@@ -251,15 +298,20 @@ def _shown(numbers: Array) -> str:
     return f"[{shown}{', ...' if numbers.size > 4 else ''}]"  # noqa: PLR2004
 
 
-def _trained(before: Mapping[str, Array], state: Any, case: Case) -> Iterator[Problem]:  # noqa: ANN401
-    """The numbers of the state have to stay finite, and one of the parameters has to change."""
-    after = _numbers(state)
-    for path, numbers in after.items():
+def _infinite(step: _Step) -> Iterator[Problem]:
+    """The numbers of the state have to stay finite."""
+    before = step.numbers
+    for path, numbers in _numbers(step.state).items():
         if path in before and np.isfinite(before[path]).all() and not np.isfinite(numbers).all():
             yield Problem(path, "is not finite after the step")
+
+
+def _untrained(before: Mapping[str, Array], state: Any, case: Case) -> Iterator[Problem]:  # noqa: ANN401
+    """One of the parameters has to change, though not in each step: an optimizer may collect gradients first."""
+    after = _numbers(state)
     params = _parameters(after, case) & before.keys()
     if params and all(np.array_equal(after[path], before[path]) for path in params):
-        yield Problem("the state", "has the same parameters after the step: nothing was trained")
+        yield Problem("the state", f"has the same parameters after {ALL_STEPS} steps: nothing was trained")
 
 
 def _parameters(numbers: Mapping[str, Array], case: Case) -> set[str]:

@@ -19,6 +19,9 @@ class Case:
         state: what is trained: any tree of arrays. Where it holds FP8 metadata, they lie under TE's own names.
         batch: what a step takes besides; the inputs where nothing is said.
         in_bf16: patterns of modules, such as ``*/head``, that call TE's layers and are not to be quantized.
+        layers: patterns of modules, each of which has to call a layer of TE: one that is replaced everywhere shows by
+            nothing else.
+        left_out: patterns of modules that ``apply`` calls and ``train_step`` does not.
         enters_autocast: whether the model enters autocast, or takes its recipe at its construction.
 
     Raises:
@@ -32,6 +35,8 @@ class Case:
     state: Any = None
     batch: tuple[Any, ...] | None = None
     in_bf16: tuple[str, ...] = ()
+    layers: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()
     enters_autocast: bool = False
 
     def __post_init__(self) -> None:

@@ -1,12 +1,12 @@
 """The recipe that was asked for is the recipe of the products, in each layer of TE that a model calls."""
 
-import fnmatch
 from collections.abc import Iterator, Sequence
 
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.model.case import Case, Factory
+from mnist_fp8.model.layers import lacking, matches, unmatched
 from mnist_fp8.model.problems import Problem
-from mnist_fp8.model.run import case_of, traced
+from mnist_fp8.model.run import case_of, others, traced
 from mnist_fp8.oracle import blocks
 from mnist_fp8.oracle.dense import formats_of
 from mnist_fp8.programs.jaxprs import Gemm, is_quantized, quantized_dtypes
@@ -17,10 +17,24 @@ def float8_problems(factory: Factory, recipe: RecipeConfig | None) -> list[Probl
     """Of a model's forward and backward pass."""
     jaxpr, sites = traced(factory, recipe)
     problems = site_problems(sites, case_of(factory, recipe), recipe)
+    problems += _lost(factory, recipe, sites)
     if recipe is None:  # nothing of the whole program may be quantized then, whoever does it
         formats = quantized_dtypes(jaxpr)
         problems += [Problem("the model", f"has tensors of {name}, with no recipe") for name in sorted(formats)]
     return problems
+
+
+def _lost(factory: Factory, recipe: RecipeConfig | None, sites: Sequence[Site]) -> Iterator[Problem]:
+    """Layers that are TE's in another mode alone, or by the case. In BF16, not each has to be (`site_problems`)."""
+    if recipe is None or not sites:
+        return
+    for pattern in unmatched(case_of(factory, recipe).layers, sites):
+        what = "calls no layer of Transformer Engine that multiplies matrices; the case says that it does"
+        yield Problem(pattern, what)
+    for other in others(factory, recipe):
+        for site in lacking(traced(factory, other)[1], sites):
+            asked = other.name if other else "no recipe"
+            yield Problem(str(site), f"is a layer of Transformer Engine with {asked}, and none with {recipe.name}")
 
 
 def site_problems(sites: Sequence[Site], case: Case, recipe: RecipeConfig | None) -> list[Problem]:
@@ -32,7 +46,7 @@ def site_problems(sites: Sequence[Site], case: Case, recipe: RecipeConfig | None
 
 
 def _problems(site: Site, case: Case, recipe: RecipeConfig | None) -> Iterator[Problem]:
-    exempt = any(fnmatch.fnmatchcase(site.module, pattern) for pattern in case.in_bf16)
+    exempt = matches(site, case.in_bf16)
     asked = recipe.name if recipe else "no recipe"
     rotates = recipe is not None and blocks.rotates(recipe)
     for product in [product for product in site.products if not (rotates and product.rotates)] or site.products:

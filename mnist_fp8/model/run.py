@@ -79,6 +79,13 @@ def why_no_case(factory: Factory, recipe: RecipeConfig | None) -> str:
     return ""
 
 
+def others(factory: Factory, recipe: RecipeConfig | None) -> list[RecipeConfig | None]:
+    """The other modes, of BF16 and the recipes that every GPU with FP8 has, for which there is a case here."""
+    possible = {name for name, support in te.support_by_recipe().items() if support.ok}
+    modes = [mode for mode in (None, CURRENT, DELAYED) if mode != recipe and (mode is None or mode.name in possible)]
+    return [mode for mode in modes if not why_no_case(factory, mode)]
+
+
 def context(case: Case, recipe: RecipeConfig | None) -> contextlib.AbstractContextManager[None]:
     """What to compute in: autocast, unless the case enters it by itself, on a device that has the recipe."""
     return te.device_for(recipe.name if recipe else "") if case.enters_autocast else te.Autocast(recipe)()

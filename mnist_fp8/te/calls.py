@@ -91,6 +91,10 @@ class Recording:
         jax.effects_barrier()
         return tuple(self._calls)
 
+    def forget(self) -> None:
+        """Let go of the calls that are noted."""
+        self._calls.clear()
+
     def add(self, call: Call) -> None:
         """Note a call that ran."""
         self._calls.append(call)

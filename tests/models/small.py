@@ -13,6 +13,7 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.model import Case
 
 METADATA = "fp8_metas"
+ADAMW = optax.adamw(1e-2)
 
 
 class Deep(nn.Module):
@@ -34,6 +35,7 @@ class Deep(nn.Module):
 def step_of(apply: Any, optimizer: Any, *, trains: bool = True, over_all: bool = False) -> Any:
     """A train step; wrong where it does not train, unusual where the optimizer has moments of the metadata, too."""
 
+    @jax.jit
     def step(state: Mapping[str, Any], x: jax.Array) -> dict[str, Any]:
         def loss(variables: Any) -> jax.Array:
             return jnp.mean(jnp.square(apply(variables, x).astype(jnp.float32) - 1))
@@ -51,7 +53,12 @@ def step_of(apply: Any, optimizer: Any, *, trains: bool = True, over_all: bool =
 
 
 def factory(
-    module: nn.Module, *, instead: RecipeConfig | None = None, in_step: RecipeConfig | None = None, **step: Any
+    module: nn.Module,
+    *,
+    instead: RecipeConfig | None = None,
+    in_step: RecipeConfig | None = None,
+    optimizer: Any = ADAMW,
+    **step: Any,
 ) -> Any:
     """A factory for a module; with another recipe than is asked for, all the time or in the train step."""
 
@@ -69,7 +76,6 @@ def factory(
         def train_apply(variables: Any, x: jax.Array) -> Any:
             return apply(variables, x, te.Autocast(in_step) if in_step and recipe else mode)
 
-        optimizer = optax.adamw(1e-2)
         over = variables if step.get("over_all") else variables["params"]
         return Case(
             apply=apply,
