@@ -8,7 +8,7 @@ from mnist_fp8.checkpoints import metadata, parameters
 from mnist_fp8.checkpoints.formats import Crossing
 from mnist_fp8.checkpoints.metadata import Mlps, Recipe
 from mnist_fp8.checkpoints.parameters import Parameters, Shapes
-from mnist_fp8.checkpoints.tree import Leaves, NewLeaf, Path, Plan, text_of
+from mnist_fp8.checkpoints.tree import Leaves, NewLeaf, Path, Plan, text_of, without_box
 from mnist_fp8.core.errors import ConfigError
 
 _SHOWN = 3
@@ -22,8 +22,9 @@ class Wishes:
     Attributes:
         recipe: what its metadata were made with.
         kernels: shapes that have to fit a kernel.
-        like: shapes of all leaves under the new release, kernels among others.
-        boxed: whether parameters are to be in boxes; ``None`` is as they are.
+        like: shapes of all leaves under the new release, by their paths there. Where some of these end with a box,
+            just these parameters get one.
+        boxed: whether parameters are to be in boxes; ``None`` is as ``like`` has them, or as they are.
         mlps: which layers of two products are one function.
     """
 
@@ -55,13 +56,14 @@ def plan(leaves: Leaves, crossing: Crossing, wishes: Wishes) -> Plan:
     if crossing.renames_metadata:
         changes |= metadata.renamed(leaves, wishes.recipe, wishes.mlps)
     if crossing.shapes_kernels:
-        shapes = {**wishes.like, **wishes.kernels}
+        like = {path: shape for path, shape in wishes.like.items() if without_box(path)[-1] == "kernel"}
+        shapes = {**like, **wishes.kernels}
         changes |= parameters.shaped_kernels(leaves, known, shapes)
         notes += _about_kernels(parameters.perhaps_flat(leaves, known, shapes))
     dropped = _dropped(leaves, crossing.gone_axes)
-    wanted = False if wishes.boxed is None and crossing.drops_boxes else wishes.boxed
+    boxes = _Boxes(wishes, crossing, known)
     new = [
-        _in_box(changes.get(path, NewLeaf(path, (path,), shape=leaf.shape)), known, wanted=wanted)
+        boxes.put(changes.get(path, NewLeaf(path, (path,), shape=leaf.shape)))
         for path, leaf in leaves.items()
         if path not in dropped
     ]
@@ -95,13 +97,33 @@ def _about_kernels(names: Sequence[Path]) -> list[str]:
     return [f"{right}, but a kernel with several was flat before 2.1 and needs --kernel PATH=AxBxC or --like FILE"]
 
 
-def _in_box(leaf: NewLeaf, known: Parameters, *, wanted: bool | None) -> NewLeaf:
-    """A new leaf with or without its box. Nothing without an array has one."""
-    path = leaf.path if leaf.shape is None else parameters.boxed(leaf.path, known, wanted=wanted)
-    if path == leaf.path:
-        return leaf
-    what = "into a box" if wanted else "out of its box"
-    return dataclasses.replace(leaf, path=path, what=f"{leaf.what}, {what}" if leaf.what else what)
+class _Boxes:
+    """Which parameters are to be in boxes.
+
+    Args:
+        wishes: of the user.
+        crossing: the releases.
+        known: parameters of the checkpoint.
+    """
+
+    def __init__(self, wishes: Wishes, crossing: Crossing, known: Parameters) -> None:
+        self._known = known
+        self._all = wishes.boxed
+        in_boxes = [path for path in wishes.like if path != without_box(path)]
+        self._some = {name for path in in_boxes for name in known.matching(path)}
+        if crossing.drops_boxes and wishes.boxed is None and not self._some:
+            self._all = False
+
+    def put(self, leaf: NewLeaf) -> NewLeaf:
+        """A new leaf with or without its box. Nothing without an array has one."""
+        wanted = self._all
+        if wanted is None and self._some:
+            wanted = self._known.name_of(leaf.path) in self._some
+        path = leaf.path if leaf.shape is None else parameters.boxed(leaf.path, self._known, wanted=wanted)
+        if path == leaf.path:
+            return leaf
+        what = "into a box" if wanted else "out of its box"
+        return dataclasses.replace(leaf, path=path, what=f"{leaf.what}, {what}" if leaf.what else what)
 
 
 def _check_paths(new: Collection[NewLeaf]) -> None:

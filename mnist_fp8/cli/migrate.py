@@ -84,7 +84,13 @@ def _add_parameters(parser: argparse.ArgumentParser) -> None:
         metavar="PATH=AxBxC",
         help="shape of a kernel with several contracted axes, which was flat before 2.1",
     )
-    group.add_argument("--like", type=Path, metavar="FILE", help="JSON file with the shapes of all kernels, by path")
+    group.add_argument(
+        "--like",
+        type=Path,
+        metavar="FILE",
+        help="JSON file with the shapes of all parameters under the new release, by path: for kernels that were flat,"
+        " and for which parameters are in boxes",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -130,19 +136,18 @@ def _kernels(texts: list[str]) -> "Shapes":
 
 
 def _like(file: Path) -> "Shapes":
-    """Shapes in a file; of other leaves than kernels, none is needed."""
-    from mnist_fp8.checkpoints.tree import path_of, without_box  # noqa: PLC0415
+    """Shapes in a file."""
+    from mnist_fp8.checkpoints.tree import path_of  # noqa: PLC0415
 
     try:
         document = json.loads(file.read_text(encoding="utf-8"))
-        shapes = {path_of(path): tuple(map(int, shape)) for path, shape in document.items()}
+        return {path_of(path): tuple(map(int, shape)) for path, shape in document.items()}
     except OSError as error:
         raise ConfigError(f"--like {file} cannot be read: {error.strerror}") from error
     except (ValueError, TypeError, AttributeError):
         raise ConfigError(
             f'--like {file} is no JSON file of paths with shapes, such as {{"out/kernel": [4, 16]}}'
         ) from None
-    return {path: shape for path, shape in shapes.items() if without_box(path)[-1] == "kernel"}
 
 
 def _show(plan: "tree.Plan") -> None:

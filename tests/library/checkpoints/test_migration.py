@@ -11,7 +11,7 @@ from mnist_fp8.checkpoints.migration import Wishes, document, plan
 from mnist_fp8.checkpoints.parameters import Shapes
 from mnist_fp8.checkpoints.tree import Leaf, Leaves, Plan
 from mnist_fp8.core.errors import ConfigError
-from support.checkpoints import boxed, flat, old_state
+from support.checkpoints import boxed, flat, numbers, old_state
 
 KERNEL: Shapes = {("out", "kernel"): (4, 16, 32)}
 
@@ -58,9 +58,7 @@ def test_a_kernel_without_a_shape_is_kept_and_named() -> None:
 
 
 def test_what_a_file_of_shapes_has_besides_is_no_matter() -> None:
-    made = planned(
-        old_state(), "2.0", "2.1", like={("params", "out", "kernel", "value"): (4, 16, 32), ("a", "b"): (1,)}
-    )
+    made = planned(old_state(), "2.0", "2.1", like={("params", "out", "kernel"): (4, 16, 32), ("a", "b"): (1,)})
     assert len(made.changed) == 3
     assert not made.notes
 
@@ -87,6 +85,21 @@ def test_boxes_are_put_on_and_taken_off_parameters_and_moments_alone(outer: str)
     }
     assert not planned(saved, "2.8.0", "2.20.2").changed
     assert changes(planned(saved, "2.8.0", "2.3.0")) == changes(off)
+
+
+def test_boxes_are_put_on_just_the_parameters_that_a_file_of_shapes_has_in_boxes() -> None:
+    """Layers of Flax beside those of Transformer Engine have none."""
+    params = {"out": {"kernel": numbers(4)}, "conv": {"kernel": numbers(4), "bias": numbers(4)}}
+    like: Shapes = {("state", "params", *path): (4,) for path in (("out", "kernel", "value"), ("conv", "kernel"))}
+    tree = {"state": {"params": params, "opt": {"mu": params}}, "fp8_metas": {"out": {"x_scale": numbers(1)}}}
+    made = planned(tree, "2.3", "2.4", like=like)
+    places = ["state/params/out/kernel", "state/opt/mu/out/kernel"]
+    assert changes(made) == {place: f"{place}/value" for place in places}
+    tree["state"]["params"] = boxed(params)
+    again = changes(planned(tree, "2.8", "2.20.2", like=like))
+    assert again.pop("state/opt/mu/out/kernel") == "state/opt/mu/out/kernel/value"
+    assert again == {f"state/params/conv/{leaf}/value": f"state/params/conv/{leaf}" for leaf in ("kernel", "bias")}
+    assert not changes(planned(tree, "2.8", "2.20.2", like={("out", "kernel"): (4,)})), "Control: it has no boxes"
 
 
 def test_the_same_format_is_copied() -> None:
