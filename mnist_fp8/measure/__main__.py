@@ -1,48 +1,15 @@
-"""Write what was measured, and of what, as one JSON object: ``python -m mnist_fp8.measure FILE [KEY ...]``.
+"""Write what was measured, and of what, as one JSON object: ``python -m mnist_fp8.measure FILE [KEY ...]``."""
 
-Not to standard output: whatever is imported may print there.
-"""
-
-import json
 import sys
-import time
-from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
 
-from mnist_fp8 import te
-from mnist_fp8.core import xla_flags
-from mnist_fp8.core.errors import TeUnavailableError
-from mnist_fp8.core.files import replace_file
-from mnist_fp8.core.xla_flags import REPEATABLE
 from mnist_fp8.measure import measure, training
-from mnist_fp8.record.entries_json import entries_to_json
-from mnist_fp8.te import provenance
+from mnist_fp8.measure.document import write_measured
 
 
 def main() -> None:
     """Measure what the arguments name, all if there is none, and write it to the file that comes first."""
     file, *keys = sys.argv[1:]
-    begin = time.monotonic()
-    if not te.why_no_gpu():
-        xla_flags.put_first(*REPEATABLE)
-    try:
-        entries = measure(keys)
-    except TeUnavailableError as error:
-        _write(file, {"problem": str(error)})
-        sys.exit(f"nothing can be measured: {error}")
-    document = {
-        "run": te.engine().kind.value,
-        "environment": provenance.describe() | training.describe_data(),
-        "imported": provenance.origins(),
-        "entries": entries_to_json(entries),
-        "seconds": time.monotonic() - begin,
-    }
-    _write(file, document)
-
-
-def _write(file: str, document: Mapping[str, Any]) -> None:
-    replace_file(Path(file), json.dumps(document, indent=1, allow_nan=False).encode())
+    write_measured(file, lambda: measure(keys), training.describe_data)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from flax.core import meta
 
 from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.core.modes import RecipeConfig
@@ -20,7 +21,7 @@ from mnist_fp8.measure.variables import leaves
 from mnist_fp8.model import load
 from mnist_fp8.model.agreement import relative_error
 from mnist_fp8.model.carrying import following
-from mnist_fp8.model.case import Factory
+from mnist_fp8.model.case import Case, Factory
 from mnist_fp8.model.loading import make
 from mnist_fp8.model.numerics import errors_in_tolerances
 from mnist_fp8.model.run import (
@@ -123,18 +124,33 @@ def _norm(arrays: Iterable[Any]) -> float:
 
 def _of_training(factory: Factory, recipe: RecipeConfig | None) -> dict[str, Value]:
     """Norms of all numbers of the state after each of some steps."""
-    if case_of(factory, recipe).train_step is None:
+    case = case_of(factory, recipe)
+    if case.train_step is None:
         return {}
-    runs = [_trained(factory, recipe) for _ in range(2)]
+    runs = [trained(case, recipe, own_copy(case.state), STEPS) for _ in range(2)]
     return {"numerics/state step by step": repeated(Quantity.NORM, *runs)}
 
 
-def _trained(factory: Factory, recipe: RecipeConfig | None) -> dict[str, float]:
-    case = case_of(factory, recipe)
-    state, norms = own_copy(case.state), dict[str, float]()
-    for number in range(STEPS):
+def state_norms(state: Any) -> dict[str, float]:  # noqa: ANN401
+    """Norms of the floating-point leaves of a state, by path; boxes do not count."""
+    leaves = by_path(meta.unbox(state))
+    return {path: _norm([value]) for path, value in leaves.items() if _is_floating(value)}
+
+
+def _is_floating(value: Any) -> bool:  # noqa: ANN401
+    return bool(jax.numpy.issubdtype(jax.numpy.result_type(value), np.floating))
+
+
+def trained(
+    case: Case,
+    recipe: RecipeConfig | None,
+    state: Any,  # noqa: ANN401
+    steps: int,
+    norms_of: Callable[[Any], Mapping[str, float]] = state_norms,
+) -> dict[str, float]:
+    """Norms of the state's leaves after each of some steps, which may donate it."""
+    norms = dict[str, float]()
+    for number in range(steps):
         state = following(case, recipe, state)
-        for path, value in by_path(state).items():
-            if np.issubdtype(jax.numpy.result_type(value), np.floating):
-                norms[f"step {number + 1} {path}"] = _norm([value])
+        norms |= {f"step {number + 1} {path}": norm for path, norm in norms_of(state).items()}
     return norms

@@ -3,7 +3,7 @@
 import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -30,7 +30,7 @@ def checkpoint_problems(factory: Factory, recipe: RecipeConfig | None, store: st
     before = _steps(case, recipe, own_copy(case.state))
     through = own_copy(before)
     ended = by_path(own_copy(_steps(case, recipe, own_copy(before))))
-    resumed = by_path(_steps(case, recipe, _on_device(STORES[store](through))))
+    resumed = by_path(_steps(case, recipe, _through(STORES[store], through)))
     if ended.keys() != resumed.keys():
         return [Problem(f"the state restored by {store}", f"lacks or adds {min(ended.keys() ^ resumed.keys())}")]
     return [
@@ -46,11 +46,6 @@ def _steps(case: Case, recipe: RecipeConfig | None, state: Any) -> Any:  # noqa:
     return state
 
 
-def _on_device(state: Any) -> Any:  # noqa: ANN401
-    """A state as a train step has it: outside of ``jit``, TE takes no arrays of NumPy."""
-    return jax.tree.map(lambda leaf: jax.device_put(leaf) if _is_array(leaf) else leaf, state)
-
-
 def _is_array(leaf: Any) -> bool:  # noqa: ANN401
     return isinstance(leaf, jax.Array | np.ndarray)
 
@@ -61,14 +56,19 @@ def _equal(first: Any, second: Any) -> bool:  # noqa: ANN401
     return bool(np.array_equal(np.asarray(first), np.asarray(second)))
 
 
-def _through_msgpack(state: Any) -> Any:  # noqa: ANN401
-    """By way of Flax's state dictionary; a tree that Flax does not know, such as NNX's, as a list of its leaves."""
-    try:
-        return serialization.from_bytes(state, serialization.to_bytes(state))
-    except TypeError:
-        leaves, form = jax.tree.flatten(state)
-    plain = [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in leaves]
-    restored = serialization.from_bytes(plain, serialization.to_bytes(plain))
+def _is_key(leaf: Any) -> bool:  # noqa: ANN401
+    return _is_array(leaf) and bool(jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+
+
+def _save_as_msgpack(place: Path, state: Any) -> None:  # noqa: ANN401
+    place.write_bytes(serialization.to_bytes(state if _is_known_to_flax(state) else _plain_leaves(state)))
+
+
+def _restored_from_msgpack(place: Path, like: Any) -> Any:  # noqa: ANN401
+    if _is_known_to_flax(like):
+        return serialization.from_bytes(like, place.read_bytes())
+    leaves, form = jax.tree.flatten(like)
+    restored = serialization.from_bytes(_plain_leaves(like), place.read_bytes())
     pairs = zip(restored, leaves, strict=True)
     return jax.tree.unflatten(
         form,
@@ -79,8 +79,63 @@ def _through_msgpack(state: Any) -> Any:  # noqa: ANN401
     )
 
 
-def _is_key(leaf: Any) -> bool:  # noqa: ANN401
-    return _is_array(leaf) and bool(jax.numpy.issubdtype(leaf.dtype, jax.dtypes.prng_key))
+def _is_known_to_flax(state: Any) -> bool:  # noqa: ANN401
+    """Whether Flax makes a state dictionary of a tree; of one that it does not know, such as NNX's, it does not."""
+    try:
+        serialization.to_bytes(state)
+    except TypeError:
+        return False
+    return True
+
+
+def _plain_leaves(state: Any) -> list[Any]:  # noqa: ANN401
+    return [jax.random.key_data(leaf) if _is_key(leaf) else leaf for leaf in jax.tree.leaves(state)]
+
+
+def _save_by_orbax(place: Path, tree: Any) -> None:  # noqa: ANN401
+    from orbax.checkpoint import StandardCheckpointer  # noqa: PLC0415 - importing it takes seconds
+
+    with StandardCheckpointer() as checkpointer:
+        checkpointer.save(place, tree)
+        checkpointer.wait_until_finished()
+
+
+def _restored_by_orbax(place: Path, like: Any) -> Any:  # noqa: ANN401
+    from orbax.checkpoint import StandardCheckpointer  # noqa: PLC0415
+
+    with StandardCheckpointer() as checkpointer:
+        return checkpointer.restore(place, like)
+
+
+class Store(NamedTuple):
+    """What keeps a state.
+
+    Attributes:
+        save: into a place, a file or a folder, where nothing is.
+        read: what is there, in the form of another state.
+    """
+
+    save: Callable[[Path, Any], None]
+    read: Callable[[Path, Any], Any]
+
+    def restored(self, place: Path, like: Any) -> Any:  # noqa: ANN401
+        """What is in a place, as a train step has it: outside of ``jit``, TE takes no arrays of NumPy."""
+        state = self.read(place, like)
+        return jax.tree.map(lambda leaf: jax.device_put(leaf) if _is_array(leaf) else leaf, state)
+
+
+STORES: Mapping[str, Store] = {
+    "msgpack": Store(_save_as_msgpack, _restored_from_msgpack),
+    "Orbax": Store(_save_by_orbax, _restored_by_orbax),
+}
+"""What saves a state and restores it, by name."""
+
+
+def _through(store: Store, state: Any) -> Any:  # noqa: ANN401
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "checkpoint"
+        store.save(place, state)
+        return store.restored(place, state)
 
 
 def through_orbax(tree: Any, like: Any = None) -> Any:  # noqa: ANN401 - whatever tree it is
@@ -90,17 +145,7 @@ def through_orbax(tree: Any, like: Any = None) -> Any:  # noqa: ANN401 - whateve
         tree: what is saved.
         like: a tree of the form to restore into; ``None`` is as it is written.
     """
-    from orbax.checkpoint import StandardCheckpointer  # noqa: PLC0415 - importing it takes seconds
-
-    with tempfile.TemporaryDirectory() as folder, StandardCheckpointer() as checkpointer:
-        path = Path(folder) / "checkpoint"
-        checkpointer.save(path, tree)
-        checkpointer.wait_until_finished()
-        return checkpointer.restore(path, like)
-
-
-STORES: Mapping[str, Callable[[Any], Any]] = {
-    "msgpack": _through_msgpack,
-    "Orbax": lambda state: through_orbax(state, like=state),
-}
-"""What saves a state and restores it, by name."""
+    with tempfile.TemporaryDirectory() as folder:
+        place = Path(folder) / "checkpoint"
+        _save_by_orbax(place, tree)
+        return _restored_by_orbax(place, like)

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from typing import NamedTuple, Self, TypeAlias, get_args
 
 from mnist_fp8.core.patterns import matches
+from mnist_fp8.record.checkpoints import Unrestored
 from mnist_fp8.record.packages import Imported, Needs, Resolved
 
 AREAS = {
@@ -21,6 +22,7 @@ AREAS = {
     "package": "what the package asks for and says of itself",
     "recipes": "recipes that run here",
     "variables": "variables of a model, as checkpoints store them",
+    "checkpoints": "checkpoints that the old release wrote, restored",
     "metadata": "amax histories and scales, step by step",
     "float8": "float8 in jaxprs and compiled programs",
     "numerics": "errors of outputs and gradients",
@@ -394,6 +396,7 @@ Value: TypeAlias = (
     | Special
     | Signature
     | Cost
+    | Unrestored
     | Failure
 )
 KINDS: dict[str, type[Value]] = {cls.__name__.lower(): cls for cls in get_args(Value)}

@@ -19,6 +19,7 @@ from mnist_fp8.core.errors import RecordError
 from mnist_fp8.core.plain import clean
 from mnist_fp8.core.reading import parse_json, read_text
 from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.record.checkpoints import CHECKPOINTS
 from mnist_fp8.record.claims import SuiteResult
 from mnist_fp8.record.entries import LAYERS, Value
 from mnist_fp8.record.entries_json import entries_from_json, entries_to_json
@@ -110,7 +111,11 @@ class Record:
 
 def may_be_of_model(name: str, keys: Iterable[str]) -> bool:
     """Whether some keys, or patterns, are of a user's model, or of more: of claims on models, or of its entries."""
-    own = (f"{LAYERS}/{name}", f"claims/{model.CLAIMS}")
+    return may_be_under((f"{LAYERS}/{name}", CHECKPOINTS, f"claims/{model.CLAIMS}"), keys)
+
+
+def may_be_under(own: tuple[str, ...], keys: Iterable[str]) -> bool:
+    """Whether some keys, or patterns, may name something that begins with one of these."""
     literals = [key.partition("*")[0].rstrip("/") for key in keys]
     return any(literal.startswith(own) or any(each.startswith(literal) for each in own) for literal in literals)
 

@@ -19,16 +19,17 @@ POOLING = 4
 """Pixels of a block's side: small images train the same dense layers on fewer pixels."""
 
 
-def mnist(recipe: Any) -> Case:  # noqa: ANN401 - of the installed Transformer Engine
+def mnist(recipe: Any, *, boxed: bool = False) -> Case:  # noqa: ANN401 - of the installed Transformer Engine
     """The network with random images, trained with SGD and dropout.
 
     Args:
         recipe: of Transformer Engine; ``None`` computes in BF16.
+        boxed: leave the parameters in the boxes in which Transformer Engine may put them.
     """
     precision = Precision.TE_FP8 if recipe else Precision.TE_BF16
     options = te.recipe_config(recipe) if recipe else RecipeConfig()
     config = TrainConfig(precision=precision, recipe=options, batch_size=BATCH, pooling=POOLING)
-    state, metadata = train.create_train_state(config)
+    state, metadata = train.create_train_state(config, boxed=boxed)
     images, labels = _batch(BATCH, 28 // POOLING)
 
     def apply(variables: Mapping[str, Any], images: jax.Array) -> jax.Array:

@@ -54,10 +54,14 @@ def prepare_backend(precision: Precision) -> None:
         te.prepare_xla()
 
 
-def create_train_state(config: TrainConfig) -> tuple[TrainState, Metadata]:
+def create_train_state(config: TrainConfig, *, boxed: bool = False) -> tuple[TrainState, Metadata]:
     """Initialise the model and its optimizer (SGD with momentum).
 
     The parameters depend on the seed only: they are the same numbers in every precision.
+
+    Args:
+        config: what is trained.
+        boxed: leave the parameters in the boxes in which Transformer Engine may put them.
 
     Returns:
         The state, and the FP8 metadata (empty unless the recipe keeps some).
@@ -67,8 +71,11 @@ def create_train_state(config: TrainConfig) -> tuple[TrainState, Metadata]:
     mode = mode_of(config.precision, config.recipe, tuple(axis for axis, _ in config.mesh))
     mesh = _mesh(config)
     with mesh_context(config):
-        variables = te.unbox(_init(model, mode, jax.random.key(config.seed), _image_shape(config, 32)))
+        first = _init(model, mode, jax.random.key(config.seed), _image_shape(config, 32))
+    variables = te.unbox(first)
     params = variables.pop("params")
+    if boxed:
+        params = first["params"]
     state = TrainState.create(
         apply_fn=model.apply,
         params=params,

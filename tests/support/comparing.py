@@ -10,6 +10,7 @@ from mnist_fp8.core.subjects import SUBJECTS
 from mnist_fp8.gate.verdict.compare import compare
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.rules.rule import Difference
+from mnist_fp8.record.checkpoints import CHECKPOINT_FILES
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import (
     Codes,
@@ -73,6 +74,7 @@ WHOLE: dict[str, Value] = {
     "recipes/R/support": Support(ok=True),
     "behaviour/layers/kernel after init": Text("Array"),
     "import/end/exit code": Text("0"),
+    CHECKPOINT_FILES: Text("d"),
     "training/TE BF16/loss": Curves((1,), ((1.0,),)),
     "bits/R/tensor 1": Codes("a", 1, 0),
     **{f"variables/{mode}/params/dense/kernel": Text("float32[1]") for mode in ("BF16", "R")},

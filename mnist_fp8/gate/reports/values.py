@@ -1,11 +1,14 @@
 """Measured values, and how far apart two of them are, as a person reads them: here structure becomes text."""
 
 import math
+import shlex
 import statistics
 from collections.abc import Callable
 
 from mnist_fp8.gate.verdict.changes import CurvesApart, EntryChange, NoiseApart, NumbersApart
 from mnist_fp8.gate.verdict.measures import Gauge, Measure
+from mnist_fp8.gate.verdict.rules.rule import Difference
+from mnist_fp8.record.checkpoints import Unrestored
 from mnist_fp8.record.entries import (
     Agreement,
     Codes,
@@ -48,6 +51,11 @@ def text(value: Value | None, digits: int = 5) -> str:  # noqa: C901, PLR0911, P
             return words
         case Failure(kind, message):
             return f"fails: {kind}: {message}"
+        case Unrestored(kind, message, _, problem):
+            as_it_is = f"{kind}: {message}"
+            if value.is_mended:
+                return f"restored after migration; as it is: {as_it_is}"
+            return f"not restored: {as_it_is}; nor after migration: {problem}"
         case Support(ok, reason):
             return "runs here" if ok else f"does not run here: {reason}"
         case Resolved(ok, reason):
@@ -110,6 +118,16 @@ def number(value: float, digits: int = 5) -> str:
     return f"{value:.{digits}g}"
 
 
+# --- differences ---------------------------------------------------------------------------------------------------
+
+
+def action(difference: Difference) -> str:
+    """What to do, and the commands that do it."""
+    new = (entry.new for entry in difference.entries)
+    commands = [shlex.join(each.command) for each in new if isinstance(each, Unrestored) and each.command]
+    return " ".join([difference.rule.action, *dict.fromkeys(commands)])
+
+
 # --- changes -------------------------------------------------------------------------------------------------------
 
 
@@ -121,6 +139,8 @@ def sides(change: EntryChange) -> tuple[str, str]:
 def _side(change: EntryChange, side: int, digits: int) -> str:
     """A value; what is there on one side only with its name, which says more than that it is there."""
     value = (change.old, change.new)[side]
+    if isinstance(change.new, Unrestored) and not side:
+        return "restored"
     match change.apart:
         case NumbersApart(label) as apart:
             return f"{label}: {number((apart.old, apart.new)[side], digits)}".removeprefix(": ")

@@ -16,7 +16,7 @@ from mnist_fp8.gate.runner.names import asks_for_names, with_names
 from mnist_fp8.gate.runner.store import kept_part, unexamined
 from mnist_fp8.record.claims import joined
 from mnist_fp8.record.entries import LAYERS, Failure, Value, covered
-from mnist_fp8.record.record import Record, may_be_of_model
+from mnist_fp8.record.record import Record, may_be_under
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,7 +107,7 @@ def _measured(environment: Environment, keys: Sequence[str], *, rerun: bool) -> 
     own = f"{LAYERS}/{name}"
     others = tuple(key for key in keys if not name or not key.startswith(own))
     record = _measured_part(_without_model(environment), others, rerun=rerun) if others else None
-    if name and may_be_of_model(name, keys):
+    if name and may_be_under((own,), keys):
         part = _measured_part(environment, (own,), rerun=rerun)
         record = _joined(record, part, own) if record else part
     assert record is not None  # noqa: S101 - there is a key

@@ -34,19 +34,30 @@ def measure(environment: Environment, keys: Sequence[str], log: Path) -> Attempt
     Raises:
         EnvError: the environment failed, not Transformer Engine.
     """
-    attempt = _measure(environment, keys, log)
+    only = [] if tuple(keys) == EVERYTHING else keys
+    attempt = run("mnist_fp8.measure", only, environment, log)
     if attempt.lasting:
         return attempt
     with processes.alone():
-        return _measure(environment, keys, log)
+        return run("mnist_fp8.measure", only, environment, log)
 
 
-def _measure(environment: Environment, keys: Sequence[str], log: Path) -> Attempt:
+def run(module: str, arguments: Sequence[str], environment: Environment, log: Path) -> Attempt:
+    """Run a module that measures.
+
+    Args:
+        module: its name; it writes a document to the file that its first argument names.
+        arguments: the others.
+        environment: where it runs.
+        log: where to keep what was printed.
+
+    Raises:
+        EnvError: the environment failed, not Transformer Engine.
+    """
     begin = time.monotonic()
-    only = [] if tuple(keys) == EVERYTHING else keys
     with tempfile.TemporaryDirectory() as scratch:
         file = Path(scratch) / "measured.json"
-        command = [str(environment.python), "-m", "mnist_fp8.measure", str(file), *only]
+        command = [str(environment.python), "-m", module, str(file), *arguments]
         ended, printed = execution.run(environment, command, staging.stage(), TIMEOUT_S, log)
         document: Mapping[str, Any] = {}
         with contextlib.suppress(OSError, ValueError):

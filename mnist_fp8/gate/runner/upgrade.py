@@ -6,15 +6,16 @@ from collections.abc import Sequence
 from mnist_fp8.gate.releases import stacks
 from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.releases.environments import Environment
-from mnist_fp8.gate.runner import package, suite
+from mnist_fp8.gate.runner import checkpoints, package, suite
 from mnist_fp8.gate.runner.at_once import all_of
 from mnist_fp8.gate.runner.installation import Installation, examine
 from mnist_fp8.gate.runner.measuring import EVERYTHING
 from mnist_fp8.gate.runner.model import Model
 from mnist_fp8.gate.runner.steps import Steps, Watcher
+from mnist_fp8.record.checkpoints import CHECKPOINTS
 from mnist_fp8.record.claims import Outcome
 from mnist_fp8.record.entries import RESOLVER, covers
-from mnist_fp8.record.record import Record
+from mnist_fp8.record.record import Record, may_be_under
 
 
 def sides(
@@ -73,6 +74,9 @@ def measure_both(
         records = _measured(made, only or EVERYTHING, steps, labels, rerun=again)
     if measured and any(covers(each, RESOLVER) for each in only or EVERYTHING):
         records = list(package.with_answers(made, records))
+    if measured and may_be_under((CHECKPOINTS,), only or EVERYTHING):
+        restore = functools.partial(checkpoints.with_restored, made, records, only or EVERYTHING, rerun=again)
+        records = list(steps.run("checkpoints", f"checkpoints of {labels[0]} under {labels[1]}", restore))
     if claims:
         judge = functools.partial(examine, claims=claims, workers=suite.default_jobs(), rerun=again)
         records[1] = steps.run("claims", f"claims on {labels[1]}", lambda: judge(made[1], records[1]))

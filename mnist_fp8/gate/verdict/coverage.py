@@ -7,6 +7,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from mnist_fp8.core.modes import Mode
 from mnist_fp8.core.subjects import ALWAYS, SUBJECTS
 from mnist_fp8.gate.verdict.scope import OneSided, Scope, is_named_by_release, running, supported
+from mnist_fp8.record.checkpoints import CHECKPOINTS
 from mnist_fp8.record.claims import ClaimStatus, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import AREAS, BF16, LAYERS, OUTSIDE, Failure, Key, Numbers, Signature, Support
 from mnist_fp8.record.record import Record
@@ -55,6 +56,7 @@ class GapKind(enum.Enum):
     NOT_RUN = "tests not run and not passed by the new side"
     RECIPES = "recipes that do not run here"
     LAYERS = "layers that are not looked at"
+    CHECKPOINTS = "checkpoints not tried"
     USES = "uses not judged"
     USES_UNREAD = "sources that were not looked at"
     USES_NOT_READ = "used names that are not read"
@@ -316,6 +318,8 @@ def _of_whole(
         yield Gap(GapKind.NO_CLAIMS, Effect.PARTIAL)
     if not (old.run and new.run):
         yield Gap(GapKind.RUN, Effect.PARTIAL)
+    if not any(key.startswith(f"{CHECKPOINTS}/") for key in {**old.entries, **new.entries}):
+        yield Gap(GapKind.CHECKPOINTS, Effect.NOTED)
     there = {area for area, _ in measured}
     needed = [area for area, recipe in _WHOLE_AREAS.items() if recipe is None or recipe in missing]
     needed += [area for areas in missing.values() for area in areas]

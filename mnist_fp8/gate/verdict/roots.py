@@ -20,13 +20,13 @@ from mnist_fp8.core.modes import Mode, RecipeConfig
 from mnist_fp8.gate.verdict.changes import EntryChange, NumbersApart
 from mnist_fp8.gate.verdict.definitions import definitions
 from mnist_fp8.gate.verdict.measures import Measure, telling
-from mnist_fp8.gate.verdict.rules import layers, numbers, programs
+from mnist_fp8.gate.verdict.rules import checkpoints, layers, numbers, programs
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, Severity, difference
 from mnist_fp8.record.entries import BF16, LAYERS, OUTSIDE, Numbers, Value
 
 _BY_CAUSE = (
     *("package", "import", "api", "recipes", LAYERS, "variables", "metadata", "float8", "bits", "numerics", "special"),
-    *("behaviour", "training", "warnings", "claims"),
+    *("behaviour", "training", "checkpoints", "warnings", "claims"),
 )
 """Areas, those first from which others may follow."""
 _OF_NUMBERS = ("metadata", "float8", "bits", "numerics", "special", "training")
@@ -136,7 +136,8 @@ def _cause(one: Difference, entry: EntryChange, defined: Mapping[str, str]) -> _
         return _BY_RULE[one.rule]
     if one.rule is layers.AXES:
         return _PARAMETERS if entry.name.startswith("params") else _METADATA
-    if entry.kind in _OF_NUMBERS and one.rule is not numbers.FLAX_ALONE:
+    of_numbers = entry.kind in _OF_NUMBERS or one.rule is checkpoints.TRAINS_ON_DIFFERENTLY
+    if of_numbers and one.rule is not numbers.FLAX_ALONE:
         subject = RecipeConfig().name if one.area == "metadata" else entry.subject
         return "numbers", _RECIPES.get(subject, subject)
     return one.area, one.rule.id, one.subject

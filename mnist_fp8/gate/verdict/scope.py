@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from mnist_fp8.core.errors import RecordError
 from mnist_fp8.core.model import CONTENTS, VARIABLE, VARIABLES
 from mnist_fp8.core.plain import clean
+from mnist_fp8.record.checkpoints import CHECKPOINT_FILES, CHECKPOINTS
 from mnist_fp8.record.entries import AREAS, LAYERS, Key, Support
 from mnist_fp8.record.record import Record
 
@@ -64,6 +65,10 @@ class Scope:
         if data[0] != data[1] and all(data):
             left_out.append("training")
             limits.append("trained on different data: training is not compared")
+        written = [record.entries.get(CHECKPOINT_FILES) for record in (old, new)]
+        if written[0] != written[1] and not (old.problem or new.problem):
+            left_out.append(CHECKPOINTS)
+            limits.append("the records are not of one upgrade: checkpoints are not compared")
         for area, missing in _WHOLE_OR_NOT_AT_ALL.items():
             there = [any(key.startswith(f"{area}/") for key in record.entries) for record in (old, new)]
             if there[0] != there[1] and not (old.problem or new.problem):

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mnist_fp8.record.checkpoints import Unrestored
 from mnist_fp8.record.entries import (
     AREAS,
     KINDS,
@@ -53,6 +54,7 @@ ENTRIES: dict[str, Value] = {
         (Contents("output", 3, 1, None), Contents("gradient", 0, 0, 2.5)), (NamedNumber("x", 0.0),)
     ),
     "api/te.f": Signature("function", (Parameter("x", "either", None), Parameter("y", "keyword", "3"))),
+    "checkpoints/R/Orbax": Unrestored("ValueError", "no", ("mnist-fp8", "migrate"), "why"),
     "import/packages/pydantic": Imported(declared=False),
     "import/packages/numpy": Imported(declared=None),
     "api/te.LIMIT": Signature("attribute", value="448"),

@@ -79,7 +79,7 @@ _MARKS = {Severity.BREAKS: Mark.FAILURE, Severity.CHANGES: Mark.SKIPPED, Severit
 def _difference_case(view: View, shown: Shown) -> Case:
     rule = shown.rule
     mark = _MARKS[rule.severity]
-    message = f"{rule.severity.value}: {rule.meaning} {rule.action}"
+    message = f"{rule.severity.value}: {rule.meaning} {shown.action}"
     if shown.accepted:
         mark, message = Mark.SKIPPED, f"accepted: {shown.accepted}; {message}"
     lines = [entry.line for entry in shown.entries]
@@ -163,7 +163,7 @@ def _plain_difference(comparison: Comparison, difference: Difference) -> dict[st
         "rule": rule.id,
         "severity": rule.severity.value,
         "meaning": rule.meaning,
-        "action": rule.action,
+        "action": values.action(difference),
         "counts": difference.counts,
         "accepted": difference.accepted,
         "entries": [_plain_entry(comparison, change) for change in difference.entries],

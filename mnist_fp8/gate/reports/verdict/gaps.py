@@ -28,6 +28,7 @@ _WORDS = {
     GapKind.NOT_RUN: "tests not run, though the new one does not pass them: measure it again",
     GapKind.RECIPES: "recipes that do not run here",
     GapKind.LAYERS: "layers that were not looked at",
+    GapKind.CHECKPOINTS: "whether the new one restores checkpoints of the old one: measuring both together tries it",
     GapKind.USES: "what your code uses: a record has no names of its release; measure it again",
     GapKind.USES_UNREAD: "not looked at in your code",
     GapKind.USES_NOT_READ: "used by your code, and not read from the source of Transformer Engine",

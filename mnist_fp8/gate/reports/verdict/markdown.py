@@ -99,7 +99,7 @@ def _markdown_block(view: View, block: Block) -> str:
         *([f"**{block.size_name.title()}:** {words(first.size)}"] if first.size else []),
         *(f"**{(block.effect or 'worst').title()}:** {words(cut(each, 600))}" for each in block.evidence),
         f"**Means:** {words(block.rule.meaning)}",
-        f"**Do:** {words(block.rule.action)}",
+        f"**Do:** {words(block.action)}",
         f"**Rule:** `{block.rule.id}`",
     ]
     shown_again = "\n".join(map(view.command, block.keys))
@@ -111,8 +111,7 @@ def _markdown_block(view: View, block: Block) -> str:
     ]
     if block.number:
         others = bullets(
-            f"{_name(part)}: {words(part.rule.meaning)} {words(part.rule.action)} `{part.rule.id}`"
-            for part in block.others
+            f"{_name(part)}: {words(part.rule.meaning)} {words(part.action)} `{part.rule.id}`" for part in block.others
         )
         cells = ([code(key), words(what), *_values(old, new), words(size)] for key, what, old, new, size in block.rows)
         parts.append(folded(block.number, ["entry", "what", "old", "new", block.size_name], cells, 2_000, others))

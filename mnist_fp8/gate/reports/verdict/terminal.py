@@ -138,7 +138,7 @@ def _lines(block: Block, width: int) -> Iterator[Text]:
         yield _indented(f"{block.effect or 'worst'}: {line}", width)
     if block.number:
         yield one_line((f"    {block.number}", "dim"))
-    yield _indented(f"{block.rule.meaning} {block.rule.action} [{block.rule.id}]", width)
+    yield _indented(f"{block.rule.meaning} {block.action} [{block.rule.id}]", width)
 
 
 def _indented(text: str, width: int, style: str = "", first: str = "    ") -> Text:

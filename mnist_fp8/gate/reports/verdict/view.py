@@ -74,14 +74,15 @@ class Shown:
     subject: str
     rule: Rule
     entries: tuple[Entry, ...]
+    action: str
     accepted: str
 
     @classmethod
     def of(cls, difference: Difference) -> "Shown":
         """The texts of a difference."""
         entries = tuple(map(Entry.of, difference.entries))
-        subject, accepted = clean(difference.subject), clean(difference.accepted)
-        return cls(difference.area, subject, difference.rule, entries, accepted)
+        subject, action, accepted = map(clean, (difference.subject, values.action(difference), difference.accepted))
+        return cls(difference.area, subject, difference.rule, entries, action, accepted)
 
     @property
     def title(self) -> str:
@@ -101,6 +102,7 @@ class Block:
         evidence: what decides that, the most telling first.
         keys: what to measure again: the first entry, and what decides.
         parts: all differences, in the order of cause.
+        action: what to do.
         accepted: why it does not count; empty if it does.
     """
 
@@ -111,6 +113,7 @@ class Block:
     evidence: tuple[str, ...]
     keys: tuple[str, ...]
     parts: tuple[Shown, ...]
+    action: str
     accepted: str
 
     @classmethod
@@ -126,7 +129,7 @@ class Block:
         title = ": ".join(filter(None, [where, main.rule.title, of_what]))
         decides = root.measures[0].key if root.measures else root.main.entries[0].key
         keys = tuple(dict.fromkeys([first.key, clean(decides)]))
-        return cls(title, main.rule, first, effect, evidence, keys, parts, main.accepted)
+        return cls(title, main.rule, first, effect, evidence, keys, parts, main.action, main.accepted)
 
     @property
     def size_name(self) -> str:

@@ -4,20 +4,22 @@ from collections.abc import Callable, Iterator, Sequence
 
 from mnist_fp8.core.modes import Mode
 from mnist_fp8.gate.verdict.changes import EntryChange, NoiseApart
-from mnist_fp8.gate.verdict.rules import api, claims, imports, layers, numbers, package, programs, uses
+from mnist_fp8.gate.verdict.rules import api, checkpoints, claims, imports, layers, numbers, package, programs, uses
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, difference
 from mnist_fp8.gate.verdict.scope import TES_OWN_KEYS
+from mnist_fp8.record.checkpoints import CHECKPOINTS
 from mnist_fp8.record.entries import LAYERS, Failure
 
 RULES: tuple[Rule, ...] = (
     *(*claims.RULES, *uses.RULES, *api.RULES, *package.RULES),
-    *(*layers.RULES, *imports.RULES, *programs.RULES, *numbers.RULES),
+    *(*layers.RULES, *checkpoints.RULES, *imports.RULES, *programs.RULES, *numbers.RULES),
 )
 """Every rule; its id is its own."""
 _AREAS: dict[str, Callable[[EntryChange], Rule]] = {
     "package": package.rule_of_package,
     "recipes": layers.rule_of_recipe,
     "variables": layers.rule_of_variables,
+    CHECKPOINTS: checkpoints.rule_of_checkpoint,
     "metadata": numbers.rule_of_metadata,
     "float8": programs.rule_of_float8,
     "numerics": numbers.rule_of_numerics,

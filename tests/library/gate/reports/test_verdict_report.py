@@ -22,6 +22,7 @@ from mnist_fp8.gate.verdict.costs import CostChange
 from mnist_fp8.gate.verdict.coverage import Effect, Gap, GapKind
 from mnist_fp8.gate.verdict.policy import Acceptance
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, Severity
+from mnist_fp8.record.checkpoints import Unrestored
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import Codes, Cost, Curves, Numbers, Parameter, Quantity, Signature, Support, Text, Value
 from mnist_fp8.record.record import Record
@@ -553,6 +554,21 @@ def test_junit_fails_what_breaks_and_skips_what_changes_or_is_accepted() -> None
     }
 
 
+@pytest.mark.parametrize("form", FORMS)
+def test_command_that_mends_a_checkpoint_is_said(form: str) -> None:
+    def shown(new: Value) -> str:
+        key, as_it_was = "checkpoints/R/Orbax/steps", Numbers((1.0,), ("step 1",))
+        old = record("2.2.0", {**SAFE, key: as_it_was})
+        found = compare.compare(old, record("2.3.0", {**SAFE, key: new}), (), TODAY)
+        return " ".join(FORMS[form](found).split())
+
+    command = "mnist-fp8 migrate CHECKPOINT -o NEW --from 2.2.0 --to 2.3.0 --like SHAPES"
+    error = Unrestored("ValueError", "no such name", tuple(command.split()))
+    assert command in shown(error)
+    assert "after migration; as it is" in shown(error)
+    assert "nor after migration: no way" in shown(dataclasses.replace(error, problem="no way"))
+
+
 def test_junit_makes_what_is_not_known_an_error() -> None:
     errors = suites(UNVERIFIED)["upgrade"].findall("testcase/error")
     assert [each.get("message") for each in errors] == ["the old one could not be measured: it hung for ever"]
@@ -575,6 +591,7 @@ def test_json_has_every_field() -> None:
         "modes": ["BF16"],
         "gaps": [
             {"kind": "claims skipped", "effect": "noted", "names": ["kernels"], "reason": "needs a GPU"},
+            {"kind": "checkpoints not tried", "effect": "noted", "names": [], "reason": ""},
             {
                 "kind": "layers that are not looked at",
                 "effect": "noted",

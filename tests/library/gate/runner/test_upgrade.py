@@ -12,11 +12,12 @@ import pytest
 from mnist_fp8.gate.releases import environments, stacks
 from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.releases.environments import Environment
-from mnist_fp8.gate.runner import suite, upgrade
+from mnist_fp8.gate.runner import checkpoints, suite, upgrade
 from mnist_fp8.gate.runner.installation import Installation
 from mnist_fp8.gate.runner.steps import _SEEN_S
 from mnist_fp8.gate.runner.store import Attempt, unexamined
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
+from mnist_fp8.record.entries import Text, Value
 from mnist_fp8.record.record import Record
 from support.arranged import RELEASE, arrange_measurements, environment
 
@@ -78,7 +79,15 @@ def judged(printed: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> list[tup
     monkeypatch.setattr(suite, "judge", judge)
     monkeypatch.setattr(suite, "known_claims", lambda: ("bf16_parity", "fp8_numerics"))
     monkeypatch.setattr(environments, "prepare", prepare)
+    monkeypatch.setattr(checkpoints, "with_restored", with_restored)
     return made
+
+
+def with_restored(_pair: Any, records: Sequence[Record], keys: Sequence[str], *, rerun: bool) -> tuple[Record, Record]:
+    """Both records, with what was asked for."""
+    said: dict[str, Value] = {"checkpoints/R/asked": Text(f"{', '.join(keys)}{', anew' if rerun else ''}")}
+    old, new = (dataclasses.replace(record, entries={**record.entries, **said}) for record in records)
+    return old, new
 
 
 def both(*only: str, old: Edition = RELEASE, new: Edition = NEWER) -> tuple[tuple[Record, Record], Watcher]:
@@ -94,8 +103,24 @@ def test_both_sides_are_measured_and_held_to_all_claims(judged: list[Any], print
     assert all(record.suite and record.entries for record in (old, new))
     assert judged == [("2.4.0", ("bf16_parity", "fp8_numerics")), ("2.3.0", ("bf16_parity", "fp8_numerics"))]
     assert len(printed["made"]) == 2
-    assert [what.partition(" ")[0] for what in watcher.told] == ["environment"] * 2 + ["measuring"] * 2 + ["claims"] * 2
+    assert [what.partition(" ")[0] for what in watcher.told] == [
+        *("environment", "environment", "measuring", "measuring", "checkpoints", "claims", "claims")
+    ]
     assert watcher.left == sorted(watcher.left, reverse=True)
+
+
+@pytest.mark.parametrize(
+    ("only", "asked"),
+    [((), "*"), (("checkpoints/R",), "checkpoints/R, anew"), (("bits",), None), (("claims/fp8_numerics",), None)],
+)
+def test_checkpoints_are_tried_where_they_are_asked_for(
+    judged: list[Any], only: Sequence[str], asked: str | None
+) -> None:
+    records, watcher = both(*only)
+    said = asked and Text(asked)
+    assert [record.entries.get("checkpoints/R/asked") for record in records] == [said, said]
+    assert ("checkpoints of 2.3.0 under 2.4.0" in watcher.told) is bool(asked)
+    assert bool(judged) is (not only or only[0].startswith("claims"))
 
 
 def test_run_with_a_problem_spares_the_old_side_nothing(judged: list[Any], printed: dict[str, Any]) -> None:
@@ -164,14 +189,16 @@ def test_time_left_follows_what_steps_took_here(
     _, watcher = both()
     assert watcher.left[0] == _of_both(_SEEN_S), "Control: nothing is known of this machine"
     known = json.loads((tmp_path / "mnist_fp8" / "durations.json").read_text())
-    assert set(known) == {"environment", "measure", "claims", "rest"}
+    assert set(known) == {"environment", "measure", "checkpoints", "claims", "rest"}
     _, watcher = both()
     assert watcher.left[0] == pytest.approx(_of_both(known))
     assert judged
 
 
 def _of_both(seconds: Mapping[str, float]) -> float:
-    return 2 * (seconds["environment"] + seconds["measure"]) + seconds["claims"] + seconds["rest"]
+    return 2 * (seconds["environment"] + seconds["measure"]) + sum(
+        seconds[each] for each in ("checkpoints", "claims", "rest")
+    )
 
 
 def test_time_of_a_part_is_not_taken_for_that_of_the_whole(

@@ -11,6 +11,7 @@ from mnist_fp8.gate.verdict.compare import compare
 from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
 from mnist_fp8.gate.verdict.coverage import NOT_ASKED_FOR, Effect, Gap, GapKind
 from mnist_fp8.gate.verdict.policy import Acceptance
+from mnist_fp8.record.checkpoints import CHECKPOINT_FILES
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import Agreement, Codes, Cost, Failure, Formats, Signature, Support, Text, Value
 from mnist_fp8.record.packages import Imported
@@ -136,6 +137,24 @@ def test_other_models_are_told_and_change_nothing_else() -> None:
     assert "the models are not the same (ours.model:case, code c1; ours.model:case, code c2)" in limit
     (limit,) = found({}, {VARIABLE: "installed:case"}).limits
     assert "the models are not the same (the network of mnist-fp8; installed:case)" in limit
+
+
+def test_checkpoints_of_another_upgrade_are_left_out() -> None:
+    old: dict[str, Value] = {**WHOLE, "checkpoints/R/Orbax/as restored": numbers(1.0)}
+    new: dict[str, Value] = old | {"checkpoints/R/Orbax/as restored": numbers(2.0)}
+    assert compared(old, new).verdict is UpgradeVerdict.BROKEN, "Control"
+    found = compared(old, new | {CHECKPOINT_FILES: Text("other")})
+    assert found.verdict is UpgradeVerdict.PARTIAL
+    assert found.limits == ("the records are not of one upgrade: checkpoints are not compared",)
+    assert found.differences == ()
+
+
+def test_checkpoints_that_nobody_tried_are_named() -> None:
+    alone = {key: value for key, value in WHOLE.items() if area_of(key) != "checkpoints"}
+    found = compared(alone, alone)
+    assert found.verdict is UpgradeVerdict.SAFE, "a record of one installation cannot have any"
+    assert Gap(GapKind.CHECKPOINTS, Effect.NOTED) in found.coverage.gaps
+    assert Gap(GapKind.CHECKPOINTS, Effect.NOTED) not in compared(WHOLE, WHOLE).coverage.gaps
 
 
 def test_command_for_what_is_of_a_model_names_the_model() -> None:
@@ -269,7 +288,7 @@ def area_of(key: str) -> str:
     return key.partition("/")[0]
 
 
-@pytest.mark.parametrize("area", sorted({area_of(key) for key in WHOLE}))
+@pytest.mark.parametrize("area", sorted({area_of(key) for key in WHOLE} - {"checkpoints"}))
 def test_area_that_neither_record_has_is_never_safe(area: str) -> None:
     cut = {key: value for key, value in WHOLE.items() if area_of(key) != area}
     assert compared(WHOLE, WHOLE).verdict is UpgradeVerdict.SAFE, "Control"

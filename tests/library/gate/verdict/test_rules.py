@@ -1,5 +1,6 @@
 """Rules: which one a change comes under, and what each says."""
 
+import dataclasses
 import math
 
 import pytest
@@ -11,6 +12,7 @@ from mnist_fp8.gate.verdict.rules.layers import _BEHAVIOUR
 from mnist_fp8.gate.verdict.rules.rule import Rule, Severity
 from mnist_fp8.gate.verdict.signatures import ApiChange
 from mnist_fp8.measure import behaviour
+from mnist_fp8.record.checkpoints import Unrestored
 from mnist_fp8.record.entries import (
     UNFUSED,
     Agreement,
@@ -40,6 +42,9 @@ AUTOCAST = "transformer_engine.jax.autocast"
 PRODUCTS = "float8/R/forward and backward: products"
 E4, E5, BF16 = "float8_e4m3fn", "float8_e5m2", "bfloat16"
 LAYER = "layers/LayerNormMLP/gelu"
+CHECKPOINT = "checkpoints/R/Orbax"
+COMMAND = ("mnist-fp8", "migrate", "CHECKPOINT", "-o", "NEW", "--from", "2.2.0", "--to", "2.3.0", "--like", "SHAPES")
+UNRESTORED = Unrestored("ValueError", "no such name", COMMAND, problem="nor now")
 RUNS, RUNS_NOT = Support(ok=True), Support(ok=False, reason="x")
 
 
@@ -118,6 +123,20 @@ CASES: list[tuple[str, Value | None, Value | None, str]] = [
         of(Quantity.IN_TOLERANCES, 0, math.nan),
         "results-less-accurate",
     ),
+    (f"{CHECKPOINT}/in further steps", numbers(1, 2), UNRESTORED, "checkpoint-not-restored"),
+    (
+        f"{CHECKPOINT}/in further steps",
+        numbers(1, 2),
+        dataclasses.replace(UNRESTORED, problem=""),
+        "checkpoint-needs-migration",
+    ),
+    (f"{CHECKPOINT}/as restored", numbers(1, 2), numbers(1, 2.5), "checkpoint-restored-otherwise"),
+    (f"{CHECKPOINT}/as restored", numbers(1, 2), numbers(1, math.nan), "checkpoint-restored-otherwise"),
+    (f"{CHECKPOINT}/in further steps", numbers(1, 2), numbers(1, 2.5), "checkpoint-trains-on-differently"),
+    (f"{CHECKPOINT}/in further steps", numbers(1, 2), numbers(1, math.nan), "checkpoint-trains-on-differently"),
+    (f"{CHECKPOINT}/after migration", numbers(1, 2), numbers(1, 2.5), "checkpoint-trains-on-differently"),
+    (f"{CHECKPOINT}/in further steps", numbers(1, 2), Unrestored("E", "never tried"), "checkpoint-not-restored"),
+    (f"{CHECKPOINT}/as restored", numbers(1, 2), Failure("E", "no"), "fails-now"),
     ("variables/R/params/kernel", Text("f32[2]"), Text("f32[3]"), "parameters-changed"),
     ("variables/R/fp8_metas/x_scale", Text("f32[1]"), None, "metadata-variables-changed"),
     ("variables/R/params_axes/k", Text("x"), None, "axes-collection-changed"),
