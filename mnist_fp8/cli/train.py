@@ -1,6 +1,7 @@
 """``mnist-fp8 train``."""
 
 import argparse
+import contextlib
 import dataclasses
 import enum
 import json
@@ -90,6 +91,9 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     files.add_argument(
         "--output", type=Path, metavar="DIR", help="for metrics.json and curves.png (default: a new one)"
     )
+    files.add_argument(
+        "--checkpoint", type=Path, metavar="DIR", help="save after each epoch, and go on from there if run again"
+    )
     files.add_argument("--show-variables", action="store_true", help="print parameters and FP8 metadata")
 
 
@@ -148,13 +152,14 @@ def run(args: argparse.Namespace) -> int:
     dry_run = "dry_run" in given
     output: Path | None = given.get("output")
     check_output(output or RUNS)
+    folder: Path | None = given.get("checkpoint")
     imports.require("jax", "flax.linen", "optax")
 
     from mnist_fp8.cli import training_progress  # noqa: PLC0415 - importing JAX takes half a second
     from mnist_fp8.cli.training_progress import ConsoleWatcher  # noqa: PLC0415 - importing JAX takes half a second
     from mnist_fp8.programs import cache  # noqa: PLC0415 - importing JAX takes half a second
     from mnist_fp8.te import provenance  # noqa: PLC0415 - importing JAX takes half a second
-    from mnist_fp8.training import feasible, runs  # noqa: PLC0415 - importing JAX takes half a second
+    from mnist_fp8.training import checkpoints, feasible, runs  # noqa: PLC0415 - importing JAX takes half a second
 
     feasible.check_feasible(config)
     cache.keep_programs()
@@ -162,8 +167,10 @@ def run(args: argparse.Namespace) -> int:
         one_batch, one_test_batch = config.batch_size, config.test_batch_size
         config = dataclasses.replace(config, epochs=1, train_size=one_batch, test_size=one_test_batch)
     facts = provenance.describe(config.precision)
-    with ConsoleWatcher(config, show_variables="show_variables" in given) as watcher:
-        result = runs.train_and_evaluate(config, watcher)
+    with contextlib.ExitStack() as stack:
+        checkpoint = stack.enter_context(checkpoints.opened(folder, config)) if folder and not dry_run else None
+        watcher = stack.enter_context(ConsoleWatcher(config, show_variables="show_variables" in given))
+        result = runs.train_and_evaluate(config, watcher, checkpoint)
     written = [] if dry_run or not result.epochs else _write_results(output, config, facts, result)
     training_progress.print_summary(config, facts, result.status, len(result.epochs), written)
     return {"complete": OK, "interrupted": INTERRUPTED}.get(result.status, DID_NOT_HOLD)

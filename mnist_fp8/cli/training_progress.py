@@ -52,6 +52,10 @@ class ConsoleWatcher(Watcher):
         """Move the bar."""
         self._progress.update(self._task, description=f"epoch {epoch}/{self._epochs}", completed=done, total=total)
 
+    def on_resumed(self, epochs: Sequence[EpochMetrics]) -> None:
+        """Print what a checkpoint has already."""
+        self._console.print(f"goes on after epoch {len(epochs)}/{self._epochs}, which the checkpoint has")
+
     def on_epoch(self, metrics: EpochMetrics) -> None:
         """Print the epoch's line."""
         self._console.print(

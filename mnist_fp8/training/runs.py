@@ -4,8 +4,8 @@ import dataclasses
 import functools
 import math
 import time
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import jax
 
@@ -24,6 +24,9 @@ from mnist_fp8.training.train import (
     on_device,
     train_epoch,
 )
+
+if TYPE_CHECKING:
+    from mnist_fp8.training.checkpoints import Checkpoint
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,8 +64,11 @@ class Watcher:
     def on_steps(self, epoch: int, done: int, total: int) -> None:
         """After some steps of an epoch."""
 
+    def on_resumed(self, epochs: Sequence[EpochMetrics]) -> None:
+        """Before training: the epochs that a checkpoint has already."""
+
     def on_epoch(self, metrics: EpochMetrics) -> None:
-        """After an epoch and its evaluation."""
+        """After an epoch and its evaluation; where there is a checkpoint, it is kept."""
 
 
 def datasets(config: TrainConfig) -> tuple[data.Dataset, data.Dataset]:
@@ -71,7 +77,9 @@ def datasets(config: TrainConfig) -> tuple[data.Dataset, data.Dataset]:
     return data.pooled(train_ds, config.pooling), data.pooled(test_ds, config.pooling)
 
 
-def train_and_evaluate(config: TrainConfig, watcher: Watcher | None = None) -> TrainResult:
+def train_and_evaluate(
+    config: TrainConfig, watcher: Watcher | None = None, checkpoint: "Checkpoint | None" = None
+) -> TrainResult:
     """Train and evaluate as configured.
 
     Ctrl-C and a loss that is not finite end the run early; the epochs measured until then are in the result.
@@ -79,6 +87,7 @@ def train_and_evaluate(config: TrainConfig, watcher: Watcher | None = None) -> T
     Args:
         config: what to do.
         watcher: is told how it goes.
+        checkpoint: of a run of that configuration, which goes on from there, and keeps each epoch in it.
 
     Raises:
         ConfigError: the request cannot be honoured; nothing has been done.
@@ -95,17 +104,26 @@ def train_and_evaluate(config: TrainConfig, watcher: Watcher | None = None) -> T
         batch = train_ds["image"][: config.batch_size], train_ds["label"][: config.batch_size]
         check_fp8(state, *batch, metadata, {"dropout": key, "sr_rng": key})
     result = TrainResult([], "complete", state, metadata)
+    if checkpoint and checkpoint.epochs:
+        result.epochs += checkpoint.epochs
+        result.state, result.metadata = checkpoint.restored((state, metadata))
+        watcher.on_resumed(checkpoint.epochs)
     with mesh_context(config):
-        _run_epochs(config, on_device(config, train_ds), on_device(config, test_ds), result, watcher)
+        _run_epochs(config, on_device(config, train_ds), on_device(config, test_ds), result, watcher, checkpoint)
     return result
 
 
 def _run_epochs(
-    config: TrainConfig, train_ds: Dataset, test_ds: Dataset, result: TrainResult, watcher: Watcher
+    config: TrainConfig,
+    train_ds: Dataset,
+    test_ds: Dataset,
+    result: TrainResult,
+    watcher: Watcher,
+    checkpoint: "Checkpoint | None" = None,
 ) -> None:
     key = jax.random.key(config.seed)
     try:
-        for epoch in range(1, config.epochs + 1):
+        for epoch in range(len(result.epochs) + 1, config.epochs + 1):
             started = time.perf_counter()
             result.state, result.metadata, train_loss, train_accuracy = train_epoch(
                 result.state,
@@ -122,6 +140,8 @@ def _run_epochs(
             seconds = time.perf_counter() - started
             metrics = EpochMetrics(epoch, train_loss, train_accuracy, test_loss, test_accuracy, seconds)
             result.epochs.append(metrics)
+            if checkpoint:
+                checkpoint.keep(result.epochs, (result.state, result.metadata))
             watcher.on_epoch(metrics)
     except KeyboardInterrupt:
         result.status = "interrupted"

@@ -454,6 +454,30 @@ def test_ctrl_c_in_the_terminal_keeps_finished_epochs(working_directory: Path) -
     assert (first + out).count("train loss") == done >= 1
 
 
+def test_killed_run_goes_on_after_the_last_whole_epoch(working_directory: Path) -> None:
+    """The real signal, which no process can catch."""
+    arguments = ["train", *SMALL, "--output", "out", "--checkpoint", "kept"]
+    process = subprocess.Popen(  # noqa: S603 - our own interpreter and command
+        [sys.executable, "-u", "-m", "mnist_fp8", *arguments, "--epochs", "100000"],
+        stdout=subprocess.PIPE,
+        text=True,
+        env=os.environ | {"JAX_PLATFORMS": "cpu"},
+    )
+    assert process.stdout is not None
+    process.stdout.readline()
+    process.kill()
+    told = 1 + process.communicate(timeout=TIMEOUT_S)[0].count("train loss")
+    done = len(strict_json(working_directory / "kept" / "run.json")["epochs"])
+    assert done in (told, told + 1), "what was told is kept"
+    outcome = trained(*arguments[1:], "--epochs", str(done + 1))
+    assert (outcome.code, outcome.err) == (0, "")
+    assert f"goes on after epoch {done}/{done + 1}" in outcome.out
+    assert len(strict_json(working_directory / "out" / "metrics.json")["epochs"]) == done + 1
+    refused = trained(*arguments[1:], "--epochs", str(done + 1), "--lr", "0.5")
+    assert refused.code == 2
+    assert re.fullmatch(r"mnist-fp8: error: checkpoint kept is of a run with learning rate .*\n", refused.err)
+
+
 # --- the same without computing ------------------------------------------------------------------------------------
 
 
