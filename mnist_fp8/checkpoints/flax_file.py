@@ -9,6 +9,8 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
+import numpy as np
+
 from mnist_fp8.checkpoints import tree
 from mnist_fp8.checkpoints.messagepack import Head, Items
 from mnist_fp8.checkpoints.tree import Leaf, NewLeaf, Plan
@@ -59,6 +61,20 @@ class FlaxFile:
         """Where a report on a new checkpoint goes: beside it."""
         return new.with_name(f"{new.name}.migration.json")
 
+    def read(self, path: tree.Path) -> tree.Array:
+        """The array of a leaf.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        with self._file.open("rb") as opened:
+            return self._array(opened, path)
+
+    def _array(self, opened: BinaryIO, path: tree.Path) -> tree.Array:
+        from flax.serialization import msgpack_restore  # noqa: PLC0415 - takes a second
+
+        return np.asarray(msgpack_restore(_read(opened, self._spans[path])))
+
     def write(self, new: Path, plan: Plan) -> None:
         """Write a new checkpoint.
 
@@ -84,9 +100,9 @@ class FlaxFile:
         if leaf.make is None:
             _copy(old, self._spans[leaf.sources[0]], made)
             return
-        from flax.serialization import msgpack_restore, msgpack_serialize  # noqa: PLC0415 - takes a second
+        from flax.serialization import msgpack_serialize  # noqa: PLC0415 - takes a second
 
-        arrays = [msgpack_restore(_read(old, self._spans[path])) for path in leaf.sources]
+        arrays = [self._array(old, path) for path in leaf.sources]
         made.write(msgpack_serialize(leaf.make(*arrays)))
 
 

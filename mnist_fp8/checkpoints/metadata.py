@@ -8,20 +8,18 @@ newest amax goes from the first place to the last; the oldest, which neither wou
 import dataclasses
 import functools
 import re
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
 from mnist_fp8.checkpoints.tree import Array, Leaves, NewLeaf, Path, siblings, text_of, without_box
 from mnist_fp8.core.errors import ConfigError
-from mnist_fp8.core.metadata import METADATA_COLLECTIONS
+from mnist_fp8.core.metadata import METADATA_COLLECTIONS, SINCE_1_8, SINCE_2_3, MetadataName
 from mnist_fp8.core.patterns import matches
 from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, Meta, next_meta_before_2_3
 
-_TENSORS = {"i": "x", "w": "kernel", "g": "grad"}
-_OLD = re.compile(r"(?P<kind>amax|scale)_(?P<tensor>[iwg])_(?P<number>\d+)")
-_NEW = re.compile(r"(x|kernel|grad)(_\w+)?_(scale|amax_history)")
 _FLAX = re.compile(r"(input|kernel|output_grad)_(scale|amax_history)")
-_TWO_PRODUCTS = {"0", "1"}
+_TWO_PRODUCTS = {"_0", "_1"}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,25 +79,75 @@ def check_names(leaves: Leaves, *, old: bool, release: str) -> None:
         ConfigError: there are some.
     """
     for layer, paths in siblings(filter(_is_metadata, leaves)).items():
-        names = [without_box(path)[-1] for path in paths]
-        if "_overwrite_with_gradient" in layer and all(map(_FLAX.fullmatch, names)):
-            continue  # Flax's own FP8 products
-        for path, name in zip(paths, names, strict=True):
-            if leaves[path].shape is not None and not (_OLD if old else _NEW).fullmatch(name):
-                raise ConfigError(_unknown(path, name, release))
+        if _is_flax_own(layer, paths):
+            continue
+        for path in paths:
+            if leaves[path].shape is not None and not (SINCE_1_8 if old else SINCE_2_3).read(_name(path)):
+                raise ConfigError(_unknown(path, release))
+
+
+def _name(path: Path) -> str:
+    return without_box(path)[-1]
 
 
 def _is_metadata(path: Path) -> bool:
     return any(key in METADATA_COLLECTIONS for key in path)
 
 
-def _unknown(path: Path, name: str, release: str) -> str:
+def _is_flax_own(layer: Path, paths: Iterable[Path]) -> bool:
+    """Whether metadata are those of Flax's own FP8 products."""
+    return "_overwrite_with_gradient" in layer and all(_FLAX.fullmatch(_name(path)) for path in paths)
+
+
+def _unknown(path: Path, release: str) -> str:
     line = f"{text_of(path)} is not a name that TE {release} gives to FP8 metadata"
-    if _OLD.fullmatch(name):
+    if SINCE_1_8.read(_name(path)):
         return f"{line}, but one from before 2.3: is --from right?"
-    if _NEW.fullmatch(name):
+    if SINCE_2_3.read(_name(path)):
         return f"{line}, but one of 2.3 and later: is --from right?"
     return f"{line}: nothing is known of it"
+
+
+def check_numbers(leaves: Leaves, read: Callable[[Path], Array]) -> list[str]:
+    """Refuse metadata whose numbers no run of Transformer Engine leaves.
+
+    Args:
+        leaves: of the checkpoint, with names that `check_names` does not refuse.
+        read: reads a leaf.
+
+    Returns:
+        What a person has to know of them, each a sentence.
+
+    Raises:
+        ConfigError: some are not float32, or a scale is not a finite number above zero.
+    """
+    overflown = []
+    for path, name in _of_te(leaves):
+        numbers = read(path)
+        if numbers.dtype != np.float32:
+            raise ConfigError(
+                f"{text_of(path)} is {numbers.dtype}, but TE keeps FP8 metadata in float32: they were cast;"
+                " save the checkpoint again without that"
+            )
+        finite = np.isfinite(numbers)
+        if name.is_scale and not (finite & (numbers > 0)).all():
+            wrong = numbers[~(finite & (numbers > 0))].flat[0]
+            raise ConfigError(f"{text_of(path)} has {wrong:g}, but a scale is a finite number above zero")
+        if not finite.all():
+            overflown.append(text_of(path))
+    if not overflown:
+        return []
+    some = f"{len(overflown)} (such as {overflown[0]})"
+    return [f"amax histories with infinities or NaN: {some}; as long as they have them, TE keeps the scale"]
+
+
+def _of_te(leaves: Leaves) -> Iterator[tuple[Path, MetadataName]]:
+    """The metadata of Transformer Engine's own products, and what their names say."""
+    for layer, paths in siblings(filter(_is_metadata, leaves)).items():
+        for path in () if _is_flax_own(layer, paths) else paths:
+            name = SINCE_1_8.read(_name(path)) or SINCE_2_3.read(_name(path))
+            if name and leaves[path].shape is not None:
+                yield path, name
 
 
 def renamed(leaves: Leaves, recipe: Recipe, mlps: Mlps) -> dict[Path, NewLeaf]:
@@ -120,25 +168,28 @@ def renamed(leaves: Leaves, recipe: Recipe, mlps: Mlps) -> dict[Path, NewLeaf]:
     return new
 
 
-_Names = dict[tuple[str, str, str], Path]
-"""Paths of a layer's metadata by kind, tensor and number."""
+_Names = dict[MetadataName, Path]
+"""Paths of a layer's metadata by what their names say."""
 
 
 def _read(layer: Path, paths: list[Path], leaves: Leaves) -> _Names:
     """The metadata among the leaves of a layer; none where somebody else's leaf has such a name."""
-    matches = {path: _OLD.fullmatch(without_box(path)[-1]) for path in paths}
-    found = {(m["kind"], m["tensor"], m["number"]): path for path, m in matches.items() if m}
-    numbers = {number for _, _, number in found}
-    wanted = {(kind, tensor, number) for kind in ("amax", "scale") for tensor in _TENSORS for number in numbers}
+    found = {name: path for path in paths if (name := SINCE_1_8.read(_name(path)))}
+    numbers = {name.number for name in found}
+    wanted = {
+        MetadataName(tensor, number, is_scale)
+        for tensor in SINCE_1_8.tensors
+        for number in numbers
+        for is_scale in (False, True)
+    }
     if absent := wanted - found.keys():
         if not _is_metadata(layer):
             return {}
-        raise ConfigError(
-            f"{text_of(layer)} has FP8 metadata, but no {'_'.join(min(absent))}: the checkpoint is damaged"
-        )
-    for number in numbers:
-        for tensor in _TENSORS:
-            _check_shapes(found["amax", tensor, number], found["scale", tensor, number], leaves)
+        lacking = min(map(SINCE_1_8.write, absent))
+        raise ConfigError(f"{text_of(layer)} has FP8 metadata, but no {lacking}: the checkpoint is damaged")
+    for name, path in found.items():
+        if not name.is_scale:
+            _check_shapes(path, found[name._replace(is_scale=True)], leaves)
     return found
 
 
@@ -152,27 +203,23 @@ def _check_shapes(history: Path, scale: Path, leaves: Leaves) -> None:
 
 def _layer(layer: Path, found: _Names, leaves: Leaves, recipe: Recipe, mlps: Mlps) -> dict[Path, NewLeaf]:
     new = {}
-    numbers = {number for _, _, number in found}
+    numbers = {name.number for name in found}
     crossed = numbers == _TWO_PRODUCTS and mlps.is_fused(layer)
-    for (kind, letter, number), path in found.items():
-        tensor, written = _TENSORS[letter], number
+    for name, path in found.items():
+        number = SINCE_2_3.only if numbers == {SINCE_1_8.only} else name.number
         note = ""
-        if letter == "g" and crossed:
+        if name.tensor == "grad" and crossed:
             # Where 2.3 and later make both products in one function, each gradient has the other one's number.
-            (written,) = numbers - {number}
+            (number,) = numbers - {name.number}
             note = ", the other product's number"
-        postfix = "" if numbers == {"0"} else f"_{written}"
-        ending = path[len(layer) + 1 :]
-        fp8_max = FP8_MAX[FORMATS[recipe.fp8_format][tensor]]
-        if kind == "amax":
-            at = (*layer, f"{tensor}{postfix}_amax_history", *ending)
-            what = f"renamed, rolled{note}"
-            new[path] = NewLeaf(at, (path,), what, rolled, leaves[path].shape)
-        else:
-            at = (*layer, f"{tensor}{postfix}_scale", *ending)
+        at = (*layer, SINCE_2_3.write(name._replace(number=number)), *path[len(layer) + 1 :])
+        if name.is_scale:
+            fp8_max = FP8_MAX[FORMATS[recipe.fp8_format][name.tensor]]
             make = functools.partial(next_scale, fp8_max=fp8_max, recipe=recipe)
-            what = f"renamed, the next scale{note}"
-            new[path] = NewLeaf(at, (path, found["amax", letter, number]), what, make, leaves[path].shape)
+            sources = path, found[name._replace(is_scale=False)]
+            new[path] = NewLeaf(at, sources, f"renamed, the next scale{note}", make, leaves[path].shape)
+        else:
+            new[path] = NewLeaf(at, (path,), f"renamed, rolled{note}", rolled, leaves[path].shape)
     return new
 
 

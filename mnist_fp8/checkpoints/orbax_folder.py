@@ -53,6 +53,15 @@ class OrbaxFolder:
         """Where a report on a new checkpoint goes: into it."""
         return new / REPORT
 
+    def read(self, path: tree.Path) -> Array:
+        """The array of a leaf.
+
+        Raises:
+            OSError: it cannot be read.
+        """
+        array: Array = self._array(path).read().result()
+        return array
+
     def write(self, new: Path, plan: Plan) -> None:
         """Write a new checkpoint.
 

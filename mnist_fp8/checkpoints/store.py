@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Protocol
 
-from mnist_fp8.checkpoints import flax_file, orbax_folder
-from mnist_fp8.checkpoints.tree import Leaves, Plan
+from mnist_fp8.checkpoints import flax_file, metadata, orbax_folder, tree
+from mnist_fp8.checkpoints.tree import Array, Leaves, Plan
 from mnist_fp8.core.errors import ConfigError
 
 
@@ -19,6 +19,9 @@ class Store(Protocol):
     @property
     def leaves(self) -> Leaves:
         """What is in it."""
+
+    def read(self, path: tree.Path) -> Array:
+        """The array of a leaf."""
 
     def write(self, new: Path, plan: Plan) -> None:
         """Write a new checkpoint made of this one."""
@@ -39,6 +42,18 @@ def opened(checkpoint: Path) -> Store:
         return flax_file.FlaxFile(checkpoint)
     except OSError as error:
         raise ConfigError(f"checkpoint {checkpoint} cannot be read: {error.strerror or error}") from error
+
+
+def check_metadata(store: Store) -> list[str]:
+    """Refuse FP8 metadata that no run leaves; see `metadata.check_numbers`.
+
+    Raises:
+        ConfigError: there are some, or they cannot be read.
+    """
+    try:
+        return metadata.check_numbers(store.leaves, store.read)
+    except OSError as error:
+        raise ConfigError(f"the checkpoint cannot be read: {error.strerror or error}") from error
 
 
 def check_outside(new: Path, checkpoint: Path) -> None:

@@ -1,6 +1,7 @@
 """What a checkpoint is here: leaves by their paths; and how a new one is made of them."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -70,13 +71,14 @@ class Plan:
 
 
 def text_of(path: Path) -> str:
-    """A path as it is printed."""
-    return "/".join(path)
+    """A path as it is printed: a slash in a key has a backslash before it."""
+    return "/".join(re.sub(r"([/\\])", r"\\\1", key) for key in path)
 
 
 def path_of(text: str) -> Path:
     """A path as it is printed, read."""
-    return tuple(text.strip("/").split("/"))
+    keys = re.findall(r"((?:\\.|[^/\\])*)(?:/|$)", text.strip("/"))[:-1]
+    return tuple(re.sub(r"\\(.)", r"\1", key) for key in keys)
 
 
 def without_box(path: Path) -> Path:

@@ -3,6 +3,7 @@
 # ruff: noqa: T201 - a command prints
 
 import argparse
+import dataclasses
 import json
 import re
 from pathlib import Path
@@ -103,6 +104,7 @@ def run(args: argparse.Namespace) -> int:
     store.check_outside(args.output, args.checkpoint)
     old = store.opened(args.checkpoint)
     plan = migration.plan(old.leaves, crossing, wishes)
+    plan = dataclasses.replace(plan, notes=[*plan.notes, *store.check_metadata(old)])
     report = json.dumps(migration.document(plan, crossing, wishes), indent=1) + "\n"
     noted = store.migrate(old, args.output, plan, report.encode())
     _show(plan)

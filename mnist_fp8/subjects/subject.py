@@ -33,7 +33,7 @@ class InnerProduct:
         name: what the reference calls it.
         module: path of the module inside the layer that has its metadata.
         number: what its metadata have in their names, where a module has those of several products.
-        crossed: what those of ``grad`` have instead, in releases that cross them (`te.MetadataDialect`).
+        crossed: what those of ``grad`` have instead, in releases that cross them (`core.metadata.MetadataDialect`).
     """
 
     name: str

@@ -28,7 +28,6 @@ from mnist_fp8.te.loading import (
     why_no_gpu,
 )
 from mnist_fp8.te.metadata import (
-    MetadataDialect,
     computes_more_in_bf16,
     history_leaf,
     leaves_float8_to_xla,
@@ -54,7 +53,6 @@ __all__ = [
     "Autocast",
     "DenseDialect",
     "Engine",
-    "MetadataDialect",
     "Support",
     "TeUnavailableError",
     "Variables",

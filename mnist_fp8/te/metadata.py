@@ -1,61 +1,19 @@
 """FP8 metadata: what a release calls them, and how they go from one step to the next."""
 
-import dataclasses
-import re
-from collections.abc import Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 from packaging.version import Version
 
+from mnist_fp8.core.metadata import SINCE_1_8, SINCE_2_3, MetadataDialect, MetadataName
 from mnist_fp8.te import loading
 from mnist_fp8.te.dense import Variables
 
 
-@dataclasses.dataclass(frozen=True)
-class MetadataDialect:
-    """How a release writes the metadata of a tensor.
-
-    Attributes:
-        tensors: the release's names of ``x``, ``kernel`` and ``grad``.
-        scale: name of a scale, ``{tensor}`` and ``{number}`` standing for the tensor and the product's number.
-        history: name of an amax history.
-        only: what stands for the number of a layer's only product.
-        stores_next_scale: the stored scale is for the next step, and the history's newest entry is its last. If not,
-            it is the scale that the last step used, and the newest entry is the first.
-        crosses_grads: where one function has two products, the metadata of their gradients have each other's number.
-    """
-
-    tensors: Mapping[str, str]
-    scale: str
-    history: str
-    only: str
-    stores_next_scale: bool
-    crosses_grads: bool
-
-
-_METADATA_SINCE_2_3 = MetadataDialect(
-    tensors={"x": "x", "kernel": "kernel", "grad": "grad"},
-    scale="{tensor}{number}_scale",
-    history="{tensor}{number}_amax_history",
-    only="",
-    stores_next_scale=True,
-    crosses_grads=True,
-)
-_METADATA_SINCE_1_8 = MetadataDialect(
-    tensors={"x": "i", "kernel": "w", "grad": "g"},
-    scale="scale_{tensor}{number}",
-    history="amax_{tensor}{number}",
-    only="_0",
-    stores_next_scale=False,
-    crosses_grads=False,
-)
-
-
 def metadata_dialect() -> MetadataDialect:
     """How the installed release writes metadata: 2.3 renamed them together with the module that makes them."""
-    return _METADATA_SINCE_2_3 if hasattr(loading.engine().module, "quantize") else _METADATA_SINCE_1_8
+    return SINCE_2_3 if hasattr(loading.engine().module, "quantize") else SINCE_1_8
 
 
 def leaves_float8_to_xla() -> bool:
@@ -78,32 +36,23 @@ def computes_more_in_bf16() -> bool:
 
 def scale_leaf(tensor: str, number: int | None = None) -> str:
     """Name of the scale of ``x``, ``kernel`` or ``grad`` in a layer's metadata, of its only product by default."""
-    return _leaf(metadata_dialect().scale, tensor, number)
+    return _leaf(tensor, number, is_scale=True)
 
 
 def history_leaf(tensor: str, number: int | None = None) -> str:
     """Name of the amax history of ``x``, ``kernel`` or ``grad`` in a layer's metadata, as `scale_leaf`."""
-    return _leaf(metadata_dialect().history, tensor, number)
+    return _leaf(tensor, number, is_scale=False)
 
 
-def _leaf(name: str, tensor: str, number: int | None) -> str:
+def _leaf(tensor: str, number: int | None, *, is_scale: bool) -> str:
     dialect = metadata_dialect()
     written = dialect.only if number is None else f"_{number}"
-    return name.format(tensor=dialect.tensors[tensor], number=written)
+    return dialect.write(MetadataName(tensor, written, is_scale))
 
 
-def read_leaf(name: str) -> tuple[str, str, bool] | None:
-    """What a name of metadata says: the tensor (``x``, ``kernel`` or ``grad``), the product's number, whether a scale.
-
-    The number is as it is written, such as ``_0``, or empty. ``None`` where the installed release has no such name.
-    """
-    dialect = metadata_dialect()
-    for tensor, written in dialect.tensors.items():
-        for pattern, is_scale in ((dialect.scale, True), (dialect.history, False)):
-            number = re.fullmatch(pattern.format(tensor=written, number=r"((?:_\d+)?)"), name)
-            if number:
-                return tensor, number[1], is_scale
-    return None
+def read_leaf(name: str) -> MetadataName | None:
+    """What a name of metadata says; ``None`` where the installed release has no such name."""
+    return metadata_dialect().read(name)
 
 
 def metadata_collection() -> str:

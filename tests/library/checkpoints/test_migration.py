@@ -9,7 +9,7 @@ from mnist_fp8.checkpoints.formats import Crossing
 from mnist_fp8.checkpoints.metadata import Mlps
 from mnist_fp8.checkpoints.migration import Wishes, document, plan
 from mnist_fp8.checkpoints.parameters import Shapes
-from mnist_fp8.checkpoints.tree import Leaf, Leaves, Plan
+from mnist_fp8.checkpoints.tree import Leaf, Leaves, Path, Plan, path_of, text_of
 from mnist_fp8.core.errors import ConfigError
 from support.checkpoints import boxed, flat, numbers, old_state
 
@@ -100,6 +100,19 @@ def test_boxes_are_put_on_just_the_parameters_that_a_file_of_shapes_has_in_boxes
     assert again.pop("state/opt/mu/out/kernel") == "state/opt/mu/out/kernel/value"
     assert again == {f"state/params/conv/{leaf}/value": f"state/params/conv/{leaf}" for leaf in ("kernel", "bias")}
     assert not changes(planned(tree, "2.8", "2.20.2", like={("out", "kernel"): (4,)})), "Control: it has no boxes"
+
+
+@pytest.mark.parametrize(
+    ("path", "text"),
+    [
+        (("params", "out", "kernel"), "params/out/kernel"),
+        (("a/b", "c"), r"a\/b/c"),
+        (("a\\", "b"), r"a\\/b"),
+        (("a", "", "b"), "a//b"),
+    ],
+)
+def test_paths_are_told_apart_whatever_is_in_a_key(path: Path, text: str) -> None:
+    assert (text_of(path), path_of(text)) == (text, path)
 
 
 def test_the_same_format_is_copied() -> None:

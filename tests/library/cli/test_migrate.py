@@ -1,12 +1,16 @@
 """The command: what it prints, what it leaves, and what it refuses in one line."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from mnist_fp8.cli import main, output
-from support.checkpoints import flat, old_state, restored_by_flax, save_flax
+from support.checkpoints import STORES, flat, old_state, restored_by_flax, save_flax
 
 Captured = pytest.CaptureFixture[str]
 
@@ -93,6 +97,52 @@ def test_what_cannot_be_done_is_one_line(
     assert line in printed.err
     assert len(printed.err.splitlines()) == 1
     assert not Path("new").exists()
+
+
+NAN, INF = float("nan"), float("inf")
+
+
+@pytest.mark.parametrize("name", STORES)
+@pytest.mark.parametrize(
+    ("leaf", "values", "line"),
+    [
+        ("x_scale", np.ones(1, np.int32), "is int32, but TE keeps FP8 metadata in float32"),
+        ("x_scale", np.ones(1, jnp.bfloat16), "is bfloat16, but TE keeps FP8 metadata in float32"),
+        ("x_amax_history", np.ones(8, jnp.bfloat16), "is bfloat16, but TE keeps FP8 metadata in float32"),
+        ("x_scale", np.array([NAN], np.float32), "has nan, but a scale is a finite number above zero"),
+        ("x_scale", np.array([INF], np.float32), "has inf, but a scale is a finite number above zero"),
+        ("x_scale", np.array([0], np.float32), "has 0, but a scale is a finite number above zero"),
+    ],
+)
+def test_metadata_that_no_run_leaves_are_refused(
+    capsys: Captured, name: str, leaf: str, values: Any, line: str
+) -> None:
+    def saved(**leaves: Any) -> None:
+        layer = {"x_scale": np.ones(1, np.float32), "x_amax_history": np.ones(8, np.float32)}
+        flax_own = {"input_scale": np.zeros(1, jnp.bfloat16)}
+        others = {"params": {"x_scale": np.array([0])}, "_overwrite_with_gradient": {"flax": flax_own}}
+        STORES[name][0](Path("saved"), {**others, "fp8_metas": {"out": layer | leaves}})
+
+    command = ["migrate", "saved", "-o", "new", "--from", "2.8.0", "--to", "2.20.2"]
+    saved(**{leaf: values})
+    assert main.main(command) == output.COULD_NOT_RUN
+    assert capsys.readouterr().err.startswith(f"mnist-fp8: error: fp8_metas/out/{leaf} {line}")
+    assert not Path("new").exists()
+    shutil.rmtree("saved") if Path("saved").is_dir() else Path("saved").unlink()
+    saved()
+    assert main.main(command) == output.OK, "Control: what is not TE's may be anything"
+
+
+def test_amaxes_that_overflowed_are_named(capsys: Captured) -> None:
+    """A run has such histories, and both releases keep the scale while it does."""
+    state = old_state()
+    state["fp8_metas"]["out"]["amax_g_0"][3] = np.nan
+    save_flax(Path("with-nan"), {"fp8_metas": {"out": state["fp8_metas"]["out"]}})
+    assert main.main(["migrate", "with-nan", "-o", "new", "--from", "2.2.0", "--to", "2.3.0"]) == output.OK
+    note = "note: amax histories with infinities or NaN: 1 (such as fp8_metas/out/amax_g_0)"
+    assert note in capsys.readouterr().out
+    new = restored_by_flax(Path("new"))["fp8_metas"]["out"]
+    assert new["grad_scale"] == state["fp8_metas"]["out"]["scale_g_0"]
 
 
 def test_an_output_that_exists_is_refused(capsys: Captured) -> None:
