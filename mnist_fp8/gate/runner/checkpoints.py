@@ -123,7 +123,7 @@ def _restored(environment: Environment, folder: Path, versions: tuple[str, str],
         versions: of the Transformer Engine that wrote it, and of the one there.
         rerun: do again what was done before.
     """
-    migration = digest_of(contents.digests(staging.PACKAGE_FOLDER / "checkpoints", modules_only=True))[:16]
+    migration = digest_of(contents.digests(staging.PACKAGE_FOLDER / "checkpoints", endings=contents.MODULES))[:16]
     file = record_file(environment, staging.measuring_digest(), CHECKPOINTS, folder.name, migration, *versions)
     record = None if rerun else kept(file)
     if record is not None:
