@@ -30,7 +30,7 @@ CONFIG = TrainConfig(
     test_size=32,
     pooling=4,
 )
-STATE = {"params": {"kernel": jnp.arange(4.0)}, "step": jnp.int32(7)}
+STATE = {"params": {"kernel": np.arange(4, dtype=np.float32)}, "step": np.int32(7)}
 
 
 def metrics(epoch: int) -> EpochMetrics:
@@ -225,11 +225,11 @@ def test_another_form_of_it_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     "other",
     [
-        {"params": {"kernel": jnp.arange(4.0)}},
-        {**STATE, "more": jnp.int32(7)},
-        {"params": {"kernel": jnp.arange(5.0)}, "step": jnp.int32(7)},
-        {"params": {"kernel": jnp.arange(4.0, dtype=jnp.bfloat16)}, "step": jnp.int32(7)},
-        {"params": {"kernel": {"value": jnp.arange(4.0)}}, "step": jnp.int32(7)},
+        {"params": {"kernel": np.arange(4, dtype=np.float32)}},
+        {**STATE, "more": np.int32(7)},
+        {"params": {"kernel": np.arange(5, dtype=np.float32)}, "step": np.int32(7)},
+        {"params": {"kernel": np.arange(4, dtype=jnp.bfloat16)}, "step": np.int32(7)},
+        {"params": {"kernel": {"value": np.arange(4, dtype=np.float32)}}, "step": np.int32(7)},
     ],
     ids=["a leaf less", "a leaf more", "another shape", "another dtype", "a box"],
 )
