@@ -8,8 +8,8 @@ as float8 only where a caller asks for it.)
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple, TypeAlias
 
 import jax
 import numpy as np
@@ -17,7 +17,8 @@ import numpy.typing as npt
 
 # Position of the two operands among the inputs of each primitive that multiplies matrices. TE's GEMM takes
 # (lhs, lhs_scale_inv, rhs, rhs_scale_inv, ...); JAX's scaled product (lhs, rhs, lhs_scales, rhs_scales).
-_OPERANDS = {"dot_general": (0, 1), "scaled_matmul": (0, 1), "te_gemm": (0, 2)}
+_SCALED = "scaled_matmul"
+_OPERANDS = {"dot_general": (0, 1), _SCALED: (0, 1), "te_gemm": (0, 2)}
 _QUANTIZED = ("float8_e4m3", "float8_e5m2", "float4")
 _ROTATION = (16, 16)
 _TRANSFORM = re.compile(r"^\w+\((.*)\)$")
@@ -79,16 +80,52 @@ def quantized_tensors(jaxpr: Any, *arguments: Any) -> list[npt.NDArray[Any]]:  #
         arguments: those of the function that was traced.
     """
     tensors: list[npt.NDArray[Any]] = []
-    _evaluate(_inner(jaxpr), jaxpr.consts, jax.tree.leaves(arguments), tensors)
+
+    def see(eqn: Any, _given: Sequence[Any], results: Sequence[Any]) -> None:  # noqa: ANN401
+        if not any(is_quantized(_dtype(variable)) for variable in eqn.invars):
+            tensors.extend(np.asarray(value) for value in results if is_quantized(str(getattr(value, "dtype", ""))))
+
+    _evaluate(_inner(jaxpr), jaxpr.consts, jax.tree.leaves(arguments), see)
     return tensors
 
 
-def _evaluate(
-    jaxpr: Any,  # noqa: ANN401
-    constants: Sequence[Any],
-    arguments: Sequence[Any],
-    tensors: list[npt.NDArray[Any]],
-) -> list[Any]:
+class ScaledOperand(NamedTuple):
+    """An operand of a block-scaled product.
+
+    Attributes:
+        codes: (batch, rows, inner), where products sum over the last axis.
+        scales: (batch, rows, blocks).
+    """
+
+    codes: jax.Array
+    scales: jax.Array
+
+
+def scaled_products(jaxpr: Any, *arguments: Any) -> list[tuple[ScaledOperand, ScaledOperand]]:  # noqa: ANN401
+    """Run a program, equation by equation, and return both operands of its block-scaled products, in their order.
+
+    It can be traced, so that what is found out is what ``jax.jit`` makes of the operands.
+
+    Args:
+        jaxpr: the program, from ``jax.make_jaxpr``.
+        arguments: those of the function that was traced.
+    """
+    products: list[tuple[ScaledOperand, ScaledOperand]] = []
+
+    def see(eqn: Any, given: Sequence[Any], _results: Sequence[Any]) -> None:  # noqa: ANN401
+        if eqn.primitive.name.startswith(_SCALED):
+            lhs, rhs, lhs_scales, rhs_scales = given
+            products.append((ScaledOperand(lhs, lhs_scales), ScaledOperand(rhs, rhs_scales)))
+
+    _evaluate(_inner(jaxpr), jaxpr.consts, jax.tree.leaves(arguments), see)
+    return products
+
+
+_See: TypeAlias = Callable[[Any, Sequence[Any], Sequence[Any]], None]
+
+
+def _evaluate(jaxpr: Any, constants: Sequence[Any], arguments: Sequence[Any], see: _See) -> list[Any]:  # noqa: ANN401
+    """Results of a program; ``see`` gets each equation that is not just a call, what it is given and its results."""
     values = dict(zip((*jaxpr.constvars, *jaxpr.invars), (*constants, *arguments), strict=True))
 
     def read(variable: Any) -> Any:  # noqa: ANN401
@@ -98,7 +135,7 @@ def _evaluate(
         given = [read(variable) for variable in eqn.invars]
         inner = _called(eqn)
         if inner is not None:
-            results = _evaluate(_inner(inner), getattr(inner, "consts", ()), given, tensors)
+            results = _evaluate(_inner(inner), getattr(inner, "consts", ()), given, see)
         else:
             bound = eqn.primitive.get_bind_params(eqn.params)
             functions, parameters = (
@@ -106,8 +143,7 @@ def _evaluate(
             )  # only a dictionary since JAX 0.10
             results = eqn.primitive.bind(*functions, *given, **parameters)
             results = results if eqn.primitive.multiple_results else [results]
-            if not any(is_quantized(_dtype(variable)) for variable in eqn.invars):
-                tensors += [np.asarray(value) for value in results if is_quantized(str(getattr(value, "dtype", "")))]
+            see(eqn, given, results)
         values |= zip(eqn.outvars, results, strict=True)
     return [read(variable) for variable in jaxpr.outvars]
 

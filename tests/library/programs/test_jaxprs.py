@@ -12,7 +12,8 @@ from jax import lax
 from jax.extend import core
 
 from mnist_fp8.programs import hlo, jaxprs
-from mnist_fp8.programs.jaxprs import Gemm
+from mnist_fp8.programs.jaxprs import Gemm, ScaledOperand
+from mnist_fp8.te import lowerings
 from support.programs import compiled_text
 
 F8 = jnp.float8_e4m3fn
@@ -313,3 +314,37 @@ def test_dequantized_operand_counts_as_float8_where_asked_for(case: str) -> None
     assert (gemm.lhs, gemm.rhs) == (expected, expected)
     (gemm,) = jaxprs.gemms(program)
     assert (gemm.lhs, gemm.rhs) == ("bfloat16", "bfloat16"), "Control: it is not one"
+
+
+# --- operands of block-scaled products --------------------------------------------------------------------------------
+
+
+def scaled(rows: int, exponent: int) -> tuple[jax.Array, jax.Array]:
+    """Codes (1, rows, 64) of one and scales that are a power of two."""
+    ones = jnp.ones((1, rows, 64), jnp.float8_e4m3fn)
+    return ones, jnp.full((1, rows, 2), 2.0**exponent, jnp.float8_e8m0fnu)
+
+
+def two_scaled_products(x: jax.Array, x_scales: jax.Array, y: jax.Array, y_scales: jax.Array) -> jax.Array:
+    first = jax.jit(jax.nn.scaled_matmul)(x, y, x_scales, y_scales)
+    return first + jax.nn.scaled_matmul(y, x, y_scales, x_scales).mT
+
+
+@pytest.mark.parametrize("traced", [False, True])
+def test_operands_of_scaled_products_are_found_in_their_order(traced: bool) -> None:  # noqa: FBT001
+    lowerings.provide()
+    given = (*scaled(8, 1), *scaled(16, -3))
+
+    def operands(*given: jax.Array) -> list[tuple[ScaledOperand, ScaledOperand]]:
+        return jaxprs.scaled_products(jax.make_jaxpr(two_scaled_products)(*given), *given)
+
+    found = (jax.jit(operands) if traced else operands)(*given)
+    shapes = [[(operand.codes.shape, float(operand.scales[0, 0, 0])) for operand in both] for both in found]
+    x, y = ((1, 8, 64), 2.0), ((1, 16, 64), 0.125)
+    assert shapes == [[x, y], [y, x]]
+
+
+def test_other_products_are_no_scaled_ones() -> None:
+    # Control.
+    a = jnp.ones((4, 4))
+    assert jaxprs.scaled_products(jax.make_jaxpr(dot)(a, a), a, a) == []

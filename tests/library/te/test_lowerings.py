@@ -63,3 +63,11 @@ def test_numbers_of_e4m3_lose_nothing_in_their_own_precision(compiled: bool) -> 
 def test_other_numbers_are_reduced_as_ever() -> None:
     found = jax.jit(lambda number: jax.lax.reduce_precision(number, 8, 7))(jnp.float32(1 + 2**-7 + 2**-9))
     assert float(found) == 1 + 2**-7
+
+
+def test_product_runs_alone_as_in_a_program() -> None:
+    """As where a program is run equation by equation."""
+    (x, x_scales), (y, y_scales) = (operand(E4M3, jnp.float8_e8m0fnu, rows, 32, rows) for rows in (8, 24))
+    program = jax.make_jaxpr(jax.nn.scaled_matmul)(x, y, x_scales, y_scales)
+    found = jax.core.eval_jaxpr(program.jaxpr, program.consts, x, y, x_scales, y_scales)
+    assert (found[0] == jax.jit(jax.nn.scaled_matmul)(x, y, x_scales, y_scales)).all()
