@@ -28,20 +28,21 @@ def provide() -> None:
     mlir.register_lowering(primitives.reduce_precision_p, _reduce_precision, platform="cpu")
     operands = (jax.ShapeDtypeStruct((1, _BLOCK, _BLOCK), jnp.float8_e4m3fn),) * 2
     scales = (jax.ShapeDtypeStruct((1, _BLOCK, 1), jnp.float8_e8m0fnu),) * 2
-    traced = jax.jit(jax.nn.scaled_matmul).trace(*operands, *scales)
+    whole = _product_of(jax.make_jaxpr(jax.nn.scaled_matmul)(*operands, *scales))
+    # What divides it over devices is JAX's, on every platform; what it does on one device is what a CPU may lack.
+    alone = jax.jit(functools.partial(whole.impl, preferred_element_type=jnp.float32)).trace(*operands, *scales)
     try:
-        traced.lower(lowering_platforms=("cpu",))
+        alone.lower(lowering_platforms=("cpu",))
     except NotImplementedError:  # a JAX that has one of its own is left alone
         rule = mlir.lower_fun(_scaled_product, multiple_results=True)
-        product = _product_in(traced.jaxpr.jaxpr)
-        alone = jax.make_jaxpr(functools.partial(product.primitive.impl, **product.params))(*operands, *scales)
-        for equation in (product, _product_in(alone.jaxpr)):  # in a program, and called by itself
-            mlir.register_lowering(equation.primitive, rule, platform="cpu")
+        mlir.register_lowering(_product_of(alone.jaxpr), rule, platform="cpu")
 
 
-def _product_in(jaxpr: Any) -> Any:  # noqa: ANN401
-    """The block-scaled product of a program that is nothing else."""
-    return next(equation for equation in _equations(jaxpr) if "scaled_matmul" in equation.primitive.name)
+def _product_of(jaxpr: Any) -> Any:  # noqa: ANN401
+    """The primitive of the block-scaled product in a program that is nothing else."""
+    return next(
+        equation.primitive for equation in _equations(jaxpr.jaxpr) if "scaled_matmul" in equation.primitive.name
+    )
 
 
 def _equations(jaxpr: Any) -> Iterator[Any]:  # noqa: ANN401

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from mnist_fp8.te import lowerings
+from support.subprocesses import run_code
 
 pytestmark = pytest.mark.host
 E4M3, E5M2, E2M1 = jnp.float8_e4m3fn, jnp.float8_e5m2, jnp.float4_e2m1fn
@@ -71,3 +72,22 @@ def test_product_runs_alone_as_in_a_program() -> None:
     program = jax.make_jaxpr(jax.nn.scaled_matmul)(x, y, x_scales, y_scales)
     found = jax.core.eval_jaxpr(program.jaxpr, program.consts, x, y, x_scales, y_scales)
     assert (found[0] == jax.jit(jax.nn.scaled_matmul)(x, y, x_scales, y_scales)).all()
+
+
+def test_product_is_lowered_inside_of_a_mesh_as_outside() -> None:
+    """In a process of its own, where the mesh is there before it is asked for."""
+    run_code(
+        """
+        import numpy as np, jax
+        from mnist_fp8.plugin.process import divide_cpu
+        divide_cpu()
+        from mnist_fp8 import te
+        from mnist_fp8.te.dense_step import dense_layer, dense_step, fp8, on_device, variables_of
+        ones, mesh = np.ones((64, 64), np.float32), jax.sharding.Mesh(np.asarray(jax.devices()[:2]), ("dp",))
+        with te.mesh_context(mesh), te.Autocast(axes=("dp",))():
+            everywhere = jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+            given = jax.device_put((variables_of(ones, {}), on_device(ones), on_device(ones)), everywhere)
+            step = dense_step(dense_layer(features=64, use_bias=False), fp8("MXFP8BlockScaling"), *given)
+        assert (step.y == 64).all(), step.y
+        """
+    )
