@@ -57,18 +57,27 @@ def dense_step(
     variables: Mapping[str, Any],
     x: jax.Array,
     grad: jax.Array,
+    rngs: Mapping[str, jax.Array] | None = None,
 ) -> Step:
-    """Run a layer forward on ``x`` and backward from ``grad``, the gradient of its output, in a mode."""
+    """Run a layer forward on ``x`` and backward from ``grad``, the gradient of its output, in a mode.
+
+    ``rngs`` are keys of random numbers by the name of their stream.
+    """
     with mode():
-        y, pull_back = jax.vjp(layer.apply, variables, x)
+        y, pull_back = jax.vjp(functools.partial(layer.apply, rngs=rngs), variables, x)
         grads, dx = pull_back(grad)
     return Step(y, dx, grads)
 
 
-def init(layer: Any, mode: Autocast, x: jax.Array) -> dict[str, Any]:  # noqa: ANN401
-    """Variables of a layer that is initialised in a mode."""
+def init(
+    layer: Any,  # noqa: ANN401
+    mode: Autocast,
+    x: jax.Array,
+    rngs: Mapping[str, jax.Array] | None = None,
+) -> dict[str, Any]:
+    """Variables of a layer that is initialised in a mode; ``rngs`` are keys beside that of the parameters."""
     with mode():
-        return dense.unbox(layer.init(jax.random.key(0), x))
+        return dense.unbox(layer.init({"params": jax.random.key(0)} | dict(rngs or {}), x))
 
 
 def init_shapes(layer: Any, mode: Autocast, x: jax.Array | jax.ShapeDtypeStruct) -> dict[str, Any]:  # noqa: ANN401

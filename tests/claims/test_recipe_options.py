@@ -449,10 +449,10 @@ def passes_jaxpr(rngs: dict[str, jax.Array] | None = None, layer: Any = None) ->
     return jax.make_jaxpr(passes)(on_device(np.ones((32, 64)), "bfloat16"))
 
 
-def program_of(recipe: Any) -> str:
+def program_of(recipe: Any, rngs: dict[str, jax.Array] | None = None) -> str:
     """That program as text."""
     with te.autocast(enabled=True, recipe=recipe):
-        return str(passes_jaxpr())
+        return str(passes_jaxpr(rngs))
 
 
 def _accumulators(*, split: bool) -> dict[str, Any]:
@@ -465,7 +465,6 @@ IGNORED: dict[str, tuple[str, Callable[[], dict[str, Any]]]] = {
     "attention, current": ("Float8CurrentScaling", lambda: {"fp8_dpa": True, "fp8_mha": True}),
     # Stated and pinned: documented for PyTorch as well, read by no part of TE's JAX side.
     "powers of two": ("Float8CurrentScaling", lambda: {"use_power_2_scales": True}),
-    "backward pass": ("Float8CurrentScaling", lambda: {"backward_override": "high_precision"}),
     "no split accumulator": ("Float8CurrentScaling", lambda: _accumulators(split=False)),
     "split accumulator": ("Float8CurrentScaling", lambda: _accumulators(split=True)),
 }
@@ -477,6 +476,41 @@ def test_options_for_attention_and_pytorch_do_not_change_a_dense_layer(case: str
     plain = program_of(make(name))
     assert program_of(make(name, **options())) == plain, f"{case}: the program is not that of the defaults"
     assert program_of(make(name, fp8_format="E4M3")) != plain, "Control: an option that a dense layer reads"
+
+
+COUNTS: list[tuple[str, str, Any]] = [
+    ("NVFP4BlockScaling", "disable_rht", True),
+    ("NVFP4BlockScaling", "row_scaled_activation", True),
+    ("NVFP4BlockScaling", "nvfp4_4over6", "all"),
+    ("NVFP4BlockScaling", "nvfp4_4over6_e4m3_use_256", "none"),
+    ("NVFP4BlockScaling", "nvfp4_4over6_err_mode", "MSE"),
+    ("NVFP4BlockScaling", "backward_override", "high_precision"),
+    ("MXFP8BlockScaling", "fp8_format", "HYBRID"),
+    ("MXFP8BlockScaling", "enable_2d_quantization", True),
+    ("MXFP8BlockScaling", "backward_override", "high_precision"),
+    ("Float8CurrentScaling", "fp8_format", "E4M3"),
+    ("Float8CurrentScaling", "backward_override", "high_precision"),
+]
+
+
+@pytest.mark.parametrize(
+    ("name", "option", "value"),
+    [pytest.param(*case, marks=pytest.mark.recipe(case[0]), id=", ".join(case[:2])) for case in COUNTS],
+)
+def test_documented_option_is_refused_or_changes_the_program(name: str, option: str, value: object) -> None:
+    """One that is accepted and does nothing is worse than none."""
+    others = {"nvfp4_4over6": "all"} if option.startswith("nvfp4_4over6_") else {}
+    without = program_of(make(name, **others), {"sr_rng": jax.random.key(0)})
+    assert _program_if_accepted(name, **others, **{option: value}) != without, (
+        f"{option}={value} is accepted and ignored"
+    )
+
+
+def _program_if_accepted(name: str, **options: Any) -> str | None:
+    try:
+        return program_of(make(name, **options), {"sr_rng": jax.random.key(0)})
+    except (AssertionError, ValueError, NotImplementedError):
+        return None
 
 
 # --- from the environment ---------------------------------------------------------------------------------------------

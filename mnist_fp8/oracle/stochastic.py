@@ -1,0 +1,227 @@
+"""Whether draws of stochastic rounding to E2M1 are right, by statistics with a stated rate of false alarms.
+
+A number between two codes becomes the upper one with the chance that makes the number its mean (Gupta et al., "Deep
+Learning with Limited Numerical Precision", 2015), on its own for each element and key. So its variance is known, too:
+``gap**2 * chance * (1 - chance)``. The statistics are sums of many small terms, in units of their standard deviation. A
+Gaussian one exceeds ``sqrt(2 * ln(2 / rate))`` in size with at most half of the rate (Chernoff's bound), and with an
+eighth of it where that is six or more, which leaves room for the skewness of sums of thousands of terms. Where terms
+are rare, the sum of their squares stands in for a variance that is smaller, so that a few of them do not raise an
+alarm.
+"""
+
+import functools
+import math
+from statistics import NormalDist
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from mnist_fp8.oracle.blocks import GRID, Neighbours, neighbours
+from mnist_fp8.oracle.dense import Array
+
+RATE = 1e-7
+"""Largest probability that any statistic of right draws is beyond its bound: ten sets of draws stay below 1e-6."""
+_COUNTED = 5
+"""Statistics that can be beyond their bounds by chance; each has an equal part of the rate."""
+
+
+class Statistic(NamedTuple):
+    """One property of draws.
+
+    Attributes:
+        name: one of `NAMES`.
+        value: how far off they are.
+        bound: how far right draws may be.
+        shown: what was found, in words.
+    """
+
+    name: str
+    value: float
+    bound: float
+    shown: str
+
+    @property
+    def holds(self) -> bool:
+        """Whether the draws have the property; not if that is not a number."""
+        return self.value <= self.bound
+
+
+class _Draws:
+    """Draws beside what they are drawn from; all of it in magnitudes.
+
+    Attributes:
+        codes: (keys, elements); negative where the sign is not the number's.
+        right: neighbours of the numbers, (elements,).
+    """
+
+    def __init__(self, codes: Array, numbers: Array) -> None:
+        self.codes = (codes * np.copysign(1, numbers)).reshape(len(codes), -1).astype(np.float64)
+        self.right = magnitudes(numbers)
+
+    @functools.cached_property
+    def gaps(self) -> Array:
+        """Distances of the neighbours; one where there is but one code."""
+        return gaps(self.right)
+
+    @functools.cached_property
+    def variances(self) -> Array:
+        """Of a draw, in units of the squared gap."""
+        return self.right.chance * (1 - self.right.chance)
+
+    @functools.cached_property
+    def deviations(self) -> Array:
+        """From the numbers, in units of the gap."""
+        return (self.codes - self.right.lower) / self.gaps - self.right.chance
+
+    @functools.cached_property
+    def strays(self) -> Array:
+        """Which draws are neither of the two codes."""
+        return (self.codes != self.right.lower) & (self.codes != self.right.upper)
+
+
+def magnitudes(numbers: Array) -> Neighbours:
+    """The codes around the magnitudes of numbers, in a row."""
+    return neighbours(np.abs(numbers).ravel())
+
+
+def gaps(right: Neighbours) -> Array:
+    """Distances between the two codes; one where both are the same."""
+    distances = right.upper - right.lower
+    return np.where(distances > 0, distances, 1)
+
+
+def statistics(codes: Array, numbers: Array) -> dict[str, Statistic]:
+    """All statistics of draws, by name.
+
+    Args:
+        codes: what was drawn, as numbers: (keys, ...).
+        numbers: what was rounded: (...).
+    """
+    draws = _Draws(codes, numbers)
+    found = (_neighbours(draws), _fixed(draws), _drawn(draws), _mean(draws), _variance(draws), _keys(draws))
+    return {statistic.name: statistic for statistic in (*found, _elements(draws))}
+
+
+NAMES = ("neighbours", "fixed codes", "codes drawn", "mean", "variance", "keys", "elements")
+
+
+def bound(comparisons: int) -> float:
+    """How many standard deviations the largest of some numbers may be off."""
+    return math.sqrt(2 * math.log(2 * comparisons * _COUNTED / RATE))
+
+
+def _neighbours(draws: _Draws) -> Statistic:
+    count = int(draws.strays.sum())
+    shown = f"{count} of {draws.strays.size} draws are neither of the two codes around their number"
+    if count:
+        key, element = np.argwhere(draws.strays)[0]
+        low, high = float(draws.right.lower[element]), float(draws.right.upper[element])
+        shown += f"; the first is {float(draws.codes[key, element])}, but should be {low} or {high}"
+    return Statistic("neighbours", count, 0, shown)
+
+
+def _fixed(draws: _Draws) -> Statistic:
+    moved = int(draws.strays[:, draws.right.lower == draws.right.upper].sum())
+    return Statistic("fixed codes", moved, 0, f"{moved} draws moved a number that is a code, or is beyond the largest")
+
+
+def _drawn(draws: _Draws) -> Statistic:
+    """A code that is to be expected and is never drawn."""
+    log_rate = math.log(RATE / _COUNTED / len(GRID))
+    missing = []
+    for code in GRID.tolist():
+        chances = np.where(draws.right.upper == code, draws.right.chance, 0)
+        chances = np.where(draws.right.lower == code, 1 - draws.right.chance, chances)
+        with np.errstate(divide="ignore"):
+            expected = len(draws.codes) * np.log1p(-chances).sum() < log_rate
+        if expected and not (draws.codes == code).any():
+            missing.append(code)
+    return Statistic("codes drawn", len(missing), 0, f"never drawn: {missing or 'none'}")
+
+
+_QUARTERS = 4
+
+
+def _mean(draws: _Draws) -> Statistic:
+    """Of all draws, and of those between two codes whose chances are alike."""
+    intervals = np.searchsorted(GRID, draws.right.lower)
+    bins = intervals * _QUARTERS + np.minimum(draws.right.chance * _QUARTERS, _QUARTERS - 1).astype(int)
+    absolute = draws.deviations * draws.gaps
+    variances = draws.variances * draws.gaps**2 * len(draws.codes)
+    groups = {"all draws": np.ones(bins.shape, bool)}
+    for number in np.unique(bins):
+        low, quarter = GRID[number // _QUARTERS], number % _QUARTERS
+        groups[f"numbers above {low:g} in quarter {quarter + 1} of the gap"] = bins == number
+    off = {
+        name: _in_deviations(absolute[:, group].sum(), (absolute[:, group] ** 2).sum(), variances[group].sum())
+        for name, group in groups.items()
+    }
+    worst = max(off, key=lambda name: abs(off[name]))
+    shown = f"the mean of {worst} is off by {off[worst]:.3g} standard deviations"
+    return Statistic("mean", abs(off[worst]), bound(len(GRID) * _QUARTERS + 1), shown)
+
+
+def _variance(draws: _Draws) -> Statistic:
+    expected, deviation = _squares(draws.right, len(draws.codes))
+    found = float(((draws.deviations * draws.gaps) ** 2).sum())
+    ratio = found / expected if expected else math.inf
+    off = abs(found - expected) / deviation if deviation else math.inf
+    shown = f"the variance is {ratio:.4g} times that of the codes around the numbers"
+    return Statistic("variance", off, bound(1), shown)
+
+
+def _squares(right: Neighbours, keys: int) -> tuple[float, float]:
+    """Mean and standard deviation of the sum of squared deviations over all draws."""
+    variances, squares = right.chance * (1 - right.chance), gaps(right) ** 2
+    spread = (squares**2 * variances * (1 - 2 * right.chance) ** 2).sum()
+    return keys * float((squares * variances).sum()), math.sqrt(keys * float(spread))
+
+
+def _keys(draws: _Draws) -> Statistic:
+    """Whether the draws of two keys are alike."""
+    squares = draws.deviations**2
+    sums, spreads = draws.deviations @ draws.deviations.T, squares @ squares.T
+    off = np.abs(np.triu(_in_deviations(sums, spreads, (draws.variances**2).sum()), 1))
+    one, other = np.unravel_index(np.argmax(off), off.shape)
+    shown = f"draws of the keys {one} and {other} go together by {off[one, other]:.3g} standard deviations"
+    return Statistic("keys", float(off.max()), bound(off.size), shown)
+
+
+def _elements(draws: _Draws) -> Statistic:
+    """Whether draws of elements at a distance, in the order in which they lie, are alike."""
+    sums = _at_distances(draws.deviations).sum(0)
+    spreads = _at_distances(draws.deviations**2).sum(0)
+    expected = _at_distances(draws.variances[None])[0] * len(draws.codes)
+    off = np.abs(_in_deviations(sums, spreads, expected))
+    worst = int(np.argmax(off))
+    shown = f"draws of elements {worst + 1} apart go together by {off[worst]:.3g} standard deviations"
+    return Statistic("elements", float(off[worst]), bound(off.size), shown)
+
+
+def _at_distances(rows: Array) -> Array:
+    """Sums of the products of elements at each distance from one on, of each row, by Fourier's transform."""
+    length = rows.shape[1]
+    products = np.abs(np.fft.rfft(rows, 2 * length)) ** 2
+    return np.fft.irfft(products, 2 * length)[:, 1:length]
+
+
+def _in_deviations(total: Any, squares: Any, variance: Any) -> Any:  # noqa: ANN401 - numbers or arrays
+    """Sums of terms whose mean is zero in units of their standard deviation; zero where there are none."""
+    larger = np.maximum(np.maximum(squares, variance), 1e-9)  # what the transform leaves of a zero
+    return total / np.sqrt(larger)
+
+
+def power_of_mean(numbers: Array, keys: int, shift: float) -> float:
+    """Probability of finding draws whose chance of the upper code is larger by a shift."""
+    right = magnitudes(numbers)
+    distances = np.where(right.upper > right.lower, gaps(right), 0)
+    expected, _ = _squares(right, keys)
+    return NormalDist().cdf(
+        keys * shift * float(distances.sum()) / math.sqrt(expected) - bound(len(GRID) * _QUARTERS + 1)
+    )
+
+
+def power_of_variance(numbers: Array, keys: int, factor: float) -> float:
+    """Probability of finding draws whose variance is so many times the right one, all else being right."""
+    expected, deviation = _squares(magnitudes(numbers), keys)
+    return NormalDist().cdf(abs(factor - 1) * expected / deviation - bound(1))
