@@ -21,6 +21,7 @@ from mnist_fp8.oracle.dense import Array
 
 RATE = 1e-7
 """Largest probability that any statistic of right draws is beyond its bound: ten sets of draws stay below 1e-6."""
+_QUARTERS = 4
 _COUNTED = 5
 """Statistics that can be beyond their bounds by chance; each has an equal part of the rate."""
 
@@ -74,6 +75,18 @@ class _Draws:
         return (self.codes - self.right.lower) / self.gaps - self.right.chance
 
     @functools.cached_property
+    def bins(self) -> Array:
+        """Numbers between the same two codes, in the same quarter of the gap, have the same bin; (elements,)."""
+        quarters = np.minimum(self.right.chance * _QUARTERS, _QUARTERS - 1).astype(int)
+        return np.searchsorted(GRID, self.right.lower) * _QUARTERS + quarters
+
+    @functools.cached_property
+    def residuals(self) -> Array:
+        """Deviations without what is common to a bin: a bias does not make draws look alike."""
+        counts = np.maximum(np.bincount(self.bins), 1) * len(self.codes)
+        return self.deviations - (np.bincount(self.bins, self.deviations.sum(0)) / counts)[self.bins]
+
+    @functools.cached_property
     def strays(self) -> Array:
         """Which draws are neither of the two codes."""
         return (self.codes != self.right.lower) & (self.codes != self.right.upper)
@@ -98,11 +111,12 @@ def statistics(codes: Array, numbers: Array) -> dict[str, Statistic]:
         numbers: what was rounded: (...).
     """
     draws = _Draws(codes, numbers)
-    found = (_neighbours(draws), _fixed(draws), _drawn(draws), _mean(draws), _variance(draws), _keys(draws))
-    return {statistic.name: statistic for statistic in (*found, _elements(draws))}
+    properties = (_neighbours, _fixed, _drawn, _keys, _elements, _mean, _variance)
+    return {found.name: found for found in (look(draws) for look in properties)}
 
 
-NAMES = ("neighbours", "fixed codes", "codes drawn", "mean", "variance", "keys", "elements")
+NAMES = ("neighbours", "fixed codes", "codes drawn", "keys", "elements", "mean", "variance")
+"""A cause before what follows from it: draws that are alike have means that are off."""
 
 
 def bound(comparisons: int) -> float:
@@ -139,26 +153,21 @@ def _drawn(draws: _Draws) -> Statistic:
     return Statistic("codes drawn", len(missing), 0, f"never drawn: {missing or 'none'}")
 
 
-_QUARTERS = 4
-
-
 def _mean(draws: _Draws) -> Statistic:
     """Of all draws, and of those between two codes whose chances are alike."""
-    intervals = np.searchsorted(GRID, draws.right.lower)
-    bins = intervals * _QUARTERS + np.minimum(draws.right.chance * _QUARTERS, _QUARTERS - 1).astype(int)
     absolute = draws.deviations * draws.gaps
     variances = draws.variances * draws.gaps**2 * len(draws.codes)
-    groups = {"all draws": np.ones(bins.shape, bool)}
-    for number in np.unique(bins):
+    groups = {"all draws": np.ones(draws.bins.shape, bool)}
+    for number in np.unique(draws.bins):
         low, quarter = GRID[number // _QUARTERS], number % _QUARTERS
-        groups[f"numbers above {low:g} in quarter {quarter + 1} of the gap"] = bins == number
+        groups[f"numbers above {low:g} in quarter {quarter + 1} of the gap"] = draws.bins == number
     off = {
         name: _in_deviations(absolute[:, group].sum(), (absolute[:, group] ** 2).sum(), variances[group].sum())
         for name, group in groups.items()
     }
     worst = max(off, key=lambda name: abs(off[name]))
     shown = f"the mean of {worst} is off by {off[worst]:.3g} standard deviations"
-    return Statistic("mean", abs(off[worst]), bound(len(GRID) * _QUARTERS + 1), shown)
+    return Statistic("mean", float(abs(off[worst])), bound(len(GRID) * _QUARTERS + 1), shown)
 
 
 def _variance(draws: _Draws) -> Statistic:
@@ -179,8 +188,8 @@ def _squares(right: Neighbours, keys: int) -> tuple[float, float]:
 
 def _keys(draws: _Draws) -> Statistic:
     """Whether the draws of two keys are alike."""
-    squares = draws.deviations**2
-    sums, spreads = draws.deviations @ draws.deviations.T, squares @ squares.T
+    squares = draws.residuals**2
+    sums, spreads = draws.residuals @ draws.residuals.T, squares @ squares.T
     off = np.abs(np.triu(_in_deviations(sums, spreads, (draws.variances**2).sum()), 1))
     one, other = np.unravel_index(np.argmax(off), off.shape)
     shown = f"draws of the keys {one} and {other} go together by {off[one, other]:.3g} standard deviations"
@@ -189,8 +198,8 @@ def _keys(draws: _Draws) -> Statistic:
 
 def _elements(draws: _Draws) -> Statistic:
     """Whether draws of elements at a distance, in the order in which they lie, are alike."""
-    sums = _at_distances(draws.deviations).sum(0)
-    spreads = _at_distances(draws.deviations**2).sum(0)
+    sums = _at_distances(draws.residuals).sum(0)
+    spreads = _at_distances(draws.residuals**2).sum(0)
     expected = _at_distances(draws.variances[None])[0] * len(draws.codes)
     off = np.abs(_in_deviations(sums, spreads, expected))
     worst = int(np.argmax(off))
@@ -199,10 +208,13 @@ def _elements(draws: _Draws) -> Statistic:
 
 
 def _at_distances(rows: Array) -> Array:
-    """Sums of the products of elements at each distance from one on, of each row, by Fourier's transform."""
+    """Sums of the products of elements at a distance, from one to half of a row, of each row, by Fourier's transform.
+
+    Further apart there are few of them.
+    """
     length = rows.shape[1]
     products = np.abs(np.fft.rfft(rows, 2 * length)) ** 2
-    return np.fft.irfft(products, 2 * length)[:, 1:length]
+    return np.fft.irfft(products, 2 * length)[:, 1 : length // 2 + 1]
 
 
 def _in_deviations(total: Any, squares: Any, variance: Any) -> Any:  # noqa: ANN401 - numbers or arrays
