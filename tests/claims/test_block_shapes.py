@@ -28,8 +28,12 @@ from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, init_shapes, 
 from support.assertions import assert_close_norm, assert_equal, assert_trees_close_norm
 from support.blocks import expected_passes
 
-OFF = dict.fromkeys(("disable_rht", "disable_stochastic_rounding", "disable_2d_quantization"), True)
-RECIPES = {name: RecipeConfig(name, **(OFF if name == "NVFP4BlockScaling" else {})) for name in BLOCK_SCALED}
+RECIPES = {
+    "MXFP8BlockScaling": RecipeConfig("MXFP8BlockScaling"),
+    "NVFP4BlockScaling": RecipeConfig(
+        "NVFP4BlockScaling", disable_rht=True, disable_stochastic_rounding=True, disable_2d_quantization=True
+    ),
+}
 BLOCKS = {"MXFP8BlockScaling": MX_BLOCK, "NVFP4BlockScaling": FP4_BLOCK}
 AGREEMENT = {"MXFP8BlockScaling": 2.0**-20, "NVFP4BlockScaling": 2.0**-6}
 """Largest relative norm of a difference between two programs: sums in another order, and in NVFP4 a few codes.
