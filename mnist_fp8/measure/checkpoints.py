@@ -7,6 +7,7 @@ and the noise. To another folder go the shapes of a state into which nothing cou
 """
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
@@ -44,10 +45,15 @@ _RECIPES: Mapping[str, RecipeConfig | None] = {DELAYED.name: DELAYED, BF16: None
 
 
 def _forms() -> Mapping[str, Factory]:
-    """The user's model; else the network of this project, its parameters as arrays and in boxes."""
+    """The user's model; else the network of this project, and its variables alone with parameters in boxes."""
     if os.environ.get(VARIABLE):
         return {"": load()}
-    return {"": mnist, " boxed": functools.partial(mnist, boxed=True)}
+    return {"": mnist, " boxed": _in_boxes}
+
+
+def _in_boxes(recipe: Any) -> Case:  # noqa: ANN401 - of the installed Transformer Engine
+    """The network's variables: what is in boxes is restored or not, and then trains as arrays do."""
+    return dataclasses.replace(mnist(recipe, boxed=True), train_step=None, state=None)
 
 
 def write(folder: Path) -> dict[str, Value]:

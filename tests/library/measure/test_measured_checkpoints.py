@@ -34,8 +34,14 @@ def test_what_is_restored_is_what_was_saved_and_trains_on_alike(
     folder, written = made
     restored = restore(folder, tmp_path / "shapes")
     assert restored == written, "to the bit, since each step is"
-    kinds = [f"checkpoints/DelayedScaling/{name}" for name in ("msgpack", "Orbax", "msgpack boxed", "Orbax boxed")]
-    assert list(written) == [f"{kind}/{what}" for kind in kinds for what in (AS_RESTORED, FURTHER)]
+    assert list(written) == [
+        *(
+            f"checkpoints/DelayedScaling/{name}/{what}"
+            for name in ("msgpack", "Orbax")
+            for what in (AS_RESTORED, FURTHER)
+        ),
+        *(f"checkpoints/DelayedScaling/{name} boxed/{AS_RESTORED}" for name in ("msgpack", "Orbax")),
+    ]
     assert not (tmp_path / "shapes").exists()
     for value in written.values():
         assert isinstance(value, Numbers)
