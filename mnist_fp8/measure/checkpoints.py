@@ -104,11 +104,15 @@ def _written(store: Store, place: Path, case: Case, recipe: RecipeConfig | None,
 def _numbers(case: Case, recipe: RecipeConfig | None, state: Any, again: Any) -> dict[str, Value]:  # noqa: ANN401
     """How a state is and trains on, and as the noise of that, how far another state is from it."""
     both = state, own_copy(again)
-    found: dict[str, Value] = {AS_RESTORED: repeated(Quantity.NORM, *map(state_norms, both))}
-    if case.train_step:
-        runs = (trained(case, recipe, own_copy(each), AFTER, _norms_but_metadata) for each in both)
-        found[FURTHER] = repeated(Quantity.NORM, *runs)
-    return found
+    first = repeated(Quantity.NORM, *map(state_norms, both))
+    return {AS_RESTORED: first, FURTHER: repeated(Quantity.NORM, *(_further(case, recipe, each) for each in both))}
+
+
+def _further(case: Case, recipe: RecipeConfig | None, state: Any) -> dict[str, float]:  # noqa: ANN401
+    """What a state becomes; without a train step it stays what it is."""
+    if case.train_step is None:
+        return _norms_but_metadata(state)
+    return trained(case, recipe, own_copy(state), AFTER, _norms_but_metadata)
 
 
 def _norms_but_metadata(state: Any) -> dict[str, float]:  # noqa: ANN401
@@ -148,7 +152,7 @@ def _restored(
         failed = Unrestored(type(error).__name__, message)
         shapes.parent.mkdir(parents=True, exist_ok=True)
         shapes.write_text(json.dumps(_shapes(like)))
-        return {FURTHER if case.train_step else AS_RESTORED: failed}
+        return {FURTHER: failed}
     return _numbers(case, recipe, state, state)
 
 

@@ -70,12 +70,7 @@ def _paired(written: Mapping[str, Value], restored: Mapping[str, Value]) -> tupl
     after = {CHECKPOINT_FILES: written[CHECKPOINT_FILES], **restored, **unwritten}
     before = {key: value for key, value in written.items() if key in after}
     migrated = [key for key in after if key.endswith(MIGRATED)]
-    return before | {key: _at_last(written, key) for key in migrated}, after
-
-
-def _at_last(written: Mapping[str, Value], key: str) -> Value:
-    """What a checkpoint becomes under the old one; of a model without a train step, what it is."""
-    return written.get(_beside(key, FURTHER)) or written[_beside(key, AS_RESTORED)]
+    return before | {key: written[_beside(key, FURTHER)] for key in migrated}, after
 
 
 def _written(environment: Environment, *, rerun: bool) -> tuple[Path, Record]:
