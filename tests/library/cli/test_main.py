@@ -34,7 +34,7 @@ from mnist_fp8.gate.names import reading
 from mnist_fp8.gate.releases import environments, processes
 from mnist_fp8.gate.releases.editions import Edition
 from mnist_fp8.gate.releases.environments import Environment
-from mnist_fp8.gate.runner import measuring, suite, suite_tests
+from mnist_fp8.gate.runner import checkpoints, measuring, suite, suite_tests
 from mnist_fp8.gate.runner.store import Attempt, unexamined
 from mnist_fp8.record import record
 from mnist_fp8.record.claims import ClaimResult, SuiteResult, TestResult
@@ -660,6 +660,7 @@ def examined(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> dict[str, dict[
     monkeypatch.setattr(suite, "judge", judge)
     monkeypatch.setattr(suite_tests, "suite_tests", lambda: dict.fromkeys(suite.known_claims(), ("t",)))
     monkeypatch.setattr(environments, "prepare", prepare)
+    monkeypatch.setattr(checkpoints, "with_restored", lambda _made, records, _keys, **_options: records)
     monkeypatch.setattr(processes, "stop_all", lambda: None)
     return arranged
 

@@ -212,7 +212,7 @@ def test_junit_has_a_case_for_each_difference_by_area() -> None:
 @pytest.mark.parametrize("run", ["host", "kernel"])
 def test_kind_of_run_and_what_it_cannot_see_are_said(form: Callable[[Comparison], str], run: str) -> None:
     kinds = {
-        "host": ("ost run: Transformer Engine's own Python on the CPU", "CUDA kernels, cuBLAS, the FFI"),
+        "host": ("ost run: Transformer Engine's own Python on the CPU", "CUDA kernels, cuBLAS and the FFI"),
         "kernel": ("ernel run: Transformer Engine with its CUDA extension, on a GPU", "other kinds of GPU"),
     }
     text = form(compared(run=run))
