@@ -15,6 +15,9 @@ MAX_HISTORY = 1_000_000
 BLOCK_SCALED = ("MXFP8BlockScaling", "NVFP4BlockScaling")
 """The recipes with a scale for each block of a tensor, whose products no GPU before Blackwell has."""
 
+RECIPES = ("DelayedScaling", "Float8CurrentScaling", *BLOCK_SCALED)
+"""The recipes that claims look at."""
+
 
 class Precision(enum.Enum):
     """The three ways to compute the dense layers."""

@@ -12,16 +12,22 @@ from mnist_fp8.te import loading
 
 def recipe_names() -> tuple[str, ...]:
     """Names of the recipes that the installed TE has and that its options can build, supported here or not."""
+    return tuple(name for name, arguments in needed_arguments().items() if not arguments)
+
+
+def needed_arguments() -> dict[str, tuple[str, ...]]:
+    """The recipes that the installed TE has, by name, with the arguments that each has to be given."""
     delayed = loading.engine().recipes.DelayedScaling
     base = getattr(loading.engine().recipes, "Recipe", delayed)  # before 2.0 there is but one recipe, and no base class
     classes = (value for value in vars(loading.engine().recipes).values() if inspect.isclass(value))
     recipes = [cls for cls in classes if issubclass(cls, base) and (cls is not base or cls is delayed)]
-    return tuple(sorted(cls.__name__ for cls in recipes if _needs_no_argument(cls)))
+    return {cls.__name__: _needed(cls) for cls in sorted(recipes, key=lambda cls: cls.__name__)}
 
 
-def _needs_no_argument(cls: type) -> bool:
+def _needed(cls: type) -> tuple[str, ...]:
     parameters = inspect.signature(cls).parameters.values()
-    return all(p.default is not p.empty or p.kind in (p.VAR_POSITIONAL, p.VAR_KEYWORD) for p in parameters)
+    variadic = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+    return tuple(p.name for p in parameters if p.default is p.empty and p.kind not in variadic)
 
 
 def make_recipe(config: RecipeConfig) -> object:

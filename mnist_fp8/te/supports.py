@@ -6,7 +6,7 @@ from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.te import loading
 from mnist_fp8.te.autocasts import autocast
-from mnist_fp8.te.recipes import make_recipe, recipe_names
+from mnist_fp8.te.recipes import make_recipe, needed_arguments
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,8 +32,18 @@ def support(recipe: object) -> Support:
 
 
 def support_by_recipe() -> dict[str, Support]:
-    """What `support` says of each recipe of the installed TE, with its default options."""
-    return {name: support(make_recipe(RecipeConfig(name))) for name in recipe_names()}
+    """What `support` says of each recipe of the installed TE, with its default options.
+
+    A recipe that has to be given something is not asked for: no option of ours gives it.
+    """
+    return {
+        name: Support(ok=False, reason=f"it has to be given {', '.join(arguments)}") if arguments else _default(name)
+        for name, arguments in needed_arguments().items()
+    }
+
+
+def _default(name: str) -> Support:
+    return support(make_recipe(RecipeConfig(name)))
 
 
 def require_support(config: RecipeConfig) -> None:

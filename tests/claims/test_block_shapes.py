@@ -266,7 +266,8 @@ def test_recipe_counts_that_is_in_force_whichever_came_before(name: str) -> None
     """In one process, each recipe once more after all of the others: traced anew, it is the same program."""
     values = tensors("MXFP8BlockScaling", 1, 1, 1)
     others = [RecipeConfig(), RecipeConfig("Float8CurrentScaling"), *RECIPES.values()]
-    runs = [config for config in others if config.name in te.recipe_names()]
+    able = {name for name, support in te.support_by_recipe().items() if support.ok}
+    runs = [config for config in others if config.name in able]
 
     def program(config: RecipeConfig) -> str:
         x, grad = on_device(values["x"]), on_device(values["grad"])

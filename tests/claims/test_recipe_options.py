@@ -676,6 +676,14 @@ def test_recipe_that_jax_does_not_know_is_refused_by_its_type(name: str) -> None
         assert recipe_in_force() is None
 
 
+@pytest.mark.parametrize("name", ["Float8BlockScaling", "CustomRecipe"])
+def test_recipe_of_pytorch_alone_is_refused_with_a_reason(name: str) -> None:
+    """The first release for JAX that takes it is noticed here: then it needs claims."""
+    support = te.support(make(name))
+    assert not support.ok, f"{name} is taken by now, and no claim looks at what it computes"
+    assert "recipe" in support.reason, f"reason={support.reason!r}, but should say that it is the recipe"
+
+
 @pytest.mark.parametrize("wrong", ["DelayedScaling", 1, dict])
 def test_something_that_is_no_recipe_is_refused(wrong: object) -> None:
     with pytest.raises(ValueError, match="Unsupported recipe type"):

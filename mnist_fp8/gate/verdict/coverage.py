@@ -4,7 +4,7 @@ import dataclasses
 import enum
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-from mnist_fp8.core.modes import Mode
+from mnist_fp8.core.modes import RECIPES, Mode
 from mnist_fp8.core.subjects import ALWAYS, SUBJECTS
 from mnist_fp8.gate.verdict.scope import OneSided, Scope, is_named_by_release, running, supported
 from mnist_fp8.record.checkpoints import CHECKPOINTS
@@ -55,6 +55,7 @@ class GapKind(enum.Enum):
     SPARED_TESTS = "tests run with the new side alone"
     NOT_RUN = "tests not run and not passed by the new side"
     RECIPES = "recipes that do not run here"
+    UNKNOWN_RECIPES = "recipes that no claim looks at"
     LAYERS = "layers that are not looked at"
     CHECKPOINTS = "checkpoints not tried"
     USES = "uses not judged"
@@ -340,6 +341,8 @@ def _never_seen(old: Record, new: Record) -> Iterator[Gap]:
     lacking = [(Key.of(key), value.reason) for key, value in supports if not value.ok and key not in before]
     recipes = ((reason, key.subject) for key, reason in lacking if key.area != LAYERS)
     yield from by_reason(GapKind.RECIPES, Effect.NOTED, recipes)
+    if unknown := tuple(sorted(running(new) - {*RECIPES})):
+        yield Gap(GapKind.UNKNOWN_RECIPES, Effect.NOTED, unknown)
     absent = ((reason, f"{key.subject} {key.case}") for key, reason in lacking if key.area == LAYERS)
     yield from by_reason(GapKind.LAYERS, Effect.NOTED, absent)
     entries = {**old.entries, **new.entries}

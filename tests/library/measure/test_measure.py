@@ -63,6 +63,7 @@ from mnist_fp8.record.entries import (
 )
 from mnist_fp8.subjects import attention, attention_backends, layer
 from mnist_fp8.subjects.subject import Case, NotInReleaseError
+from mnist_fp8.te import recipes
 from mnist_fp8.te.dense_step import Step
 
 MODULES = (imports, costs, variables, programs, numerics, metadata, behaviour, layers, training)
@@ -234,7 +235,9 @@ def test_only_what_is_asked_for_is_measured(asked: list[str], only: list[str], r
 def test_support_is_said_of_every_recipe() -> None:
     found = probe(variables, "recipes")
     assert found[f"recipes/{DELAYED}/support"] == Support(ok=True)
-    assert set(found) == {f"recipes/{name}/support" for name in te.recipe_names()}
+    assert set(found) == {f"recipes/{name}/support" for name in recipes.needed_arguments()}
+    custom = found["recipes/CustomRecipe/support"]
+    assert custom == Support(ok=False, reason="it has to be given qfactory")
 
 
 def test_variables_are_those_of_a_checkpoint() -> None:

@@ -167,6 +167,12 @@ def test_recipes_have_their_names_from_transformer_engine() -> None:
     assert list(names) == sorted(names)
 
 
+def test_recipe_that_has_to_be_given_something_is_said_not_to_be_supported() -> None:
+    found = te.support_by_recipe()
+    assert found["CustomRecipe"] == te.Support(ok=False, reason="it has to be given qfactory")
+    assert found["DelayedScaling"].ok, "Control"
+
+
 def test_recipe_is_made_with_the_options_asked_for() -> None:
     asked = {"margin": 3, "fp8_format": "E4M3", "amax_history_len": 7, "amax_compute_algo": "most_recent"}
     made: Any = te.make_recipe(RecipeConfig("DelayedScaling", **asked))  # type: ignore[arg-type]

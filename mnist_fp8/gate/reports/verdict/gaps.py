@@ -27,6 +27,7 @@ _WORDS = {
     GapKind.SPARED_TESTS: "tests not run with the old one, since the new one passes them",
     GapKind.NOT_RUN: "tests not run, though the new one does not pass them: measure it again",
     GapKind.RECIPES: "recipes that do not run here",
+    GapKind.UNKNOWN_RECIPES: "recipes that run here and that no claim looks at",
     GapKind.LAYERS: "layers that were not looked at",
     GapKind.CHECKPOINTS: "whether the new one restores checkpoints of the old one: measuring both together tries it",
     GapKind.USES: "what your code uses: a record has no names of its release; measure it again",

@@ -455,6 +455,17 @@ def test_layers_and_recipes_that_are_not_looked_at_are_named() -> None:
     )
 
 
+@pytest.mark.parametrize("ok", [True, False])
+def test_recipe_that_the_project_does_not_know_is_named(ok: bool) -> None:  # noqa: FBT001
+    """Where it runs, no claim looks at it; where it does not, that is said with its reason."""
+    both = WHOLE | {"recipes/New/support": Support(ok, "" if ok else "needs a later GPU")}
+    gaps = [gap for gap in compared(both, both).coverage.gaps if gap.effect is Effect.NOTED]
+    running, lacking = (GapKind.UNKNOWN_RECIPES, ""), (GapKind.RECIPES, "needs a later GPU")
+    assert [(gap.kind, gap.reason) for gap in gaps if gap.names == ("New",)] == [running if ok else lacking]
+    kinds = {gap.kind for gap in compared(WHOLE, WHOLE).coverage.gaps}
+    assert GapKind.UNKNOWN_RECIPES not in kinds, "Control: a recipe that claims look at"
+
+
 MLP = "layers/LayerNormMLP/gelu"
 ABSENT, THERE = {f"{MLP}/support": Support(ok=False, reason="no gelu")}, {f"{MLP}/support": Support(ok=True)}
 OF_MLP: dict[str, Value] = {
