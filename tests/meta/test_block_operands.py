@@ -85,6 +85,10 @@ def test_wrong_scale_of_one_block_is_named_by_its_place() -> None:
     [
         (lambda found: found._replace(codes=-found.codes), "x: codes: .* elements differ"),
         (
+            lambda found: found._replace(codes=operand(np.roll(matrix(), 1, 1), right(matrix())).codes),
+            "x: codes are those of blocks that begin one number early$",
+        ),
+        (
             lambda found: found._replace(codes=found.codes.astype("float8_e5m2")),
             "codes=float8_e5m2, but should be float8_e4m3fn",
         ),
@@ -93,7 +97,7 @@ def test_wrong_scale_of_one_block_is_named_by_its_place() -> None:
             r"scales=\(64, 6\), but should be \(64, 3\), blocks of 32",
         ),
     ],
-    ids=["codes", "format", "size"],
+    ids=["codes", "early", "format", "size"],
 )
 def test_other_codes_formats_and_sizes_of_blocks_are_named(
     changed: Callable[[ScaledOperand], ScaledOperand], words: str

@@ -109,7 +109,15 @@ def assert_mxfp8(found: ScaledOperand, matrix: Array, axis: int, dtype: str, *, 
             f" should be 2**{wanted[row, block] - 127}{_cause(scales, rows, dtype)}"
         )
     codes = np.asarray(found.codes)[0].astype(np.float64)
+    for which, moved in _moved(rows):
+        assert not np.array_equal(codes, blocks.mxfp8(moved, 1, dtype).codes), f"{where}: codes are those {which}"
     assert_equal(where=f"{where}: codes", actual=codes, expected=expected.codes)
+
+
+def _moved(rows: Array) -> Iterator[tuple[str, Array]]:
+    """A matrix whose blocks begin elsewhere."""
+    yield "of blocks that begin one number early", np.roll(rows, 1, 1)
+    yield "of blocks that begin one number late", np.roll(rows, -1, 1)
 
 
 def _cause(scales: Array, rows: Array, dtype: str) -> str:
@@ -137,10 +145,7 @@ def _others(rows: Array, dtype: str) -> Iterator[tuple[str, Array]]:
     for step, which in ((1, "before"), (-1, "after")):
         yield f"those of the block {which}", np.roll(right, step, 1)
         yield f"those of the row {which}", np.roll(right, step, 0)
-        yield (
-            f"of blocks that begin one number {'early' if step > 0 else 'late'}",
-            blocks.mxfp8(np.roll(rows, step, 1), 1, dtype).scales,
-        )
+    yield from ((which, blocks.mxfp8(moved, 1, dtype).scales) for which, moved in _moved(rows))
     yield "transposed", right.T.reshape(right.shape)
     strided = rows.reshape(len(rows), MX_BLOCK, -1)
     yield "of every so many numbers, not of those side by side", blocks.e8m0(np.abs(strided).max(1), largest)
