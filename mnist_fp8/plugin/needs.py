@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 import jax
 import pytest
+from packaging.version import Version
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
@@ -56,6 +57,10 @@ def _unmet_recipe(name: str) -> str | None:
         return f"needs recipe {name}; found {', '.join(names)}"
     support = te.support(te.make_recipe(RecipeConfig(name)))
     return None if support.ok else f"needs recipe {name}; found: {support.reason}"
+
+
+def _unmet_jax(least: str) -> str | None:
+    return None if Version(jax.__version__) >= Version(least) else f"needs JAX {least}; found {jax.__version__}"
 
 
 def _unmet_te_name(*path: str) -> str | None:
@@ -135,6 +140,7 @@ NEEDS: dict[str, Callable[..., str | None]] = {
     "subject": _unmet_subject,
     "fused_attention": _unmet_fused_attention,
     "te_name": _unmet_te_name,
+    "jax": _unmet_jax,
     "orbax": _unmet_orbax,
     "xla_sums_in_float32": _unmet_xla_sums_in_float32,
     "model": _unmet_model,

@@ -239,14 +239,10 @@ def test_steps_in_a_scan_are_steps(name: str) -> None:
     assert_same(name, found, jax.tree.map(lambda *parts: np.stack(parts), *alone), where="scan")
 
 
-_ONE_ALONE = pytest.mark.skipif(
-    jax.__version_info__ < (0, 11),
-    reason=f"needs JAX 0.11, which maps a block-scaled product over one operand alone; found {jax.__version__}",
-)
-
-
-@pytest.mark.host  # TE's custom calls have no batching rule (docs/explanation/te-findings.md)
-@pytest.mark.parametrize("mapped", ["variables", pytest.param("batches", marks=_ONE_ALONE)])
+# TE's custom calls have no batching rule (docs/explanation/te-findings.md); before 0.11, JAX maps no block-scaled
+# product over one operand alone.
+@pytest.mark.host
+@pytest.mark.parametrize("mapped", ["variables", pytest.param("batches", marks=pytest.mark.jax("0.11"))])
 @recipes
 def test_mapped_steps_are_steps(name: str, mapped: str) -> None:
     """Each with scales of its own, over batches alone or over variables as well."""
