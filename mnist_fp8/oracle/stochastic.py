@@ -21,7 +21,8 @@ from mnist_fp8.oracle.dense import Array
 
 RATE = 1e-7
 """Largest probability that any statistic of right draws is beyond its bound: ten sets of draws stay below 1e-6."""
-_QUARTERS = 4
+_PARTS = 8
+_BINS = (len(GRID) - 1) * _PARTS
 _COUNTED = 5
 """Statistics that can be beyond their bounds by chance; each has an equal part of the rate."""
 
@@ -51,12 +52,14 @@ class _Draws:
     """Draws beside what they are drawn from; all of it in magnitudes.
 
     Attributes:
-        codes: (keys, elements); negative where the sign is not the number's.
+        codes: (keys, elements).
+        inverted: which have another sign than their number.
         right: neighbours of the numbers, (elements,).
     """
 
     def __init__(self, codes: Array, numbers: Array) -> None:
-        self.codes = (codes * np.copysign(1, numbers)).reshape(len(codes), -1).astype(np.float64)
+        self.codes = np.abs(codes).reshape(len(codes), -1).astype(np.float64)
+        self.inverted = (np.sign(codes) * np.sign(numbers) < 0).reshape(self.codes.shape)
         self.right = magnitudes(numbers)
 
     @functools.cached_property
@@ -76,9 +79,13 @@ class _Draws:
 
     @functools.cached_property
     def bins(self) -> Array:
-        """Numbers between the same two codes, in the same quarter of the gap, have the same bin; (elements,)."""
-        quarters = np.minimum(self.right.chance * _QUARTERS, _QUARTERS - 1).astype(int)
-        return np.searchsorted(GRID, self.right.lower) * _QUARTERS + quarters
+        """Numbers between the same two codes, in the same eighth of the gap, have the same bin; (elements,).
+
+        What has but one code is in the last one.
+        """
+        parts = np.minimum(self.right.chance * _PARTS, _PARTS - 1).astype(int)
+        bins = np.searchsorted(GRID, self.right.lower) * _PARTS + parts
+        return np.where(self.right.lower < self.right.upper, bins, _BINS)
 
     @functools.cached_property
     def residuals(self) -> Array:
@@ -111,17 +118,22 @@ def statistics(codes: Array, numbers: Array) -> dict[str, Statistic]:
         numbers: what was rounded: (...).
     """
     draws = _Draws(codes, numbers)
-    properties = (_neighbours, _fixed, _drawn, _keys, _elements, _mean, _variance)
+    properties = (_signs, _neighbours, _fixed, _drawn, _keys, _elements, _mean, _variance)
     return {found.name: found for found in (look(draws) for look in properties)}
 
 
-NAMES = ("neighbours", "fixed codes", "codes drawn", "keys", "elements", "mean", "variance")
+NAMES = ("signs", "neighbours", "fixed codes", "codes drawn", "keys", "elements", "mean", "variance")
 """A cause before what follows from it: draws that are alike have means that are off."""
 
 
 def bound(comparisons: int) -> float:
     """How many standard deviations the largest of some numbers may be off."""
     return math.sqrt(2 * math.log(2 * comparisons * _COUNTED / RATE))
+
+
+def _signs(draws: _Draws) -> Statistic:
+    count = int(draws.inverted.sum())
+    return Statistic("signs", count, 0, f"{count} draws have another sign than their number")
 
 
 def _neighbours(draws: _Draws) -> Statistic:
@@ -158,16 +170,16 @@ def _mean(draws: _Draws) -> Statistic:
     absolute = draws.deviations * draws.gaps
     variances = draws.variances * draws.gaps**2 * len(draws.codes)
     groups = {"all draws": np.ones(draws.bins.shape, bool)}
-    for number in np.unique(draws.bins):
-        low, quarter = GRID[number // _QUARTERS], number % _QUARTERS
-        groups[f"numbers above {low:g} in quarter {quarter + 1} of the gap"] = draws.bins == number
+    for number in np.unique(draws.bins[draws.bins < _BINS]):
+        low, part = GRID[number // _PARTS], number % _PARTS
+        groups[f"numbers above {low:g} in eighth {part + 1} of the gap"] = draws.bins == number
     off = {
         name: _in_deviations(absolute[:, group].sum(), (absolute[:, group] ** 2).sum(), variances[group].sum())
         for name, group in groups.items()
     }
     worst = max(off, key=lambda name: abs(off[name]))
     shown = f"the mean of {worst} is off by {off[worst]:.3g} standard deviations"
-    return Statistic("mean", float(abs(off[worst])), bound(len(GRID) * _QUARTERS + 1), shown)
+    return Statistic("mean", float(abs(off[worst])), bound(_BINS + 1), shown)
 
 
 def _variance(draws: _Draws) -> Statistic:
@@ -228,9 +240,7 @@ def power_of_mean(numbers: Array, keys: int, shift: float) -> float:
     right = magnitudes(numbers)
     distances = np.where(right.upper > right.lower, gaps(right), 0)
     expected, _ = _squares(right, keys)
-    return NormalDist().cdf(
-        keys * shift * float(distances.sum()) / math.sqrt(expected) - bound(len(GRID) * _QUARTERS + 1)
-    )
+    return NormalDist().cdf(keys * shift * float(distances.sum()) / math.sqrt(expected) - bound(_BINS + 1))
 
 
 def power_of_variance(numbers: Array, keys: int, factor: float) -> float:

@@ -72,6 +72,7 @@ def noisier(factor: float, drawn: np.random.Generator) -> Array:
     codes, values = draw(drawn), numbers()
     right = stochastic.magnitudes(values)
     variance = right.chance * (1 - right.chance) * stochastic.gaps(right) ** 2
+    variance *= variance.sum() / variance[right.lower > 0].sum() * (right.lower > 0)  # so that no sign changes
     noise = np.sqrt((factor - 1) * variance).reshape(SHAPE)
     return codes + noise * drawn.choice([-1, 1], codes.shape)
 
@@ -102,7 +103,7 @@ FAULTS: dict[str, tuple[Callable[[np.random.Generator], Array], set[str]]] = {
     ),
     "a code that moves": (lambda drawn: moved(draw(drawn)), {"fixed codes", "neighbours"}),
     "one code further": (lambda drawn: one_further(draw(drawn), 1e-3, drawn), {"neighbours", "fixed codes"}),
-    "without signs": (lambda drawn: np.abs(draw(drawn)), set(stochastic.NAMES) - {"codes drawn"}),
+    "without signs": (lambda drawn: np.abs(draw(drawn)), {"signs"}),
 }
 
 
