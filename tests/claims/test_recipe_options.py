@@ -486,6 +486,7 @@ COUNTS: list[tuple[str, str, Any]] = [
     ("NVFP4BlockScaling", "nvfp4_4over6_err_mode", "MSE"),
     ("NVFP4BlockScaling", "backward_override", "high_precision"),
     ("MXFP8BlockScaling", "fp8_format", "HYBRID"),
+    ("MXFP8BlockScaling", "margin", 1),
     ("MXFP8BlockScaling", "enable_2d_quantization", True),
     ("MXFP8BlockScaling", "backward_override", "high_precision"),
     ("Float8CurrentScaling", "fp8_format", "E4M3"),
