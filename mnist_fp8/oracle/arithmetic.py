@@ -6,7 +6,6 @@ layer has to compute, and the amaxes of the tensors in between, which nothing ou
 """
 
 import dataclasses
-import enum
 import functools
 import importlib
 from collections.abc import Callable, Mapping, Sequence
@@ -18,17 +17,15 @@ import numpy as np
 import numpy.typing as npt
 
 from mnist_fp8.core.modes import RecipeConfig
-from mnist_fp8.oracle import blocks, layers
-from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, Array
+from mnist_fp8.oracle import layers
+from mnist_fp8.oracle.dense import Array
+from mnist_fp8.oracle.products import ProductForm, Scales, Way, before_quantization, quantized_product, rounded_to_bf16
 
 Params: TypeAlias = Mapping[str, Any]
 """Parameters of a layer: arrays by name, nested by module."""
 
 Reference: TypeAlias = Callable[["Arithmetic", Params, Mapping[str, jax.Array]], Any]
 """A layer's outputs from its parameters and inputs, in float64."""
-
-Scales: TypeAlias = Mapping[str, Any]
-"""Scales of ``x``, ``kernel`` and ``grad`` of one product, float32."""
 
 
 class Passes(NamedTuple):
@@ -67,7 +64,7 @@ class Arithmetic:
 
     def parameter(self, values: jax.Array) -> jax.Array:
         """A parameter in the dtype that the layer computes in; its gradient is exact."""
-        return values + jax.lax.stop_gradient(_rounded(values) - values)
+        return values + jax.lax.stop_gradient(rounded_to_bf16(values) - values)
 
     def around_one(self, scale: jax.Array) -> jax.Array:
         """A layer norm's scale that is kept as its distance from one."""
@@ -95,19 +92,6 @@ class Arithmetic:
     def by_operations(self, function: Callable[..., jax.Array], *tensors: jax.Array) -> jax.Array:
         """Apply what a layer computes operation by operation, in the dtype of its input and never quantized."""
         return function(*tensors)
-
-
-class ProductForm(enum.Enum):
-    """How a product of quantized operands is written, which decides where it is rounded to BF16."""
-
-    KERNEL = "kernel"
-    """Codes are multiplied and the scales undone before anything is rounded."""
-    CODES = "product of codes"
-    """The product of the codes is rounded, and again when the scales are undone."""
-    DEQUANTIZED = "product of dequantized operands"
-    """The operands are rounded when their scales are undone, by factors rounded likewise, and then their product."""
-    BF16 = "bf16"
-    """Nothing is quantized: the operands are rounded, and their product."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,16 +128,20 @@ class Rounded(Arithmetic):
         flat, matrix = x.reshape(-1, x.shape[-1]), kernel.reshape(kernel.shape[0], -1)
         scales = None if self.scales is None else self.scales[name]
         kept = self.kept if cast else self.kept | {"kernel"}
-        way = _Way(self.form, kept, self.fp8_format, self.narrow, fused, self.blocks)
-        y = _quantized_product(way, scales, flat, matrix)
-        self.seen[name] = {"x": _tensor(flat, "x", kept), "kernel": _tensor(matrix, "kernel", kept), "y": y}
+        way = Way(self.form, kept, self.fp8_format, self.narrow, fused, self.blocks)
+        y = quantized_product(way, scales, flat, matrix)
+        self.seen[name] = {
+            "x": before_quantization(flat, "x", kept),
+            "kernel": before_quantization(matrix, "kernel", kept),
+            "y": y,
+        }
         if name in self.offsets:
             y = y + self.offsets[name]
         return y.reshape(*x.shape[:-1], *kernel.shape[1:])
 
     def parameter(self, values: jax.Array) -> jax.Array:
         """Round to BF16; its gradient, too."""
-        return _rounded(values)
+        return rounded_to_bf16(values)
 
     def around_one(self, scale: jax.Array) -> jax.Array:
         """Add one, and round it where that is done in BF16."""
@@ -163,11 +151,11 @@ class Rounded(Arithmetic):
 
     def stored(self, values: jax.Array) -> jax.Array:
         """Round to BF16."""
-        return _rounded(values)
+        return rounded_to_bf16(values)
 
     def stored_inside(self, values: jax.Array) -> jax.Array:
         """Round to BF16, but not the gradient where that is kept."""
-        rounded = _rounded(values)
+        rounded = rounded_to_bf16(values)
         return values + jax.lax.stop_gradient(rounded - values) if "grad" in self.kept else rounded
 
     def activated(self, x: jax.Array, names: Sequence[str], *, as_one: bool = True) -> jax.Array:
@@ -206,116 +194,6 @@ def _activate_back(names: tuple[str, ...], x: jax.Array, grad: jax.Array) -> tup
 
 
 _activated_in_bf16.defvjp(_activate, _activate_back)
-
-
-def _rounded(values: jax.Array) -> jax.Array:
-    """Numbers rounded to BF16; so is their gradient. XLA may leave out a cast and its inverse, but not this."""
-    return jax.lax.reduce_precision(values, exponent_bits=8, mantissa_bits=7)
-
-
-class _Way(NamedTuple):
-    """How a product is computed: what `Rounded` says of all of them, and whether what makes ``x`` quantizes it."""
-
-    form: ProductForm
-    kept: frozenset[str]
-    fp8_format: str
-    narrow: bool
-    fused: bool
-    blocks: RecipeConfig | None
-
-
-@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _quantized_product(way: _Way, scales: Scales | None, x: jax.Array, kernel: jax.Array) -> jax.Array:
-    return _forward(way, scales, x, kernel)[0]
-
-
-def _forward(way: _Way, scales: Scales | None, x: jax.Array, kernel: jax.Array) -> tuple[jax.Array, Any]:
-    if way.blocks:
-        lhs, rhs = _in_blocks(way, x, "x", 1), _in_blocks(way, kernel, "kernel", 0)
-        return _multiplied(way.form, lhs, rhs), (scales, x, kernel)
-    lhs, rhs = _operand(way, x, scales, "x"), _operand(way, kernel, scales, "kernel")
-    return _multiplied(way.form, lhs, rhs), (scales, lhs, rhs)
-
-
-def _backward(way: _Way, kept: Any, grad: jax.Array) -> Any:  # noqa: ANN401
-    scales, x, kernel = kept
-    if way.blocks:  # quantized anew for each product, along the axis that it sums over
-        dy, lhs = _in_blocks(way, grad, "grad", 1), _in_blocks(way, x, "x", 0)
-        dx = _multiplied(way.form, dy, _in_blocks(way, kernel, "kernel", 1).transposed)
-        return None, dx, _multiplied(way.form, lhs.transposed, _in_blocks(way, grad, "grad", 0))
-    dy = _operand(way, grad, scales, "grad")
-    none = jax.tree.map(jnp.zeros_like, scales)
-    return none, _multiplied(way.form, dy, kernel.transposed), _multiplied(way.form, x.transposed, dy)
-
-
-_quantized_product.defvjp(_forward, _backward)
-
-
-class _Codes(NamedTuple):
-    """A quantized matrix: its codes, and what they are multiplied by to undo their scale."""
-
-    codes: jax.Array
-    undo: jax.Array
-
-    @property
-    def transposed(self) -> "_Codes":
-        return _Codes(self.codes.T, self.undo)
-
-
-def _in_blocks(way: _Way, values: jax.Array, tensor: str, axis: int) -> _Codes:
-    """A tensor of a block-scaled recipe: what its codes and scales stand for, which is what is multiplied."""
-    operand = _tensor(values, tensor, way.kept)
-    dtype = "float32" if tensor in way.kept else "bfloat16"
-    shape = jax.ShapeDtypeStruct((*operand.shape, 2), jnp.int32)
-    assert way.blocks is not None  # noqa: S101 - for the types
-    halves = functools.partial(_dequantized, way.blocks, tensor, axis, dtype)
-    dequantized = jax.lax.bitcast_convert_type(jax.pure_callback(halves, shape, operand), jnp.float64)
-    return _Codes(dequantized, jnp.float64(1))
-
-
-def _dequantized(recipe: RecipeConfig, tensor: str, axis: int, dtype: str, values: Any) -> Array:  # noqa: ANN401
-    """Float64 as pairs of integers: the thread that calls this back has a JAX of its own, without float64."""
-    numbers = blocks.quantized(recipe, tensor, np.asarray(values), axis, dtype).values
-    return np.ascontiguousarray(numbers)[..., None].view(np.int32)
-
-
-def _operand(way: _Way, values: jax.Array, scales: Scales | None, tensor: str) -> _Codes:
-    """A tensor as it is multiplied."""
-    if way.form is ProductForm.BF16:
-        return _Codes(_rounded(values), jnp.float64(1))
-    operand = _tensor(values, tensor, way.kept)
-    measured = _tensor(values, tensor, way.kept | {tensor}) if "amax" in way.kept else operand
-    codes = _quantize(way, operand, scales, tensor, jnp.max(jnp.abs(measured)))
-    if way.form is not ProductForm.DEQUANTIZED:
-        return codes
-    # A scale is undone in the dtype that the layer computes in; that of a kernel that is not cast, in float32.
-    wide = tensor == "kernel" and tensor in way.kept and not way.narrow
-    undo = codes.undo if wide else _rounded(codes.undo)
-    return _Codes(_rounded(codes.codes * undo), jnp.float64(1))
-
-
-def _tensor(values: jax.Array, tensor: str, kept: frozenset[str]) -> jax.Array:
-    """A tensor as it comes to its quantizer: in float32 if it is kept, else in BF16."""
-    return values.astype(jnp.float32).astype(jnp.float64) if tensor in kept else _rounded(values)
-
-
-def _quantize(way: _Way, values: jax.Array, scales: Scales | None, tensor: str, amax: jax.Array) -> _Codes:
-    """`oracle.dense.quantize`, by a given scale or by `oracle.dense.current_scale`, in JAX."""
-    dtype = FORMATS[way.fp8_format][tensor]
-    amax = amax.astype(jnp.float32)
-    current = jnp.where(jnp.isfinite(amax) & (amax > 0), jnp.float32(FP8_MAX[dtype]) / amax, 1)
-    scale = current if scales is None else scales[tensor].astype(jnp.float32)
-    scaled = values.astype(jnp.float32) * scale
-    if tensor == "x" and way.narrow and not way.fused:
-        scaled = _rounded(values.astype(jnp.float32) * _rounded(scale))
-    scaled = jnp.clip(scaled, -FP8_MAX[dtype], FP8_MAX[dtype])
-    codes = jax.lax.optimization_barrier(scaled.astype(dtype))  # XLA may leave out a cast and its inverse
-    return _Codes(codes.astype(jnp.float64), 1 / scale.astype(jnp.float64))
-
-
-def _multiplied(form: ProductForm, lhs: _Codes, rhs: _Codes) -> jax.Array:
-    product = lhs.codes @ rhs.codes
-    return _rounded((_rounded(product) if form is ProductForm.CODES else product) * (lhs.undo * rhs.undo))
 
 
 def exact(
@@ -380,8 +258,8 @@ def _rounded_passes(
     def run(params: Any, inputs: Any, offsets: Any) -> Any:  # noqa: ANN401
         seen: dict[str, Any] = {}
         arithmetic = Rounded(scales, offsets, seen, *how)
-        inputs = jax.tree.map(_rounded, inputs)
-        return jax.tree.map(_rounded, _outputs(reference(arithmetic, params, inputs))), seen
+        inputs = jax.tree.map(rounded_to_bf16, inputs)
+        return jax.tree.map(rounded_to_bf16, _outputs(reference(arithmetic, params, inputs))), seen
 
     shapes = jax.eval_shape(lambda params, inputs: run(params, inputs, {})[1], params, inputs)
     offsets = {name: jnp.zeros(operands["y"].shape) for name, operands in shapes.items()}
@@ -391,7 +269,7 @@ def _rounded_passes(
         name: {
             "x": _amax(operands["x"]),
             "kernel": _amax(operands["kernel"]),
-            "grad": _amax(_tensor(dy[name], "grad", how[1])),
+            "grad": _amax(before_quantization(dy[name], "grad", how[1])),
         }
         for name, operands in seen.items()
     }

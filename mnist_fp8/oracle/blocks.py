@@ -11,8 +11,9 @@ is computed from is rotated by a Hadamard transform before; gradients are rounde
 
 import dataclasses
 import functools
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
@@ -66,6 +67,18 @@ def quantized(recipe: RecipeConfig, tensor: str, values: Array, axis: int, dtype
     if is_rotated(recipe, tensor, axis):
         values = rotated(values, axis, dtype)
     return nvfp4(values, axis, square=tensor == "kernel" and not recipe.disable_2d_quantization)
+
+
+def dequantized(recipe: RecipeConfig, tensor: str, values: jax.Array, axis: int, dtype: str) -> jax.Array:
+    """What `quantized` stands for, float64, as a part of a program of JAX with float64."""
+
+    def halves(values: Any) -> Array:  # noqa: ANN401
+        # Float64 as pairs of integers: the thread that calls this back has a JAX of its own, without float64.
+        numbers = quantized(recipe, tensor, np.asarray(values), axis, dtype).values
+        return np.ascontiguousarray(numbers)[..., None].view(np.int32)
+
+    pairs = jax.pure_callback(halves, jax.ShapeDtypeStruct((*values.shape, 2), jnp.int32), values)
+    return jax.lax.bitcast_convert_type(pairs, jnp.float64)
 
 
 @dataclasses.dataclass(frozen=True)

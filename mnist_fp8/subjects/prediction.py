@@ -9,7 +9,8 @@ import numpy as np
 from mnist_fp8 import te
 from mnist_fp8.core.modes import BLOCK_SCALED
 from mnist_fp8.core.run_kind import RunKind
-from mnist_fp8.oracle.arithmetic import Passes, Scales
+from mnist_fp8.oracle.arithmetic import Passes
+from mnist_fp8.oracle.products import Scales
 from mnist_fp8.oracle.tolerances import AMAX, reference_tolerance
 from mnist_fp8.subjects.layer import Layer, Step, numbers, read_metas
 from mnist_fp8.te import predictions

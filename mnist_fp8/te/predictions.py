@@ -7,7 +7,8 @@ import numpy.typing as npt
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.oracle import arithmetic
-from mnist_fp8.oracle.arithmetic import Params, Passes, ProductForm, Reference, Scales
+from mnist_fp8.oracle.arithmetic import Params, Passes, Reference
+from mnist_fp8.oracle.products import ProductForm, Scales
 from mnist_fp8.te import loading
 from mnist_fp8.te.metadata import computes_more_in_bf16, leaves_float8_to_xla
 
