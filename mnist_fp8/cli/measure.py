@@ -118,7 +118,8 @@ def _print(record: "Record", *, whole: bool) -> None:
     from rich.table import Table  # noqa: PLC0415
 
     from mnist_fp8.gate.reports.values import text  # noqa: PLC0415
-    from mnist_fp8.record.entries import AREAS, Failure  # noqa: PLC0415
+    from mnist_fp8.record.entries import Failure  # noqa: PLC0415
+    from mnist_fp8.record.keys import AREAS  # noqa: PLC0415
 
     console = Console(highlight=False, markup=False, emoji=False)
     console.print(clean(record.title), clean(record.environment.get("run", "")), sep="\n", soft_wrap=True)

@@ -71,7 +71,7 @@ def check_keys(only: Sequence[str], records: "Sequence[Record]" = (), uses: "Use
         ConfigError: one of them does.
     """
     from mnist_fp8.gate.verdict.rules.uses import key_of  # noqa: PLC0415 - `--help` needs none of it
-    from mnist_fp8.record.entries import AREAS, covers  # noqa: PLC0415
+    from mnist_fp8.record.keys import AREAS, covers  # noqa: PLC0415
 
     for key in only:
         area = key.partition("/")[0]

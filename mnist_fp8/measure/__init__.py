@@ -23,7 +23,8 @@ from mnist_fp8.measure import (
     variables,
 )
 from mnist_fp8.programs import cache
-from mnist_fp8.record.entries import Failure, Text, Value, covered
+from mnist_fp8.record.entries import Failure, Text, Value
+from mnist_fp8.record.keys import covered
 
 Probe = Callable[[], Mapping[str, Value]]
 

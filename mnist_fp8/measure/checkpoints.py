@@ -33,7 +33,8 @@ from mnist_fp8.model.loading import NoCaseError, make
 from mnist_fp8.model.run import DELAYED, by_path, case_of, own_copy
 from mnist_fp8.programs import cache
 from mnist_fp8.record.checkpoints import AS_RESTORED, CHECKPOINTS, FURTHER, Unrestored
-from mnist_fp8.record.entries import BF16, Failure, Quantity, Value
+from mnist_fp8.record.entries import Failure, Quantity, Value
+from mnist_fp8.record.keys import BF16
 from mnist_fp8.training.case import mnist
 
 BEFORE, AFTER = 2, 3

@@ -10,7 +10,8 @@ import numpy as np
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.dense import Array
-from mnist_fp8.record.entries import BF16, Numbers, Quantity
+from mnist_fp8.record.entries import Numbers, Quantity
+from mnist_fp8.record.keys import BF16
 from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, init, on_device
 
 _PREDICTED = {"NVFP4BlockScaling": RecipeConfig("NVFP4BlockScaling", disable_stochastic_rounding=True)}

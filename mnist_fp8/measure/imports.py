@@ -9,8 +9,9 @@ import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
-from mnist_fp8.record.entries import Text, Value, covered
+from mnist_fp8.record.entries import Text, Value
 from mnist_fp8.record.entries_json import entries_from_json
+from mnist_fp8.record.keys import covered
 
 
 def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:

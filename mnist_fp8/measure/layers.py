@@ -22,7 +22,15 @@ from mnist_fp8.oracle.arithmetic import Passes
 from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, TENSORS
 from mnist_fp8.oracle.tolerances import scale_tolerance
 from mnist_fp8.programs import jaxprs
-from mnist_fp8.record.entries import BF16, UNFUSED, Agreement, Quantity, Support, Text, Value
+from mnist_fp8.record.entries import (
+    UNFUSED,
+    Agreement,
+    Quantity,
+    Support,
+    Text,
+    Value,
+)
+from mnist_fp8.record.keys import BF16
 from mnist_fp8.subjects import asked_subjects, attention, attention_backends
 from mnist_fp8.subjects.layer import Layer, Step, next_variables, read_metas, step, why_not
 from mnist_fp8.subjects.prediction import amax_tolerance, distance, expected, pairs, scales_of, tolerance_of

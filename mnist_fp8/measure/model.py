@@ -37,7 +37,8 @@ from mnist_fp8.model.run import (
     traced,
     why_no_case,
 )
-from mnist_fp8.record.entries import BF16, LAYERS, Quantity, Support, Text, Value
+from mnist_fp8.record.entries import Quantity, Support, Text, Value
+from mnist_fp8.record.keys import BF16, LAYERS
 from mnist_fp8.te.calls import Call
 
 CASE = "model"

@@ -12,7 +12,15 @@ from mnist_fp8.oracle import dense
 from mnist_fp8.oracle.blocks import BlockDense
 from mnist_fp8.oracle.dense import TENSORS, Array, DensePasses, Product
 from mnist_fp8.oracle.tolerances import product_tolerance
-from mnist_fp8.record.entries import BF16, Contents, NamedNumber, Numbers, Quantity, Special, Value
+from mnist_fp8.record.entries import (
+    Contents,
+    NamedNumber,
+    Numbers,
+    Quantity,
+    Special,
+    Value,
+)
+from mnist_fp8.record.keys import BF16
 from mnist_fp8.te.dense_step import Step
 
 SHAPES = ((64, 128, 32), (32, 32, 32), (32, 512, 64), (256, 64, 128))

@@ -15,7 +15,16 @@ from mnist_fp8.oracle import blocks, dense
 from mnist_fp8.oracle.dense import FORMATS, Array
 from mnist_fp8.programs import hlo, jaxprs
 from mnist_fp8.programs.jaxprs import Gemm
-from mnist_fp8.record.entries import BF16, OUTSIDE, Call, Codes, Compiled, Formats, Product, Products, Value
+from mnist_fp8.record.entries import (
+    Call,
+    Codes,
+    Compiled,
+    Formats,
+    Product,
+    Products,
+    Value,
+)
+from mnist_fp8.record.keys import BF16, OUTSIDE
 
 _SHAPE = (64, 128, 32)
 

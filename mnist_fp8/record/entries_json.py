@@ -9,9 +9,7 @@ from typing import Any, get_args, get_origin, get_type_hints
 
 from mnist_fp8.core.plain import plain
 from mnist_fp8.record.entries import (
-    AREAS,
     KINDS,
-    NOT_MEASURED,
     POSITIONAL,
     VARIADIC,
     Cost,
@@ -20,6 +18,7 @@ from mnist_fp8.record.entries import (
     Signature,
     Value,
 )
+from mnist_fp8.record.keys import AREAS, NOT_MEASURED
 
 
 def entries_to_json(entries: Mapping[str, Value]) -> dict[str, Any]:

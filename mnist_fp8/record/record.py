@@ -21,8 +21,9 @@ from mnist_fp8.core.reading import parse_json, read_text
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.record.checkpoints import CHECKPOINTS
 from mnist_fp8.record.claims import SuiteResult
-from mnist_fp8.record.entries import LAYERS, Value
+from mnist_fp8.record.entries import Value
 from mnist_fp8.record.entries_json import entries_from_json, entries_to_json
+from mnist_fp8.record.keys import LAYERS
 from mnist_fp8.record.names import Names
 from mnist_fp8.record.names_json import names_from_json, names_to_json
 

@@ -18,7 +18,8 @@ from mnist_fp8.gate.runner import execution, measuring, suite
 from mnist_fp8.gate.runner.at_once import all_of
 from mnist_fp8.gate.runner.store import Attempt, keep_record, kept, record_file, unexamined
 from mnist_fp8.record.checkpoints import AS_RESTORED, CHECKPOINT_FILES, CHECKPOINTS, FURTHER, MIGRATED, Unrestored
-from mnist_fp8.record.entries import Failure, Numbers, Text, Value, covered
+from mnist_fp8.record.entries import Failure, Numbers, Text, Value
+from mnist_fp8.record.keys import covered
 from mnist_fp8.record.record import Record
 
 _MODULE = "mnist_fp8.measure.checkpoints"

@@ -15,7 +15,8 @@ from mnist_fp8.gate.runner.model import Model
 from mnist_fp8.gate.runner.names import asks_for_names, with_names
 from mnist_fp8.gate.runner.store import kept_part, unexamined
 from mnist_fp8.record.claims import joined
-from mnist_fp8.record.entries import LAYERS, Failure, Value, covered
+from mnist_fp8.record.entries import Failure, Value
+from mnist_fp8.record.keys import LAYERS, covered
 from mnist_fp8.record.record import Record, may_be_under
 
 

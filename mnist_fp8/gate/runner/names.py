@@ -12,7 +12,8 @@ from mnist_fp8.gate.names import reading
 from mnist_fp8.gate.names.public_api import public_api
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.runner.store import keep_record, kept, unexamined
-from mnist_fp8.record.entries import Failure, Value, covered
+from mnist_fp8.record.entries import Failure, Value
+from mnist_fp8.record.keys import covered
 from mnist_fp8.record.names import Names
 from mnist_fp8.record.record import Record
 

@@ -13,7 +13,8 @@ from mnist_fp8.core.requirements import applies
 from mnist_fp8.gate.releases import uv
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.uv import NoSolutionError
-from mnist_fp8.record.entries import RESOLVER, Failure, Text, Value
+from mnist_fp8.record.entries import Failure, Text, Value
+from mnist_fp8.record.keys import RESOLVER
 from mnist_fp8.record.names import PACKAGE
 from mnist_fp8.record.packages import Needs, Resolved
 from mnist_fp8.record.record import Record

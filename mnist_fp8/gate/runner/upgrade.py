@@ -14,7 +14,7 @@ from mnist_fp8.gate.runner.model import Model
 from mnist_fp8.gate.runner.steps import Steps, Watcher
 from mnist_fp8.record.checkpoints import CHECKPOINTS
 from mnist_fp8.record.claims import Outcome
-from mnist_fp8.record.entries import RESOLVER, covers
+from mnist_fp8.record.keys import RESOLVER, covers
 from mnist_fp8.record.record import Record, may_be_under
 
 

@@ -7,7 +7,8 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
-from mnist_fp8.record.entries import Curves, Key, Numbers, Quantity, Value
+from mnist_fp8.record.entries import Curves, Numbers, Quantity, Value
+from mnist_fp8.record.keys import Key
 from mnist_fp8.record.packages import Imported
 
 NOISES = 4

@@ -20,7 +20,7 @@ from mnist_fp8.gate.verdict.rules.numbers import FLAX_ALONE
 from mnist_fp8.gate.verdict.rules.rule import Difference
 from mnist_fp8.gate.verdict.scope import OneSided, Scope, compared, is_compared, refuse_other_run
 from mnist_fp8.gate.verdict.uses import JudgedUses
-from mnist_fp8.record.entries import AREAS
+from mnist_fp8.record.keys import AREAS
 from mnist_fp8.record.names import Names
 from mnist_fp8.record.record import Record
 

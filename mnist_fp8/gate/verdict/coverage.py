@@ -9,7 +9,8 @@ from mnist_fp8.core.subjects import ALWAYS, SUBJECTS
 from mnist_fp8.gate.verdict.scope import OneSided, Scope, is_named_by_release, running, supported
 from mnist_fp8.record.checkpoints import CHECKPOINTS
 from mnist_fp8.record.claims import ClaimStatus, Outcome, SuiteResult, TestResult
-from mnist_fp8.record.entries import AREAS, BF16, LAYERS, OUTSIDE, Failure, Key, Numbers, Signature, Support
+from mnist_fp8.record.entries import Failure, Numbers, Signature, Support
+from mnist_fp8.record.keys import AREAS, BF16, LAYERS, OUTSIDE, Key
 from mnist_fp8.record.record import Record
 
 ENOUGH = 2

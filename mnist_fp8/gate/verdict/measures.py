@@ -8,7 +8,13 @@ from collections.abc import Iterable, Iterator
 
 from mnist_fp8.gate.verdict.changes import CurvesApart, EntryChange
 from mnist_fp8.gate.verdict.rules.numbers import SPREADS, most_error, worse_by
-from mnist_fp8.record.entries import Codes, Curves, Numbers, Quantity, Special
+from mnist_fp8.record.entries import (
+    Codes,
+    Curves,
+    Numbers,
+    Quantity,
+    Special,
+)
 
 
 class Gauge(enum.Enum):

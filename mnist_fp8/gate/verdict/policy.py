@@ -21,7 +21,7 @@ from mnist_fp8.core.patterns import matches
 from mnist_fp8.core.reading import read_toml
 from mnist_fp8.gate.verdict.rules.apply import RULES
 from mnist_fp8.gate.verdict.rules.claims import BROKEN, BROKEN_BEFORE, DOES_NOT_START, FAILS_NOW
-from mnist_fp8.record.entries import AREAS
+from mnist_fp8.record.keys import AREAS
 
 _KEYS = ("difference", "rule", "reason", "expires")
 _NEVER = (DOES_NOT_START.id,)

@@ -22,7 +22,8 @@ from mnist_fp8.gate.verdict.definitions import definitions
 from mnist_fp8.gate.verdict.measures import Measure, telling
 from mnist_fp8.gate.verdict.rules import checkpoints, layers, numbers, programs
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, Severity, difference
-from mnist_fp8.record.entries import BF16, LAYERS, OUTSIDE, Numbers, Value
+from mnist_fp8.record.entries import Numbers, Value
+from mnist_fp8.record.keys import BF16, LAYERS, OUTSIDE
 
 _BY_CAUSE = (
     *("package", "import", "api", "recipes", LAYERS, "variables", "metadata", "float8", "bits", "numerics", "special"),

@@ -8,7 +8,8 @@ from mnist_fp8.core.errors import RecordError
 from mnist_fp8.core.model import CONTENTS, VARIABLE, VARIABLES
 from mnist_fp8.core.plain import clean
 from mnist_fp8.record.checkpoints import CHECKPOINT_FILES, CHECKPOINTS
-from mnist_fp8.record.entries import AREAS, LAYERS, Key, Support
+from mnist_fp8.record.entries import Support
+from mnist_fp8.record.keys import AREAS, LAYERS, Key
 from mnist_fp8.record.record import Record
 
 OTHER_DEVICE_FLOOR = 0.02

@@ -6,7 +6,13 @@ import enum
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 
-from mnist_fp8.record.entries import CALLED, POSITIONAL, VARIADIC, Parameter, Signature
+from mnist_fp8.record.entries import (
+    CALLED,
+    POSITIONAL,
+    VARIADIC,
+    Parameter,
+    Signature,
+)
 
 
 class ApiChange(enum.Enum):

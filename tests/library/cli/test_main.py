@@ -39,7 +39,8 @@ from mnist_fp8.gate.runner.store import Attempt, unexamined
 from mnist_fp8.record import record
 from mnist_fp8.record.claims import ClaimResult, SuiteResult, TestResult
 from mnist_fp8.record.claims import Outcome as Ending
-from mnist_fp8.record.entries import Contents, Special, Text, Value, covered
+from mnist_fp8.record.entries import Contents, Special, Text, Value
+from mnist_fp8.record.keys import covered
 from mnist_fp8.record.names import Names
 from mnist_fp8.training import curves, data, feasible, runs
 from mnist_fp8.training.config import TrainConfig

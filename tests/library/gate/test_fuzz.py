@@ -24,7 +24,6 @@ from mnist_fp8.gate.verdict import policy
 from mnist_fp8.gate.verdict.compare import compare
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import (
-    AREAS,
     Agreement,
     Codes,
     Contents,
@@ -43,6 +42,7 @@ from mnist_fp8.record.entries import (
     Text,
     Value,
 )
+from mnist_fp8.record.keys import AREAS
 from mnist_fp8.record.record import Record, read_record
 from support.comparing import TODAY, WHOLE, record
 

@@ -42,7 +42,6 @@ from mnist_fp8.measure.training import EVERY, STEPS
 from mnist_fp8.oracle.arithmetic import Passes
 from mnist_fp8.programs import cache
 from mnist_fp8.record.entries import (
-    AREAS,
     Agreement,
     Codes,
     Compiled,
@@ -51,7 +50,6 @@ from mnist_fp8.record.entries import (
     Curves,
     Failure,
     Formats,
-    Key,
     Numbers,
     Product,
     Products,
@@ -61,6 +59,7 @@ from mnist_fp8.record.entries import (
     Text,
     Value,
 )
+from mnist_fp8.record.keys import AREAS, Key
 from mnist_fp8.subjects import attention, attention_backends, layer
 from mnist_fp8.subjects.subject import Case, NotInReleaseError
 from mnist_fp8.te import recipes

@@ -8,7 +8,6 @@ import pytest
 
 from mnist_fp8.record.checkpoints import Unrestored
 from mnist_fp8.record.entries import (
-    AREAS,
     KINDS,
     Agreement,
     Call,
@@ -30,9 +29,9 @@ from mnist_fp8.record.entries import (
     Support,
     Text,
     Value,
-    covers,
 )
 from mnist_fp8.record.entries_json import entries_from_json, entries_to_json
+from mnist_fp8.record.keys import AREAS, covers
 from mnist_fp8.record.packages import Imported, Needs, Resolved
 
 ENTRIES: dict[str, Value] = {

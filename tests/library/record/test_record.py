@@ -15,7 +15,16 @@ import pytest
 from mnist_fp8.core.errors import RecordError
 from mnist_fp8.core.model import FOLDER, VARIABLE
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
-from mnist_fp8.record.entries import Cost, Curves, Failure, Numbers, Parameter, Signature, Text, Value
+from mnist_fp8.record.entries import (
+    Cost,
+    Curves,
+    Failure,
+    Numbers,
+    Parameter,
+    Signature,
+    Text,
+    Value,
+)
 from mnist_fp8.record.names import Definition, Names, Passed
 from mnist_fp8.record.record import Record, read_record
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from mnist_fp8.gate.reports.claims.view import Examined, of_any_release, span
 from mnist_fp8.gate.reports.values import text, texts
 from mnist_fp8.gate.verdict.changes import differ
-from mnist_fp8.record.entries import covers
+from mnist_fp8.record.keys import covers
 
 CHOSEN = (
     "api/transformer_engine.jax.autocast",

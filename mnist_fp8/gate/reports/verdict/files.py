@@ -18,7 +18,7 @@ from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.roots import Root
 from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
 from mnist_fp8.record.claims import ClaimStatus
-from mnist_fp8.record.entries import AREAS
+from mnist_fp8.record.keys import AREAS
 from mnist_fp8.record.record import Record
 
 SCHEMA_VERSION = 3

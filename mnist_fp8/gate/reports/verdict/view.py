@@ -18,7 +18,7 @@ from mnist_fp8.gate.verdict.coverage import Effect
 from mnist_fp8.gate.verdict.roots import Root
 from mnist_fp8.gate.verdict.rules.numbers import FLAX_ALONE
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, Severity
-from mnist_fp8.record.entries import AREAS
+from mnist_fp8.record.keys import AREAS
 from mnist_fp8.record.record import Record
 
 ENTRIES_SHOWN = 100

@@ -8,7 +8,8 @@ from mnist_fp8.gate.verdict.rules import api, checkpoints, claims, imports, laye
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, difference
 from mnist_fp8.gate.verdict.scope import TES_OWN_KEYS
 from mnist_fp8.record.checkpoints import CHECKPOINTS
-from mnist_fp8.record.entries import LAYERS, Failure
+from mnist_fp8.record.entries import Failure
+from mnist_fp8.record.keys import LAYERS
 
 RULES: tuple[Rule, ...] = (
     *(*claims.RULES, *uses.RULES, *api.RULES, *package.RULES),

@@ -4,7 +4,14 @@ import math
 
 from mnist_fp8.gate.verdict.changes import CurvesApart, EntryChange
 from mnist_fp8.gate.verdict.rules.rule import Rule, breaks, changes
-from mnist_fp8.record.entries import Agreement, Contents, Curves, Numbers, Quantity, Special
+from mnist_fp8.record.entries import (
+    Agreement,
+    Contents,
+    Curves,
+    Numbers,
+    Quantity,
+    Special,
+)
 
 LESS_ACCURATE = 1.25
 """An error that grew by more than this factor does not come from rounding in another place."""

@@ -5,7 +5,7 @@ from packaging.version import InvalidVersion
 
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.rules.rule import Rule, breaks, changes, note
-from mnist_fp8.record.entries import RESOLVER
+from mnist_fp8.record.keys import RESOLVER
 from mnist_fp8.record.packages import Needs, Resolved
 
 REQUIREMENT_UNMET = breaks(

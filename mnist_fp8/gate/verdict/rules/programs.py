@@ -4,7 +4,14 @@ from collections import Counter
 
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.rules.rule import Rule, breaks, changes
-from mnist_fp8.record.entries import BF16, OUTSIDE, Codes, Compiled, Formats, Products, Value
+from mnist_fp8.record.entries import (
+    Codes,
+    Compiled,
+    Formats,
+    Products,
+    Value,
+)
+from mnist_fp8.record.keys import BF16, OUTSIDE
 
 PRODUCT_LOST = breaks(
     "float8-product-lost",

@@ -60,7 +60,7 @@ class Difference:
     """Entries of one subject to which one rule applies.
 
     Attributes:
-        area: one of `entries.AREAS`.
+        area: one of `keys.AREAS`.
         subject: a recipe, a claim, a kind of variable; empty where the rule says it all.
         rule: what it means.
         entries: what differs, the worst first.

@@ -17,7 +17,8 @@ from mnist_fp8.gate.reports.claims.terminal import ClaimTable
 from mnist_fp8.gate.reports.claims.view import Examined, Reason
 from mnist_fp8.gate.runner.matrix import MatrixCell
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
-from mnist_fp8.record.entries import AREAS, Failure, Text, Value
+from mnist_fp8.record.entries import Failure, Text, Value
+from mnist_fp8.record.keys import AREAS
 from mnist_fp8.record.record import Record
 from support.comparing import numbers, record
 

@@ -24,7 +24,18 @@ from mnist_fp8.gate.verdict.policy import Acceptance
 from mnist_fp8.gate.verdict.rules.rule import Difference, Rule, Severity
 from mnist_fp8.record.checkpoints import Unrestored
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
-from mnist_fp8.record.entries import Codes, Cost, Curves, Numbers, Parameter, Quantity, Signature, Support, Text, Value
+from mnist_fp8.record.entries import (
+    Codes,
+    Cost,
+    Curves,
+    Numbers,
+    Parameter,
+    Quantity,
+    Signature,
+    Support,
+    Text,
+    Value,
+)
 from mnist_fp8.record.record import Record
 from support.reports import (
     CLEAN,

@@ -16,8 +16,9 @@ from mnist_fp8.gate.verdict import compare
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.rules.package import RULES, rule_of_package
-from mnist_fp8.record.entries import RESOLVER, Failure, Text, Value
+from mnist_fp8.record.entries import Failure, Text, Value
 from mnist_fp8.record.entries_json import entries_from_json, entries_to_json
+from mnist_fp8.record.keys import RESOLVER
 from mnist_fp8.record.packages import Needs, Resolved
 from mnist_fp8.record.record import Record
 from support.comparing import SUITE, WHOLE

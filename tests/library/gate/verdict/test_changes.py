@@ -6,7 +6,13 @@ import pytest
 
 from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.verdict.rules.rule import Severity
-from mnist_fp8.record.entries import Cost, Failure, Signature, Text, Value
+from mnist_fp8.record.entries import (
+    Cost,
+    Failure,
+    Signature,
+    Text,
+    Value,
+)
 from support.comparing import compared, curves, numbers, one
 
 BREAKS = Severity.BREAKS

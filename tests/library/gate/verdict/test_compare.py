@@ -13,7 +13,17 @@ from mnist_fp8.gate.verdict.coverage import NOT_ASKED_FOR, Effect, Gap, GapKind
 from mnist_fp8.gate.verdict.policy import Acceptance
 from mnist_fp8.record.checkpoints import CHECKPOINT_FILES
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
-from mnist_fp8.record.entries import Agreement, Codes, Cost, Failure, Formats, Signature, Support, Text, Value
+from mnist_fp8.record.entries import (
+    Agreement,
+    Codes,
+    Cost,
+    Failure,
+    Formats,
+    Signature,
+    Support,
+    Text,
+    Value,
+)
 from mnist_fp8.record.packages import Imported
 from support.comparing import EVERY_KIND, HOST, TODAY, WHOLE, F, changed, compared, curves, numbers, record
 

@@ -9,7 +9,7 @@ import pytest
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.gate.verdict.policy import Acceptance, load
-from mnist_fp8.record.entries import AREAS
+from mnist_fp8.record.keys import AREAS
 
 LAST_DAY = dt.date(2027, 3, 31)
 ENTRY = """
