@@ -39,6 +39,8 @@ _LAYERS, _ATTENTION = ("layer_numerics", "layer_metadata"), ("attention", "layer
 _AT_HOME = {
     "common/recipe/__init__.py": ("recipe_options",),
     "jax/quantize/helper.py": ("recipe_options",),
+    "jax/quantize/hadamard.py": ("nvfp4_codes",),
+    "jax/quantize/scaling_modes.py": ("mxfp8", "nvfp4_codes"),
     "jax/sharding.py": ("sharding_options",),
     "jax/activation.py": _LAYERS,
     "jax/layernorm.py": _LAYERS,
