@@ -161,10 +161,8 @@ def expected(call: FusedCall, recipe: RecipeConfig | None) -> Passes | None:
         {"x": call.x},
         (call.grad,),
         lambda passes: [each.in_tolerances for each in _errors(call, passes, recipe)],
-        quantizes=recipe is not None,
+        recipe=recipe,
         scales=scales,
-        fp8_format=(recipe and recipe.fp8_format) or "HYBRID",
-        blocks=recipe if recipe and recipe.name in BLOCK_SCALED else None,
     )
 
 

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 
-from mnist_fp8.core.modes import RecipeConfig
+from mnist_fp8.core.modes import BLOCK_SCALED, RecipeConfig
 from mnist_fp8.oracle import layers
 from mnist_fp8.oracle.dense import Array
 from mnist_fp8.oracle.products import ProductForm, Scales, Way, before_quantization, quantized_product, rounded_to_bf16
@@ -220,9 +220,8 @@ def rounded(
     scales: Mapping[str, Scales] | None = None,
     form: ProductForm = ProductForm.KERNEL,
     kept: frozenset[str] = frozenset(),
-    fp8_format: str = "HYBRID",
     narrow: bool = False,
-    blocks: RecipeConfig | None = None,
+    recipe: RecipeConfig | None = None,
 ) -> Passes:
     """Run a reference as a layer does, rounding what it rounds: the layer must compute this, but for its accumulation.
 
@@ -234,10 +233,12 @@ def rounded(
         scales: by product; of current scaling if there are none.
         form: how a product is written.
         kept: which of ``x`` and ``grad`` come to the quantizers inside the layer as float32; see `Rounded`.
-        fp8_format: ``HYBRID`` or ``E4M3``.
         narrow: whether more is computed in BF16; see `Rounded`.
-        blocks: the recipe where it is block-scaled.
+        recipe: whose operands are multiplied; current scaling if there is none.
     """
+    # No more of the recipe than what is computed depends on, so that one program serves all that compute the same.
+    fp8_format = (recipe and recipe.fp8_format) or "HYBRID"
+    blocks = recipe if recipe and recipe.name in BLOCK_SCALED else None
     with _float64():
         arguments = _wide(params), _wide(inputs), _wide(tuple(grads))
         y, (dparams, dx), amaxes = _rounded_passes(

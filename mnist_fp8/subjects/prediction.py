@@ -7,7 +7,6 @@ import jax
 import numpy as np
 
 from mnist_fp8 import te
-from mnist_fp8.core.modes import BLOCK_SCALED
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.oracle.arithmetic import Passes
 from mnist_fp8.oracle.products import Scales
@@ -34,9 +33,8 @@ def expected(
         return [distance(actual, right) / tolerance_of(layer, name) for name, actual, right in pairs(found, passes)]
 
     arguments = layer.reference, variables["params"], inputs, grads
-    recipe = layer.mode.recipe
-    blocks = recipe if recipe and recipe.name in BLOCK_SCALED else None
-    return predictions.closest(*arguments, shares, quantizes=layer.quantizes, scales=scales, blocks=blocks)
+    recipe = layer.mode.recipe if layer.quantizes else None
+    return predictions.closest(*arguments, shares, recipe=recipe, scales=scales)
 
 
 def distance(actual: Any, right: Any) -> float:  # noqa: ANN401 - arrays

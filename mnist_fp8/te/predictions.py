@@ -34,10 +34,8 @@ def closest(
     grads: Sequence[npt.ArrayLike],
     shares: Callable[[Passes], Sequence[float]],
     *,
-    quantizes: bool,
+    recipe: RecipeConfig | None,
     scales: Mapping[str, Scales] | None = None,
-    fp8_format: str = "HYBRID",
-    blocks: RecipeConfig | None = None,
 ) -> Passes:
     """What a layer must compute, by its reference.
 
@@ -52,25 +50,22 @@ def closest(
         inputs: its inputs, by name.
         grads: gradients of its outputs.
         shares: how far each tensor that was found is off, in tolerances.
-        quantizes: whether its products are of quantized operands.
+        recipe: that quantizes the operands of its products; ``None`` if nothing does.
         scales: by product; of current scaling if there are none.
-        fp8_format: ``HYBRID`` or ``E4M3``.
-        blocks: the recipe where it is block-scaled.
     """
 
     def predictions() -> Iterator[Passes]:
-        for kept in KEPT if quantizes else KEPT[:1]:
+        for kept in KEPT if recipe else KEPT[:1]:
             yield arithmetic.rounded(
                 reference,
                 params,
                 inputs,
                 grads,
                 scales=scales,
-                form=form_of(quantizes=quantizes),
+                form=form_of(quantizes=recipe is not None),
                 kept=frozenset(kept),
-                fp8_format=fp8_format,
                 narrow=computes_more_in_bf16(),
-                blocks=blocks,
+                recipe=recipe,
             )
 
     tried = []
