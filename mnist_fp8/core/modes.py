@@ -15,7 +15,10 @@ MAX_HISTORY = 1_000_000
 BLOCK_SCALED = ("MXFP8BlockScaling", "NVFP4BlockScaling")
 """The recipes with a scale for each block of a tensor, whose products no GPU before Blackwell has."""
 
-RECIPES = ("DelayedScaling", "Float8CurrentScaling", *BLOCK_SCALED)
+TENSOR_SCALED = ("DelayedScaling", "Float8CurrentScaling")
+"""Those with a scale for each tensor."""
+
+RECIPES = (*TENSOR_SCALED, *BLOCK_SCALED)
 """The recipes that claims look at."""
 
 

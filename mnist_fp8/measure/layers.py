@@ -12,7 +12,7 @@ import jax
 import numpy as np
 
 from mnist_fp8 import te
-from mnist_fp8.core.modes import BLOCK_SCALED
+from mnist_fp8.core.modes import RECIPES, TENSOR_SCALED
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.measure.common import modes, repeated
 from mnist_fp8.measure.programs import counted, formats
@@ -38,9 +38,6 @@ from mnist_fp8.subjects.subject import Case, NotInReleaseError, Subject
 
 STEPS = 3
 """With metadata: so many steps leave no scale as it was at first."""
-_IN_TENSORS = ("DelayedScaling", "Float8CurrentScaling")
-_RECIPES = (*_IN_TENSORS, *BLOCK_SCALED)
-"""The recipes with an oracle; the first have a scale for each tensor."""
 _ATTENTION = (attention.SUBJECT, attention.PACKED)
 
 
@@ -61,7 +58,7 @@ def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
             key = f"layers/{subject.name}/{case.name}"
             found[f"{key}/support"] = functools.partial(_support, subject, case, key)
             # What a block-scaled recipe changes of a layer, its first case shows.
-            known = _RECIPES if case is subject.cases[0] else _IN_TENSORS
+            known = RECIPES if case is subject.cases[0] else TENSOR_SCALED
             recipes = [name for name in known if name in modes()] if subject.products(case) else []
             for name in (BF16, *recipes):
                 found[f"{key}/{name}"] = functools.partial(_layer, subject, case, name, key)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from mnist_fp8 import te
-from mnist_fp8.core.modes import BLOCK_SCALED
+from mnist_fp8.core.modes import BLOCK_SCALED, TENSOR_SCALED
 from mnist_fp8.measure.common import modes, rounded, step, tensors
 from mnist_fp8.oracle import dense
 from mnist_fp8.oracle.blocks import BlockDense
@@ -103,7 +103,7 @@ def _predicted(name: str, shape: tuple[int, int, int], spread: str) -> DensePass
     if name in BLOCK_SCALED:
         values = _values(shape, spread)
         return BlockDense(recipe, values["x"], values["kernel"], values["grad"])
-    return _quantized(shape, spread) if name in ("DelayedScaling", "Float8CurrentScaling") else None
+    return _quantized(shape, spread) if name in TENSOR_SCALED else None
 
 
 @functools.cache

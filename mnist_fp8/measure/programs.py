@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from mnist_fp8.core.modes import BLOCK_SCALED
+from mnist_fp8.core.modes import BLOCK_SCALED, TENSOR_SCALED
 from mnist_fp8.measure.common import modes, program, step, tensors
 from mnist_fp8.oracle import blocks, dense
 from mnist_fp8.oracle.dense import FORMATS, Array
@@ -87,7 +87,7 @@ def _expected(name: str, values: Mapping[str, Array]) -> list[Array]:
     if recipe and name in BLOCK_SCALED:
         both = [blocks.quantized(recipe, which, tensor, axis) for which, tensor in values.items() for axis in (0, 1)]
         return [array for quantized in both for array in (quantized.codes, quantized.scale_values)]
-    if name not in ("DelayedScaling", "Float8CurrentScaling"):
+    if name not in TENSOR_SCALED:
         return []
     formats = FORMATS["HYBRID"]
     return [
