@@ -265,11 +265,20 @@ class Neighbours(NamedTuple):
     upper: Array
     chance: Array
 
+    @property
+    def gaps(self) -> Array:
+        """Distances between the two; one where both are the same."""
+        return _gaps(self.lower, self.upper)
+
+
+def _gaps(lower: Array, upper: Array) -> Array:
+    distances = np.abs(upper - lower)
+    return np.where(distances > 0, distances, 1)
+
 
 def neighbours(numbers: Array) -> Neighbours:
     """The codes of E2M1 around numbers that are to be rounded stochastically."""
     size = np.minimum(np.abs(numbers), FP4_MAX).astype(np.float64)
     low = GRID[np.searchsorted(GRID, size, side="right") - 1].astype(np.float64)
     high = GRID[np.searchsorted(GRID, size, side="left")].astype(np.float64)
-    gap = np.where(high > low, high - low, 1)
-    return Neighbours(low * np.sign(numbers), high * np.sign(numbers), (size - low) / gap)
+    return Neighbours(low * np.sign(numbers), high * np.sign(numbers), (size - low) / _gaps(low, high))

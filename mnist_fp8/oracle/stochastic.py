@@ -65,7 +65,7 @@ class _Draws:
     @functools.cached_property
     def gaps(self) -> Array:
         """Distances of the neighbours; one where there is but one code."""
-        return gaps(self.right)
+        return self.right.gaps
 
     @functools.cached_property
     def variances(self) -> Array:
@@ -102,12 +102,6 @@ class _Draws:
 def magnitudes(numbers: Array) -> Neighbours:
     """The codes around the magnitudes of numbers, in a row."""
     return neighbours(np.abs(numbers).ravel())
-
-
-def gaps(right: Neighbours) -> Array:
-    """Distances between the two codes; one where both are the same."""
-    distances = right.upper - right.lower
-    return np.where(distances > 0, distances, 1)
 
 
 def statistics(codes: Array, numbers: Array) -> dict[str, Statistic]:
@@ -193,7 +187,7 @@ def _variance(draws: _Draws) -> Statistic:
 
 def _squares(right: Neighbours, keys: int) -> tuple[float, float]:
     """Mean and standard deviation of the sum of squared deviations over all draws."""
-    variances, squares = right.chance * (1 - right.chance), gaps(right) ** 2
+    variances, squares = right.chance * (1 - right.chance), right.gaps**2
     spread = (squares**2 * variances * (1 - 2 * right.chance) ** 2).sum()
     return keys * float((squares * variances).sum()), math.sqrt(keys * float(spread))
 
@@ -238,7 +232,7 @@ def _in_deviations(total: Any, squares: Any, variance: Any) -> Any:  # noqa: ANN
 def power_of_mean(numbers: Array, keys: int, shift: float) -> float:
     """Probability of finding draws whose chance of the upper code is larger by a shift."""
     right = magnitudes(numbers)
-    distances = np.where(right.upper > right.lower, gaps(right), 0)
+    distances = np.where(right.upper > right.lower, right.gaps, 0)
     expected, _ = _squares(right, keys)
     return NormalDist().cdf(keys * shift * float(distances.sum()) / math.sqrt(expected) - bound(_BINS + 1))
 

@@ -65,6 +65,14 @@ def gemms(jaxpr: Any, *, dequantized: bool = False) -> list[Gemm]:  # noqa: ANN4
     return list(_gemms(_inner(jaxpr), (), dequantized=dequantized))
 
 
+def equations(jaxpr: Any) -> Iterator[Any]:  # noqa: ANN401
+    """All equations of a jaxpr, each followed by those of the jaxprs inside it."""
+    for eqn in _inner(jaxpr).eqns:
+        yield eqn
+        for inner in _inner_jaxprs(eqn):
+            yield from equations(inner)
+
+
 def quantized_dtypes(jaxpr: Any) -> set[str]:  # noqa: ANN401
     """Names of the quantized dtypes that occur anywhere in a jaxpr, its inputs and outputs included."""
     return {name for name in _dtypes(_inner(jaxpr)) if is_quantized(name)}

@@ -9,7 +9,6 @@
 """
 
 import functools
-from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -18,6 +17,8 @@ from jax.extend.core import primitives
 from jax.interpreters import mlir
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo
+
+from mnist_fp8.programs.jaxprs import equations
 
 _BLOCK = 32
 
@@ -40,16 +41,7 @@ def provide() -> None:
 
 def _product_of(jaxpr: Any) -> Any:  # noqa: ANN401
     """The primitive of the block-scaled product in a program that is nothing else."""
-    return next(
-        equation.primitive for equation in _equations(jaxpr.jaxpr) if "scaled_matmul" in equation.primitive.name
-    )
-
-
-def _equations(jaxpr: Any) -> Iterator[Any]:  # noqa: ANN401
-    """All equations that hold no further ones."""
-    for equation in jaxpr.eqns:
-        inner = [value.jaxpr for value in equation.params.values() if hasattr(value, "jaxpr")]
-        yield from (found for part in inner for found in _equations(part)) if inner else (equation,)
+    return next(equation.primitive for equation in equations(jaxpr) if "scaled_matmul" in equation.primitive.name)
 
 
 def _scaled_product(

@@ -57,9 +57,5 @@ def _forget(names: dict[str, object]) -> None:
     for name, value in names.items():
         if name in _REMEMBERED:
             names[name] = None
-        elif str(getattr(value, "__module__", "")).startswith("transformer_engine"):
-            getattr(value, "cache_clear", _nothing)()
-
-
-def _nothing() -> None:
-    """What is to be called of something that keeps nothing."""
+        elif str(getattr(value, "__module__", "")).startswith("transformer_engine") and hasattr(value, "cache_clear"):
+            value.cache_clear()

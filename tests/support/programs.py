@@ -15,11 +15,7 @@ def equations(jaxpr: Any, *primitives: str) -> Iterator[Any]:
         jaxpr: from ``jax.make_jaxpr`` or a traced function.
         primitives: how the names of the wanted primitives begin.
     """
-    for equation in jaxprs._inner(jaxpr).eqns:
-        if equation.primitive.name.startswith(primitives):
-            yield equation
-        for inner in jaxprs._inner_jaxprs(equation):
-            yield from equations(inner, *primitives)
+    return (equation for equation in jaxprs.equations(jaxpr) if equation.primitive.name.startswith(primitives))
 
 
 def compiled_text(program: stages.Compiled) -> str:

@@ -71,7 +71,7 @@ def noisier(factor: float, drawn: np.random.Generator) -> Array:
     """Draws whose mean is right and whose variance is larger by a factor."""
     codes, values = draw(drawn), numbers()
     right = stochastic.magnitudes(values)
-    variance = right.chance * (1 - right.chance) * stochastic.gaps(right) ** 2
+    variance = right.chance * (1 - right.chance) * right.gaps**2
     variance *= variance.sum() / variance[right.lower > 0].sum() * (right.lower > 0)  # so that no sign changes
     noise = np.sqrt((factor - 1) * variance).reshape(SHAPE)
     return codes + noise * drawn.choice([-1, 1], codes.shape)
