@@ -27,13 +27,9 @@ from mnist_fp8.oracle.blocks import FP4_BLOCK, MX_BLOCK
 from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, init_shapes, on_device, variables_of
 from support.assertions import assert_close_norm, assert_equal, assert_trees_close_norm
 from support.blocks import expected_passes
+from support.layers import MXFP8, NVFP4
 
-RECIPES = {
-    "MXFP8BlockScaling": RecipeConfig("MXFP8BlockScaling"),
-    "NVFP4BlockScaling": RecipeConfig(
-        "NVFP4BlockScaling", disable_rht=True, disable_stochastic_rounding=True, disable_2d_quantization=True
-    ),
-}
+RECIPES = {mode.recipe.name: mode.recipe for mode in (MXFP8, NVFP4) if mode.recipe}
 BLOCKS = {"MXFP8BlockScaling": MX_BLOCK, "NVFP4BlockScaling": FP4_BLOCK}
 AGREEMENT = {"MXFP8BlockScaling": 2.0**-20, "NVFP4BlockScaling": 2.0**-6}
 """Largest relative norm of a difference between two programs: sums in another order, and in NVFP4 a few codes.

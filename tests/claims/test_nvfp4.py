@@ -20,11 +20,12 @@ import numpy as np
 import pytest
 
 from mnist_fp8 import te
-from mnist_fp8.oracle import blocks
-from mnist_fp8.oracle.dense import Array, Product, product
+from mnist_fp8.oracle.dense import Array, Product
 from mnist_fp8.oracle.tolerances import product_tolerance
 from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step, fp8, init, on_device, variables_of
 from support.assertions import assert_close, assert_equal, assert_trees_equal
+from support.blocks import expected_passes
+from support.layers import NVFP4
 
 pytestmark = pytest.mark.recipe("NVFP4BlockScaling")
 
@@ -32,7 +33,7 @@ ROWS, CONTRACTED, FEATURES = 32, 64, 48
 SHAPES = {"x": (ROWS, CONTRACTED), "kernel": (CONTRACTED, FEATURES), "grad": (ROWS, FEATURES)}
 NEAREST = {"disable_stochastic_rounding": True}
 MODES = {
-    "no option": fp8("NVFP4BlockScaling", disable_rht=True, disable_2d_quantization=True, **NEAREST),
+    "no option": NVFP4,
     "square": fp8("NVFP4BlockScaling", disable_rht=True, **NEAREST),
     "square, rotated": fp8("NVFP4BlockScaling", **NEAREST),
 }
@@ -79,16 +80,8 @@ def results(step: Step) -> dict[str, jax.Array]:
 
 def expected(mode: te.Autocast, values: dict[str, Array], dtype: str = "bfloat16") -> dict[str, Product]:
     """Products of the quantized tensors, each in blocks along the axis that is summed over."""
-
-    def quantized(tensor: str, axis: int) -> Array:
-        assert mode.recipe
-        return blocks.quantized(mode.recipe, tensor, values[tensor], axis, dtype).values
-
-    return {
-        "output": product(quantized("x", 1), quantized("kernel", 0)),
-        "input gradient": product(quantized("grad", 1), quantized("kernel", 1).T),
-        "kernel gradient": product(quantized("x", 0).T, quantized("grad", 0)),
-    }
+    assert mode.recipe
+    return expected_passes(mode.recipe, values, dtype)
 
 
 def assert_rounded_once(step: Step, wanted: dict[str, Product], dtype: str, *names: str, where: str) -> None:

@@ -21,13 +21,14 @@ from mnist_fp8.oracle.dense import Array
 from mnist_fp8.te.dense_step import fp8, on_device
 from mnist_fp8.te.quantizers import Blocks, quantized
 from support.assertions import assert_equal
+from support.layers import NVFP4
 
 pytestmark = pytest.mark.recipe("NVFP4BlockScaling")
 
 SHAPE = (64, 96)
 NEAREST = {"disable_stochastic_rounding": True}
 MODES = {
-    "plain": fp8("NVFP4BlockScaling", disable_rht=True, disable_2d_quantization=True, **NEAREST),
+    "plain": NVFP4,
     "default": fp8("NVFP4BlockScaling", **NEAREST),
 }
 CASES = [("x", "plain"), ("grad", "plain"), ("kernel", "plain"), ("x", "default"), ("grad", "default")]

@@ -10,8 +10,8 @@ import numpy as np
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
-from mnist_fp8.oracle import blocks, dense
-from mnist_fp8.oracle.blocks import MX_BLOCK
+from mnist_fp8.oracle import blocks
+from mnist_fp8.oracle.blocks import MX_BLOCK, BlockDense
 from mnist_fp8.oracle.dense import FP8_MAX, Array, Product
 from mnist_fp8.programs import jaxprs
 from mnist_fp8.programs.jaxprs import ScaledOperand
@@ -69,16 +69,8 @@ def expected_passes(recipe: RecipeConfig, values: Mapping[str, Array], dtype: st
         values: matrices ``x``, ``kernel`` and ``grad``.
         dtype: of the input.
     """
-    found = {}
-    for name, (lhs, rhs) in zip(("output", "input gradient", "kernel gradient"), PRODUCTS, strict=True):
-        left, right = (
-            np.moveaxis(
-                blocks.quantized(recipe, where.tensor, values[where.tensor], where.axis, dtype).values, where.axis, -1
-            )
-            for where in (lhs, rhs)
-        )
-        found[name] = dense.product(left, right.T)
-    return found
+    passes = BlockDense(recipe, values["x"], values["kernel"], values["grad"], dtype)
+    return {"output": passes.y, "input gradient": passes.dx, "kernel gradient": passes.dkernel}
 
 
 # --- MXFP8 ------------------------------------------------------------------------------------------------------------
