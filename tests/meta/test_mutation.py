@@ -128,6 +128,17 @@ def test_fault_is_looked_at_where_its_statement_is_executed() -> None:
     assert path.union({"x": other, "y": line}) == {"a.py": frozenset({1, 2}), "b.py": frozenset({1})}
 
 
+def test_lines_that_only_some_scenarios_execute() -> None:
+    reached = {
+        "MXFP8: dense": {"a.py": frozenset({1, 2}), "b.py": frozenset({7})},
+        "NVFP4: dense": {"a.py": frozenset({2, 3})},
+        "bf16": {"a.py": frozenset({1}), "c.py": frozenset({9})},
+    }
+    only = path.of_scenarios(reached, ("MXFP8", "NVFP4"))
+    assert only == {"a.py": frozenset({2, 3}), "b.py": frozenset({7})}
+    assert path.of_scenarios(reached, ("NVFP4",)) == {"a.py": frozenset({3})}
+
+
 def test_sample_is_spread_over_functions_and_decided_by_the_seed() -> None:
     everything = [_mutant(scope, start) for scope, count in (("f", 50), ("g", 2), ("h", 1)) for start in range(count)]
     drawn = sample(everything, 6, 0)
@@ -256,6 +267,13 @@ def test_page_counts_what_was_caught_and_names_what_was_not() -> None:
     assert text.count("**Not explained.**") == 2
     assert "`tox -e mutants -- --sample 5 --seed 7 --output docs/evidence/mutants.md`" in text
     assert "With transformer-engine 2.20.2." in text
+
+
+def test_page_says_which_lines_its_mutants_are_on() -> None:
+    text = page.render(RESULTS, page.Conditions({"transformer-engine": "2.20.2"}, 5, 7, ("MXFP8", "NVFP4")))
+    assert "Only lines that nothing but MXFP8 and NVFP4 executes." in text
+    command = "--sample 5 --seed 7 --scenarios MXFP8 NVFP4 --output docs/evidence/mutants-mxfp8-nvfp4.md"
+    assert f"`tox -e mutants -- {command}`" in text
 
 
 def test_page_of_nothing_is_a_page() -> None:

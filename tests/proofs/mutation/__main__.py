@@ -39,7 +39,7 @@ def main() -> None:
         sys.exit(f"mutants: {args.file} has no line that a layer executes, or is no file of {subject.PACKAGE}")
     versions = {name: importlib.metadata.version(name) for name in ("transformer-engine", "jax", "flax")}
     if args.output:
-        args.output.write_text(page.render(results, page.Conditions(versions, args.sample, args.seed)))
+        args.output.write_text(page.render(results, page.Conditions(versions, args.sample, args.seed, args.scenarios)))
     console.print(page.summary(results))
     for each in page.missed(results):
         console.print(f"missed: {each.name}: {each.evidence}", style="red", highlight=False, markup=False)
@@ -51,6 +51,12 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--sample", type=_count, help="how many mutants, spread over all functions (default: all)")
     parser.add_argument("--seed", type=int, default=0, help="which sample (default: %(default)s)")
     parser.add_argument("--file", nargs="+", default=(), help="only mutants of some files, such as jax/dense.py")
+    parser.add_argument(
+        "--scenarios",
+        nargs="+",
+        default=(),
+        help="only mutants of lines that just those scenarios of the probe execute whose names begin so, such as MXFP8",
+    )
     parser.add_argument(
         "--jobs", type=_count, default=os.cpu_count(), help="processes at a time (default: %(default)s)"
     )
@@ -74,7 +80,8 @@ def _results(args: argparse.Namespace, folder: Path, console: Console) -> Iterat
     console.print("looking at the installed Transformer Engine: observations, executed lines, the claims")
     suite = of_the_suite(claims.ROOT)
     healthy = seen_once(folder / f"healthy-{suite}.pickle", args.jobs)
-    mutants = path.sample(path.mutants(path.union(healthy.scenarios)), args.sample, args.seed, args.file)
+    lines = path.of_scenarios(healthy.scenarios, args.scenarios) if args.scenarios else path.union(healthy.scenarios)
+    mutants = path.sample(path.mutants(lines), args.sample, args.seed, args.file)
     glances, verdicts = Notes(folder / f"glances-{suite}.jsonl"), Notes(folder / f"verdicts-{suite}.jsonl")
     differences = Notes(folder / "differences.jsonl")
     tasks = [healthy.task(mutant) for mutant in mutants]

@@ -3,6 +3,7 @@
 import dataclasses
 import statistics
 from collections import Counter, defaultdict
+from collections.abc import Sequence
 
 from rich.table import Table
 
@@ -21,17 +22,25 @@ class Conditions:
         versions: of Transformer Engine, JAX and so on, by name.
         sample: size of the sample; ``None`` is all mutants.
         seed: of the sample.
+        scenarios: how the names of scenarios begin that alone execute the lines of the mutants; empty is all lines.
     """
 
     versions: dict[str, str]
     sample: int | None
     seed: int
+    scenarios: Sequence[str] = ()
 
     @property
     def command(self) -> str:
         """What generates the page."""
         sample = f" --sample {self.sample} --seed {self.seed}" if self.sample else ""
-        return f"tox -e mutants --{sample} --output docs/evidence/mutants.md"
+        scenarios = f" --scenarios {' '.join(self.scenarios)}" if self.scenarios else ""
+        return f"tox -e mutants --{sample}{scenarios} --output docs/evidence/{self.page}"
+
+    @property
+    def page(self) -> str:
+        """The name of the page."""
+        return "-".join(["mutants", *map(str.lower, self.scenarios)]) + ".md"
 
 
 def missed(results: list[Result]) -> list[Result]:
@@ -66,7 +75,7 @@ def render(results: list[Result], conditions: Conditions) -> str:
     parts = [
         "# Mutants of Transformer Engine, and what caught them",
         generated_by(conditions.command),
-        f"With {versions}.",
+        f"With {versions}.{_lines_of(conditions.scenarios)}",
         _headline(observable, caught),
         _PREFACE,
         "## By file",
@@ -82,6 +91,11 @@ def render(results: list[Result], conditions: Conditions) -> str:
         *(_details(file, each) for file, each in _by(observable, "file")),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _lines_of(scenarios: Sequence[str]) -> str:
+    """Which lines the mutants are on, where they are not on all."""
+    return f" Only lines that nothing but {' and '.join(scenarios)} executes." if scenarios else ""
 
 
 def _headline(observable: list[Result], caught: list[Result]) -> str:

@@ -78,6 +78,14 @@ def union(reached: Reached) -> Lines:
     return {file: frozenset().union(*(lines.get(file, ()) for lines in reached.values())) for file in files}
 
 
+def of_scenarios(reached: Reached, beginnings: Sequence[str]) -> Lines:
+    """The lines that scenarios execute whose names begin in one of some ways, and that no others do."""
+    own = {name for name in reached if name.startswith(tuple(beginnings))}
+    others = union({name: lines for name, lines in reached.items() if name not in own})
+    lines = union({name: reached[name] for name in own})
+    return {file: numbers - others.get(file, frozenset()) for file, numbers in lines.items()}
+
+
 def reaching(mutant: Mutant, reached: Reached) -> tuple[str, ...]:
     """What executes the statement of a fault: everything, where that is done at the import."""
     statement = range(mutant.edit.statement, mutant.edit.line + 1)

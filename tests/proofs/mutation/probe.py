@@ -22,7 +22,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
-from proofs.mutation import probe_layers
+from proofs.mutation import probe_blocks, probe_layers
 
 Observations = dict[str, dict[str, str]]
 """What is seen, by the scenario in which it is."""
@@ -137,6 +137,7 @@ def _digest(leaf: Any) -> str:
 def _scenarios() -> Iterator[tuple[str, Callable[[], Any]]]:
     yield IMPORT, lambda: te.engine().kind.value
     yield from probe_layers.scenarios()
+    yield from probe_blocks.scenarios()
     yield from _STANDALONE.items()
     for mode in MODES:
         yield f"{mode}: program", partial(_program, mode)
