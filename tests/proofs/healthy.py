@@ -15,10 +15,11 @@ import re
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 
 from mnist_fp8.core.errors import EnvError
-from mnist_fp8.core.files import cache_dir
+from mnist_fp8.core.files import cache_dir, digest_of
 from mnist_fp8.gate.releases import uv
 from mnist_fp8.gate.reports.markup import generated_by
 from proofs.mutation import claims
@@ -34,6 +35,7 @@ INTRODUCTION = f"""\
 A gate with false alarms gets switched off. So the claims, without training runs, are run again and again on releases
 that are known to be healthy. Every run has another Hypothesis seed and another order of the tests, and runs with one
 seed after the other use {{workers}} workers in turn. Host runs of all layers with JAX {{jax}} on {{cores}} cores.
+{{claims}}
 """
 RELEASES = ("2.16.1", "2.17.1", "2.18.0", "2.19.0", "2.20.2")
 
@@ -81,8 +83,8 @@ def fetch(release: str, folder: Path) -> Path:
     return target
 
 
-def attempt(run: Run, te: Path) -> Outcome:
-    """Run the claims once, in processes of their own."""
+def attempt(run: Run, te: Path, names: Sequence[str]) -> Outcome:
+    """Run claims once, by their names, in processes of their own."""
     seeds = [f"--hypothesis-seed={run.seed}", f"--randomly-seed={run.seed}"]
     command = [sys.executable, "-m", "pytest", "-q", "--tb=line", "-p", "no:cacheprovider", "-n", str(run.workers)]
     environment = os.environ | {
@@ -93,7 +95,7 @@ def attempt(run: Run, te: Path) -> Outcome:
     }
     started = time.monotonic()
     done = subprocess.run(  # noqa: S603 - our own command
-        [*command, *seeds, *claims.files()],
+        [*command, *seeds, *claims.files(names)],
         cwd=claims.ROOT,
         env=environment,
         capture_output=True,
@@ -106,10 +108,10 @@ def attempt(run: Run, te: Path) -> Outcome:
     return Outcome(done.returncode, last[0], failed, time.monotonic() - started)
 
 
-def noted(run: Run, te: Path, notes: Notes) -> Outcome:
+def noted(run: Run, te: Path, names: Sequence[str], notes: Notes) -> Outcome:
     """`attempt`, unless its outcome is kept."""
     if run.name not in notes:
-        outcome = attempt(run, te)
+        outcome = attempt(run, te, names)
         notes.add(run.name, dataclasses.asdict(outcome))
         said = "; ".join([outcome.counts, *outcome.failed])
         print(f"{run.name}: {outcome.seconds:.0f} s: {said}", file=sys.stderr, flush=True)
@@ -126,6 +128,9 @@ def main() -> None:
         "--workers", type=int, nargs="+", default=(0, 2), help="of one seed after the other, in turn (default: 0 2)"
     )
     parser.add_argument("--releases", nargs="+", default=RELEASES, help="versions of TE (default: five of them)")
+    parser.add_argument(
+        "--claim", nargs="+", default=claims.ORDER, choices=claims.ORDER, metavar="NAME", help="only these claims"
+    )
     args = parser.parse_args()
     try:
         folders = {release: fetch(release, cache_dir() / "releases") for release in args.releases}
@@ -134,20 +139,25 @@ def main() -> None:
     seeds = range(args.first_seed, args.first_seed + args.seeds)
     turns = args.workers
     runs = [Run(release, seed, turns[seed % len(turns)]) for seed in seeds for release in args.releases]
-    notes = Notes(cache_dir() / "healthy" / f"{of_the_suite(claims.ROOT)}.jsonl")
+    names = tuple(args.claim)
+    which = "" if names == claims.ORDER else f"-{digest_of(names)[:8]}"
+    notes = Notes(cache_dir() / "healthy" / f"{of_the_suite(claims.ROOT)}{which}.jsonl")
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
-        outcomes = dict(zip(runs, pool.map(lambda run: noted(run, folders[run.release], notes), runs), strict=True))
-    print(page(outcomes))
+        outcomes = dict(
+            zip(runs, pool.map(lambda run: noted(run, folders[run.release], names, notes), runs), strict=True)
+        )
+    print(page(outcomes, names))
     sys.exit(any(outcome.code for outcome in outcomes.values()))
 
 
-def page(outcomes: dict[Run, Outcome]) -> str:
-    """The page, in Markdown."""
+def page(outcomes: dict[Run, Outcome], names: Sequence[str]) -> str:
+    """The page, in Markdown, of runs of some claims."""
     introduction = INTRODUCTION.format(
         red=sum(outcome.code != 0 for outcome in outcomes.values()),
         count=len(outcomes),
         jax=importlib.metadata.version("jax"),
         cores=os.cpu_count(),
+        claims="" if names == claims.ORDER else f"Only the claims {', '.join(names)}.",
         workers=" and ".join(str(count) for count in dict.fromkeys(run.workers for run in outcomes)),
     )
     return f"{introduction}\n{table(outcomes)}"

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import filelock
 
-from mnist_fp8 import __version__
 from mnist_fp8.core.errors import EnvError
 from mnist_fp8.core.files import cache_dir, digest_of
 from mnist_fp8.gate.releases.processes import MAKING_TIMEOUT_S, explained
@@ -104,8 +103,7 @@ def _suite_files() -> dict[str, bytes]:
     folders = [source / "tests" / name for name in ("claims", "support")]
     tests = {f"tests/{each.name}/{name}": text for each in folders for name, text in _contents(each).items()}
     settings = {name: (source / name).read_bytes() for name in ("conftest.py", "pytest.ini", "tests/expectations.toml")}
-    # The package asks for its own version.
-    return code | tests | settings | distribution_metadata(package.name, __version__)
+    return code | tests | settings
 
 
 def _contents(folder: Path, *, with_bytecode: bool = False) -> dict[Path, bytes]:

@@ -210,6 +210,6 @@ def _run(arguments: Sequence[str], plugin: object, *, on_gpu: bool) -> tuple[int
         *ignored,
         *(("-m", "gpu and not slow") if on_gpu else ()),
     ]
-    with contextlib.redirect_stderr(io.StringIO()) as said:
+    with contextlib.redirect_stderr(io.StringIO()) as said, contextlib.redirect_stdout(io.StringIO()) as printed:
         code = pytest.main([*options, *arguments], plugins=[plugin])
-    return code, said.getvalue().strip()
+    return code, said.getvalue().strip() or f"{pytest.ExitCode(code).name}: {printed.getvalue().strip()[-300:]}"
