@@ -16,6 +16,7 @@ from flax.core import meta
 from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.measure.common import modes, repeated
+from mnist_fp8.measure.layer_calls import layer_calls
 from mnist_fp8.measure.programs import counted
 from mnist_fp8.measure.variables import leaves
 from mnist_fp8.model import load
@@ -37,6 +38,7 @@ from mnist_fp8.model.run import (
     traced,
     why_no_case,
 )
+from mnist_fp8.record.calls import CALLS
 from mnist_fp8.record.entries import Quantity, Support, Text, Value
 from mnist_fp8.record.keys import BF16, LAYERS
 from mnist_fp8.te.calls import Call
@@ -83,11 +85,12 @@ def _of_program(factory: Factory, recipe: RecipeConfig | None) -> dict[str, Valu
 
 
 def _of_passes(factory: Factory, recipe: RecipeConfig | None) -> dict[str, Value]:
-    """How right each layer is, how far the output is from BF16, and where two releases part."""
+    """How right each layer is, how far the output is from BF16, where two releases part, and what calls were given."""
     found = passes(factory, recipe)
     again = _again(factory, recipe)
     entries: dict[str, Value] = {
-        "numerics/values layer by layer": repeated(Quantity.NORM, *map(_layer_by_layer, (found, again)))
+        "numerics/values layer by layer": repeated(Quantity.NORM, *map(_layer_by_layer, (found, again))),
+        CALLS: layer_calls(found),
     }
     if right := errors_in_tolerances(found.calls, recipe):
         again_right = errors_in_tolerances(again.calls, recipe)

@@ -9,6 +9,7 @@ import enum
 import itertools
 from typing import Self, TypeAlias, get_args
 
+from mnist_fp8.record.calls import LayerCalls
 from mnist_fp8.record.checkpoints import Unrestored
 from mnist_fp8.record.packages import Imported, Needs, Resolved
 
@@ -315,6 +316,7 @@ Value: TypeAlias = (
     | Signature
     | Cost
     | Unrestored
+    | LayerCalls
     | Failure
 )
 KINDS: dict[str, type[Value]] = {cls.__name__.lower(): cls for cls in get_args(Value)}

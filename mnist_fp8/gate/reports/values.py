@@ -8,6 +8,7 @@ from collections.abc import Callable
 from mnist_fp8.gate.verdict.changes import CurvesApart, EntryChange, NoiseApart, NumbersApart
 from mnist_fp8.gate.verdict.measures import Gauge, Measure
 from mnist_fp8.gate.verdict.rules.rule import Difference
+from mnist_fp8.record.calls import LayerCalls
 from mnist_fp8.record.checkpoints import Unrestored
 from mnist_fp8.record.entries import (
     Agreement,
@@ -88,6 +89,8 @@ def text(value: Value | None, digits: int = 5) -> str:  # noqa: C901, PLR0911, P
                 if step is None
                 else f"step {step}: {number(found, digits)}, expected {number(expected, digits)}"
             )
+        case LayerCalls(calls):
+            return f"{len(calls):,} calls of layers"
         case Special(contents, scales):
             parts = [
                 *(_contents(each, digits) for each in contents),

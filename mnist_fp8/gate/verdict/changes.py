@@ -7,6 +7,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import TypeAlias
 
+from mnist_fp8.record.calls import LayerCalls
 from mnist_fp8.record.entries import Curves, Numbers, Quantity, Value
 from mnist_fp8.record.keys import Key
 from mnist_fp8.record.packages import Imported
@@ -131,7 +132,9 @@ class EntryChange:
 
 
 def changes_of(key: str, old: Value | None, new: Value | None, floor: float) -> Iterator[EntryChange]:
-    """How an entry differs: in its value, as far as that is beyond noise, and in its noise. Costs never do.
+    """How an entry differs: in its value, as far as that is beyond noise, and in its noise.
+
+    Costs never do, nor does what the calls of a model were given: that follows from what is compared.
 
     Args:
         key: of the entry.
@@ -141,6 +144,8 @@ def changes_of(key: str, old: Value | None, new: Value | None, floor: float) -> 
     """
     match old, new:
         case _ if key.startswith("costs/"):
+            return
+        case (LayerCalls(), _) | (_, LayerCalls()):
             return
         case Imported(before), Imported(after) if None in (before, after):  # nobody says whether it is asked for
             return

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from mnist_fp8.core.errors import RecordError
 from mnist_fp8.core.model import CONTENTS, VARIABLE, VARIABLES
 from mnist_fp8.core.plain import clean
+from mnist_fp8.record.calls import CALLS
 from mnist_fp8.record.checkpoints import CHECKPOINT_FILES, CHECKPOINTS
 from mnist_fp8.record.entries import Support
 from mnist_fp8.record.keys import AREAS, LAYERS, Key
@@ -114,7 +115,8 @@ def is_compared(key: str, old: Record, new: Record, scope: Scope) -> bool:
     """Whether an entry is compared: a name of ours that one side lacks may only mean that other code measured it."""
     both = key in old.entries and key in new.entries
     of_release = is_named_by_release(key, old, new)
-    return key.partition("/")[0] not in scope.left_out and (both or scope.same_keys or of_release)
+    is_told = key.endswith(f"/{CALLS}")  # and never compared
+    return not is_told and key.partition("/")[0] not in scope.left_out and (both or scope.same_keys or of_release)
 
 
 def is_named_by_release(key: str, old: Record, new: Record) -> bool:

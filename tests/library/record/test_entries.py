@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from mnist_fp8.record.calls import CALLS, LayerCall, LayerCalls, Operand, Option
 from mnist_fp8.record.checkpoints import Unrestored
 from mnist_fp8.record.entries import (
     KINDS,
@@ -54,6 +55,18 @@ ENTRIES: dict[str, Value] = {
     ),
     "api/te.f": Signature("function", (Parameter("x", "either", None), Parameter("y", "keyword", "3"))),
     "checkpoints/R/Orbax": Unrestored("ValueError", "no", ("mnist-fp8", "migrate"), "why"),
+    f"layers/ours:case/model/R/{CALLS}": LayerCalls(
+        (
+            LayerCall(
+                "up at ours.py:1",
+                "dense",
+                quantized=True,
+                operands=(Operand("x", (2, 3), "bfloat16", 0.5, math.inf),),
+                gradient=Operand("output", (), "float32", 0.0, 1.0),
+                options=(Option("epsilon", "0.1"), Option("activation_type", None)),
+            ),
+        )
+    ),
     "import/packages/pydantic": Imported(declared=False),
     "import/packages/numpy": Imported(declared=None),
     "api/te.LIMIT": Signature("attribute", value="448"),
