@@ -136,8 +136,8 @@ def verdict_code(comparison: "Comparison") -> int:
 
 
 def _forms(comparison: "Comparison") -> dict[str, str]:
-    """All forms of the report and both records, by the names of their files."""
-    from mnist_fp8.gate.reports.verdict import files, html, markdown  # noqa: PLC0415
+    """All forms of the report, scripts of what diverges first, and both records, by the names of their files."""
+    from mnist_fp8.gate.reports.verdict import files, html, markdown, slices  # noqa: PLC0415
 
     records = {"old.json": comparison.old, "new.json": comparison.new}
     return {
@@ -145,6 +145,7 @@ def _forms(comparison: "Comparison") -> dict[str, str]:
         "upgrade.html": html.html(comparison),
         "upgrade.json": files.as_json(comparison),
         "junit.xml": files.junit(comparison),
+        **{each.file: each.source for each in slices.slices(comparison) if each.source},
         **{name: json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n" for name, record in records.items()},
     }
 

@@ -69,10 +69,14 @@ def at_most(lines: Sequence[str], number: int) -> list[str]:
 
 
 def template(name: str) -> jinja2.Template:
-    """A template of the package; what is put into it is escaped."""
+    """A template of the package; what is put into one of HTML is escaped."""
     loader = jinja2.PackageLoader("mnist_fp8.gate.reports")
     return jinja2.Environment(
-        loader=loader, autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+        loader=loader,
+        autoescape=jinja2.select_autoescape(),
+        trim_blocks=True,
+        lstrip_blocks=True,
+        undefined=jinja2.StrictUndefined,
     ).get_template(name)
 
 

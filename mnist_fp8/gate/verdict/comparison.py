@@ -8,6 +8,7 @@ from collections.abc import Mapping
 
 from mnist_fp8.gate.verdict.costs import CostChange
 from mnist_fp8.gate.verdict.coverage import Coverage, Effect
+from mnist_fp8.gate.verdict.first_calls import FirstCalls, first_calls
 from mnist_fp8.gate.verdict.roots import Root, roots
 from mnist_fp8.gate.verdict.rules.rule import Difference, Severity
 from mnist_fp8.gate.verdict.uses import JudgedUses
@@ -69,6 +70,11 @@ class Comparison:
         What becomes of the user's own code is told use by use, and has none.
         """
         return roots([each for each in self.differences if each.area != "uses"], self.old.entries, self.new.entries)
+
+    @functools.cached_property
+    def first_calls(self) -> tuple[FirstCalls, ...]:
+        """The first layer of a user's model that diverges, in each mode in which one does; no verdict rests on that."""
+        return first_calls(self.old, self.new, self.differences)
 
     @property
     def is_partial(self) -> bool:

@@ -3,6 +3,7 @@
 ``HYPOTHESIS_PROFILE=fuzz pytest tests/library/gate/test_fuzz.py --hypothesis-seed=1`` tries 5,000 of each.
 """
 
+import ast
 import copy
 import dataclasses
 import functools
@@ -18,10 +19,12 @@ from hypothesis import strategies as st
 from rich.console import Console
 
 from mnist_fp8.core.errors import ConfigError, RecordError
-from mnist_fp8.gate.reports.verdict import files, html, markdown, terminal
+from mnist_fp8.core.model import VARIABLE
+from mnist_fp8.gate.reports.verdict import files, html, markdown, slices, terminal
 from mnist_fp8.gate.runner import store
 from mnist_fp8.gate.verdict import policy
 from mnist_fp8.gate.verdict.compare import compare
+from mnist_fp8.record.calls import CALLS, LayerCall, LayerCalls, Operand, Option
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
 from mnist_fp8.record.entries import (
     Agreement,
@@ -44,7 +47,7 @@ from mnist_fp8.record.entries import (
 )
 from mnist_fp8.record.keys import AREAS
 from mnist_fp8.record.record import Record, read_record
-from support.comparing import TODAY, WHOLE, record
+from support.comparing import HOST, TODAY, WHOLE, record
 
 PASSED = SuiteResult(
     tuple(
@@ -54,6 +57,9 @@ PASSED = SuiteResult(
     "host run",
     command="pytest",
 )
+X = Operand("x", (2, 2), "bfloat16", 0.0, 1.0)
+CALL = LayerCall("x", "dense", quantized=True, operands=(X,), gradient=X, options=(Option("axis", "((1,), 'a')"),))
+VALUES = "layers/ours/model/BF16/numerics/values layer by layer"
 F = Signature("function", (Parameter("x", "either", None), Parameter("y", "keyword", "None")))
 OLD: dict[str, Value] = WHOLE | {
     "api/transformer_engine.jax.f": F,
@@ -68,6 +74,8 @@ OLD: dict[str, Value] = WHOLE | {
     "training/Flax BF16/loss": Curves((6, 12), ((3.0, 1.1), (3.1, 1.2))),
     "warnings/DeprecationWarning/x": Text("x is deprecated"),
     "costs/BF16/step": Cost((0.01, 0.02), "s"),
+    VALUES: Numbers((1.0,), ("x output",), 0.0, Quantity.NORM),
+    f"layers/ours/model/BF16/{CALLS}": LayerCalls((CALL,)),
 }
 FAULTS: dict[str, dict[str, Value]] = {
     "name": {"api/transformer_engine.jax.f": dataclasses.replace(F, parameters=F.parameters[:1])},
@@ -77,6 +85,7 @@ FAULTS: dict[str, dict[str, Value]] = {
     "float8": {"float8/R/forward: products": Products((Product("bfloat16", "bfloat16", "dot_general", False, 2),))},  # noqa: FBT003
     "accuracy": {"numerics/R/output against float64": Numbers((0.2173, 0.2), ("a", "b"), 0.0, Quantity.ERROR)},
     "rounding": {"numerics/R/output against float64": Numbers((0.1087, 0.2), ("a", "b"), 0.0, Quantity.ERROR)},
+    "layer": {VALUES: Numbers((2.0,), ("x output",), 0.0, Quantity.NORM)},
     "codes": {"bits/R/tensor 1": Codes("b", 1, 0)},
     "special": {"special/R/zeros": Special((Contents("output", 9, 0, 1.0),), (NamedNumber("x", 1.0),))},
     "behaviour": {"behaviour/layers/kernel after init": Text("Partitioned")},
@@ -105,7 +114,8 @@ def document(fault: str) -> dict[str, Any]:
     entries = OLD | FAULTS.get(fault, {})
     if fault == "crash":
         entries, problem = {}, "ImportError: no libfoo"
-    made = record("2.0.0" if fault else "1.0.0", entries, suite=suite, problem=problem)
+    environment = {**HOST, VARIABLE: "ours"}
+    made = record("2.0.0" if fault else "1.0.0", entries, suite=suite, problem=problem, environment=environment)
     return dict(json.loads(json.dumps(made.to_json())))
 
 
@@ -185,6 +195,8 @@ def shown(old: Record, new: Record, *, accepted: tuple[policy.Acceptance, ...] =
     for form in forms:
         assert "\x1b" not in form
         form.encode()
+    for script in slices.slices(found):
+        ast.parse(script.source.encode())
     return found.verdict.value
 
 

@@ -112,6 +112,10 @@ def as_json(comparison: Comparison) -> str:
         "uses": uses.as_json(view.code) if view.code else None,
         "old": _side(comparison.old),
         "new": _side(comparison.new),
+        "slices": [
+            {name: value for name, value in dataclasses.asdict(each).items() if name != "source"}
+            for each in view.slices
+        ],
         "roots": [_plain_root(root) for root in comparison.roots],
         "differences": [_plain_difference(comparison, difference) for difference in comparison.differences],
         "compared": dict(comparison.compared),

@@ -1,12 +1,13 @@
 """The verdict on an upgrade as Markdown, for a comment on a pull request."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 
 from mnist_fp8 import __version__
 from mnist_fp8.gate.reports.markup import at_most, bullets, code, counted, cut, folded, row, words
 from mnist_fp8.gate.reports.uses import files as uses
 from mnist_fp8.gate.reports.verdict.costs import NO_VERDICT_RESTS_ON, cost_cells
+from mnist_fp8.gate.reports.verdict.slices import Slice
 from mnist_fp8.gate.reports.verdict.view import (
     COLUMNS,
     WORDS,
@@ -57,7 +58,12 @@ def markdown(comparison: Comparison) -> str:
         bullets(f"**Not verified:** {words(cut(each, 500))}" for each in at_most(view.unverified, 12)),
         f"<sub>{words(stack(view))}</sub>",
     ]
-    end = [_markdown_areas(rows(view)), *_markdown_end(view), f"<sub>mnist-fp8 {__version__}</sub>"]
+    end = [
+        *map(_markdown_slice, view.slices),
+        _markdown_areas(rows(view)),
+        *_markdown_end(view),
+        f"<sub>mnist-fp8 {__version__}</sub>",
+    ]
     heading_and_count = 200
     room = MARKDOWN_LIMIT - heading_and_count - sum(len(part) + 2 for part in (*start, *end))
     of_code = list(uses.markdown(view.code, room // 2)) if view.code else []
@@ -102,12 +108,10 @@ def _markdown_block(view: View, block: Block) -> str:
         f"**Do:** {words(block.action)}",
         f"**Rule:** `{block.rule.id}`",
     ]
-    shown_again = "\n".join(map(view.command, block.keys))
-    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", shown_again) or [""]))
     parts = [
         f"#### {_EMOJI[block.rule.severity]} {_name(block)}",
         bullets(facts),
-        f"{fence}sh\n{shown_again}\n{fence}",
+        _shell([view.command(key) for key in block.keys]),
     ]
     if block.number:
         others = bullets(
@@ -118,9 +122,25 @@ def _markdown_block(view: View, block: Block) -> str:
     return "\n\n".join(parts)
 
 
+def _shell(commands: Iterable[str]) -> str:
+    """Commands, whatever is in them."""
+    lines = "\n".join(commands)
+    fence = "`" * max(3, *(len(run) + 1 for run in re.findall("`+", lines) or [""]))
+    return f"{fence}sh\n{lines}\n{fence}"
+
+
 def _values(old: str, new: str) -> list[str]:
     """Old and new value in a table."""
     return list(map(code, around(old, new, 200)))
+
+
+def _markdown_slice(found: Slice) -> str:
+    """The script of the first layer that diverges in a mode, or why there is none."""
+    title = f"### The first layer that diverges in {words(found.mode)}: {words(cut(found.layer, 150))}"
+    if found.problem:
+        return f"{title}\n\nNo script could be made of it: {words(cut(found.problem, 300))}."
+    how = f"It alone is in {code(found.file)}, beside the report. Run it under both, and compare what they print:"
+    return f"{title}\n\n{how}\n\n{_shell(found.commands)}"
 
 
 def _markdown_end(view: View) -> Iterator[str]:

@@ -11,6 +11,7 @@ from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.reports.markup import apart, counted, cut
 from mnist_fp8.gate.reports.uses.view import CodeView
 from mnist_fp8.gate.reports.verdict import gaps
+from mnist_fp8.gate.reports.verdict.slices import Slice, slices
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
 from mnist_fp8.gate.verdict.costs import CostChange
@@ -180,6 +181,7 @@ class View:
     partial: tuple[str, ...]
     unseen: tuple[str, ...]
     stale: tuple[str, ...]
+    slices: tuple[Slice, ...]
     code: CodeView | None
 
     @classmethod
@@ -196,6 +198,7 @@ class View:
             gaps.texts(comparison.coverage, Effect.PARTIAL),
             gaps.texts(comparison.coverage, Effect.NOTED),
             tuple(map(clean, comparison.stale)),
+            slices(comparison),
             CodeView.of(comparison.uses, comparison.of("uses")) if comparison.uses else None,
         )
 
