@@ -41,7 +41,7 @@ from mnist_fp8.model.run import (
 from mnist_fp8.record.calls import CALLS
 from mnist_fp8.record.entries import Quantity, Support, Text, Value
 from mnist_fp8.record.keys import BF16, LAYERS
-from mnist_fp8.te.calls import Call
+from mnist_fp8.te.calls import Call, Site
 
 CASE = "model"
 """The case of all entries: a model has but one."""
@@ -76,10 +76,10 @@ def _mode(factory: Callable[[], Factory], mode: str, key: str) -> dict[str, Valu
 
 def _of_program(factory: Factory, recipe: RecipeConfig | None) -> dict[str, Value]:
     entries: dict[str, Value] = {}
-    for site in dict.fromkeys(traced(factory, recipe)[1]):
+    for name, sites in _by_name(traced(factory, recipe)[1]).items():
         for way, backward in (("forward", False), ("backward", True)):
-            products = [product for product in site.products if product.backward is backward]
-            entries[f"float8/{site} {way}: products"] = counted(products)
+            products = [each for site in sites for each in site.products if each.backward is backward]
+            entries[f"float8/{name} {way}: products"] = counted(products)
     boxed = make(factory, recipe).variables
     return entries | {f"variables/{path}": Text(leaf) for path, leaf in leaves(boxed).items()}
 
@@ -109,11 +109,19 @@ def _again(factory: Factory, recipe: RecipeConfig | None) -> Passes:
 
 def _layer_by_layer(found: Passes) -> dict[str, float]:
     """Norms of what each layer computes: outputs in the order of the program, gradients the other way round."""
-    sites = list(dict.fromkeys(found.sites))
-    calls = {site: [call for call in found.calls if call.site == site] for site in sites}
-    norms = {f"{site} output": _norm(_each(calls[site], "outputs")) for site in sites}
-    gradients = {f"{site} gradients": _norm(_each(calls[site], "d_inputs")) for site in reversed(sites)}
+    names = list(_by_name(found.sites))
+    calls = {name: [call for call in found.calls if str(call.site) == name] for name in names}
+    norms = {f"{name} output": _norm(_each(calls[name], "outputs")) for name in names}
+    gradients = {f"{name} gradients": _norm(_each(calls[name], "d_inputs")) for name in reversed(names)}
     return norms | gradients | {f"gradient of {path}": _norm([value]) for path, value in found.grads.items()}
+
+
+def _by_name(sites: Iterable[Site]) -> dict[str, list[Site]]:
+    """Different places by their name, in the order of the program: one module may call several layers in one line."""
+    named: dict[str, list[Site]] = {}
+    for site in dict.fromkeys(sites):
+        named.setdefault(str(site), []).append(site)
+    return named
 
 
 def _each(calls: Iterable[Call], what: str) -> list[Any]:

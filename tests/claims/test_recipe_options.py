@@ -214,7 +214,10 @@ SHOWN: dict[str, tuple[dict[str, Any], list[str]]] = {
     ),
     "NVFP4BlockScaling": (
         {"row_scaled_activation": True},
-        ["fp4_format=E2M1", "fp8_format=E4M3", "row_scaled_activation=True"],
+        [
+            *("fp4_format=E2M1", "fp8_format=E4M3", "row_scaled_activation=True"),
+            *("fp4_quant_fwd_inp=", "fp4_quant_fwd_weight=", "fp4_quant_bwd_grad="),
+        ],
     ),
     "CustomRecipe": ({"backward_override": "high_precision"}, ["qfactory=<built-in function print>", "high_precision"]),
 }

@@ -9,7 +9,8 @@ import pytest
 
 from mnist_fp8.measure import model
 from mnist_fp8.measure.layer_calls import layer_calls
-from mnist_fp8.model.run import CURRENT, DELAYED, Passes, passes
+from mnist_fp8.measure.programs import counted
+from mnist_fp8.model.run import CURRENT, DELAYED, Passes, passes, traced
 from mnist_fp8.record.calls import CALLS, LayerCall, LayerCalls, Operand, Option
 from models.fused import Fused, dense, mlp
 from models.scanned import scanned
@@ -96,3 +97,25 @@ def test_layer_without_quantization_that_calls_two_products_is_two_calls() -> No
     assert model._of_passes(FUSED, None)[CALLS] == LayerCalls(calls)
     assert [(call.function, call.quantized, len(call.operands)) for call in calls] == [("dense", False, 2)] * 3
     assert len({call.site for call in calls}) == 2
+
+
+def test_layers_of_one_name_count_together() -> None:
+    """One line of a module may call two functions."""
+    found = passes(FUSED, DELAYED)
+    sites = {site: dataclasses.replace(site, module="block", place="ours.py:3") for site in found.sites}
+    calls = tuple(dataclasses.replace(call, site=sites[call.site]) for call in found.calls)
+    both = dataclasses.replace(found, calls=calls, sites=tuple(sites.values()))
+    outputs = [call.outputs[0].astype(np.float64) for call in found.calls]
+    assert len(outputs) == 2, "Control: there are two layers"
+    norm = model._layer_by_layer(both)["block at ours.py:3 output"]
+    assert norm == pytest.approx(np.sqrt(sum(np.sum(output**2) for output in outputs)))
+
+
+def test_products_of_layers_of_one_name_count_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    shapes, sites = traced(FUSED, DELAYED)
+    named = [dataclasses.replace(site, module="block", place="ours.py:3") for site in sites]
+    monkeypatch.setattr(model, "traced", lambda _factory, _recipe: (shapes, named))
+    products = model._of_program(FUSED, DELAYED)["float8/block at ours.py:3 forward: products"]
+    forward = [gemm for site in dict.fromkeys(sites) for gemm in site.products if not gemm.backward]
+    assert len(forward) > 1, "Control: there are several"
+    assert products == counted(forward)

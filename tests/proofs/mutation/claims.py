@@ -109,10 +109,11 @@ class _FirstFailure:
     @pytest.hookimpl(wrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item, call: pytest.CallInfo[None]) -> Any:
         report = yield
-        if call.excinfo is not None and report.failed and not self.test:
+        if report.failed and not self.test:
             self.test, self.claim = item.name, item.path.stem.removeprefix("test_")
-            self.message = without_folders(call.excinfo.exconly(tryshort=True))
-            self.silent = _is_ours(call.excinfo)
+            # Without an exception, a test passes that has to fail: a known defect is there no more.
+            self.message = without_folders(call.excinfo.exconly(tryshort=True) if call.excinfo else report.longreprtext)
+            self.silent = call.excinfo is None or _is_ours(call.excinfo)
         return report
 
     def pytest_collectreport(self, report: pytest.CollectReport) -> None:
