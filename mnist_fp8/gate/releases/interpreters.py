@@ -105,7 +105,8 @@ def probe(
     with explained(f"python {python}"), tempfile.TemporaryDirectory() as folder:
         (Path(folder) / "probe.py").write_text(_PROBE)
         command = [str(python), "probe.py", str(stage or ""), *imported, *_AT_START]
-        environ = closed({"PYTHONPATH": pythonpath} if pythonpath else {})
+        own = {"PYTHONDONTWRITEBYTECODE": "1"}  # nothing comes into the stage
+        environ = closed(own | ({"PYTHONPATH": pythonpath} if pythonpath else {}))
         ended = execute(command, cwd=Path(folder), timeout=_PROBE_TIMEOUT_S, environ=environ)
     try:
         found = json.loads(ended.out)

@@ -695,6 +695,13 @@ def test_probe_is_answered_by_a_real_interpreter() -> None:
     assert all(Path(folder).is_absolute() for folder in facts.sites)
 
 
+def test_probe_leaves_nothing_in_the_stage() -> None:
+    """A result of a run in an edited stage does not count."""
+    home = staging.stage()
+    assert interpreters.probe(Path(sys.executable), stage=home).device
+    staging.check_unchanged(home)
+
+
 # --- runs ----------------------------------------------------------------------------------------------------------
 
 
