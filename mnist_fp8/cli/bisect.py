@@ -7,7 +7,7 @@ import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_fp8.cli.options import Commands, add_rerun
+from mnist_fp8.cli.options import Commands, add_capability, add_rerun, capability_to_pretend
 from mnist_fp8.cli.output import OK
 from mnist_fp8.cli.own_code import add_model, model_to_judge
 from mnist_fp8.core.errors import ConfigError
@@ -40,6 +40,7 @@ def add(commands: Commands) -> None:
         "0 good, 125 cannot be judged, else bad",
     )
     add_model(parser)
+    add_capability(parser)
     add_rerun(parser)
     parser.set_defaults(run=run)
 
@@ -52,13 +53,14 @@ def run(args: argparse.Namespace) -> int:
     from mnist_fp8.gate.verdict.changes import differ  # noqa: PLC0415
 
     probe = _probe(args)
+    capability = capability_to_pretend(args.capability)
     releases = _between(args.good, args.bad)
     keys = [f"claims/{args.claim}"] if args.claim else filter(None, [args.entry])
     model = model_to_judge(args, list(map(parse_edition, releases)), keys)
     print(f"{len(releases)} releases, at most {len(releases).bit_length() + 2} to look at unless some cannot be judged")
     if args.words is None:  # a command of the user's own gets them
         say_left_out()
-    look = bisect.in_environment(probe, model)
+    look = bisect.in_environment(probe, model, capability)
     change = bisect.find_change(releases, look, lambda line: print(f"  {line}", flush=True), differ)
     _print(change)
     return OK

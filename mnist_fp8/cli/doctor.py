@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from mnist_fp8.cli.options import Commands
 from mnist_fp8.cli.output import COULD_NOT_RUN, OK
+from mnist_fp8.core.capability import requested_capability
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -68,4 +69,4 @@ def _lines(checks: "Sequence[Check]", attempt: "Attempt") -> list[str]:
         lines += [f"problem: {line}" for line in problems[1:]]
         return [*lines, f"Transformer Engine cannot run: {problems[0]}"]
     lines += [f"problem: {line}" for line in problems]
-    return [*lines, f"Transformer Engine runs here: {attempt.kind.description}"]
+    return [*lines, f"Transformer Engine runs here: {attempt.kind.describe(requested_capability())}"]

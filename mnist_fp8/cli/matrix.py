@@ -2,7 +2,15 @@
 
 import argparse
 
-from mnist_fp8.cli.options import Commands, add_claims, add_jobs, add_output, add_rerun
+from mnist_fp8.cli.options import (
+    Commands,
+    add_capability,
+    add_claims,
+    add_jobs,
+    add_output,
+    add_rerun,
+    capability_to_pretend,
+)
 from mnist_fp8.cli.output import RUNS, check_output
 from mnist_fp8.cli.own_code import add_model, add_subjects, layers_to_judge, model_to_judge
 
@@ -24,6 +32,7 @@ def add(commands: Commands) -> None:
     add_claims(parser)
     add_subjects(parser)
     add_model(parser)
+    add_capability(parser)
     add_output(parser, "for matrix.md, .html, .json and junit.xml (default: a new one in runs)")
     add_jobs(parser, "(by cores and memory)")
     add_rerun(parser)
@@ -41,7 +50,12 @@ def run(args: argparse.Namespace) -> int:
     request = Request(select_claims(args.claim), CHOSEN, args.jobs, args.rerun)
     releases = [editions.parse_edition(version) for version in catalogue.select_releases(args.te)]
     layers = layers_to_judge(args.subjects)
+    capability = capability_to_pretend(args.capability)
     check_output(args.output or RUNS)
     model = model_to_judge(args, releases, request.keys)
-    installations = [Installation(each, jax, layers=layers, model=model) for each in releases for jax in args.jax]
+    installations = [
+        Installation(each, jax, layers=layers, model=model, capability=capability)
+        for each in releases
+        for jax in args.jax
+    ]
     return examine_and_show(installations, request, name="matrix", output=args.output, kept=True, explained=False)

@@ -5,12 +5,23 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from mnist_fp8.core.capability import (
+    BY_RECIPE,
+    EXPECTED,
+    OPTION,
+    Capability,
+    parse_capability,
+    refuse_on_kernels,
+    requested_capability,
+)
 from mnist_fp8.core.errors import ConfigError
+from mnist_fp8.core.run_kind import RunKind, requested_run_kind
 
 if TYPE_CHECKING:
     from mnist_fp8.gate.uses.use import Uses
     from mnist_fp8.record.record import Record
 
+Container: TypeAlias = "argparse._ActionsContainer"  # noqa: SLF001 - a parser or a group of its arguments
 Commands: TypeAlias = "argparse._SubParsersAction[argparse.ArgumentParser]"  # noqa: SLF001 - it has no public name
 
 
@@ -85,6 +96,38 @@ def check_keys(only: Sequence[str], records: "Sequence[Record]" = (), uses: "Use
     for key in only:
         if not any(covers(key, name) for name in there):
             raise ConfigError(f"nothing is measured under {key!r}; mnist-fp8 measure -o FILE writes all keys")
+
+
+def add_capability(parser: Container) -> None:
+    """Add ``--capability``."""
+    parser.add_argument(
+        OPTION,
+        type=_parse_capability,
+        metavar="X",
+        help=f"compute capability that a host run pretends for all recipes, {EXPECTED} (default: {BY_RECIPE})",
+    )
+
+
+def _parse_capability(text: str) -> Capability:
+    try:
+        return parse_capability(text)
+    except ConfigError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
+
+
+def capability_to_pretend(asked: Capability | None) -> Capability | None:
+    """The capability that host runs are to pretend; ``None`` leaves it to the recipe.
+
+    Args:
+        asked: on the command line; it goes before the environment variable.
+
+    Raises:
+        ConfigError: the variable has no such value, or what runs is to be a kernel run.
+    """
+    capability = asked or requested_capability()
+    if requested_run_kind() is RunKind.KERNEL:
+        refuse_on_kernels(capability)
+    return capability
 
 
 def add_policy(parser: argparse.ArgumentParser) -> None:

@@ -5,13 +5,15 @@ import contextlib
 import dataclasses
 import enum
 import json
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mnist_fp8.cli.options import Commands
+from mnist_fp8.cli.options import Commands, add_capability, capability_to_pretend
 from mnist_fp8.cli.output import DID_NOT_HOLD, INTERRUPTED, OK, RUNS, check_output, new_folder, write_files
 from mnist_fp8.core import imports
+from mnist_fp8.core.capability import OPTION, VARIABLE
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.modes import BLOCK_SCALED, Precision, RecipeConfig
 from mnist_fp8.training.config import TrainConfig
@@ -69,6 +71,7 @@ def _add_arguments(parser: argparse.ArgumentParser) -> None:
     for flag, what in NVFP4_FLAGS.items():
         mode.add_argument(flag, action="store_true", help=f"NVFP4: {what}")
     mode.add_argument("--fp8-update-interval", type=int, metavar="N", help="update FP8 metadata every N steps (1)")
+    add_capability(mode)
 
     run = parser.add_argument_group(
         "training (defaults of TE's own example; --quick in brackets, with more images for block-scaled recipes)"
@@ -149,6 +152,7 @@ def run(args: argparse.Namespace) -> int:
     """Train as the arguments say; returns the exit code."""
     given = vars(args)
     config = build_config(given)
+    _pretend(given, config)
     dry_run = "dry_run" in given
     output: Path | None = given.get("output")
     check_output(output or RUNS)
@@ -174,6 +178,16 @@ def run(args: argparse.Namespace) -> int:
     written = [] if dry_run or not result.epochs else _write_results(output, config, facts, result)
     training_progress.print_summary(config, facts, result.status, len(result.epochs), written)
     return {"complete": OK, "interrupted": INTERRUPTED}.get(result.status, DID_NOT_HOLD)
+
+
+def _pretend(given: Mapping[str, Any], config: TrainConfig) -> None:
+    """Have a host run of this process pretend the compute capability that is asked for."""
+    if not config.precision.uses_te:
+        if "capability" in given:
+            raise ConfigError(f"{OPTION} needs --use-te or --use-fp8")
+        return
+    if capability := capability_to_pretend(given.get("capability")):
+        os.environ[VARIABLE] = str(capability)
 
 
 def _write_results(

@@ -3,7 +3,16 @@
 import argparse
 
 from mnist_fp8.cli.github import add_github, conclude
-from mnist_fp8.cli.options import Commands, add_only, add_output, add_policy, add_rerun, check_keys
+from mnist_fp8.cli.options import (
+    Commands,
+    add_capability,
+    add_only,
+    add_output,
+    add_policy,
+    add_rerun,
+    capability_to_pretend,
+    check_keys,
+)
 from mnist_fp8.cli.output import RUNS, VERDICT_CODES, check_output, new_folder, show_verdict
 from mnist_fp8.cli.own_code import (
     add_model,
@@ -45,6 +54,7 @@ def add(commands: Commands) -> None:
     add_uses(parser)
     add_subjects(parser)
     add_model(parser)
+    add_capability(parser)
     add_policy(parser)
     add_github(parser)
     add_only(parser)
@@ -73,6 +83,7 @@ def run(args: argparse.Namespace) -> int:
     if args.new is None and args.jax[0] == args.jax[1] and args.flax[0] == args.flax[1]:
         raise ConfigError("nothing changes: expected a second Transformer Engine, --jax OLD:NEW or --flax OLD:NEW")
     check_keys(args.only)
+    capability = capability_to_pretend(args.capability)
     are_names_asked_for = not args.only or asks_for_names(args.only)
     if args.uses and not are_names_asked_for:
         raise ConfigError("--uses has no part in what --only names; expected uses, or a key of it, among them")
@@ -87,7 +98,7 @@ def run(args: argparse.Namespace) -> int:
     with watching() as watcher:
         uses = demand_uses(sources, watcher)
         layers = layers_to_judge(args.subjects, uses, args.only)
-        pair = upgrade.sides(old, new, args.jax, args.flax, layers, model)
+        pair = upgrade.sides(old, new, args.jax, args.flax, layers, model, capability)
         records = upgrade.measure_both(pair, only=args.only, rerun=args.rerun, watcher=watcher)
     check_keys(args.only, records, uses)
     tests = {} if args.only else suite_tests()

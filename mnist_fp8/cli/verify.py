@@ -6,7 +6,15 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_fp8.cli.options import Commands, add_claims, add_jobs, add_output, add_rerun
+from mnist_fp8.cli.options import (
+    Commands,
+    add_capability,
+    add_claims,
+    add_jobs,
+    add_output,
+    add_rerun,
+    capability_to_pretend,
+)
 from mnist_fp8.cli.output import check_output
 from mnist_fp8.cli.own_code import add_model, add_subjects, layers_to_judge, model_to_judge
 from mnist_fp8.core.errors import ConfigError
@@ -34,6 +42,7 @@ def add(commands: Commands) -> None:
     add_claims(parser)
     add_subjects(parser)
     add_model(parser)
+    add_capability(parser)
     add_output(parser, "for verify.md, .html, .json and junit.xml (default: only the terminal)")
     add_jobs(parser, "(1)")
     add_rerun(parser)
@@ -48,11 +57,12 @@ def run(args: argparse.Namespace) -> int:
 
     request = Request(select_claims(args.claim), (), args.jobs or 1, args.rerun)
     layers = layers_to_judge(args.subjects)
+    capability = capability_to_pretend(args.capability)
     chosen = _editions(args.te, args.python)
     if args.output:
         check_output(args.output)
     model = model_to_judge(args, chosen, request.keys)
-    installations = [Installation(edition, args.jax, layers=layers, model=model) for edition in chosen]
+    installations = [Installation(each, args.jax, layers=layers, model=model, capability=capability) for each in chosen]
     return examine_and_show(
         installations, request, name="verify", output=args.output, kept=bool(args.output), explained=True
     )

@@ -4,6 +4,7 @@ import enum
 import os
 from collections.abc import Mapping
 
+from mnist_fp8.core.capability import BY_RECIPE, Capability
 from mnist_fp8.core.errors import ConfigError
 
 
@@ -14,14 +15,33 @@ class RunKind(enum.Enum):
     HOST = "host"
 
     @property
-    def description(self) -> str:
-        """One line that says what this kind of run can see."""
+    def sentence(self) -> str:
+        """What runs, in one sentence."""
         if self is RunKind.KERNEL:
             return "kernel run: Transformer Engine with its CUDA extension, on a GPU"
-        return (
-            "host run: Transformer Engine's own Python on the CPU; its CUDA kernels are not seen. It pretends compute"
-            " capability 9.0, and 10.0 for MXFP8 and NVFP4, whose products are computed by their definition"
-        )
+        return "host run: Transformer Engine's own Python on the CPU"
+
+    def describe(self, capability: Capability | None = None) -> str:
+        """One line that says what this kind of run can see.
+
+        Args:
+            capability: what a host run was asked to pretend; ``None`` leaves it to the recipe.
+        """
+        if self is RunKind.KERNEL:
+            return self.sentence
+        return f"{self.sentence}; its CUDA kernels are not seen. It pretends {pretended(capability)}"
+
+
+def pretended(capability: Capability | None) -> str:
+    """The GPU that a host run pretends, and what becomes of the recipes that need a Blackwell.
+
+    Args:
+        capability: what was asked for; ``None`` leaves it to the recipe.
+    """
+    if capability is Capability.HOPPER:
+        return f"compute capability {capability} for all recipes, so that MXFP8 and NVFP4 do not run"
+    said = BY_RECIPE if capability is None else f"{capability} for all recipes"
+    return f"compute capability {said}; products of MXFP8 and NVFP4 are computed by their definition"
 
 
 def requested_run_kind(environ: Mapping[str, str] = os.environ) -> RunKind | None:

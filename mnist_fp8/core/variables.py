@@ -18,7 +18,7 @@ CHANGE_RESULTS: Mapping[str, str] = {
     "TF_CPP_": "what XLA logs",
     "TF_CUDNN_": "whether cuDNN's algorithms are deterministic",
     "TF_GPU_": "how XLA uses the memory of a GPU",
-    "MNIST_FP8_": "the kind of run, and which layers and which model are judged",
+    "MNIST_FP8_": "the kind of run, the GPU that it pretends, and which layers and which model are judged",
     "CUDA_": "which GPUs are seen, and how kernels are loaded",
     "CUDNN_": "switches of cuDNN",
     "CUBLAS": "switches of cuBLAS and cuBLASLt, such as the size of its workspace",

@@ -15,6 +15,7 @@ import pytest
 from _pytest.terminal import TerminalReporter
 
 from mnist_fp8.core import garbage, model, variables
+from mnist_fp8.core.capability import BY_RECIPE, EXPECTED, OPTION
 from mnist_fp8.core.plain import encodable
 from mnist_fp8.plugin import expectations, judge, mappings, process, refusal, selection
 
@@ -32,6 +33,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     text += "each worker imported and collected, in files beside it"
     group = parser.getgroup("mnist-fp8")
     group.addoption("--mnist-fp8-json", type=Path, metavar="FILE", help=text)
+    text = f"compute capability that a host run pretends for all recipes, {EXPECTED} (default: {BY_RECIPE})"
+    group.addoption(OPTION, metavar="X", help=text)
     text = "a JSON list of names of tests that need not run; those run all the same that are expected to fail"
     group.addoption("--mnist-fp8-spare", type=Path, metavar="FILE", help=text)
 
@@ -43,6 +46,7 @@ def pytest_configure(config: pytest.Config) -> None:
     refusal.demand_assertions()
     if config.option.collectonly:
         return  # collecting touches no device and loads no Transformer Engine
+    process.pretend(config.option.capability)
     config.stash[LEFT_OUT] = process.leave_out_options()
     refusal.check_run(config)
     process.prepare_jax(getattr(config, "workerinput", None))
@@ -168,4 +172,4 @@ def pytest_terminal_summary(terminalreporter: TerminalReporter) -> None:
     skipped = len(terminalreporter.stats.get("skipped", []))
     if skipped:
         terminalreporter.write_line(f"{skipped} tests were NOT VERIFIED; the reasons are above", yellow=True)
-    terminalreporter.write_line(te.engine().kind.description)
+    terminalreporter.write_line(te.engine().description)

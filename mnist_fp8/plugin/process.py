@@ -9,6 +9,8 @@ from typing import Any
 import pytest
 
 from mnist_fp8.core import variables, xla_flags
+from mnist_fp8.core.capability import VARIABLE, parse_capability
+from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.plugin import gpus
 
@@ -20,6 +22,20 @@ def heed_interrupts() -> None:
     """Let Ctrl-C end the tests: a shell that starts them in the background has them, and all they start, ignore it."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pretend(capability: str | None) -> None:
+    """Have this process, and its workers, pretend a compute capability; ``None`` leaves it at what the variable says.
+
+    Raises:
+        UsageError: it is none that can be pretended.
+    """
+    if capability is None:
+        return
+    try:
+        os.environ[VARIABLE] = str(parse_capability(capability))
+    except ConfigError as error:
+        raise pytest.UsageError(f"nothing can be verified: {error}") from error
 
 
 def leave_out_options() -> dict[str, str]:

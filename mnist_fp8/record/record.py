@@ -14,7 +14,8 @@ from typing import Any, Self
 
 import msgspec
 
-from mnist_fp8.core import model
+from mnist_fp8.core import capability, model
+from mnist_fp8.core.capability import Capability, requested_capability
 from mnist_fp8.core.errors import RecordError
 from mnist_fp8.core.plain import clean
 from mnist_fp8.core.reading import parse_json, read_text
@@ -31,6 +32,8 @@ SCHEMA_VERSION = 2
 """Of stored records; raised when an entry changes its meaning."""
 DAMAGE = (msgspec.MsgspecError, ValueError, KeyError, TypeError, AttributeError, RecursionError, OverflowError)
 """What reading something else than a record raises."""
+_ASKED = {capability.VARIABLE: "pretended compute capability", model.VARIABLE: "model"}
+"""What can be asked of a run, by its variable."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,9 +76,19 @@ class Record:
     @property
     def title(self) -> str:
         """What was measured and what it ran with, in one line."""
-        names = {"jax": "JAX", "flax": "Flax", "python": "Python", model.VARIABLE: "model"}
+        names = {"jax": "JAX", "flax": "Flax", "python": "Python", **_ASKED}
         parts = [f"{word} {self.environment[name]}" for name, word in names.items() if self.environment.get(name)]
         return f"TE {self.name} ({', '.join(parts)})" if parts else f"TE {self.name}"
+
+    @property
+    def capability(self) -> Capability | None:
+        """The compute capability that its host run was asked to pretend; ``None`` where that was left to the recipe."""
+        return requested_capability(self.environment)
+
+    @property
+    def capability_arguments(self) -> tuple[str, ...]:
+        """Command-line words that ask for that capability, if one was."""
+        return (capability.OPTION, str(self.capability)) if self.capability else ()
 
     def model_arguments(self, *keys: str) -> tuple[str, ...]:
         """Command-line words that name the user's model, if there is one and some of the keys are of it."""
@@ -106,6 +119,7 @@ class Record:
         fields = {name: msgspec.convert(whole[name], wanted) for name, wanted in _types().items()}
         if fields["run"] not in ("", *(kind.value for kind in RunKind)):
             raise ValueError(f"{fields['run']!r} is no kind of run")
+        requested_capability(fields["environment"])
         names = None if whole["names"] is None else names_from_json(whole["names"])
         return cls(**fields, entries=entries_from_json(document["entries"]), names=names)
 

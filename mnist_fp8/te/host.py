@@ -34,8 +34,7 @@ from importlib.machinery import ModuleSpec, PathFinder, SourceFileLoader
 from types import CodeType, ModuleType
 from typing import Any, NoReturn
 
-HOPPER, BLACKWELL = 90, 100
-"""Compute capabilities, times ten, as TE writes them."""
+from mnist_fp8.core.capability import Capability
 
 
 @dataclasses.dataclass
@@ -43,10 +42,12 @@ class Device:
     """The GPU that the host run pretends to have.
 
     Attributes:
-        capability: its compute capability.
+        asked: the compute capability that was asked for, for all recipes; ``None`` leaves it to the recipe in force.
+        capability: the one that Transformer Engine sees now.
     """
 
-    capability: int = HOPPER
+    asked: Capability | None = None
+    capability: Capability = Capability.HOPPER
 
 
 DEVICE = Device()
@@ -136,7 +137,7 @@ def _no_fused_attention(native: StandInModule, *question: object) -> object:
 
 
 def _capability(*_args: object, **_kwargs: object) -> int:
-    return DEVICE.capability
+    return int(DEVICE.capability)
 
 
 def _constant(answer: object) -> Callable[..., object]:

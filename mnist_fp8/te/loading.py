@@ -17,6 +17,7 @@ from typing import Any
 import jax
 
 from mnist_fp8.core import xla_flags
+from mnist_fp8.core.capability import Capability, refuse_on_kernels, requested_capability
 from mnist_fp8.core.errors import TeUnavailableError
 from mnist_fp8.core.run_kind import RunKind, requested_run_kind
 from mnist_fp8.core.xla_flags import NO_GRAPHS, ON_A_CPU
@@ -39,6 +40,11 @@ class Engine:
     module: ModuleType
     recipes: ModuleType
 
+    @property
+    def description(self) -> str:
+        """One line that says what it can see, and which GPU a host run pretends."""
+        return self.kind.describe(host.DEVICE.asked)
+
 
 @functools.cache
 def engine() -> Engine:
@@ -49,8 +55,13 @@ def engine() -> Engine:
 
     Raises:
         TeUnavailableError: it is not installed, does not import, or cannot run as ``MNIST_FP8_TE`` demands.
+        ConfigError: ``MNIST_FP8_CAPABILITY`` asks for what cannot be pretended here.
     """
-    kind = kind_of_run()
+    kind, capability = kind_of_run(), requested_capability()
+    if kind is RunKind.KERNEL:
+        refuse_on_kernels(capability)
+    host.DEVICE.asked = capability
+    host.DEVICE.capability = capability or Capability.HOPPER
     prepare_xla()
     module = import_te(kind)
     if kind is RunKind.KERNEL and jax.default_backend() != "gpu":

@@ -1,4 +1,4 @@
-"""The GPU that a host run pretends to have: Hopper's, and Blackwell's for a recipe that needs it.
+"""The GPU that a host run pretends to have: the one asked for, else a Hopper, and a Blackwell where a recipe needs one.
 
 Nothing of such a GPU is emulated. Transformer Engine asks for the compute capability before it takes a recipe, and then
 computes its definition in plain JAX.
@@ -8,6 +8,7 @@ import contextlib
 import sys
 from collections.abc import Iterator
 
+from mnist_fp8.core.capability import Capability
 from mnist_fp8.core.modes import BLOCK_SCALED
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.te import host, loading, lowerings
@@ -23,18 +24,21 @@ _REMEMBERED = (
 
 @contextlib.contextmanager
 def device_for(recipe: str) -> Iterator[None]:
-    """Have Transformer Engine see a GPU that has the products of a recipe, by its name. A kernel run has its own."""
+    """Have Transformer Engine see a GPU that has the products of a recipe, by its name.
+
+    A kernel run has its own GPU, and a run that was asked for another keeps that: TE refuses what it does not have.
+    """
     if recipe not in BLOCK_SCALED or loading.engine().kind is not RunKind.HOST:
         yield
         return
     lowerings.provide()
-    with pretending(host.BLACKWELL):
+    with pretending(host.DEVICE.asked or Capability.BLACKWELL):
         yield
 
 
 @contextlib.contextmanager
-def pretending(capability: int) -> Iterator[None]:
-    """Have Transformer Engine see a compute capability, times ten, whatever it has found out before."""
+def pretending(capability: Capability) -> Iterator[None]:
+    """Have Transformer Engine see a compute capability, whatever it has found out before."""
     before = host.DEVICE.capability
     _pretend(capability)
     try:
@@ -43,7 +47,7 @@ def pretending(capability: int) -> Iterator[None]:
         _pretend(before)
 
 
-def _pretend(capability: int) -> None:
+def _pretend(capability: Capability) -> None:
     if capability == host.DEVICE.capability:
         return
     host.DEVICE.capability = capability
@@ -53,9 +57,11 @@ def _pretend(capability: int) -> None:
 
 
 def _forget(names: dict[str, object]) -> None:
-    """Have a module ask for its device again: what it has kept itself, and what its functions keep."""
+    """Have a module ask for its device again: what it has kept itself, and what its functions and methods keep."""
     for name, value in names.items():
         if name in _REMEMBERED:
             names[name] = None
-        elif str(getattr(value, "__module__", "")).startswith("transformer_engine") and hasattr(value, "cache_clear"):
-            value.cache_clear()
+        elif str(getattr(value, "__module__", "")).startswith("transformer_engine"):
+            for each in (value, *(vars(value).values() if isinstance(value, type) else ())):
+                if hasattr(each, "cache_clear"):
+                    each.cache_clear()

@@ -28,7 +28,7 @@ def describe(precision: Precision | None = None) -> dict[str, str]:
     """
     involved = precision is None or precision.uses_te
     facts = {
-        "run": loading.engine().kind.description if involved else "Flax only: Transformer Engine is not involved",
+        "run": loading.engine().description if involved else "Flax only: Transformer Engine is not involved",
         "transformer-engine": loading.version(),
         **{package: metadata.version(package) for package in _PACKAGES},
         "python": platform.python_version(),

@@ -57,6 +57,6 @@ def require_support(config: RecipeConfig) -> None:
         return
     able = [name for name, support in support_by_recipe().items() if support.ok]
     raise ConfigError(
-        f"recipe {config.name} cannot run here ({loading.engine().kind.description}): {asked.reason}"
+        f"recipe {config.name} cannot run here ({loading.engine().description}): {asked.reason}"
         f" Possible here: {', '.join(able) or 'none'}"
     )

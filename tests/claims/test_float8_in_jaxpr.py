@@ -20,13 +20,15 @@ import numpy as np
 import pytest
 
 from mnist_fp8 import te
+from mnist_fp8.core.capability import Capability
 from mnist_fp8.core.errors import Float8MissingError
 from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.programs import jaxprs
-from mnist_fp8.te import host
+from mnist_fp8.te import host, pretended
 from mnist_fp8.te.dense_step import BF16, dense_layer, fp8, on_device
 from mnist_fp8.training import fp8_check, train
 from mnist_fp8.training.config import TrainConfig
+from support.layouts import are_codes_transposed
 from support.programs import equations
 
 E4M3, E5M2 = "float8_e4m3fn", "float8_e5m2"
@@ -110,8 +112,11 @@ def test_every_product_takes_the_float8_operands_of_the_format(recipe: str, fp8_
 
 @pytest.mark.host  # on a GPU, a product is TE's own primitive
 @pytest.mark.parametrize("recipe", ["DelayedScaling", "Float8CurrentScaling"])
-def test_products_of_codes_contract_last_axes_as_hopper_does(recipe: str) -> None:
-    """FP8 on Hopper is multiplied in no other layout: of a tensor's two, the other one is for other products."""
+def test_products_of_codes_contract_the_axes_that_the_gpu_sums_along(recipe: str) -> None:
+    """FP8 on Hopper is multiplied along last axes alone: of a tensor's two layouts, the other is for other products.
+
+    Blackwell needs one layout: there, a product contracts the axes that it is about.
+    """
     products = [
         (equation.params["dimension_numbers"][0], [operand.aval for operand in equation.invars])
         for equation in equations(gradient_jaxpr(fp8(recipe)), "dot_general")
@@ -121,7 +126,9 @@ def test_products_of_codes_contract_last_axes_as_hopper_does(recipe: str) -> Non
         for both, operands in products
         if all(jaxprs.is_quantized(operand.dtype.name) for operand in operands)
     ]
-    assert contracted == [[True, True]] * 6, f"are the last axes contracted? {contracted}"
+    forward, backward = [[True, False]], [[True, True], [False, False]]  # by kernel; gradients of input and of kernel
+    expected = [[True, True]] * 6 if are_codes_transposed() else 2 * forward + 2 * backward
+    assert contracted == expected, f"are the last axes contracted? {contracted}, but should be {expected}"
 
 
 @pytest.mark.host
@@ -228,8 +235,9 @@ def test_recipe_that_the_device_lacks_is_refused_with_a_reason(
     monkeypatch: pytest.MonkeyPatch, recipe: str, capability: str
 ) -> None:
     """On compute capability 9.0, where the host run pretends to have no other."""
-    monkeypatch.setattr(host, "BLACKWELL", host.HOPPER)
-    support = te.support(te.make_recipe(RecipeConfig(recipe)))
+    monkeypatch.setattr(host.DEVICE, "asked", Capability.HOPPER)
+    with pretended.pretending(Capability.HOPPER):
+        support = te.support(te.make_recipe(RecipeConfig(recipe)))
     assert not support.ok, f"{recipe} is accepted on compute capability 9.0"
     assert f"compute capability {capability} or higher" in support.reason, f"reason={support.reason!r}"
 

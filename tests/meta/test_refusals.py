@@ -34,6 +34,7 @@ def refused(variables: dict[str, str], *, first_on_path: Path | None = None) -> 
         ("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1", "the suite needs pytest-timeout: install it, and unset PYTEST_DISABLE"),
         ("HYPOTHESIS_PROFILE", "nonsense", "HYPOTHESIS_PROFILE is 'nonsense'; expected dev, ci, nightly or mutants"),
         ("XDG_CACHE_HOME", "here", "XDG_CACHE_HOME is 'here'; expected an absolute path"),
+        ("MNIST_FP8_CAPABILITY", "8.9", "MNIST_FP8_CAPABILITY is '8.9'; expected 9.0 or 10.0, or leave it unset"),
         ("MNIST_FP8_TE", "gpu", "MNIST_FP8_TE is 'gpu'; expected 'kernel' or 'host'"),
     ],
 )

@@ -15,6 +15,8 @@ import pytest
 
 from mnist_fp8 import te
 from mnist_fp8.core import model
+from mnist_fp8.core.capability import VARIABLE as VARIABLE_OF_CAPABILITY
+from mnist_fp8.core.capability import Capability
 from mnist_fp8.core.errors import ConfigError, TeUnavailableError
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.core.subjects import VARIABLE
@@ -48,8 +50,16 @@ class Suite:
 
     def run(self, claims: str, *arguments: str) -> pytest.RunResult:
         """Run pytest with these claims."""
-        (self._pytester.path / "tests" / "claims" / "test_a.py").write_text(textwrap.dedent(claims))
+        self._write(claims)
         return self._pytester.runpytest_inprocess(*arguments)
+
+    def run_apart(self, claims: str, *arguments: str) -> pytest.RunResult:
+        """Run pytest with these claims in a process of its own."""
+        self._write(claims)
+        return self._pytester.runpytest_subprocess(*arguments)
+
+    def _write(self, claims: str) -> None:
+        (self._pytester.path / "tests" / "claims" / "test_a.py").write_text(textwrap.dedent(claims))
 
 
 @pytest.fixture
@@ -99,8 +109,8 @@ def test_skip_of_the_project_names_what_is_needed_and_found_and_counts_as_not_ve
     assert "needs a kernel run on a GPU; found a host run" in run.stdout
     assert "tests were NOT VERIFIED" in run.stdout
     assert " passed" not in run.stdout
-    assert f"\nrun: {RunKind.HOST.description}\n" in run.stdout
-    assert json.loads(file.read_text())["run"] == RunKind.HOST.description
+    assert f"\nrun: {RunKind.HOST.describe()}\n" in run.stdout
+    assert json.loads(file.read_text())["run"] == RunKind.HOST.describe()
 
 
 @pytest.mark.host
@@ -112,6 +122,28 @@ def test_unavailable_te_ends_the_run_with_one_line_that_names_the_piece() -> Non
     assert "nothing can be verified: MNIST_FP8_TE=kernel needs a GPU and TE's CUDA extension; found " in lines[0]
     assert "; NVIDIA driver: needed CUDA " in lines[0]
     assert lines[0].endswith(" (mnist-fp8 doctor says more)")
+
+
+PRETENDED = """
+from transformer_engine_jax import get_device_compute_capability
+
+def test_pretended(): assert get_device_compute_capability(0) == 100
+"""
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("workers", [[], ["-n", "1"]], ids=["alone", "in a worker"])
+def test_capability_that_is_asked_for_is_pretended_and_said(
+    suite: Suite, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, workers: list[str]
+) -> None:
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    file = tmp_path / "run.json"
+    run = suite.run_apart(PRETENDED, *workers, "--capability=10.0", f"--mnist-fp8-json={file}")
+    run.assert_outcomes(passed=1)
+    said = RunKind.HOST.describe(Capability.BLACKWELL)
+    run.stdout.fnmatch_lines([f"run: {said}", f"{VARIABLE_OF_CAPABILITY}: 10.0", said])
+    written = json.loads(file.read_text())
+    assert (written["run"], written["environment"][VARIABLE_OF_CAPABILITY]) == (said, "10.0")
 
 
 # --- refusals ------------------------------------------------------------------------------------------------------
@@ -133,6 +165,11 @@ def test_asking_for_a_gpu_on_a_kernel_run_selects_the_claims(suite: Suite, monke
     become(monkeypatch, RunKind.KERNEL)
     run = suite.run("def test_a(): pass", "-m", "gpu")
     run.assert_outcomes(passed=1)
+
+
+def test_capability_that_cannot_be_pretended_ends_with_one_line(suite: Suite) -> None:
+    line = only_line(suite.run("def test_a(): pass", "--capability", "8.9"))
+    assert line == "ERROR: nothing can be verified: compute capability is '8.9'; expected 9.0 or 10.0"
 
 
 def test_unknown_kind_of_run_ends_with_one_line(suite: Suite, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -260,7 +297,7 @@ def test_needs_become_skips_with_what_was_found_and_the_rest_runs(
             "SKIPPED * needs a kernel run on a GPU; found a host run",
             f"SKIPPED * needs NoSuchName in transformer_engine.jax; found none in {te.version()}",
             "2 tests were NOT VERIFIED; the reasons are above",
-            RunKind.HOST.description,
+            RunKind.HOST.describe(),
         ]
     )
 
@@ -416,7 +453,7 @@ def test_header_is_for_people_and_as_json_for_programs(suite: Suite, tmp_path: P
     file = tmp_path / "run.json"
     run = suite.run("def test_good(): pass", f"--mnist-fp8-json={file}")
     written = json.loads(file.read_text())
-    assert written["run"] == te.engine().kind.description
+    assert written["run"] == te.engine().description
     facts = {"run": written["run"], **written["environment"]}
     run.stdout.fnmatch_lines([f"{name}: *" for name in facts])
     for fact in ("transformer-engine", "jax", "flax", "python", "device", "recipes"):

@@ -102,6 +102,12 @@ SECTIONS: dict[str, list[BadInput]] = {
             "recipe Float8CurrentScaling keeps no metadata, so an update interval has no meaning",
         ),
         BadInput("MNIST_FP8_TE=foo mnist-fp8 train --use-te", "MNIST_FP8_TE is 'foo'; expected 'kernel' or 'host'"),
+        BadInput("mnist-fp8 train --capability 10.0", "--capability needs --use-te or --use-fp8"),
+        BadInput(
+            f"MNIST_FP8_CAPABILITY=9.0 {FP8} --fp8-recipe MXFP8BlockScaling --quick",
+            "NVFP4 do not run): Device compute capability 9.9 or higher required for MXFP8 execution. Possible here",
+            host=True,
+        ),
         BadInput(f"MNIST_FP8_TE=kernel {FP8}", "MNIST_FP8_TE=kernel needs a GPU and TE's CUDA", host=True),
     ],
     "Sizes and numbers": [
@@ -168,6 +174,18 @@ SECTIONS: dict[str, list[BadInput]] = {
         BadInput(
             """mnist-fp8 bisect --good 2.3.0 --bad 2.20.2 --command "it's\"""", "cannot be split into words: No closing"
         ),
+        *(
+            BadInput(
+                f"mnist-fp8 {words} --capability 8.9",
+                "argument --capability: compute capability is '8.9'; expected 9.0 or 10.0",
+            )
+            for words in (
+                *("verify 2.20.2", "upgrade 2.19.0 2.20.2", "matrix", "measure 2.20.2", "train --use-te"),
+                "bisect --good 2.3.0 --bad 2.20.2 --entry bits",
+            )
+        ),
+        BadInput("MNIST_FP8_CAPABILITY=8.9 mnist-fp8 verify 2.20.2", "MNIST_FP8_CAPABILITY is '8.9'; expected 9.0 or"),
+        BadInput("MNIST_FP8_TE=kernel mnist-fp8 matrix --capability 10.0", "compute capability 10.0 can only be pret"),
         BadInput("mnist-fp8 stacks", "the following arguments are required: --search"),
     ],
     "The user's model": [

@@ -5,6 +5,7 @@ import enum
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
+from mnist_fp8.core.capability import Capability
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases.editions import parse_edition
 from mnist_fp8.gate.releases.environments import Environment
@@ -163,17 +164,20 @@ def find_change(
     return Change(tuple(releases), answer, before, after, _differing(before, after, differ))
 
 
-def in_environment(probe: Probe, model: Model | None = None) -> Callable[[str], State]:
+def in_environment(
+    probe: Probe, model: Model | None = None, capability: Capability | None = None
+) -> Callable[[str], State]:
     """Look at a release in its environment; if that cannot be made, the release cannot be judged.
 
     Args:
         probe: looks at it.
         model: a user's, which is measured and held to the claims on models; ``None`` if there is none.
+        capability: the compute capability that host runs pretend; ``None`` leaves it to the recipe.
     """
 
     def look(release: str) -> State:
         try:
-            environment = Installation(parse_edition(release), model=model).prepare()
+            environment = Installation(parse_edition(release), model=model, capability=capability).prepare()
         except (EnvError, ConfigError) as error:  # such as a release that no JAX is known for
             return State(" ".join(str(error).split()), None)
         try:

@@ -18,6 +18,7 @@ _FULL = "No space left on device|Disk quota exceeded"
 _OURS = re.compile(
     rf"{_FULL}|Read-only file system"
     r"|No module named '?(?:pytest|xdist|execnet|hypothesis|mnist_fp8)\b"
+    r"|compute capability [\d.]+ can only be pretended"
     r"|error: unrecognized arguments|ERROR: .*(?:file or directory not found|minversion|requires pytest-)"
 )
 _NO_ROOM = re.compile(rf"{_FULL}|Cannot allocate memory|MemoryError|bad_alloc|RESOURCE_EXHAUSTED")

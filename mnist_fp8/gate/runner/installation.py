@@ -3,7 +3,8 @@
 import dataclasses
 from collections.abc import Collection, Sequence
 
-from mnist_fp8.core import model
+from mnist_fp8.core import capability, model
+from mnist_fp8.core.capability import Capability
 from mnist_fp8.core.files import digest_of
 from mnist_fp8.core.subjects import VARIABLE
 from mnist_fp8.gate.releases import environments, staging
@@ -30,6 +31,7 @@ class Installation:
         flax: version of Flax asked for; ``None`` is the one that goes with that JAX.
         layers: the subjects that are judged; all if there is none.
         model: a user's, which is measured and held to the claims on models; ``None`` if there is none.
+        capability: the compute capability that a host run pretends; ``None`` leaves it to the recipe.
     """
 
     edition: Edition
@@ -37,6 +39,7 @@ class Installation:
     flax: str | None = None
     layers: tuple[str, ...] = ()
     model: Model | None = None
+    capability: Capability | None = None
 
     def prepare(self) -> Environment:
         """Make its environment, or find it in the cache; see `environments.prepare`."""
@@ -46,7 +49,8 @@ class Installation:
         )
         layers = {VARIABLE: ",".join(self.layers)} if self.layers else {}
         own = self.model.variables if self.model else {}
-        return dataclasses.replace(environment, variables={**environment.variables, **layers, **own})
+        pretended = {capability.VARIABLE: str(self.capability)} if self.capability else {}
+        return dataclasses.replace(environment, variables={**environment.variables, **layers, **own, **pretended})
 
 
 def examine(

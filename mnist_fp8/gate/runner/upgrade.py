@@ -3,6 +3,7 @@
 import functools
 from collections.abc import Sequence
 
+from mnist_fp8.core.capability import Capability
 from mnist_fp8.gate.releases import stacks
 from mnist_fp8.gate.releases.editions import Edition, EditionKind
 from mnist_fp8.gate.releases.environments import Environment
@@ -25,6 +26,7 @@ def sides(
     flax: Sequence[str | None],
     layers: tuple[str, ...] = (),
     model: Model | None = None,
+    capability: Capability | None = None,
 ) -> tuple[Installation, Installation]:
     """The two installations. Where nobody asks for a JAX, both get the same one if there is one for both.
 
@@ -35,11 +37,13 @@ def sides(
         flax: the same of Flax.
         layers: the subjects that are judged; all if there is none.
         model: a user's, which is measured and held to the claims on models; ``None`` if there is none.
+        capability: the compute capability that host runs pretend; ``None`` leaves it to the recipe.
     """
     made = [edition.kind is not EditionKind.INTERPRETER for edition in (old, new)]
     if all(made) and not any(jax):
         jax = [stacks.common_jax(old.version, new.version)] * 2
-    return Installation(old, jax[0], flax[0], layers, model), Installation(new, jax[1], flax[1], layers, model)
+    asked = layers, model, capability
+    return Installation(old, jax[0], flax[0], *asked), Installation(new, jax[1], flax[1], *asked)
 
 
 def measure_both(

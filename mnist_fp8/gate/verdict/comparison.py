@@ -90,7 +90,8 @@ class Comparison:
         paths = self.uses.found.paths if self.uses and key.startswith("uses/") else ()
         sources = [word for path in paths for word in ("--uses", path)]
         words = ["mnist-fp8", "upgrade", *_arguments(self.old, self.new), *sources]
-        return shlex.join([*words, *self.new.model_arguments(key), "--only", key])
+        asked = *self.new.model_arguments(key), *self.new.capability_arguments
+        return shlex.join([*words, *asked, "--only", key])
 
 
 def _arguments(old: Record, new: Record) -> list[str]:

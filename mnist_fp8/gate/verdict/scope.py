@@ -4,6 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 
+from mnist_fp8.core import capability
 from mnist_fp8.core.errors import RecordError
 from mnist_fp8.core.model import CONTENTS, VARIABLE, VARIABLES
 from mnist_fp8.core.plain import clean
@@ -85,6 +86,12 @@ class Scope:
                 f"the models are not the same ({models[0]}; {models[1]}): what differs in claims on models, and in"
                 " entries of a model, may come from that"
             )
+        if old.capability != new.capability and not (old.problem or new.problem):
+            pretended = "; ".join(str(record.capability or capability.BY_RECIPE) for record in (old, new))
+            limits.append(
+                f"the host runs pretend different compute capabilities ({pretended}): Transformer Engine takes other"
+                " paths by it, so that a difference may come from that; measure both with the same --capability"
+            )
         others = list(_other_versions(old, new))
         if others:
             limits.append(f"not only Transformer Engine differs ({', '.join(others)}): a difference may come from that")
@@ -106,7 +113,7 @@ _STACK = ("jax", "jaxlib", "flax", "optax", "numpy", "ml-dtypes", "python")
 
 def _other_versions(old: Record, new: Record) -> Iterator[str]:
     known = [name for name in old.environment if name in _STACK or name.isupper()]
-    names = [name for name in known if name not in VARIABLES]  # of which is told apart
+    names = [name for name in known if name not in (*VARIABLES, capability.VARIABLE)]  # of which is told apart
     pairs = {name: (old.environment[name], new.environment.get(name, "")) for name in names}
     yield from (f"{name} {a} → {b}" for name, (a, b) in pairs.items() if a != b and b)
 

@@ -27,6 +27,7 @@ from mnist_fp8.cli import train as train_command
 from mnist_fp8.cli.train import QUICK
 from mnist_fp8.core import errors as core_errors
 from mnist_fp8.core import model
+from mnist_fp8.core.capability import VARIABLE as CAPABILITY
 from mnist_fp8.core.errors import ConfigError, EnvError, Float8MissingError
 from mnist_fp8.core.modes import Precision, RecipeConfig
 from mnist_fp8.core.subjects import DEFAULT, SUBJECTS, VARIABLE
@@ -422,7 +423,7 @@ def test_shown_variables_are_parameters_and_metadata(dry_fp8: Outcome) -> None:
 def test_fp8_run_says_its_recipe_and_kind(dry_fp8: Outcome) -> None:
     facts = summary_of(dry_fp8.out)
     assert facts["mode"] == "te-fp8: DelayedScaling"
-    assert facts["run"] == te.engine().kind.description
+    assert facts["run"] == te.engine().description
 
 
 def test_diverging_run_is_one_line_and_exit_code_1(working_directory: Path) -> None:
@@ -884,6 +885,56 @@ def test_model_reaches_the_runs_that_measure_it(
     assert "ours.net:case" in measured
     assert {None, "ours.net:case"}.issuperset(measured), "what is not of the model is measured apart"
     assert {each.get(model.VARIABLE) for each in told} <= {None, "ours.net:case"}
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        "upgrade 2.18.0 2.19.0",
+        "verify 2.19.0 --claim kernels",
+        "matrix --te 2.18..2.19",
+        "bisect --good 2.18.0 --bad 2.19.0 --entry bits/R/t",
+        "bisect --good 2.18.0 --bad 2.19.0 --claim kernels",
+        "measure 2.19.0 --claims",
+    ],
+)
+@pytest.mark.parametrize(
+    ("option", "variable", "asked"), [("", "", None), ("10.0", "", "10.0"), ("", "9.0", "9.0"), ("10.0", "9.0", "10.0")]
+)
+def test_capability_reaches_every_run(
+    examined: dict[str, dict[str, Any]],
+    monkeypatch: pytest.MonkeyPatch,
+    command: str,
+    option: str,
+    variable: str,
+    asked: str | None,
+) -> None:
+    assert set(examined) == {"entries", "outcomes"}
+    found: set[str | None] = set()
+
+    def noting(work: Callable[..., Attempt]) -> Callable[..., Attempt]:
+        def note(where: Environment, *arguments: Any, **options: Any) -> Attempt:
+            found.add(where.variables.get(CAPABILITY))
+            return work(where, *arguments, **options)
+
+        return note
+
+    monkeypatch.setattr(measuring, "measure", noting(measuring.measure))
+    monkeypatch.setattr(suite, "judge", noting(suite.judge))
+    monkeypatch.setenv(CAPABILITY, variable)
+    exit_code([*command.split(), *(["--capability", option] if option else [])])
+    assert found == {asked}
+
+
+def test_training_pretends_the_capability_that_is_asked_for(
+    monkeypatch: pytest.MonkeyPatch, instant: Callable[..., None]
+) -> None:
+    monkeypatch.setenv(CAPABILITY, "")
+    instant()
+    seen: list[str] = []
+    monkeypatch.setattr(feasible, "check_feasible", lambda _config: seen.append(os.environ[CAPABILITY]))
+    exit_code(["train", "--use-fp8", *SMALL, "--capability", "10.0"])
+    assert seen == ["10.0"]
 
 
 def test_packages_for_an_interpreter_are_refused(told: list[dict[str, str]], capsys: Captured) -> None:

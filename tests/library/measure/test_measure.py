@@ -2,6 +2,7 @@
 
 import functools
 import json
+import sys
 import warnings
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -15,6 +16,7 @@ import pytest
 
 from mnist_fp8 import te
 from mnist_fp8.core import model as users_model
+from mnist_fp8.core.capability import Capability, refuse_on_kernels
 from mnist_fp8.core.errors import ConfigError, TeUnavailableError
 from mnist_fp8.core.modes import BLOCK_SCALED
 from mnist_fp8.core.run_kind import RunKind
@@ -201,6 +203,17 @@ def test_transformer_engine_that_does_not_load_is_one_line(monkeypatch: pytest.M
     with pytest.raises(SystemExit, match=r"^nothing can be measured: no libfoo$"):
         measured_by_command(monkeypatch, tmp_path)
     assert json.loads((tmp_path / "measured.json").read_text()) == {"problem": "no libfoo"}
+
+
+def test_request_that_cannot_be_met_is_one_line_and_says_nothing_of_transformer_engine(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    file = tmp_path / "measured.json"
+    monkeypatch.setattr(sys, "argv", ["measure", str(file)])
+    monkeypatch.setattr(command, "measure", lambda _only: refuse_on_kernels(Capability.BLACKWELL))
+    with pytest.raises(SystemExit, match=r"^nothing can be measured: compute capability 10\.0 can only be pretended"):
+        command.main()
+    assert not file.exists()
 
 
 @pytest.mark.parametrize(

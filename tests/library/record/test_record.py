@@ -12,6 +12,8 @@ from typing import Any
 
 import pytest
 
+from mnist_fp8.core.capability import VARIABLE as CAPABILITY
+from mnist_fp8.core.capability import Capability
 from mnist_fp8.core.errors import RecordError
 from mnist_fp8.core.model import FOLDER, VARIABLE
 from mnist_fp8.record.claims import ClaimResult, Outcome, SuiteResult, TestResult
@@ -207,6 +209,18 @@ def test_entry_of_no_known_kind_is_one_line(tmp_path: Path, entry: object) -> No
 def test_record_that_is_not_there_is_one_line(tmp_path: Path) -> None:
     with pytest.raises(RecordError, match=r"^record .*none.json cannot be read: No such file or directory$"):
         read_record(tmp_path / "none.json")
+
+
+def test_capability_that_was_asked_for_is_in_title_and_arguments() -> None:
+    asked = dataclasses.replace(RECORD, environment={CAPABILITY: "10.0"})
+    assert (asked.capability, asked.capability_arguments) == (Capability.BLACKWELL, ("--capability", "10.0"))
+    assert asked.title.endswith(" (pretended compute capability 10.0)")
+    assert (RECORD.capability, RECORD.capability_arguments) == (None, ())
+
+
+def test_record_of_a_capability_that_there_is_not_is_none() -> None:
+    with pytest.raises(ValueError, match=r"MNIST_FP8_CAPABILITY is '8\.9'"):
+        Record.from_json(dataclasses.replace(RECORD, environment={CAPABILITY: "8.9"}).to_json())
 
 
 @pytest.mark.parametrize(

@@ -159,5 +159,5 @@ def test_cache_is_in_the_home_folder_otherwise(environ: dict[str, str]) -> None:
 
 @pytest.mark.parametrize(("kind", "word"), [(RunKind.KERNEL, "kernel run"), (RunKind.HOST, "host run")])
 def test_description_of_a_run_says_its_kind_first(kind: RunKind, word: str) -> None:
-    assert kind.description.startswith(word)
-    assert "\n" not in kind.description
+    assert kind.describe().startswith(word)
+    assert "\n" not in kind.describe()

@@ -72,9 +72,10 @@ class Examined:
     def shown_again(self, claims: Sequence[str]) -> str:
         """The command that holds it to those claims again."""
         asked = ["--jax", self.jax_asked] if self.jax_asked else []
-        model = self.record.model_arguments(*(f"claims/{name}" for name in claims))
+        asked += self.record.model_arguments(*(f"claims/{name}" for name in claims))
+        asked += self.record.capability_arguments
         names = [",".join(claims)] if self.rows == SUBJECTS else claims
-        return shlex.join(["mnist-fp8", "verify", *self.record.arguments, *asked, *model, self.rows, *names])
+        return shlex.join(["mnist-fp8", "verify", *self.record.arguments, *asked, self.rows, *names])
 
 
 def examined(cells: Sequence[MatrixCell]) -> list[Examined]:

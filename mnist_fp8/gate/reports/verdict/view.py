@@ -4,9 +4,10 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
+from mnist_fp8.core import capability
 from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.core.plain import clean
-from mnist_fp8.core.run_kind import RunKind
+from mnist_fp8.core.run_kind import RunKind, pretended
 from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.reports.markup import apart, counted, cut
 from mnist_fp8.gate.reports.uses.view import CodeView
@@ -25,11 +26,8 @@ from mnist_fp8.record.record import Record
 ENTRIES_SHOWN = 100
 """Entries of a difference on the page; the others are counted."""
 _UPGRADED = {"jax": "JAX", "flax": "Flax"}
-CANNOT_SEE = {
-    RunKind.HOST: (
-        "CUDA kernels, cuBLAS and the FFI are not seen: a GPU has to verify those. MXFP8 and NVFP4 are computed by"
-        " their definition, on a pretended Blackwell"
-    ),
+_CANNOT_SEE = {
+    RunKind.HOST: "CUDA kernels, cuBLAS and the FFI are not seen: a GPU has to verify those",
     RunKind.KERNEL: "other kinds of GPU are not seen",
 }
 WORDS = {Severity.BREAKS: "breaking", Severity.CHANGES: "changed", Severity.NOTE: "noted"}
@@ -41,8 +39,15 @@ _PACKAGE = "transformer_engine."
 """What all definitions begin with."""
 _SIZE = {"api": "parameter", "claims": "test"}
 """What the size of a difference is in areas where it is no size."""
-_STACK = {"jax": "JAX", "flax": "Flax", "python": "Python", "device": "on", VARIABLE: "model"}
-_MISSING = {VARIABLE: "of mnist-fp8"}
+_STACK = {
+    "jax": "JAX",
+    "flax": "Flax",
+    "python": "Python",
+    "device": "on",
+    capability.VARIABLE: "pretended compute capability",
+    VARIABLE: "model",
+}
+_MISSING = {capability.VARIABLE: capability.BY_RECIPE, VARIABLE: "of mnist-fp8"}
 """What is there where a record does not say so."""
 
 
@@ -305,7 +310,16 @@ def _compared(view: View) -> str:
 def not_seen(view: View) -> list[str]:
     """What was not looked at, a line each: on such a run never, or not this time."""
     run = view.old.run or view.new.run
-    return [*([CANNOT_SEE[RunKind(run)]] if run else []), *view.partial, *view.unseen]
+    return [*([_cannot_see(view, RunKind(run))] if run else []), *view.partial, *view.unseen]
+
+
+def _cannot_see(view: View, kind: RunKind) -> str:
+    """What a kind of run never sees, and what it pretends instead."""
+    if kind is RunKind.KERNEL:
+        return _CANNOT_SEE[kind]
+    old, new = (pretended(record.capability) for record in (view.old, view.new))
+    said = f"A host run pretends {new}" if old == new else f"The old side pretends {old}; the new side {new}"
+    return f"{_CANNOT_SEE[kind]}. {said}"
 
 
 def scope(view: View) -> str:
@@ -314,9 +328,8 @@ def scope(view: View) -> str:
     if not run:
         return "The kind of run is not known: neither of the two came that far"
     kind = RunKind(run)
-    # The sentence goes on with what is not seen: the description's own words about it would say it twice.
-    said = kind.description.partition(";")[0]
-    return f"{said[0].upper()}{said[1:]}; {CANNOT_SEE[kind]}"
+    said = kind.sentence
+    return f"{said[0].upper()}{said[1:]}; {_cannot_see(view, kind)}"
 
 
 def stack(view: View) -> str:

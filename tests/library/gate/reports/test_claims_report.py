@@ -10,6 +10,7 @@ from xml.etree import ElementTree as ET
 import pytest
 from rich.console import Console, RenderableType
 
+from mnist_fp8.core.capability import VARIABLE as CAPABILITY
 from mnist_fp8.core.model import FOLDER, VARIABLE
 from mnist_fp8.gate.reports.claims import files, terminal, view
 from mnist_fp8.gate.reports.claims.history import CHOSEN, History, histories
@@ -164,6 +165,11 @@ def test_model_is_named_by_the_command_and_on_the_page() -> None:
         assert "The claims on models: ours.model:case." in page
         assert command in page
     assert "The claims on models" not in files.markdown(CELLS, "x"), "Control: our own"
+
+
+def test_capability_that_was_asked_for_is_named_by_the_command() -> None:
+    asked = Examined("x", "0.9.2", record(arguments=("2.1.0",), environment={CAPABILITY: "10.0"}))
+    assert asked.shown_again(["a"]) == "mnist-fp8 verify 2.1.0 --jax 0.9.2 --capability 10.0 --claim a"
 
 
 def test_cell_is_told_from_others_by_the_jax_that_was_asked_for() -> None:

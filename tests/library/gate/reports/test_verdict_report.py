@@ -11,6 +11,7 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
+from mnist_fp8.core.capability import VARIABLE as CAPABILITY
 from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.core.subjects import SUBJECTS
 from mnist_fp8.gate.reports import markup, values
@@ -230,6 +231,24 @@ def test_kind_of_run_and_what_it_cannot_see_are_said(form: Callable[[Comparison]
     other = "kernel" if run == "host" else "host"
     assert not lacks(text, *kinds[run])
     assert len(lacks(text, *kinds[other])) == 2
+
+
+@every_form
+def test_gpu_that_a_host_run_pretends_is_said(form: Callable[[Comparison], str]) -> None:
+    def said(*sides: str) -> str:
+        records = (record(te, SAFE) for te in ("2.2.0", "2.3.0"))
+        old, new = (
+            dataclasses.replace(each, environment={**each.environment, CAPABILITY: side})
+            for each, side in zip(records, sides, strict=True)
+        )
+        return form(compare.compare(old, new, (), TODAY))
+
+    default = "compute capability 9.0, and 10.0 for MXFP8 and NVFP4; products of MXFP8 and NVFP4 are computed by their"
+    blackwell = "compute capability 10.0 for all recipes; products of MXFP8 and NVFP4 are computed by their definition"
+    assert not lacks(said("", ""), f"A host run pretends {default}")
+    assert not lacks(said("10.0", "10.0"), f"A host run pretends {blackwell}")
+    hopper = "compute capability 9.0 for all recipes, so that MXFP8 and NVFP4 do not run"
+    assert not lacks(said("10.0", "9.0"), f"The old side pretends {blackwell}; the new side {hopper}")
 
 
 @every_form

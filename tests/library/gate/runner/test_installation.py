@@ -10,6 +10,8 @@ from typing import Any
 
 import pytest
 
+from mnist_fp8.core.capability import VARIABLE as CAPABILITY
+from mnist_fp8.core.capability import Capability
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.core.model import VARIABLES as MODEL_VARIABLES
 from mnist_fp8.core.subjects import VARIABLE
@@ -182,6 +184,14 @@ def test_layers_that_are_asked_for_reach_the_run_and_are_part_of_the_key(monkeyp
     some, others = (Installation(RELEASE, layers=names).prepare() for names in (("LayerNorm",), ("LayerNorm", "X")))
     assert (some.environ[VARIABLE], others.environ[VARIABLE]) == ("LayerNorm", "LayerNorm,X")
     assert len({record_file(each, "x") for each in (plain, some, others)}) == 3
+
+
+def test_capability_that_is_asked_for_reaches_the_run_and_is_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(environments, "prepare", lambda *_, **__: environment())
+    monkeypatch.delenv(CAPABILITY, raising=False)
+    made = [Installation(RELEASE, capability=capability).prepare() for capability in (None, *Capability)]
+    assert [each.environ.get(CAPABILITY) for each in made] == [None, "9.0", "10.0"]
+    assert len({record_file(each, "x") for each in made}) == 3
 
 
 MODEL = Model("ours.model:case", Path("/mine"), "c1")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mnist_fp8.core.capability import Capability, refuse_on_kernels
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases import processes
 from mnist_fp8.gate.releases.editions import Edition, EditionKind
@@ -503,6 +504,14 @@ def test_te_that_does_not_load_breaks_every_claim_with_the_reason(tmp_path: Path
     assert [claim.status for claim in found.claims] == [ClaimStatus.BROKEN, ClaimStatus.BROKEN]
     assert {test.reason for claim in found.claims for test in claim.tests} == {found.problem}
     assert found.run == ""
+
+
+def test_kernel_run_that_is_to_pretend_is_no_verdict(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError) as refused:
+        refuse_on_kernels(Capability.BLACKWELL)
+    conftest = REFUSES.replace("TE 2.3.0 does not import", str(refused.value))
+    with pytest.raises(EnvError, match="the suite cannot run: ERROR: nothing can be verified: compute capability 10"):
+        judged(write_suite(tmp_path, conftest, a="def test_a(): pass"), "a")
 
 
 def test_run_keeps_what_pytest_printed(tmp_path: Path) -> None:

@@ -5,6 +5,7 @@ import datetime as dt
 
 import pytest
 
+from mnist_fp8.core.capability import VARIABLE as CAPABILITY
 from mnist_fp8.core.errors import RecordError
 from mnist_fp8.core.model import CONTENTS, FOLDER, VARIABLE
 from mnist_fp8.gate.verdict.compare import compare
@@ -147,6 +148,21 @@ def test_other_models_are_told_and_change_nothing_else() -> None:
     assert "the models are not the same (ours.model:case, code c1; ours.model:case, code c2)" in limit
     (limit,) = found({}, {VARIABLE: "installed:case"}).limits
     assert "the models are not the same (the network of mnist-fp8; installed:case)" in limit
+
+
+def test_other_capabilities_are_told_and_change_nothing_else() -> None:
+    def found(*sides: dict[str, str]) -> Comparison:
+        old, new = (record(te, EVERY_KIND, environment=HOST | side) for te, side in zip("12", sides, strict=True))
+        return compare(old, new, (), TODAY)
+
+    assert found({CAPABILITY: "10.0"}, {CAPABILITY: "10.0"}).limits == ()
+    assert found({CAPABILITY: ""}, {}).limits == ()
+    (limit,) = found({}, {CAPABILITY: "10.0"}).limits
+    assert limit.startswith(
+        "the host runs pretend different compute capabilities (9.0, and 10.0 for MXFP8 and NVFP4; 10.0): "
+    )
+    (limit,) = found({CAPABILITY: "10.0"}, {CAPABILITY: "9.0"}).limits
+    assert "capabilities (10.0; 9.0): " in limit
 
 
 def test_checkpoints_of_another_upgrade_are_left_out() -> None:
@@ -582,6 +598,12 @@ def test_acceptance_of_no_difference_is_named() -> None:
 
 
 # --- commands ------------------------------------------------------------------------------------------------------
+
+
+def test_command_names_the_capability_that_was_asked_for() -> None:
+    asked = HOST | {CAPABILITY: "10.0"}
+    found = compare(record("1.0.0", environment=asked), record("2.0.0", environment=asked), (), TODAY)
+    assert found.command("bits") == "mnist-fp8 upgrade 1.0.0 2.0.0 --capability 10.0 --only bits"
 
 
 def test_command_measures_the_entry_again_on_both_sides() -> None:
