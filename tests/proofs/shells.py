@@ -184,7 +184,7 @@ def main() -> None:
     args = parser.parse_args()
     (fault,) = (fault for fault in load(FOLDER, Fault) if fault.name == FAULT)
     with tempfile.TemporaryDirectory() as scratch:
-        faulty = edited(Edit(fault.file, fault.old, fault.new), Path(scratch))
+        faulty = edited((Edit(fault.file, fault.old, fault.new),), Path(scratch))
         question = Question(FAULTY, str(faulty), tuple(args.only))
         notes = Notes(cache_dir() / "shells" / f"{of_the_suite(claims.ROOT)}.jsonl")
         outcomes = try_all(question, args.jobs, notes)

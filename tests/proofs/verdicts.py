@@ -6,6 +6,7 @@ It exits 1 if a verdict is wrong, or a known change is not named.
 """
 
 import argparse
+import contextlib
 import dataclasses
 import json
 import os
@@ -15,7 +16,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
@@ -64,7 +65,7 @@ class Case:
         verdicts: the answers that are right.
         named: patterns that have to be found among the areas, titles and details of what counts.
         roots: the most differences by their root that a reader may have to look at; ``None`` where it does not matter.
-        edit: what is changed in a copy of ``new``.
+        edits: what is changed in a copy of ``new``, one after the other.
     """
 
     what: str
@@ -72,7 +73,7 @@ class Case:
     new: str
     verdicts: set[str]
     named: tuple[str, ...] = ()
-    edit: Edit | None = None
+    edits: tuple[Edit, ...] = ()
     roots: int | None = None
 
 
@@ -175,25 +176,49 @@ def cases(repetitions: int) -> Iterator[Case]:
     """All cases."""
     yield from PAIRS
     for edit in HARMLESS:
-        yield Case(f"harmless edit of {edit.file}", FAULTY, FAULTY, {"SAFE"}, (), edit)
-    for fault in (fault for fault in load(FOLDER, Fault) if fault.name in CHOSEN):
-        edit = Edit(fault.file, fault.old, fault.new)
-        yield Case(f"fault: {fault.what}", FAULTY, FAULTY, {"BROKEN"}, (rf"claims .*{fault.claim}",), edit)
+        yield Case(f"harmless edit of {edit.file}", FAULTY, FAULTY, {"SAFE"}, (), (edit,))
+    faults = load(FOLDER, Fault)
+    for fault in (fault for fault in faults if fault.name in CHOSEN):
+        claim = (rf"claims .*{fault.claim}",)
+        yield Case(f"fault: {fault.what}", FAULTY, FAULTY, {"BROKEN"}, claim, (_edit(fault),))
+    for what, catcher in (("of the import ", "rule"), ("", "claim")):
+        edits = together(_edit(fault) for fault in faults if getattr(fault, catcher) and not fault.gpus)
+        yield Case(f"{len(edits)} faults {what}in one copy", FAULTY, FAULTY, ALTERED, (), edits)
     for number in range(1, repetitions + 1):
         yield Case(f"itself, run {number} of {repetitions}", FAULTY, FAULTY, {"SAFE"})
 
 
-def edited(edit: Edit, folder: Path) -> Path:
-    """A folder with a copy of the installed Transformer Engine with an edit in it.
+def _edit(fault: Fault) -> Edit:
+    return Edit(fault.file, fault.old, fault.new)
+
+
+def together(edits: Iterable[Edit]) -> tuple[Edit, ...]:
+    """Those of some edits that can be made one after the other, and leave Python that compiles."""
+    sources, made = dict[str, str](), []
+    for edit in edits:
+        before = sources.get(edit.file) or subject.read(edit.file)
+        after = before.replace(edit.old, edit.new, 1)
+        with contextlib.suppress(SyntaxError):
+            compile(after, edit.file, "exec")
+            if after != before:
+                sources[edit.file] = after
+                made.append(edit)
+    return tuple(made)
+
+
+def edited(edits: Iterable[Edit], folder: Path) -> Path:
+    """A folder with a copy of the installed Transformer Engine with some edits in it, one after the other.
 
     Raises:
         LookupError: the text to edit is not there, so that nothing would be tried.
     """
-    file = subject.copy(folder) / edit.file
-    source = file.read_text()
-    if edit.old not in source:
-        raise LookupError(f"the text to replace is not in {edit.file}")
-    file.write_text(source.replace(edit.old, edit.new, 1))
+    package = subject.copy(folder)
+    for edit in edits:
+        file = package / edit.file
+        source = file.read_text()
+        if edit.old not in source:
+            raise LookupError(f"the text to replace is not in {edit.file}")
+        file.write_text(source.replace(edit.old, edit.new, 1))
     return folder
 
 
@@ -212,7 +237,7 @@ def upgrade(*arguments: str, variables: Mapping[str, str] = MappingProxyType({})
 def run(case: Case) -> tuple[str, dict[str, Any], float]:
     """The verdict, the report and the seconds that an upgrade took."""
     with tempfile.TemporaryDirectory() as scratch:
-        new = str(edited(case.edit, Path(scratch) / "te")) if case.edit else case.new
+        new = str(edited(case.edits, Path(scratch) / "te")) if case.edits else case.new
         output = Path(scratch) / "report"
         begin = time.monotonic()
         answer, words = upgrade(case.old, new, "-o", str(output))
@@ -256,7 +281,7 @@ def main() -> None:
         named = f"not named: {', '.join(missing)}" if missing else f"{len(case.named)} of {len(case.named)}"
         shown = verdict if right else f"**{verdict}**, expected {' or '.join(sorted(case.verdicts))}"
         most = "" if case.roots is None else f" of {case.roots} at most"
-        new = f"{case.new}{', edited' if case.edit else ''}"
+        new = f"{case.new}{', edited' if case.edits else ''}"
         cells = (case.what, case.old, new, shown, ", ".join(areas) or "none", f"{roots}{most}", named)
         print("|", " | ".join(cells).replace("||", ""), f"| {seconds:.0f} |", flush=True)
     sys.exit(wrong > 0)
