@@ -38,13 +38,14 @@ MODES = {
     "square, rotated": fp8("NVFP4BlockScaling", **NEAREST),
 }
 DEFAULT = fp8("NVFP4BlockScaling")
+WIDER = ("float32", "float16")
+"""On kernels, a rotation is of BF16 alone."""
 CASES = [
     ("no option", "bfloat16"),
     ("square", "bfloat16"),
     ("square, rotated", "bfloat16"),
-    *(pytest.param("square, rotated", dtype, marks=pytest.mark.host) for dtype in ("float32", "float16")),
+    *(pytest.param("square, rotated", dtype, marks=pytest.mark.host) for dtype in WIDER),
 ]
-"""Kernels rotate BF16 alone."""
 
 
 def rngs(seed: int) -> dict[str, jax.Array]:
@@ -121,6 +122,38 @@ def test_control_blocks_of_one_row_have_their_own_scales() -> None:
     assert_rounded_once(run(MODES["no option"], values), expected(MODES["no option"], values), "bfloat16", where="rows")
     wanted = expected(MODES["square"], values)
     assert_rounded_once(run(MODES["square"], values), wanted, "bfloat16", "kernel gradient", where="square")
+
+
+@pytest.mark.parametrize("mode", ["no option", "square, rotated"])
+@pytest.mark.parametrize(
+    ("batch", "contracted", "features"),
+    [((2, 16), (64,), (3, 16)), ((32,), (2, 32), (48,)), ((1, 2, 16), (4, 16), (3, 16))],
+)
+def test_axes_are_those_of_one_matrix(
+    mode: str, batch: tuple[int, ...], contracted: tuple[int, ...], features: tuple[int, ...]
+) -> None:
+    """Of several axes of a batch, of inputs or of features, each tensor is the matrix that they are in memory."""
+    values = tensors(3)
+    shapes = {"x": batch + contracted, "kernel": contracted + features, "grad": batch + features}
+    x, kernel, grad = (on_device(values[name].reshape(shape), "bfloat16") for name, shape in shapes.items())
+    layer = dense_layer(features=features, axis=tuple(range(-len(contracted), 0)), use_bias=False)
+    step = dense_step(layer, MODES[mode], {"params": {"kernel": kernel}}, x, grad, rngs(1))
+    found = step._replace(
+        y=step.y.reshape(ROWS, FEATURES),
+        dx=step.dx.reshape(ROWS, CONTRACTED),
+        grads={"params": {"kernel": step.grads["params"]["kernel"].reshape(CONTRACTED, FEATURES)}},
+    )
+    assert_rounded_once(found, expected(MODES[mode], values), "bfloat16", where=f"{batch} {contracted} {features}")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", *(pytest.param(each, marks=pytest.mark.host) for each in WIDER)])
+def test_gradient_of_a_kernel_has_its_dtype(dtype: str) -> None:
+    values = tensors(4, dtype)
+    x, kernel, grad = (on_device(values[name], dtype) for name in SHAPES)
+    layer = dense_layer(features=FEATURES, use_bias=False)
+    step = dense_step(layer, MODES["square, rotated"], {"params": {"kernel": kernel}}, x, grad, rngs(1))
+    found = str(results(step)["kernel gradient"].dtype)
+    assert found == dtype, f"kernel gradient dtype={found}, but should be {dtype}"
 
 
 @pytest.mark.parametrize("option", ["disable_rht", "disable_stochastic_rounding", "disable_2d_quantization"])
