@@ -11,7 +11,6 @@ taken without a word; or a recipe is offered where it cannot run.
 
 import contextlib
 import copy
-import dataclasses
 import functools
 import operator
 import pickle
@@ -235,10 +234,10 @@ def test_recipe_shows_its_name_and_options(name: str) -> None:
 
 
 def assert_fields_are_shown(parameters: Any) -> None:
-    """Each field that is shown is shown with its value."""
+    """What is shown by name is shown with its value."""
     __tracebackhide__ = True
     shown = repr(parameters)
-    values = {field.name: getattr(parameters, field.name) for field in dataclasses.fields(parameters)}
+    values = {name: value for name, value in vars(parameters).items() if not name.startswith("_")}
     texts = {name: f"{name}={getattr(value, 'name', value)}" for name, value in values.items()}
     wrong = [text for name, text in texts.items() if f"{name}=" in shown and text not in shown]
     assert not wrong, f"repr={shown!r}, but should contain {wrong}"
