@@ -30,7 +30,7 @@ from mnist_fp8.model.carrying import following
 from mnist_fp8.model.case import Case, Factory
 from mnist_fp8.model.checkpoints import STORES, Store
 from mnist_fp8.model.loading import NoCaseError, make
-from mnist_fp8.model.run import DELAYED, by_path, case_of, own_copy
+from mnist_fp8.model.run import DELAYED, case_of, own_copy
 from mnist_fp8.programs import cache
 from mnist_fp8.record.checkpoints import AS_RESTORED, CHECKPOINTS, FURTHER, Unrestored
 from mnist_fp8.record.entries import Failure, Quantity, Value
@@ -171,7 +171,7 @@ def _check(state: Any, like: Any) -> None:  # noqa: ANN401
 
 def _shapes(state: Any) -> dict[str, tuple[int, ...]]:  # noqa: ANN401
     """Shapes of the leaves of a state, boxes included, by path."""
-    return {path: jax.numpy.shape(value) for path, value in by_path(state).items()}
+    return {path: jax.numpy.shape(value) for path, value in metadata.by_path(state).items()}
 
 
 def _guarded(kind: str, work: Callable[[], Mapping[str, Value]]) -> dict[str, Value]:

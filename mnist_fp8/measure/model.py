@@ -24,13 +24,13 @@ from mnist_fp8.model.agreement import relative_error
 from mnist_fp8.model.carrying import following
 from mnist_fp8.model.case import Case, Factory
 from mnist_fp8.model.loading import make
+from mnist_fp8.model.metadata import by_path
 from mnist_fp8.model.numerics import errors_in_tolerances
 from mnist_fp8.model.run import (
     CURRENT,
     DELAYED,
     MODES,
     Passes,
-    by_path,
     case_of,
     compute,
     own_copy,

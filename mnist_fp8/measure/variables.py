@@ -12,6 +12,7 @@ from mnist_fp8 import te
 from mnist_fp8.measure.common import modes
 from mnist_fp8.record.entries import Support, Text, Value
 from mnist_fp8.te.dense_step import on_device
+from mnist_fp8.te.quantizers import is_quantizers, named_leaves
 
 
 def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
@@ -52,5 +53,7 @@ def _leaves(tree: Any, path: str = "") -> Iterator[tuple[str, str]]:  # noqa: AN
     if isinstance(tree, Mapping) and tree:
         for name, value in tree.items():
             yield from _leaves(value, f"{path}/{name}".lstrip("/"))
+    elif is_quantizers(tree):  # which Flax does not know
+        yield from _leaves(dict(named_leaves(tree)), path)
     else:  # what holds no array, such as the names of a parameter's axes, is written down as an empty dictionary
         yield path, f"{tree.dtype}{list(tree.shape)}" if hasattr(tree, "dtype") else str(tree)

@@ -12,11 +12,11 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.model import metadata
 from mnist_fp8.model.case import Factory
 from mnist_fp8.model.fused_calls import is_fused
+from mnist_fp8.model.metadata import by_path
 from mnist_fp8.model.problems import Problem
 from mnist_fp8.model.run import (
     CURRENT,
     Passes,
-    by_path,
     case_of,
     compute,
     others,
@@ -25,11 +25,14 @@ from mnist_fp8.model.run import (
     traced,
     varied,
 )
+from mnist_fp8.te.quantizers import inverts_current_scales
 
 AT_REST = RecipeConfig("DelayedScaling", amax_history_len=1)
 """Delayed scaling that looks back on one step only."""
 UPDATES = 8
 """Steps in which scales come to rest, where parameters and inputs stay: two for each layer in a row, and these."""
+OF_TIES = 2.0**-7
+"""Relative norm of what comes of ties that are rounded the other way: a third of what another scale comes to."""
 LARGEST_ERROR = 1.0
 """Of an output in FP8, against BF16, relative norm: at 1, nothing of the output is left."""
 
@@ -87,8 +90,9 @@ def rest_problems(factory: Factory, recipe: RecipeConfig) -> list[Problem]:
     """Whether delayed scaling comes to compute what current scaling does, where nothing changes any more.
 
     With a history of one step, each scale is that of the last step's tensor, which is this step's where parameters and
-    inputs stay. So output and gradients are equal to the bit, whatever the layers are. Nothing is asked of other
-    recipes, nor where that need not be so (`why_never_at_rest`).
+    inputs stay. So output and gradients are equal to the bit, whatever the layers are; but for ties, where a release
+    inverts the scales of current scaling otherwise (`inverts_current_scales`). Nothing is asked of other recipes, nor
+    where that need not be so (`why_never_at_rest`).
     """
     if recipe.name != AT_REST.name or why_never_at_rest(factory):
         return []
@@ -115,7 +119,7 @@ def why_never_at_rest(factory: Factory) -> str:
 
 @functools.cache
 def _error_at_rest(factory: Factory) -> float | None:
-    """How far the output stays from that of current scaling; ``None`` if all comes to be equal."""
+    """How far the output stays from that of current scaling; ``None`` if all comes to be equal, ties left aside."""
     current = compute(factory, CURRENT)
     variables, error = dict(case_of(factory, AT_REST).variables), math.inf
     layers = len(traced(factory, AT_REST)[1])
@@ -125,7 +129,8 @@ def _error_at_rest(factory: Factory) -> float | None:
             return None
         error = relative_error(found.output, current.output)
         variables = _carried(variables, found.metadata)
-    return error
+    is_tied = max(error, relative_error(found.grads, current.grads)) < OF_TIES and not inverts_current_scales()
+    return None if is_tied else error
 
 
 def _carried(variables: Any, returned: Any) -> Any:  # noqa: ANN401
@@ -134,11 +139,11 @@ def _carried(variables: Any, returned: Any) -> Any:  # noqa: ANN401
     A layer that was left out has returned nothing: JAX gives zeros for it, which are no scales.
     """
 
-    def replaced(path: Any, value: Any) -> Any:  # noqa: ANN401
-        found = returned.get(metadata.path_of(path))
+    def carried(path: str, value: Any) -> Any:  # noqa: ANN401
+        found = returned.get(path)
         return value if found is None else np.where(found == 0, value, found)
 
-    return jax.tree_util.tree_map_with_path(replaced, variables)
+    return metadata.replaced(variables, carried)
 
 
 def error_problems(factory: Factory, recipe: RecipeConfig) -> list[Problem]:

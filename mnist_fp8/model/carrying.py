@@ -18,10 +18,10 @@ from mnist_fp8.model import metadata
 from mnist_fp8.model.case import Case, Factory
 from mnist_fp8.model.float8 import site_problems
 from mnist_fp8.model.layers import lacking, matches
-from mnist_fp8.model.metadata import Leaf, Pair, Place
+from mnist_fp8.model.metadata import Leaf, Pair, Place, by_path
 from mnist_fp8.model.numerics import call_problems, metadata_problems_of
 from mnist_fp8.model.problems import Problem
-from mnist_fp8.model.run import by_path, case_of, context, own_copy, traced
+from mnist_fp8.model.run import case_of, context, own_copy, traced
 from mnist_fp8.oracle.dense import Array
 from mnist_fp8.te.calls import Call, Recording, Site, recorded
 
@@ -187,8 +187,8 @@ def _metadata_problems(known: Mapping[Place, Pair], returned: Returned, state: A
     used = {_place_in_collection(owner) for (owner, _), given in known.items() if given.key in returned}
     for (owner, number), given in known.items():
         results, wanted = returned.get(given.key, ()), _wanted(given, returned)
-        if not results and _place_in_collection(owner) in used:
-            continue  # a copy, such as an optimizer's moments or an average, beside what the layers use
+        if not results and _is_copy(owner, used):
+            continue
         for kind, is_scale in (("scale", True), ("history", False)):
             found = rows.get((owner, is_scale), "is not in the state after the step")
             if not isinstance(found, str):
@@ -197,6 +197,18 @@ def _metadata_problems(known: Mapping[Place, Pair], returned: Returned, state: A
             if found:
                 path = paths.get((owner, is_scale), f"{'/'.join(owner)} {kind}")
                 yield Problem(path + (f"[{number}]" if number else ""), found)
+
+
+def _is_copy(owner: tuple[str, ...], used: set[tuple[str, ...]]) -> bool:
+    """Whether metadata lie beside those that layers use, such as an optimizer's moments or an average.
+
+    Args:
+        owner: of metadata that no layer used.
+        used: places in their collections of those that layers did; where there is no collection, names tell.
+    """
+    if any(name in METADATA_COLLECTIONS for name in owner):
+        return _place_in_collection(owner) in used
+    return any(name in _MOMENTS for name in owner)
 
 
 def _place_in_collection(owner: tuple[str, ...]) -> tuple[str, ...]:

@@ -16,7 +16,8 @@ class Case:
         variables: collections by name, ``params`` among them, as plain arrays or in Flax's boxes.
         inputs: arrays.
         train_step: ``train_step(state, *batch)`` gives the next state, or a tuple that begins with it.
-        state: what is trained: any tree of arrays. Where it holds FP8 metadata, they lie under TE's own names.
+        state: what is trained: any tree of arrays. Where it holds FP8 metadata, they lie under TE's own names, or in
+            TE's quantizers.
         batch: what a step takes besides; the inputs where nothing is said.
         in_bf16: patterns of modules, such as ``*/head``, that call TE's layers and are not to be quantized.
         layers: patterns of modules, each of which has to call a layer of TE: one that is replaced everywhere shows by

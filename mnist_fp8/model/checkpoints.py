@@ -12,8 +12,9 @@ from flax import serialization
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.model.carrying import following
 from mnist_fp8.model.case import Case, Factory
+from mnist_fp8.model.metadata import by_path
 from mnist_fp8.model.problems import Problem
-from mnist_fp8.model.run import by_path, case_of, own_copy
+from mnist_fp8.model.run import case_of, own_copy
 
 
 def checkpoint_problems(factory: Factory, recipe: RecipeConfig | None, store: str) -> list[Problem]:
@@ -96,7 +97,7 @@ def _save_by_orbax(place: Path, tree: Any) -> None:  # noqa: ANN401
     from orbax.checkpoint import StandardCheckpointer  # noqa: PLC0415 - importing it takes seconds
 
     with StandardCheckpointer() as checkpointer:
-        checkpointer.save(place, tree)
+        checkpointer.save(place, tree if _takes_placeholders(tree) else jax.tree.leaves(tree))
         checkpointer.wait_until_finished()
 
 
@@ -104,7 +105,22 @@ def _restored_by_orbax(place: Path, like: Any) -> Any:  # noqa: ANN401
     from orbax.checkpoint import StandardCheckpointer  # noqa: PLC0415
 
     with StandardCheckpointer() as checkpointer:
-        return checkpointer.restore(place, like)
+        if _takes_placeholders(like):
+            return checkpointer.restore(place, like)
+        leaves, form = jax.tree.flatten(like)
+        return jax.tree.unflatten(form, checkpointer.restore(place, leaves))
+
+
+def _takes_placeholders(tree: Any) -> bool:  # noqa: ANN401
+    """Whether a tree can be made with something else in the place of its arrays, as Orbax does while it saves.
+
+    TE's quantizers of delayed scaling refuse it since 2.10: who keeps them in a state saves their arrays.
+    """
+    try:
+        jax.tree.map(lambda _: None, tree)
+    except Exception:  # noqa: BLE001 - whatever a container raises
+        return False
+    return True
 
 
 class Store(NamedTuple):

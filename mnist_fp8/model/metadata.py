@@ -2,7 +2,7 @@
 
 import dataclasses
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ import numpy as np
 
 from mnist_fp8 import te
 from mnist_fp8.oracle.dense import Array
+from mnist_fp8.te.quantizers import is_quantizers, named_leaves
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +46,7 @@ class Leaf:
 
 def leaves(tree: Any) -> dict[str, Leaf]:  # noqa: ANN401
     """The metadata in a tree, by path. A scale without an amax history beside it is somebody else's."""
-    read = (_read(path, value) for path, value in jax.tree_util.tree_flatten_with_path(tree)[0])
+    read = (_read(names, value) for names, value in named(tree))
     known = [leaf for leaf in read if leaf]
     shapes = {(leaf.owner, leaf.is_scale): np.shape(leaf.value) for leaf in known}
     whole = [leaf for leaf in known if {(leaf.owner, True), (leaf.owner, False)} <= shapes.keys()]
@@ -58,19 +59,42 @@ def _axis(owner: tuple[str, ...], shapes: Mapping[tuple[tuple[str, ...], bool], 
     return next((number for number, (scale, history) in enumerate(sizes) if scale != history), -1)
 
 
-def _read(path: Any, value: Any) -> Leaf | None:  # noqa: ANN401
-    names = [_name(key) for key in path]
+def _read(names: tuple[str, ...], value: Any) -> Leaf | None:  # noqa: ANN401
     for position in reversed(range(len(names))):
         meaning = te.read_leaf(names[position])
         if meaning and np.ndim(value):
             tensor, number, is_scale = meaning
-            return Leaf(path_of(path), (*names[:position], tensor, number), tensor, is_scale, value)
+            return Leaf("/".join(names), (*names[:position], tensor, number), tensor, is_scale, value)
     return None
 
 
-def path_of(path: Any) -> str:  # noqa: ANN401 - of JAX's keys
-    """Where a leaf of a tree is, as `Leaf` names it."""
-    return "/".join(map(_name, path))
+def named(tree: Any) -> Iterator[tuple[tuple[str, ...], Any]]:  # noqa: ANN401
+    """The leaves of a tree in JAX's order, each with the names on the way to it.
+
+    In TE's quantizers, which name nothing, metadata have the names that they have in a collection of Flax.
+    """
+    for path, node in jax.tree_util.tree_flatten_with_path(tree, is_leaf=is_quantizers)[0]:
+        names = tuple(map(_name, path))
+        if is_quantizers(node):
+            yield from (((*names, name), leaf) for name, leaf in named_leaves(node))
+        else:
+            yield names, node
+
+
+def by_path(tree: Any) -> dict[str, Any]:  # noqa: ANN401
+    """Leaves of a tree by where they are, as `Leaf` names it."""
+    return {"/".join(names): value for names, value in named(tree)}
+
+
+def replaced(tree: Any, change: Callable[[str, Any], Any]) -> Any:  # noqa: ANN401
+    """A tree with other leaves.
+
+    Args:
+        tree: any.
+        change: gives a leaf, of its path and what is there.
+    """
+    leaves = [change("/".join(names), value) for names, value in named(tree)]
+    return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
 
 def _name(key: Any) -> str:  # noqa: ANN401 - one of JAX's kinds of keys
@@ -87,11 +111,11 @@ def tagged(tree: Any) -> Any:  # noqa: ANN401
     """A tree whose metadata are random numbers, so that each can be told from all others by its value."""
     known = leaves(tree)
 
-    def tag(path: Any, value: Any) -> Any:  # noqa: ANN401
-        leaf = known.get(path_of(path))
+    def tag(path: str, value: Any) -> Any:  # noqa: ANN401
+        leaf = known.get(path)
         return value if leaf is None else jnp.asarray(_random(leaf), np.asarray(value).dtype)
 
-    return jax.tree_util.tree_map_with_path(tag, tree)
+    return replaced(tree, tag)
 
 
 _LARGE = 1024.0

@@ -16,6 +16,7 @@ from mnist_fp8.core.modes import BLOCK_SCALED, RecipeConfig
 from mnist_fp8.model import metadata
 from mnist_fp8.model.case import Case, Factory
 from mnist_fp8.model.loading import NoCaseError, make
+from mnist_fp8.model.metadata import by_path
 from mnist_fp8.te.calls import Call, Site, recorded
 
 HISTORY = 8
@@ -164,11 +165,6 @@ def program(factory: Factory, recipe: RecipeConfig | None) -> Callable[..., Any]
 def _weighted(output: jax.Array) -> jax.Array:
     numbers = output.astype(jnp.float32)
     return jnp.sum(numbers * jax.random.normal(jax.random.key(7), numbers.shape))
-
-
-def by_path(tree: Any) -> dict[str, Any]:  # noqa: ANN401
-    """Leaves of a tree by where they are."""
-    return {metadata.path_of(path): value for path, value in jax.tree_util.tree_flatten_with_path(tree)[0]}
 
 
 def own_copy(state: Any) -> Any:  # noqa: ANN401

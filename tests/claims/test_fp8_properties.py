@@ -663,6 +663,16 @@ def test_numpy_metadata_are_taken_as_those_of_jax() -> None:
     assert_equal(where="output with NumPy metadata", actual=found, expected=expected)
 
 
+@fp8_modes
+@pytest.mark.te_name("quantize", "QuantizerFactory")
+def test_quantizers_take_whatever_is_put_for_their_arrays(mode: te.Autocast) -> None:
+    """As JAX asks of the containers of a tree: Orbax puts placeholders there while it saves a state."""
+    with mode():
+        quantizers = te.quantization().QuantizerFactory.create_set()
+    empty = jax.tree.map(lambda _: None, quantizers)
+    assert jax.tree.leaves(empty) == []
+
+
 @all_modes
 @pytest.mark.parametrize("tensor", ["x", "kernel"])
 def test_numpy_tensors_are_taken_as_those_of_jax(tensor: str, mode: te.Autocast) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 from flax import nnx
 
 from mnist_fp8.model import Factory
-from models import accumulating, branches, bridged, faults, scanned, transformer
+from models import accumulating, branches, bridged, faults, functional, scanned, transformer
 
 _MODELS: Mapping[str, Any] = {
     "transformer": transformer.transformer,
@@ -15,6 +15,7 @@ _MODELS: Mapping[str, Any] = {
     "bridged": bridged.bridged,
     "accumulating": accumulating.accumulating,
     "branches": branches.branches,
+    "functional": functional.functional,
 }
 CORRECT: Mapping[str, Factory] = _MODELS
 """Factories with nothing wrong, by the name of their model."""
@@ -53,6 +54,10 @@ BUGS: Mapping[str, tuple[Factory, str]] = {
     "accumulating: mean": (
         functools.partial(accumulating.accumulating, combine=lambda _, stacked: stacked.mean(0)),
         "mean of",
+    ),
+    "functional: last": (
+        functools.partial(functional.functional, combine=functional.last),
+        "of one microbatch alone",
     ),
     "branches: zeroed": (functools.partial(branches.branches, keep=lambda _, new: new), "zero"),
 }

@@ -31,8 +31,9 @@ INTRODUCTION = f"""\
 {generated_by("PYTHONPATH=.:tests python -m proofs.models > docs/evidence/models.md")}
 
 `tests/models/` has models in the styles of real users: two transformer layers, a stack with scan, rematerialisation and
-`make_dot_general_cls`, an NNX model with a bridged layer, one that accumulates microbatches, and one with frozen,
-conditional and unused branches. Each is correct, and has variants with one thing wrong, as it was in real ones.
+`make_dot_general_cls`, an NNX model with a bridged layer, one that accumulates microbatches, one with frozen,
+conditional and unused branches, and one of pure functions around TE's `dense`. Each is correct, and has variants with
+one thing wrong, as it was in real ones.
 
 **{{alarms}} of {{claims}} claims on correct models were blamed; {{caught}} of {{bugs}} mistakes were named**, in host
 runs. Each claim was tried with `Float8CurrentScaling` and `DelayedScaling`, on each model that the release has.

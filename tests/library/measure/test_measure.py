@@ -265,6 +265,16 @@ def test_what_holds_no_array_is_a_variable_too() -> None:
     assert dict(variables._leaves(tree)) == {"params/kernel": "float32[2, 3]", "params_axes/kernel_axes": "{}"}
 
 
+def test_quantizers_among_variables_have_the_names_of_their_metadata() -> None:
+    """And no text of TE's, which is another one in each release."""
+    with te.autocast(enabled=True):
+        quantizers = te.quantization().QuantizerFactory.create_set()
+    found = variables.leaves({"quantizers": {"inner": quantizers}})
+    assert len(found) == 6
+    assert found["quantizers/inner/x_scale"] == "float32[1]"
+    assert variables.leaves({"quantizers": te.quantization().QuantizerFactory.create_set()}) == {"quantizers": "{}"}
+
+
 def test_autocast_that_is_to_go_warns() -> None:
     with pytest.warns(DeprecationWarning, match="fp8_autocast"):
         entries = probe(behaviour, "behaviour/contexts/fp8_autocast")

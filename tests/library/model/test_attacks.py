@@ -14,12 +14,13 @@ import pytest
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
-from mnist_fp8.model import Case, Factory, require_none
+from mnist_fp8.model import Case, Factory, agreement, require_none
 from mnist_fp8.model.agreement import error_problems, rest_problems
 from mnist_fp8.model.carrying import carrying_problems
 from mnist_fp8.model.float8 import float8_problems
 from mnist_fp8.model.numerics import metadata_problems
 from mnist_fp8.model.run import CURRENT, DELAYED
+from models.functional import functional
 from models.small import ADAMW, METADATA, Deep, factory
 
 
@@ -68,8 +69,44 @@ def test_moments_of_metadata_beside_them_are_nobody_s() -> None:
     require_none(carrying_problems(factory(Deep(), over_all=True), DELAYED))
 
 
+def test_average_of_quantizers_beside_them_is_nobody_s() -> None:
+    def case(recipe: Any) -> Case:
+        right = functional(recipe)
+
+        def step(state: Any, *batch: Any) -> Any:
+            assert right.train_step
+            new = right.train_step(state["own"], *batch)
+            return {"own": new, "ema": jax.tree.map(lambda old, new: (old + new) / 2, state["ema"], new)}
+
+        return dataclasses.replace(right, train_step=step, state={"own": right.state, "ema": right.state})
+
+    require_none(carrying_problems(case, DELAYED))
+
+
 def test_many_layers_in_a_row_come_to_rest() -> None:
     require_none(rest_problems(factory(Deep(layers=16)), DELAYED))
+
+
+@pytest.mark.parametrize(("off", "is_named"), [(0.0, False), (2.0**-8, False), (2.0**-6, True)])
+def test_ties_explain_little_where_current_scales_are_inverted_otherwise(
+    monkeypatch: pytest.MonkeyPatch, off: float, *, is_named: bool
+) -> None:
+    made = factory(Deep())
+
+    def case(recipe: Any) -> Case:
+        right = made(recipe)
+        by = off * (getattr(recipe, "amax_history_len", 0) == 1)
+
+        def apply(*given: Any) -> jax.Array:
+            y = right.apply(*given).astype(jnp.float32)
+            return y + jax.lax.stop_gradient(by * y)
+
+        return dataclasses.replace(right, apply=apply)
+
+    assert bool(rest_problems(case, DELAYED)) is bool(off), "Control: to the bit"
+    agreement._error_at_rest.cache_clear()
+    monkeypatch.setattr(agreement, "inverts_current_scales", lambda: False)
+    assert bool(rest_problems(case, DELAYED)) is is_named
 
 
 @pytest.mark.parametrize("recipe", [CURRENT, DELAYED], ids=lambda recipe: recipe.name)

@@ -9,11 +9,12 @@ import pytest
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
-from mnist_fp8.model import Case, require_none
+from mnist_fp8.model import CLAIMS, Case, require_none
 from mnist_fp8.model.agreement import error_problems, fallback_problems
 from mnist_fp8.model.float8 import float8_problems
 from mnist_fp8.model.numerics import layers_without_oracle, numerics_problems
 from mnist_fp8.model.run import MODES, why_no_case
+from models.functional import functional
 
 pytestmark = pytest.mark.host
 MXFP8, NVFP4 = MODES["MXFP8BlockScaling"], MODES["NVFP4BlockScaling"]
@@ -53,6 +54,12 @@ def test_nothing_is_said_of_a_model_that_is_right(recipe: RecipeConfig) -> None:
 def test_numbers_are_held_to_the_oracle() -> None:
     assert not layers_without_oracle(model(), MXFP8)
     require_none(numerics_problems(model(), MXFP8))
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_nothing_is_wrong_with_a_model_of_pure_functions(claim: str) -> None:
+    assert MXFP8
+    require_none(CLAIMS[claim](functional, MXFP8))
 
 
 def test_random_numbers_are_not_predicted() -> None:
