@@ -12,7 +12,8 @@ from mnist_fp8.gate.reports.junit import Case, Mark, Suite, document
 from mnist_fp8.gate.reports.markup import at_most
 from mnist_fp8.gate.reports.uses import files as uses
 from mnist_fp8.gate.reports.uses.words import joined
-from mnist_fp8.gate.reports.verdict.view import ENTRIES_SHOWN, Shown, View, entries, not_seen, rows, scope, sentence
+from mnist_fp8.gate.reports.verdict.conditions import not_seen, scope
+from mnist_fp8.gate.reports.verdict.view import ENTRIES_SHOWN, Shown, View, entries, rows, sentence
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.gate.verdict.roots import Root

@@ -4,6 +4,7 @@ from mnist_fp8 import __version__
 from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.reports.markup import apart, counted, template
 from mnist_fp8.gate.reports.uses import words
+from mnist_fp8.gate.reports.verdict.conditions import environment, not_seen, scope, stack
 from mnist_fp8.gate.reports.verdict.costs import NO_VERDICT_RESTS_ON, cost_cells
 from mnist_fp8.gate.reports.verdict.view import (
     COLUMNS,
@@ -11,13 +12,9 @@ from mnist_fp8.gate.reports.verdict.view import (
     View,
     api_changes,
     counts,
-    environment,
     headline,
-    not_seen,
     rows,
-    scope,
     sentence,
-    stack,
     word,
 )
 from mnist_fp8.gate.verdict.changes import mean

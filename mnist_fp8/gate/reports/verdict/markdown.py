@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from mnist_fp8 import __version__
 from mnist_fp8.gate.reports.markup import at_most, bullets, code, counted, cut, folded, row, words
 from mnist_fp8.gate.reports.uses import files as uses
+from mnist_fp8.gate.reports.verdict.conditions import environment, not_seen, scope, stack
 from mnist_fp8.gate.reports.verdict.costs import NO_VERDICT_RESTS_ON, cost_cells
 from mnist_fp8.gate.reports.verdict.slices import Slice
 from mnist_fp8.gate.reports.verdict.view import (
@@ -19,13 +20,9 @@ from mnist_fp8.gate.reports.verdict.view import (
     api_changes,
     around,
     counts,
-    environment,
     headline,
-    not_seen,
     rows,
-    scope,
     sentence,
-    stack,
     word,
 )
 from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict

@@ -10,18 +10,9 @@ from rich.text import Text
 
 from mnist_fp8.gate.reports.markup import at_most
 from mnist_fp8.gate.reports.uses.terminal import one_line, section
+from mnist_fp8.gate.reports.verdict.conditions import scope, stack
 from mnist_fp8.gate.reports.verdict.costs import cost_cells
-from mnist_fp8.gate.reports.verdict.view import (
-    Block,
-    Row,
-    View,
-    around,
-    headline,
-    rows,
-    scope,
-    sentence,
-    stack,
-)
+from mnist_fp8.gate.reports.verdict.view import Block, Row, View, around, headline, rows, sentence
 from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
 from mnist_fp8.gate.verdict.costs import CostChange
 from mnist_fp8.gate.verdict.rules.rule import Severity

@@ -4,10 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
-from mnist_fp8.core import capability
-from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.core.plain import clean
-from mnist_fp8.core.run_kind import RunKind, pretended
 from mnist_fp8.gate.reports import values
 from mnist_fp8.gate.reports.markup import apart, counted, cut
 from mnist_fp8.gate.reports.uses.view import CodeView
@@ -26,10 +23,6 @@ from mnist_fp8.record.record import Record
 ENTRIES_SHOWN = 100
 """Entries of a difference on the page; the others are counted."""
 _UPGRADED = {"jax": "JAX", "flax": "Flax"}
-_CANNOT_SEE = {
-    RunKind.HOST: "CUDA kernels, cuBLAS and the FFI are not seen: a GPU has to verify those",
-    RunKind.KERNEL: "other kinds of GPU are not seen",
-}
 WORDS = {Severity.BREAKS: "breaking", Severity.CHANGES: "changed", Severity.NOTE: "noted"}
 COLUMNS = (*WORDS.values(), "accepted")
 """What differences are counted as."""
@@ -39,16 +32,6 @@ _PACKAGE = "transformer_engine."
 """What all definitions begin with."""
 _SIZE = {"api": "parameter", "claims": "test"}
 """What the size of a difference is in areas where it is no size."""
-_STACK = {
-    "jax": "JAX",
-    "flax": "Flax",
-    "python": "Python",
-    "device": "on",
-    capability.VARIABLE: "pretended compute capability",
-    VARIABLE: "model",
-}
-_MISSING = {capability.VARIABLE: capability.BY_RECIPE, VARIABLE: "of mnist-fp8"}
-"""What is there where a record does not say so."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -305,46 +288,6 @@ def _compared(view: View) -> str:
     of_what = f"of {'; '.join(parts)}" if parts else ""
     run = f"{view.old.run} run" if view.old.run else ""
     return ", ".join(filter(None, [f"{number:,} entries of {counted(len(areas), 'area')}", of_what, run]))
-
-
-def not_seen(view: View) -> list[str]:
-    """What was not looked at, a line each: on such a run never, or not this time."""
-    run = view.old.run or view.new.run
-    return [*([_cannot_see(view, RunKind(run))] if run else []), *view.partial, *view.unseen]
-
-
-def _cannot_see(view: View, kind: RunKind) -> str:
-    """What a kind of run never sees, and what it pretends instead."""
-    if kind is RunKind.KERNEL:
-        return _CANNOT_SEE[kind]
-    old, new = (pretended(record.capability) for record in (view.old, view.new))
-    said = f"A host run pretends {new}" if old == new else f"The old side pretends {old}; the new side {new}"
-    return f"{_CANNOT_SEE[kind]}. {said}"
-
-
-def scope(view: View) -> str:
-    """The kind of run, and what that cannot see."""
-    run = view.old.run or view.new.run
-    if not run:
-        return "The kind of run is not known: neither of the two came that far"
-    kind = RunKind(run)
-    said = kind.sentence
-    return f"{said[0].upper()}{said[1:]}; {_cannot_see(view, kind)}"
-
-
-def stack(view: View) -> str:
-    """What both ran with, and where they differ."""
-    found = [(name, old, new, _MISSING.get(name, "unknown")) for name, old, new in environment(view) if name in _STACK]
-    return ", ".join(
-        f"{_STACK[name]} {old}" if old == new else f"{_STACK[name]} {old or missing} → {new or missing}"
-        for name, old, new, missing in found
-    )
-
-
-def environment(view: View) -> list[tuple[str, str, str]]:
-    """Name, old and new value of everything that a record says of its environment."""
-    old, new = view.old.environment, view.new.environment
-    return [(name, old.get(name, ""), new.get(name, "")) for name in dict.fromkeys([*old, *new])]
 
 
 @dataclasses.dataclass(frozen=True)
