@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from mnist_fp8.cli.output import _forms, write_files
+from mnist_fp8.core.capability import VARIABLE as CAPABILITY
 from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.gate.reports.verdict.slices import Slice, slices
 from mnist_fp8.gate.verdict.changes import differ
@@ -195,6 +196,15 @@ def test_pages_name_the_file_and_both_commands(form: Any) -> None:
     (found,) = slices(made)
     assert CLEAN in form(made)
     assert all(command in form(made) for command in found.commands)
+
+
+def test_commands_pretend_the_capability_that_was_asked_for() -> None:
+    made = comparison(DENSE)
+    asked = dataclasses.replace(made.old, environment={**made.old.environment, CAPABILITY: "10.0"})
+    (found,) = slices(dataclasses.replace(made, old=asked))
+    old, new = found.commands
+    assert old.startswith(f"env {CAPABILITY}=10.0 mnist-fp8 run ")
+    assert new.startswith("mnist-fp8 run ")
 
 
 def test_scripts_are_written_beside_the_report() -> None:
