@@ -216,6 +216,6 @@ def test_guard_follows_the_kind_of_run(
     engine = dataclasses.replace(te.engine(), kind=kind)
     monkeypatch.setattr(te, "engine", lambda: engine)
     monkeypatch.setattr(process, "prepare_jax", lambda _: None)
-    option = argparse.Namespace(collectonly=False, markexpr="", timeout_method=asked)
+    option = argparse.Namespace(collectonly=False, markexpr="", timeout_method=asked, capability=None)
     hooks.pytest_configure(cast("pytest.Config", SimpleNamespace(option=option, stash={})))
     assert option.timeout_method == method
