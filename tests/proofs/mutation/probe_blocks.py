@@ -1,5 +1,6 @@
 """What can be seen of the block-scaled recipes from outside; see `probe`."""
 
+import re
 from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import Any
@@ -103,7 +104,8 @@ def _program(mode: str) -> Any:
             return module.apply(variables, x, rngs=_rngs(1)).astype("float32").sum()
 
         jaxpr = jax.make_jaxpr(jax.grad(loss, (0, 1)))(variables, x)
-    return [line.strip() for line in str(jaxpr).splitlines() if "f4" in line or "f8" in line or "scaled" in line]
+    lines = [line.strip() for line in str(jaxpr).splitlines() if "f4" in line or "f8" in line or "scaled" in line]
+    return [re.sub(r"\b[a-z]{1,3}(?=[:\s)\]]|$)", "_", line) for line in lines]  # names of variables say nothing
 
 
 def _two_devices(axis: str, mode: str) -> Any:
