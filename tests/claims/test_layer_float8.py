@@ -23,7 +23,7 @@ from mnist_fp8.subjects.layer import Layer, Step, step
 from mnist_fp8.subjects.subject import Case, RecipeFrom, Subject
 from mnist_fp8.te.dense_step import BF16, fp8
 from support.assertions import assert_trees_equal
-from support.layers import CURRENT, DELAYED, blockwise, cases, passes, plainest, quantized_cases, recipes
+from support.layers import CURRENT, DELAYED, blockwise, cases, passes, plainest, quantized_cases, recipes, recorded
 from support.programs import compiled_text, equations
 
 Products = Counter[tuple[str, ...]]
@@ -117,6 +117,22 @@ def test_formats_are_those_of_the_recipe(subject: Subject, case: Case, mode: te.
 def test_block_scaled_recipe_has_its_formats(subject: Subject, case: Case, mode: te.Autocast) -> None:
     layer = Layer(subject, case, mode)
     assert_its_products(layer, program_of(layer), where=f"{subject.name} {case.name}")
+
+
+@pytest.mark.recipe("NVFP4BlockScaling")
+@pytest.mark.parametrize(("subject", "case"), quantized_cases(recorded))
+def test_nvfp4_as_it_comes_has_its_formats(subject: Subject, case: Case) -> None:
+    """With square blocks of kernels, a rotation and draws, which the numbers of a layer are judged without.
+
+    A rotation is a product as well.
+    """
+    layer = Layer(subject, case, fp8("NVFP4BlockScaling"))
+    program = program_of(layer)
+    found, expected = (
+        Counter({name: count for name, count in products.items() if "float4_e2m1fn" in name})
+        for products in (products_of(gemms_of(program)), expected_products(layer, program))
+    )
+    assert_products(found, expected, where=f"{subject.name} {case.name}")
 
 
 @pytest.mark.host
