@@ -9,7 +9,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from mnist_fp8.core.modes import BLOCK_SCALED, TENSOR_SCALED
+from mnist_fp8 import te
+from mnist_fp8.core.modes import BLOCK_SCALED, TENSOR_SCALED, RecipeConfig
 from mnist_fp8.measure.common import modes, program, step, tensors
 from mnist_fp8.oracle import blocks, dense
 from mnist_fp8.oracle.dense import FORMATS, Array
@@ -25,6 +26,8 @@ from mnist_fp8.record.entries import (
     Value,
 )
 from mnist_fp8.record.keys import BF16, OUTSIDE
+from mnist_fp8.te.dense_step import on_device
+from mnist_fp8.te.quantizers import quantized
 
 _SHAPE = (64, 128, 32)
 
@@ -73,12 +76,24 @@ def _bits(name: str) -> dict[str, Value]:
     _, variables = step(mode, values)
     jaxpr = jax.make_jaxpr(function)(variables, *arguments)
     # TE's kernels leave a tensor of one element, whatever stands in it, where they are not asked for one.
-    quantized = [tensor for tensor in jaxprs.quantized_tensors(jaxpr, variables, *arguments) if tensor.size > 1]
+    found = [tensor for tensor in jaxprs.quantized_tensors(jaxpr, variables, *arguments) if tensor.size > 1]
     expected = _expected(name, values)
-    return {
+    entries: dict[str, Value] = {
         f"bits/{name}/tensor {number}: {tensor.dtype}{list(tensor.shape)}": _codes(tensor, expected)
-        for number, tensor in enumerate(quantized, 1)
+        for number, tensor in enumerate(found, 1)
     }
+    return entries | (_draws(name, values["grad"]) if RecipeConfig(name).is_random else {})
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _drawn(mode: te.Autocast, grad: jax.Array, key: jax.Array) -> jax.Array:
+    return quantized(mode, "grad", grad, key)[1].codes
+
+
+def _draws(name: str, grad: Array) -> dict[str, Value]:
+    """The codes of a gradient that a recipe draws under a key: a run is repeated to the bit only where they stay."""
+    codes = _drawn(te.Autocast(RecipeConfig(name)), on_device(grad, "bfloat16"), jax.random.key(0))
+    return {f"bits/{name}/codes of a gradient under a key": _codes(np.asarray(codes), ())}
 
 
 def _expected(name: str, values: Mapping[str, Array]) -> list[Array]:
@@ -86,7 +101,9 @@ def _expected(name: str, values: Mapping[str, Array]) -> list[Array]:
     recipe = modes()[name].recipe
     if recipe and name in BLOCK_SCALED:
         both = [blocks.quantized(recipe, which, tensor, axis) for which, tensor in values.items() for axis in (0, 1)]
-        return [array for quantized in both for array in (quantized.codes, quantized.scale_values)]
+        scales = [each.scale_values for each in both]
+        # Square blocks have theirs written down once, before they are repeated for each row.
+        return [*(each.codes for each in both), *scales, *(each[:: blocks.FP4_BLOCK] for each in scales)]
     if name not in TENSOR_SCALED:
         return []
     formats = FORMATS["HYBRID"]

@@ -18,7 +18,7 @@ from mnist_fp8 import te
 from mnist_fp8.core import model as users_model
 from mnist_fp8.core.capability import Capability, refuse_on_kernels
 from mnist_fp8.core.errors import ConfigError, TeUnavailableError
-from mnist_fp8.core.modes import BLOCK_SCALED
+from mnist_fp8.core.modes import BLOCK_SCALED, TENSOR_SCALED
 from mnist_fp8.core.run_kind import RunKind
 from mnist_fp8.core.subjects import VARIABLE
 from mnist_fp8.core.xla_flags import REPEATABLE
@@ -319,11 +319,23 @@ def test_programs_show_float8_forward_and_backward_and_none_outside() -> None:
     assert not any(product.quantized for value in outside if isinstance(value, Products) for product in value.products)
 
 
-@pytest.mark.parametrize("name", [DELAYED, "Float8CurrentScaling"])
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.recipe(name), id=name) for name in (*TENSOR_SCALED, *BLOCK_SCALED)]
+)
 def test_quantized_tensors_are_those_of_the_oracle(name: str) -> None:
-    tensors = list(probe(programs, f"bits/{name}").values())
+    tensors = [codes for key, codes in probe(programs, f"bits/{name}").items() if "/tensor " in key]
     assert len(tensors) >= 3
     assert all(isinstance(codes, Codes) and codes.wrong == 0 for codes in tensors)
+
+
+@pytest.mark.recipe("NVFP4BlockScaling")
+def test_codes_that_are_drawn_under_a_key_show_another_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    grad = common.tensors((64, 128, 32))["grad"]
+    first, again = (programs._draws("NVFP4BlockScaling", grad) for _ in range(2))
+    assert first == again
+    key = jax.random.key
+    monkeypatch.setattr(jax.random, "key", lambda seed: key(seed + 1))
+    assert programs._draws("NVFP4BlockScaling", grad) != first
 
 
 def test_quantized_tensor_that_is_not_the_oracles_says_how_many_codes_differ() -> None:
