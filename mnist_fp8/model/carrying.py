@@ -128,8 +128,28 @@ def following(case: Case, recipe: RecipeConfig | None, state: Any) -> Any:  # no
     assert case.train_step is not None  # noqa: S101 - for the types
     with context(case, recipe):
         result = case.train_step(state, *(case.inputs if case.batch is None else case.batch))
-    is_more = isinstance(result, tuple) and str(jax.tree.structure(result)) != str(jax.tree.structure(state))
-    return result[0] if is_more and not hasattr(result, "_fields") else result
+    return _begins_with(state, result)
+
+
+def _begins_with(state: Any, result: Any) -> Any:  # noqa: ANN401
+    """The next state in what a step returns: that, or what it begins with.
+
+    A state may be a tuple itself, such as a train state and the other variables; the latter may have other collections
+    after the first step, as TE's own examples have.
+    """
+    if not _is_plain_tuple(result) or not result or _form(result) == _form(state):
+        return result
+    if _is_plain_tuple(state) and state and _form(result[0]) == _form(state[0]):
+        return result[: len(state)]
+    return result[0]
+
+
+def _is_plain_tuple(value: Any) -> bool:  # noqa: ANN401
+    return isinstance(value, tuple) and not hasattr(value, "_fields")
+
+
+def _form(tree: Any) -> str:  # noqa: ANN401
+    return str(jax.tree.structure(tree))
 
 
 _Key = tuple[bytes, bytes]

@@ -162,6 +162,26 @@ def test_state_may_be_a_tuple() -> None:
     require_none(carrying_problems(case, DELAYED))
 
 
+@pytest.mark.parametrize("more", [(), (0.5,)], ids=["alone", "with a loss"])
+def test_state_may_be_a_tuple_that_loses_a_collection(more: tuple[Any, ...]) -> None:
+    """The other variables still have the parameters at first: what a step returns of them has none."""
+    made = factory(Deep())
+
+    def case(recipe: Any) -> Case:
+        right = made(recipe)
+
+        def step(state: Any, x: jax.Array) -> Any:
+            (parameters, opt), others = state
+            new = right.train_step({"variables": {**others, "params": parameters}, "opt": opt}, x)
+            variables = dict(new["variables"])
+            return (variables.pop("params"), new["opt"]), variables, *more
+
+        variables = right.state["variables"]
+        return dataclasses.replace(right, train_step=step, state=((variables["params"], right.state["opt"]), variables))
+
+    require_none(carrying_problems(case, DELAYED))
+
+
 # --- layers that are not Transformer Engine's any more -----------------------------------------------------------
 
 
