@@ -112,8 +112,17 @@ def expected(call: DenseCall, recipe: RecipeConfig | None) -> DensePasses | Bloc
         return _by_current_scales(call, fp8_format, {})
     if call.kept:
         scales = {tensor: scale_in_use(kept.given, tensor, recipe) for tensor, kept in call.kept.items()}
-        return fp8_dense(x, kernel, grad, scales, fp8_format)
+        return _by_scales(call, scales, fp8_format)
     return None
+
+
+def _by_scales(call: DenseCall, scales: dict[str, np.float32], fp8_format: str) -> DensePasses:
+    """What the call computes with some scales. Before 2.5, one is undone in its tensor's dtype, rounded likewise."""
+    passes = fp8_dense(call.x, call.kernel, call.grad, scales, fp8_format)
+    if not te.leaves_float8_to_xla():
+        return passes
+    undo = {name: float(np.asarray(factor, getattr(call, name).dtype)) for name, factor in passes.undo.items()}
+    return dataclasses.replace(passes, undo=undo)
 
 
 def _by_current_scales(call: DenseCall, fp8_format: str, factors: Mapping[str, float]) -> DensePasses:
@@ -121,7 +130,7 @@ def _by_current_scales(call: DenseCall, fp8_format: str, factors: Mapping[str, f
     tensors = {"x": call.x, "kernel": call.kernel, "grad": call.grad}
     scales = current_scales(tensors, fp8_format)
     scales |= {tensor: np.float32(scales[tensor] / factor) for tensor, factor in factors.items()}
-    return fp8_dense(**tensors, scales=scales, fp8_format=fp8_format)
+    return _by_scales(call, scales, fp8_format)
 
 
 def by_amaxes_before_rounding(call: DenseCall, recipe: RecipeConfig) -> DensePasses:
