@@ -6,8 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
 from mnist_fp8.core.capability import (
-    BY_RECIPE,
-    EXPECTED,
+    HELP,
     OPTION,
     Capability,
     parse_capability,
@@ -100,12 +99,7 @@ def check_keys(only: Sequence[str], records: "Sequence[Record]" = (), uses: "Use
 
 def add_capability(parser: Container) -> None:
     """Add ``--capability``."""
-    parser.add_argument(
-        OPTION,
-        type=_parse_capability,
-        metavar="X",
-        help=f"compute capability that a host run pretends for all recipes, {EXPECTED} (default: {BY_RECIPE})",
-    )
+    parser.add_argument(OPTION, type=_parse_capability, metavar="X", help=HELP)
 
 
 def _parse_capability(text: str) -> Capability:

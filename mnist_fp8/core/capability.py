@@ -29,6 +29,10 @@ class Capability(enum.IntEnum):
 
 EXPECTED = " or ".join(map(str, Capability))
 """What can be asked for."""
+HELP = f"compute capability that a host run pretends for all recipes, {EXPECTED} (default: {BY_RECIPE})"
+"""Of the option, wherever it is one."""
+ONLY_ON_HOST = "can only be pretended on a host run"
+"""What a refusal of kernels says, and what tells it from a failure of Transformer Engine."""
 
 
 def parse_capability(text: str) -> Capability:
@@ -66,6 +70,6 @@ def refuse_on_kernels(capability: Capability | None) -> None:
     """
     if capability is not None:
         raise ConfigError(
-            f"compute capability {capability} can only be pretended on a host run, and this is a kernel run: its GPU"
+            f"compute capability {capability} {ONLY_ON_HOST}, and this is a kernel run: its GPU"
             f" has its own; leave out {OPTION}, and unset {VARIABLE}"
         )

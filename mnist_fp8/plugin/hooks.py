@@ -15,7 +15,7 @@ import pytest
 from _pytest.terminal import TerminalReporter
 
 from mnist_fp8.core import garbage, model, variables
-from mnist_fp8.core.capability import BY_RECIPE, EXPECTED, OPTION
+from mnist_fp8.core.capability import HELP, OPTION
 from mnist_fp8.core.plain import encodable
 from mnist_fp8.plugin import expectations, judge, mappings, process, refusal, selection
 
@@ -33,8 +33,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     text += "each worker imported and collected, in files beside it"
     group = parser.getgroup("mnist-fp8")
     group.addoption("--mnist-fp8-json", type=Path, metavar="FILE", help=text)
-    text = f"compute capability that a host run pretends for all recipes, {EXPECTED} (default: {BY_RECIPE})"
-    group.addoption(OPTION, metavar="X", help=text)
+    group.addoption(OPTION, metavar="X", help=HELP)
     text = "a JSON list of names of tests that need not run; those run all the same that are expected to fail"
     group.addoption("--mnist-fp8-spare", type=Path, metavar="FILE", help=text)
 

@@ -5,6 +5,7 @@ import signal
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
+from mnist_fp8.core.capability import ONLY_ON_HOST
 from mnist_fp8.core.errors import EnvError
 from mnist_fp8.gate.releases import staging
 from mnist_fp8.gate.releases.environments import Environment
@@ -18,7 +19,7 @@ _FULL = "No space left on device|Disk quota exceeded"
 _OURS = re.compile(
     rf"{_FULL}|Read-only file system"
     r"|No module named '?(?:pytest|xdist|execnet|hypothesis|mnist_fp8)\b"
-    r"|compute capability [\d.]+ can only be pretended"
+    rf"|compute capability [\d.]+ {ONLY_ON_HOST}"
     r"|error: unrecognized arguments|ERROR: .*(?:file or directory not found|minversion|requires pytest-)"
 )
 _NO_ROOM = re.compile(rf"{_FULL}|Cannot allocate memory|MemoryError|bad_alloc|RESOURCE_EXHAUSTED")

@@ -23,6 +23,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from proofs.mutation import probe_blocks, probe_layers
+from proofs.mutation.probe_values import values
 
 Observations = dict[str, dict[str, str]]
 """What is seen, by the scenario in which it is."""
@@ -157,17 +158,6 @@ def _mode(name: str) -> te.Autocast:
     return te.Autocast(MODES[name])
 
 
-def _values(shape: tuple[int, ...], dtype: str, seed: int, special: str = "") -> jax.Array:
-    values = np.random.default_rng(seed).normal(0, 1 + seed, shape)
-    if special == "zero":
-        values[:] = 0
-    elif special in ("tiny", "huge"):
-        values *= {"tiny": 1e-30, "huge": 1e30}[special]
-    elif special:
-        values.flat[5] = {"infinite": np.inf, "nan": np.nan}[special]
-    return jnp.asarray(values, dtype)
-
-
 def _train(layer: str, mode: str, dtype: str = "bfloat16", special: str = "") -> Any:
     """Initial variables with their boxes, and three steps in which the metadata move on; then an evaluation.
 
@@ -178,7 +168,7 @@ def _train(layer: str, mode: str, dtype: str = "bfloat16", special: str = "") ->
     name = te.metadata_collection()
     seen: list[Any] = []
     with _mode(mode)():
-        boxed = jax.jit(module.init)(jax.random.key(0), _values(shape, dtype, 0))
+        boxed = jax.jit(module.init)(jax.random.key(0), values(shape, dtype, 0))
         seen.append(str(jax.tree_util.tree_structure(boxed)))
         variables = te.unbox(boxed)
         variables["params"] = jax.tree.map(
@@ -187,13 +177,13 @@ def _train(layer: str, mode: str, dtype: str = "bfloat16", special: str = "") ->
         seen.append(variables)
         step = jax.jit(partial(_step, module))
         for number in range(3):
-            x = _values(shape, dtype, number + 1, special if number == 1 else "")
+            x = values(shape, dtype, number + 1, special if number == 1 else "")
             y = jax.eval_shape(module.apply, variables, x)
-            grad = _values(y.shape, str(y.dtype), number + 5, special if number == 1 else "")
+            grad = values(y.shape, str(y.dtype), number + 5, special if number == 1 else "")
             seen.append(step(variables, x, grad))
             grads = seen[-1][2]
             variables = variables | ({name: grads[name]} if name in grads else {})
-        seen.append(jax.jit(module.apply)(variables, _values(shape, dtype, 9)))
+        seen.append(jax.jit(module.apply)(variables, values(shape, dtype, 9)))
     return seen
 
 
@@ -206,7 +196,7 @@ def _step(module: Any, variables: Any, x: jax.Array, grad: jax.Array) -> Any:
 def _program(mode: str) -> Any:
     """Every matrix product of the differentiated program, with all its parameters, and the names of checkpoints."""
     module = te.dense_general(features=16, quantization_checkpoint_name="kept")
-    x = _values((16, 32), "bfloat16", 1)
+    x = values((16, 32), "bfloat16", 1)
     with _mode(mode)():
         variables = te.unbox(jax.jit(module.init)(jax.random.key(0), x))
         jaxpr = jax.make_jaxpr(jax.grad(lambda v, x: module.apply(v, x).astype("float32").sum(), (0, 1)))(variables, x)
@@ -235,7 +225,7 @@ def _two_devices(axis: str, mode: str) -> Any:
     known = [(name, over if over == axis else None) for name, over in rules]
     autocast = te.Autocast(MODES[mode], (axis,))
     with jax.set_mesh(mesh), autocast(), nn.logical_axis_rules(known):
-        x = jax.device_put(_values((16, 32), "bfloat16", 1), NamedSharding(mesh, PartitionSpec(axis)))
+        x = jax.device_put(values((16, 32), "bfloat16", 1), NamedSharding(mesh, PartitionSpec(axis)))
         variables = te.unbox(module.init(jax.random.key(0), x))
 
         def both(variables: Any, x: jax.Array) -> Any:
@@ -251,7 +241,7 @@ def _two_devices(axis: str, mode: str) -> Any:
 
 def _mode_inside() -> str:
     """What a dense layer does in the mode around it: its variables' collections and what it computes."""
-    module, x = te.dense_general(features=16), _values((16, 32), "bfloat16", 1)
+    module, x = te.dense_general(features=16), values((16, 32), "bfloat16", 1)
     variables = te.unbox(jax.jit(lambda x: module.init(jax.random.key(0), x))(x))
     sizes = jax.tree.map(jnp.shape, variables)
     return f"{sizes} {_digest(jax.jit(module.apply)(variables, x))}"
@@ -313,7 +303,7 @@ def _collections() -> Any:
 
 def _apply_variants() -> Any:
     """Metadata missing, mutable, stale, frozen."""
-    module, x = te.dense_general(features=16), _values((16, 32), "bfloat16", 1)
+    module, x = te.dense_general(features=16), values((16, 32), "bfloat16", 1)
     name = te.metadata_collection()
     seen: list[Any] = []
     with _mode("short history")():
@@ -331,7 +321,7 @@ def _apply_variants() -> Any:
 
 
 def _transformations() -> Any:
-    module, x = te.dense_general(features=32), _values((16, 32), "bfloat16", 1)
+    module, x = te.dense_general(features=32), values((16, 32), "bfloat16", 1)
     seen: list[Any] = []
     for mode in ("bf16", "short history", "current"):
         with _mode(mode)():
@@ -401,7 +391,7 @@ def _support() -> Any:
 
 def _refused() -> Any:
     """Uses that are refused, and how."""
-    x = _values((16, 32), "bfloat16", 1)
+    x = values((16, 32), "bfloat16", 1)
     recipe: Any = te.make_recipe(RecipeConfig())
     recipe.reduce_amax = False
 

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import BLOCK_SCALED, RecipeConfig
+from proofs.mutation.probe_values import tried, values
 
 MODES: dict[str, RecipeConfig] = {
     "MXFP8": RecipeConfig("MXFP8BlockScaling"),
@@ -45,24 +46,13 @@ def scenarios() -> Iterator[tuple[str, Callable[[], Any]]]:
         for dtype in ("float32", "float16"):
             yield f"{mode}: dense, {dtype}", partial(_train, "dense", mode, dtype)
     for mode in _PLAIN:
-        for special in ("zero", "infinite", "nan", "tiny", "huge"):
+        for special in ("half zero", "infinite", "nan", "tiny", "huge"):
             yield f"{mode}: {special}", partial(_train, "dense", mode, "float32", special)
         for axis in ("dp", "fsdp", "tp", "tpsp"):
             yield f"{mode}: two devices, {axis}", partial(_two_devices, axis, mode)
         yield f"{mode}: transformations", partial(_transformations, mode)
     for name in BLOCK_SCALED:
         yield f"{name}: recipe", partial(_recipe, name)
-
-
-def _values(shape: tuple[int, ...], dtype: str, seed: int, special: str = "") -> jax.Array:
-    values = np.random.default_rng(seed).normal(0, 1 + seed, shape)
-    if special == "zero":
-        values[: len(values) // 2] = 0
-    elif special in ("tiny", "huge"):
-        values *= {"tiny": 1e-30, "huge": 1e30}[special]
-    elif special:
-        values.flat[5] = {"infinite": np.inf, "nan": np.nan}[special]
-    return jnp.asarray(values, dtype)
 
 
 def _rngs(seed: int) -> dict[str, jax.Array]:
@@ -81,13 +71,13 @@ def _train(layer: str, mode: str, dtype: str = "bfloat16", special: str = "") ->
     module = getattr(te.engine().module.flax, name)(**fields, dtype=jnp.dtype(dtype))
     seen: list[Any] = []
     with te.Autocast(MODES[mode])():
-        x = _values(shape, dtype, 0, special)
+        x = values(shape, dtype, 0, special)
         variables = te.unbox(jax.jit(module.init)(_rngs(0), x))
         seen.append(variables)
 
         def both(variables: Any, x: jax.Array, seed: int) -> Any:
             y, pull_back = jax.vjp(lambda v, x: _output(module, v, x, seed), variables, x)
-            return y, pull_back(_values(y.shape, str(y.dtype), 5))
+            return y, pull_back(values(y.shape, str(y.dtype), 5))
 
         seen += [jax.jit(both, static_argnums=2)(variables, x, seed) for seed in (1, 2)]
     return seen
@@ -96,7 +86,7 @@ def _train(layer: str, mode: str, dtype: str = "bfloat16", special: str = "") ->
 def _program(mode: str) -> Any:
     """Shapes and dtypes of all that a differentiated layer computes in float4, float8 or with scales."""
     module = te.dense_general(features=64)
-    x = _values((64, 128), "bfloat16", 1)
+    x = values((64, 128), "bfloat16", 1)
     with te.Autocast(MODES[mode])():
         variables = te.unbox(module.init(_rngs(0), x))
 
@@ -114,7 +104,7 @@ def _two_devices(axis: str, mode: str) -> Any:
     module = te.dense_general(features=64, **fields)
     rules = [(name, over if over == axis else None) for name, over in (("rows", "dp"), ("in", "fsdp"), ("out", "tp"))]
     with jax.set_mesh(mesh), te.Autocast(MODES[mode], (axis,))(), nn.logical_axis_rules(rules):
-        x = jax.device_put(_values((128, 128), "bfloat16", 1), NamedSharding(mesh, PartitionSpec(axis)))
+        x = jax.device_put(values((128, 128), "bfloat16", 1), NamedSharding(mesh, PartitionSpec(axis)))
         variables = te.unbox(module.init(_rngs(0), x))
 
         def both(variables: Any, x: jax.Array) -> Any:
@@ -126,7 +116,7 @@ def _two_devices(axis: str, mode: str) -> Any:
 
 
 def _transformations(mode: str) -> Any:
-    module, x = te.dense_general(features=64), _values((64, 64), "bfloat16", 1)
+    module, x = te.dense_general(features=64), values((64, 64), "bfloat16", 1)
     with te.Autocast(MODES[mode])():
         variables = te.unbox(module.init(_rngs(0), x))
 
@@ -143,23 +133,16 @@ def _transformations(mode: str) -> Any:
             lambda: jax.jit(jax.grad(through))(stacked, x),
             lambda: jax.jit(jax.vmap(jax.grad(loss, (0, 1)), (None, 0)))(variables, jnp.stack([x, 2 * x])),
         ]
-        return [_tried(each) for each in tries]
+        return [tried(each) for each in tries]
 
 
 def _recipe(name: str) -> Any:
     """The recipe's fields, what it says of itself, and what happens without random numbers."""
     recipe: Any = te.make_recipe(RecipeConfig(name))
     seen: list[Any] = [sorted(f"{key}={value}" for key, value in vars(recipe).items()), repr(recipe)]
-    module, x = te.dense_general(features=64), _values((64, 64), "bfloat16", 1)
+    module, x = te.dense_general(features=64), values((64, 64), "bfloat16", 1)
     with te.Autocast(RecipeConfig(name))():
         variables = te.unbox(module.init({"params": jax.random.key(0)}, x))
-        seen.append(_tried(lambda: module.apply(variables, x)))
-        seen.append(_tried(lambda: jax.grad(lambda v: module.apply(v, x).astype("float32").sum())(variables)))
+        seen.append(tried(lambda: module.apply(variables, x)))
+        seen.append(tried(lambda: jax.grad(lambda v: module.apply(v, x).astype("float32").sum())(variables)))
     return seen
-
-
-def _tried(action: Callable[[], Any]) -> Any:
-    try:
-        return action()
-    except Exception as error:
-        return f"raises {type(error).__name__}"

@@ -13,6 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
+from proofs.mutation.probe_values import tried
 
 MODES: dict[str, RecipeConfig | None] = {
     "bf16": None,
@@ -337,10 +338,10 @@ def _sequences() -> Any:
     masks, layouts = attention.AttnMaskType, attention.QKVLayout
     seen: list[Any] = []
     for make in made.values():
-        one = _tried(make)
+        one = tried(make)
         seen.append(jax.tree.leaves(one))
         seen += [
-            _tried(partial(one.get_seqlens_and_offsets, mask, layout, window, 3))
+            tried(partial(one.get_seqlens_and_offsets, mask, layout, window, 3))
             for mask in (masks.PADDING_MASK, masks.PADDING_CAUSAL_MASK, masks.PADDING_CAUSAL_BOTTOM_RIGHT_MASK)
             for layout in (layouts.BSHD_BSHD_BSHD, layouts.THD_THD_THD)
             for window in ((-1, -1), (2, 0))
@@ -350,18 +351,11 @@ def _sequences() -> Any:
     seen += [attention.make_swa_mask(positions, positions, window, jnp.float32) for window in windows]
     tensor = jnp.arange(64.0).reshape(2, 16, 2)
     functions = attention.reorder_causal_load_balancing, attention.inverse_reorder_causal_load_balancing
-    seen += [_tried(partial(f, tensor, strategy, 2, 1)) for strategy in attention.ReorderStrategy for f in functions]
+    seen += [tried(partial(f, tensor, strategy, 2, 1)) for strategy in attention.ReorderStrategy for f in functions]
     seen.append([[getattr(mask, name)() for name in ("is_causal", "is_padding", "is_bottom_right")] for mask in masks])
     names = ("is_qkvpacked", "is_kvpacked", "is_separate", "is_thd", "to_qkvpacked", "to_kvpacked", "to_separate")
-    seen.append([[str(_tried(getattr(layout, name))) for name in names] for layout in layouts])
+    seen.append([[str(tried(getattr(layout, name))) for name in names] for layout in layouts])
     return seen
-
-
-def _tried(action: Callable[[], Any]) -> Any:
-    try:
-        return action()
-    except Exception as error:
-        return f"raises {type(error).__name__}"
 
 
 def _functions() -> Any:
@@ -374,7 +368,7 @@ def _functions() -> Any:
         y, pull_back = jax.vjp(lambda x, g, n=norm, s=shift: n(x, g, s), x, gamma)
         seen.append((y, pull_back(y)))
     refused = partial(module.layernorm.layernorm, x, gamma, None, "rmsnorm", zero_centered_gamma=True)
-    seen.append(_tried(refused))
+    seen.append(tried(refused))
     logits = _values((2, 2, 8, 8), "bfloat16", 6)
     mask = jnp.asarray(np.triu(np.ones((2, 1, 8, 8), np.uint8), 1))
     for fusion in module.softmax.SoftmaxFusionType:
