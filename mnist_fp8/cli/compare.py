@@ -29,6 +29,7 @@ def add(commands: Commands) -> None:
 def run(args: argparse.Namespace) -> int:
     """Compare what the arguments name; returns the exit code."""
     from mnist_fp8.cli.progress import watching  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.reports.verdict.view import View  # noqa: PLC0415
     from mnist_fp8.gate.runner.suite_tests import suite_tests  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.verdict import compare, policy  # noqa: PLC0415
     from mnist_fp8.record.record import read_record  # noqa: PLC0415
@@ -42,5 +43,6 @@ def run(args: argparse.Namespace) -> int:
     records = read_record(args.old), read_record(args.new)
     releases = known_names() if uses else {}
     comparison = compare.compare(*records, accepted, tests=suite_tests(), uses=uses, releases=releases)
-    show_verdict(comparison, args.output)
-    return conclude(comparison, github=args.github)
+    view = View.of(comparison)
+    show_verdict(view, args.output)
+    return conclude(view, github=args.github)

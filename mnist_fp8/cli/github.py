@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 from mnist_fp8.cli.output import CHANGED, OK, verdict_code
 
 if TYPE_CHECKING:
-    from mnist_fp8.gate.verdict.comparison import Comparison
-    from mnist_fp8.gate.verdict.uses import JudgedUses
+    from mnist_fp8.gate.reports.uses.view import CodeView
+    from mnist_fp8.gate.reports.verdict.view import View
 
 POLICY = Path(".mnist-fp8/policy.toml")
 _ANNOTATIONS = {
@@ -52,31 +52,30 @@ def add_github(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def conclude(comparison: "Comparison", *, github: bool) -> int:
+def conclude(view: "View", *, github: bool) -> int:
     """The exit code of a verdict, after the job of a workflow was told, if it is one."""
-    code = verdict_code(comparison)
+    code = verdict_code(view)
     if not github:
         return code
     from mnist_fp8.gate.reports.verdict.markdown import markdown  # noqa: PLC0415 - `--help` needs none of it
 
-    verdict = comparison.verdict.value
-    _append("GITHUB_STEP_SUMMARY", markdown(comparison))
+    verdict = view.verdict.value
+    _append("GITHUB_STEP_SUMMARY", markdown(view))
     _append("GITHUB_OUTPUT", f"verdict={verdict}\n")
     level, meaning = _ANNOTATIONS[verdict]
     annotate(level, f"{verdict}: {meaning}")
-    if comparison.uses:
-        _annotate_code(comparison, comparison.uses)
-    return OK if code == CHANGED and not comparison.is_partial else code
+    if view.code:
+        _annotate_code(view.code)
+    return OK if code == CHANGED and not view.comparison.is_partial else code
 
 
-def _annotate_code(comparison: "Comparison", uses: "JudgedUses") -> None:
+def _annotate_code(of_code: "CodeView") -> None:
     """Have GitHub show at the user's own lines what becomes of them. It shows the first ten of each level."""
     from mnist_fp8.gate.reports.uses import words  # noqa: PLC0415 - `--help` needs none of these
-    from mnist_fp8.gate.reports.uses.view import CodeView  # noqa: PLC0415
     from mnist_fp8.gate.uses.judgement import Outcome  # noqa: PLC0415
 
     levels = {Outcome.BREAKS: "error", Outcome.BROKEN_ALREADY: "warning", Outcome.CHANGES: "warning"}
-    for fate in CodeView.of(uses, comparison.of("uses")).fates:
+    for fate in of_code.fates:
         if fate.status in levels:
             place = fate.use.place
             at: dict[str, str | int] = {"file": place.file}

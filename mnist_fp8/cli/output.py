@@ -14,8 +14,8 @@ from mnist_fp8.core.files import replace_file
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from mnist_fp8.gate.reports.verdict.view import View
     from mnist_fp8.gate.runner.matrix import MatrixCell
-    from mnist_fp8.gate.verdict.comparison import Comparison
 
 OK, DID_NOT_HOLD, COULD_NOT_RUN, NOTHING_VERIFIED, CHANGED, PARTIAL, INTERRUPTED, UNREAD = 0, 1, 2, 3, 4, 5, 130, 141
 EXIT_CODES = {
@@ -129,28 +129,28 @@ def say_written(files: "Sequence[Path]") -> None:
 VERDICT_CODES = "exit codes: 0 SAFE, 1 BROKEN, 2 it could not be done, 3 UNVERIFIED, 4 CHANGED, 5 PARTIAL"
 
 
-def verdict_code(comparison: "Comparison") -> int:
+def verdict_code(view: "View") -> int:
     """The exit code of a verdict."""
     codes = {"SAFE": OK, "BROKEN": DID_NOT_HOLD, "UNVERIFIED": NOTHING_VERIFIED, "CHANGED": CHANGED, "PARTIAL": PARTIAL}
-    return codes[comparison.verdict.value]
+    return codes[view.verdict.value]
 
 
-def _forms(comparison: "Comparison") -> dict[str, str]:
+def _forms(view: "View") -> dict[str, str]:
     """All forms of the report, scripts of what diverges first, and both records, by the names of their files."""
-    from mnist_fp8.gate.reports.verdict import files, html, markdown, slices  # noqa: PLC0415
+    from mnist_fp8.gate.reports.verdict import files, html, markdown  # noqa: PLC0415
 
-    records = {"old.json": comparison.old, "new.json": comparison.new}
+    records = {"old.json": view.comparison.old, "new.json": view.comparison.new}
     return {
-        "upgrade.md": markdown.markdown(comparison),
-        "upgrade.html": html.html(comparison),
-        "upgrade.json": files.as_json(comparison),
-        "junit.xml": files.junit(comparison),
-        **{each.file: each.source for each in slices.slices(comparison) if each.source},
+        "upgrade.md": markdown.markdown(view),
+        "upgrade.html": html.html(view),
+        "upgrade.json": files.as_json(view),
+        "junit.xml": files.junit(view),
+        **{each.file: each.source for each in view.slices if each.source},
         **{name: json.dumps(record.to_json(), indent=1, allow_nan=False) + "\n" for name, record in records.items()},
     }
 
 
-def show_verdict(comparison: "Comparison", folder: Path | None) -> None:
+def show_verdict(view: "View", folder: Path | None) -> None:
     """Write the report of a comparison if a folder is given: the page, its other forms and both records. Print it then.
 
     Raises:
@@ -160,8 +160,7 @@ def show_verdict(comparison: "Comparison", folder: Path | None) -> None:
 
     from mnist_fp8.gate.reports.verdict import terminal  # noqa: PLC0415
 
-    written = write_files(folder, _forms(comparison)) if folder else []
+    written = write_files(folder, _forms(view)) if folder else []
     console = Console(highlight=False, markup=False, emoji=False)
-    for part in terminal.terminal(comparison):
-        console.print(part)
+    console.print(terminal.Screen(view))
     say_written(written)

@@ -74,6 +74,7 @@ def run(args: argparse.Namespace) -> int:
     """Compare what the arguments name; returns the exit code."""
     from mnist_fp8.cli.progress import say_left_out, watching  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.releases import editions  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.gate.reports.verdict.view import View  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner import upgrade  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner.measuring import EVERYTHING  # noqa: PLC0415 - `--help` needs none of these
     from mnist_fp8.gate.runner.names import asks_for_names  # noqa: PLC0415 - `--help` needs none of these
@@ -104,5 +105,6 @@ def run(args: argparse.Namespace) -> int:
     tests = {} if args.only else suite_tests()
     releases = known_names() if uses else {}
     comparison = compare.compare(*records, accepted, only=args.only, tests=tests, uses=uses, releases=releases)
-    show_verdict(comparison, args.output or (None if args.only else new_folder("upgrade")))
-    return conclude(comparison, github=args.github)
+    view = View.of(comparison)
+    show_verdict(view, args.output or (None if args.only else new_folder("upgrade")))
+    return conclude(view, github=args.github)

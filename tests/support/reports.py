@@ -13,6 +13,7 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from mnist_fp8.gate.reports.verdict import files, html, markdown, pictures, terminal
+from mnist_fp8.gate.reports.verdict.view import View
 from mnist_fp8.gate.verdict.comparison import Comparison
 
 NASTY = "a|b <script>alert(1)</script> \x1b[31m\x00 `c` @jax #12 [x](y) *d* _e_ &amp; \\| ~f~ \ud800"
@@ -22,7 +23,7 @@ CLEAN = "a|b <script>alert(1)</script> �[31m� `c` @jax #12 [x](y) *d* _e_ &a
 
 def printed(comparison: Comparison, width: int = 80) -> str:
     out = io.StringIO()
-    Console(file=out, width=width).print(*terminal.terminal(comparison))
+    Console(file=out, width=width).print(terminal.Screen(View.of(comparison)))
     return out.getvalue()
 
 
@@ -33,7 +34,7 @@ def of_terminal(comparison: Comparison) -> str:
 
 
 def of_markdown(comparison: Comparison) -> str:
-    return unescape(re.sub(r"<[^>]*>", "", rendered(markdown.markdown(comparison))))
+    return unescape(re.sub(r"<[^>]*>", "", rendered(markdown.markdown(View.of(comparison)))))
 
 
 def rendered(text: str) -> str:
@@ -46,7 +47,7 @@ def without_pictures(comparison: Comparison) -> str:
     with pytest.MonkeyPatch.context() as patch:
         for name in ("training_curves", "trajectories", "errors_by_case", "error_distributions"):
             patch.setattr(pictures, name, lambda *_: [])
-        return html.html(comparison)
+        return html.html(View.of(comparison))
 
 
 def of_html(comparison: Comparison) -> str:
@@ -56,7 +57,7 @@ def of_html(comparison: Comparison) -> str:
 
 
 def of_junit(comparison: Comparison) -> str:
-    root = ET.fromstring(files.junit(comparison))  # noqa: S314 - our own
+    root = ET.fromstring(files.junit(View.of(comparison)))  # noqa: S314 - our own
     return " ".join(" ".join([*each.attrib.values(), each.text or ""]) for each in root.iter())
 
 
@@ -69,7 +70,7 @@ def of_json(comparison: Comparison) -> str:
                 return " ".join(map(texts, value))
         return str(value)
 
-    return texts(json.loads(files.as_json(comparison)))
+    return texts(json.loads(files.as_json(View.of(comparison))))
 
 
 FORMS: dict[str, Callable[[Comparison], str]] = {

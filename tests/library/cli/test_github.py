@@ -10,6 +10,7 @@ import pytest
 
 from mnist_fp8.cli import github, main
 from mnist_fp8.gate.reports.verdict import markdown
+from mnist_fp8.gate.reports.verdict.view import View
 from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
 from mnist_fp8.gate.uses.use import Place
 from mnist_fp8.gate.verdict import policy
@@ -18,8 +19,9 @@ from support.own_code import CODE, PACKED, accepted, judged
 from support.subprocesses import ROOT
 
 
-def comparison(verdict: str, *, is_partial: bool = False) -> Any:
-    return types.SimpleNamespace(verdict=types.SimpleNamespace(value=verdict), is_partial=is_partial, uses=None)
+def view(verdict: str, *, is_partial: bool = False) -> Any:
+    comparison = types.SimpleNamespace(is_partial=is_partial)
+    return types.SimpleNamespace(verdict=types.SimpleNamespace(value=verdict), comparison=comparison, code=None)
 
 
 @pytest.fixture
@@ -28,7 +30,7 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("GITHUB_STEP_SUMMARY", "summary")
     monkeypatch.setenv("GITHUB_OUTPUT", "output")
-    monkeypatch.setattr(markdown, "markdown", lambda _comparison: "report\n")
+    monkeypatch.setattr(markdown, "markdown", lambda _view: "report\n")
     return tmp_path
 
 
@@ -46,7 +48,7 @@ def test_verdict_passes_or_fails_the_job_as_documented(
     files: Path, capsys: pytest.CaptureFixture[str], verdict: str, code: int, passes: int, begins: str
 ) -> None:
     (files / "summary").write_text("before\n")
-    assert github.conclude(comparison(verdict), github=True) == passes
+    assert github.conclude(view(verdict), github=True) == passes
     assert capsys.readouterr().out.startswith(begins)
     assert (files / "summary").read_text() == "before\nreport\n"
     assert (files / "output").read_text() == f"verdict={verdict}\n"
@@ -57,12 +59,12 @@ def test_verdict_passes_or_fails_the_job_as_documented(
 
 
 def test_part_that_changed_passes_no_job(files: Path) -> None:
-    assert github.conclude(comparison("CHANGED", is_partial=True), github=True) == 4
+    assert github.conclude(view("CHANGED", is_partial=True), github=True) == 4
     assert (files / "output").read_text() == "verdict=CHANGED\n"
 
 
 def test_outside_of_a_job_the_exit_code_is_the_verdict(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert github.conclude(comparison("CHANGED"), github=False) == 4
+    assert github.conclude(view("CHANGED"), github=False) == 4
     assert capsys.readouterr().out == ""
     assert not list(files.iterdir())
 
@@ -72,7 +74,7 @@ def test_job_that_names_no_files_gets_its_annotation(
 ) -> None:
     monkeypatch.delenv("GITHUB_STEP_SUMMARY")
     monkeypatch.delenv("GITHUB_OUTPUT")
-    assert github.conclude(comparison("SAFE"), github=True) == 0
+    assert github.conclude(view("SAFE"), github=True) == 0
     assert capsys.readouterr().out.startswith("::notice::")
     assert not list(files.iterdir())
 
@@ -124,7 +126,7 @@ def test_lines_of_the_users_code_are_annotated(files: Path, capsys: pytest.Captu
     odd = dataclasses.replace(PACKED, place=Place("a,b:c%/d.py", 7, 3))
     again = Judgement(odd, Outcome.BREAKS, Cause.MISSING_ARGUMENT, "is_thd")
     code = dataclasses.replace(CODE, judgements=(*(CODE.judgements or ()), again))
-    github.conclude(dataclasses.replace(compared(WHOLE, WHOLE), uses=code), github=True)
+    github.conclude(View.of(dataclasses.replace(compared(WHOLE, WHOLE), uses=code)), github=True)
     verdict, *lines = capsys.readouterr().out.splitlines()
     assert verdict.startswith("::notice::SAFE"), "the verdict is the first of those that GitHub shows"
     needs = "`SequenceDescriptor.from_segment_ids_and_pos` now needs `is_thd`"
@@ -140,6 +142,6 @@ def test_lines_of_the_users_code_are_annotated(files: Path, capsys: pytest.Captu
 def test_accepted_line_gets_no_annotation(files: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code = judged(Judgement(PACKED, Outcome.BREAKS, Cause.MISSING_ARGUMENT, "is_thd"))
     with_policy = dataclasses.replace(compared(WHOLE, WHOLE), uses=code, differences=(accepted("we know"),))
-    github.conclude(with_policy, github=True)
+    github.conclude(View.of(with_policy), github=True)
     assert "attention.py" not in capsys.readouterr().out
     assert files

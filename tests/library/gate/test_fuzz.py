@@ -20,7 +20,8 @@ from rich.console import Console
 
 from mnist_fp8.core.errors import ConfigError, RecordError
 from mnist_fp8.core.model import VARIABLE
-from mnist_fp8.gate.reports.verdict import files, html, markdown, slices, terminal
+from mnist_fp8.gate.reports.verdict import files, html, markdown, terminal
+from mnist_fp8.gate.reports.verdict.view import View
 from mnist_fp8.gate.runner import store
 from mnist_fp8.gate.verdict import policy
 from mnist_fp8.gate.verdict.compare import compare
@@ -188,14 +189,14 @@ def one_line(error: Exception) -> None:
 def shown(old: Record, new: Record, *, accepted: tuple[policy.Acceptance, ...] = (), page: bool = False) -> str:
     """The verdict, once every form of the report was made and can be written."""
     found = compare(old, new, accepted, TODAY)
-    out = io.StringIO()
-    Console(file=out, width=80).print(*terminal.terminal(found))
-    forms = [out.getvalue(), markdown.markdown(found), files.junit(found), files.as_json(found)]
-    forms += [html.html(found)] if page else []
+    view, out = View.of(found), io.StringIO()
+    Console(file=out, width=80).print(terminal.Screen(view))
+    forms = [out.getvalue(), markdown.markdown(view), files.junit(view), files.as_json(view)]
+    forms += [html.html(view)] if page else []
     for form in forms:
         assert "\x1b" not in form
         form.encode()
-    for script in slices.slices(found):
+    for script in view.slices:
         ast.parse(script.source.encode())
     return found.verdict.value
 

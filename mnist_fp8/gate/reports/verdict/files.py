@@ -26,7 +26,7 @@ SCHEMA_VERSION = 3
 """Of the JSON; raised when a field changes its meaning."""
 
 
-def junit(comparison: Comparison) -> str:
+def junit(view: View) -> str:
     """JUnit XML: a suite for each area, a case for each difference, and one for what does not differ.
 
     Of what the user's code uses there is a case for each name.
@@ -35,7 +35,6 @@ def junit(comparison: Comparison) -> str:
     accepted differences, and what a partial look leaves out. What is only noted has passed, and says what it is. Too
     little known is an error.
     """
-    view = View.of(comparison)
     compared = {each.area: each.compared for each in rows(view)}
     suites = [Suite("upgrade", _verdict_cases(view), properties=_properties(view))]
     for area in AREAS:
@@ -100,9 +99,9 @@ def _claim_cases(view: View) -> Iterator[Case]:
             yield Case("claims", claim.name, Mark.SKIPPED, claim.status.value)
 
 
-def as_json(comparison: Comparison) -> str:
+def as_json(view: View) -> str:
     """Everything that was found, for programs."""
-    view = View.of(comparison)
+    comparison = view.comparison
     document = {
         "schema_version": SCHEMA_VERSION,
         "mnist_fp8": __version__,

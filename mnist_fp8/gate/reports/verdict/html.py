@@ -18,16 +18,14 @@ from mnist_fp8.gate.reports.verdict.view import (
     word,
 )
 from mnist_fp8.gate.verdict.changes import mean
-from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.record.entries import Curves, Value
 from mnist_fp8.record.record import Record
 
 
-def html(comparison: Comparison) -> str:
+def html(view: View) -> str:
     """The whole page as one HTML file that needs nothing else."""
     from mnist_fp8.gate.reports.verdict import pictures  # noqa: PLC0415 - needed for the page only
 
-    view = View.of(comparison)
     old, new, api = view.old, view.new, api_changes(view)
     drawings = {
         "Training": pictures.training_curves,

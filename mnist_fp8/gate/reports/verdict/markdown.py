@@ -25,7 +25,7 @@ from mnist_fp8.gate.reports.verdict.view import (
     sentence,
     word,
 )
-from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
+from mnist_fp8.gate.verdict.comparison import UpgradeVerdict
 from mnist_fp8.gate.verdict.rules.rule import Severity
 
 MARKER = "<!-- mnist-fp8 upgrade -->"
@@ -43,9 +43,8 @@ _EMOJI = {
 }
 
 
-def markdown(comparison: Comparison) -> str:
+def markdown(view: View) -> str:
     """A comment for a pull request."""
-    view = View.of(comparison)
     verdict = view.verdict
     kind, colon, seen = scope(view).partition(":")
     start = [

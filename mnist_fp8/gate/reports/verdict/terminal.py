@@ -13,7 +13,7 @@ from mnist_fp8.gate.reports.uses.terminal import one_line, section
 from mnist_fp8.gate.reports.verdict.conditions import scope, stack
 from mnist_fp8.gate.reports.verdict.costs import cost_cells
 from mnist_fp8.gate.reports.verdict.view import Block, Row, View, around, headline, rows, sentence
-from mnist_fp8.gate.verdict.comparison import Comparison, UpgradeVerdict
+from mnist_fp8.gate.verdict.comparison import UpgradeVerdict
 from mnist_fp8.gate.verdict.costs import CostChange
 from mnist_fp8.gate.verdict.rules.rule import Severity
 
@@ -32,14 +32,9 @@ _STYLES = {
 }
 
 
-def terminal(comparison: Comparison) -> Iterator[RenderableType]:
-    """The verdict on one screen."""
-    yield _Screen(View.of(comparison))
-
-
 @dataclasses.dataclass(frozen=True)
-class _Screen:
-    """As many differences as fit on a screen, the worst first."""
+class Screen:
+    """The verdict on one screen: as many differences as fit, the worst first."""
 
     view: View
 

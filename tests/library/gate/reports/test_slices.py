@@ -14,6 +14,7 @@ from mnist_fp8.cli.output import _forms, write_files
 from mnist_fp8.core.capability import VARIABLE as CAPABILITY
 from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.gate.reports.verdict.slices import Slice, slices
+from mnist_fp8.gate.reports.verdict.view import View
 from mnist_fp8.gate.verdict.changes import differ
 from mnist_fp8.gate.verdict.comparison import Comparison
 from mnist_fp8.record.calls import CALLS, LayerCall, LayerCalls, Operand, Option
@@ -210,6 +211,6 @@ def test_commands_pretend_the_capability_that_was_asked_for() -> None:
 def test_scripts_are_written_beside_the_report() -> None:
     made = comparison(DENSE)
     (found,) = slices(made)
-    assert _forms(made)[found.file] == found.source
+    assert _forms(View.of(made))[found.file] == found.source
     (none,) = slices(comparison(changed(function="f")))
-    assert none.file not in _forms(comparison(changed(function="f")))
+    assert none.file not in _forms(View.of(comparison(changed(function="f"))))

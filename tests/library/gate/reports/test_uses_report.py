@@ -11,6 +11,7 @@ import pytest
 from mnist_fp8.gate.reports.uses import words
 from mnist_fp8.gate.reports.uses.view import CodeView
 from mnist_fp8.gate.reports.verdict import files, markdown
+from mnist_fp8.gate.reports.verdict.view import View
 from mnist_fp8.gate.uses.judgement import Cause, Judgement, Outcome
 from mnist_fp8.gate.uses.use import Call, Guard, Place, Unread, Use, UseKind
 from mnist_fp8.gate.verdict.changes import EntryChange
@@ -407,7 +408,7 @@ def test_why_a_use_does_not_break_is_said(of_use: Use, outcome: Outcome, ends: s
 
 
 def test_junit_has_a_case_for_each_name() -> None:
-    root = ET.fromstring(files.junit(with_code(CODE)))  # noqa: S314 - our own
+    root = ET.fromstring(files.junit(View.of(with_code(CODE))))  # noqa: S314 - our own
     cases = {
         case.attrib["name"]: [child.tag for child in case]
         for case in root.iter("testcase")
@@ -426,7 +427,7 @@ def test_junit_has_a_case_for_each_name() -> None:
 
 
 def test_json_has_typed_fields() -> None:
-    code = json.loads(files.as_json(with_code(CODE)))["uses"]
+    code = json.loads(files.as_json(View.of(with_code(CODE))))["uses"]
     assert [code[name] for name in ("paths", "files", "lines", "left_out", "ranges")] == [
         ["src", "nb"],
         120,
@@ -458,7 +459,7 @@ def test_json_has_typed_fields() -> None:
         ("argument now needed", "is_thd"),
         ("argument now needed", "is_segment_ids_reordered"),
     ]
-    assert json.loads(files.as_json(NOTHING))["uses"] is None
+    assert json.loads(files.as_json(View.of(NOTHING)))["uses"] is None
 
 
 def test_page_folds_uses_by_file() -> None:
@@ -486,10 +487,10 @@ def test_texts_do_nothing_to_a_page_or_a_terminal(outcome: Outcome) -> None:
         unread=(Unread(Place(NASTY, 1), NASTY, may_use=True),),
     )
     comparison = with_code(dataclasses.replace(hostile, found=dataclasses.replace(hostile.found, paths=(NASTY,))))
-    page, comment = without_pictures(comparison), rendered(markdown.markdown(comparison))
+    page, comment = without_pictures(comparison), rendered(markdown.markdown(View.of(comparison)))
     assert "<script>alert" not in page + comment
     assert not re.search(r"[@#]\w", re.sub(r"<code.*?</code>", "", comment)), "GitHub makes a mention or a link of it"
-    assert "\x1b" not in printed(comparison) + page + files.junit(comparison)
+    assert "\x1b" not in printed(comparison) + page + files.junit(View.of(comparison))
     assert CLEAN in of_html(comparison)
 
 
@@ -502,7 +503,7 @@ def test_many_are_counted_where_there_is_no_room() -> None:
         ),
         unread=tuple(Unread(Place(f"b{number}.py", 0), "it does not parse", may_use=True) for number in range(100)),
     )
-    comment, lines = markdown.markdown(with_code(many)), printed(with_code(many)).splitlines()
+    comment, lines = markdown.markdown(View.of(with_code(many))), printed(with_code(many)).splitlines()
     assert len(comment) < 60_000
     shown = comment.count("**`a.py:")
     assert f"And {1_000 - shown:,} more names: see the page." in comment
@@ -532,4 +533,4 @@ def test_comment_has_room_for_the_code_beside_everything_else() -> None:
         stale=(long,) * 50,
         coverage=dataclasses.replace(NOTHING.coverage, gaps=gaps),
     )
-    assert len(markdown.markdown(whole)) < 60_000
+    assert len(markdown.markdown(View.of(whole))) < 60_000

@@ -16,6 +16,7 @@ from mnist_fp8.core.model import VARIABLE
 from mnist_fp8.core.subjects import SUBJECTS
 from mnist_fp8.gate.reports import markup, values
 from mnist_fp8.gate.reports.verdict import costs, files, html, markdown, view
+from mnist_fp8.gate.reports.verdict.view import View
 from mnist_fp8.gate.verdict import compare
 from mnist_fp8.gate.verdict.changes import EntryChange
 from mnist_fp8.gate.verdict.comparison import Comparison
@@ -330,14 +331,14 @@ def nasty_tables() -> Comparison:
 @pytest.mark.parametrize("comparison", [with_values("plain", NASTY), nasty_tables()])
 def test_values_do_nothing_to_a_page_or_a_terminal(comparison: Comparison) -> None:
     assert "<script>alert" not in without_pictures(comparison)
-    assert "<script>alert" not in rendered(markdown.markdown(comparison))
-    text = re.sub(r"<code.*?</code>", "", rendered(markdown.markdown(comparison)))
+    assert "<script>alert" not in rendered(markdown.markdown(View.of(comparison)))
+    text = re.sub(r"<code.*?</code>", "", rendered(markdown.markdown(View.of(comparison))))
     assert not re.search(r"[@#]\w", text), "GitHub makes a mention or a link of it"
     assert "\x1b" not in printed(comparison)
 
 
 def test_values_in_tables_of_markdown_stay_in_their_cells() -> None:
-    page = rendered(markdown.markdown(nasty_tables()))
+    page = rendered(markdown.markdown(View.of(nasty_tables())))
     cells = [unescape(re.sub("<[^>]*>", "", each)) for each in re.findall(r"<td>(.*?)</td>", page)]
     assert cells.count(CLEAN) == 9, "three rows: old, new and size"
 
@@ -373,7 +374,7 @@ def test_long_values_on_a_screen_show_where_they_differ() -> None:
 
 @pytest.mark.parametrize(("differences", "details"), [(5_000, 1), (1, 5_000), (40, 200)])
 def test_markdown_fits_into_a_comment_and_counts_what_does_not(differences: int, details: int) -> None:
-    text = markdown.markdown(many(differences, details))
+    text = markdown.markdown(View.of(many(differences, details)))
     assert len(text) < 60_000
     shown = len(re.findall(r"^#### ", text, re.MULTILINE))
     assert shown >= 1
@@ -403,7 +404,7 @@ def test_markdown_fits_whatever_is_long() -> None:
         limits=stale,
         coverage=dataclasses.replace(EVERYTHING.coverage, gaps=gaps),
     )
-    text = markdown.markdown(everything)
+    text = markdown.markdown(View.of(everything))
     assert len(text) < 60_000
     assert "**And 1 more difference:**" in text
 
@@ -413,8 +414,8 @@ def test_page_and_junit_count_the_entries_that_they_leave_out() -> None:
     page = without_pictures(comparison)
     assert "And 4,900 more: the JSON has them all." in page
     assert page.count("<tr><th>behaviour/layers/thing 0 ") == 100
-    assert "and 4,900 more" in files.junit(comparison)
-    assert len(json.loads(files.as_json(comparison))["differences"][0]["entries"]) == 5_000
+    assert "and 4,900 more" in files.junit(View.of(comparison))
+    assert len(json.loads(files.as_json(View.of(comparison)))["differences"][0]["entries"]) == 5_000
 
 
 @pytest.mark.parametrize("form", [of_markdown, of_html])
@@ -433,7 +434,7 @@ def test_entries_under_one_rule_stand_with_the_worst_first(form: Callable[[Compa
         dataclasses.replace(entry, weight=weight) for entry, weight in zip(one.entries, (1.0, -3.0, 2.0), strict=True)
     )
     comparison = dataclasses.replace(EVERYTHING, differences=(dataclasses.replace(one, entries=weighed),))
-    text = form(comparison) if form is not of_json else str(json.loads(files.as_json(comparison))["roots"])
+    text = form(comparison) if form is not of_json else str(json.loads(files.as_json(View.of(comparison)))["roots"])
     assert re.findall(r"behaviour/layers/thing 3 (\d)", text)[-3:] == ["1", "2", "0"]
 
 
@@ -474,13 +475,13 @@ def test_model_that_the_claims_are_about_is_named(form: Callable[[Comparison], s
 
 
 def test_markdown_starts_with_its_mark_and_the_verdict() -> None:
-    lines = markdown.markdown(compared(CHANGED)).splitlines()
+    lines = markdown.markdown(View.of(compared(CHANGED))).splitlines()
     assert lines[0] == "<!-- mnist-fp8 upgrade -->"
     assert lines[2] == "## ⚠️ CHANGED: Transformer Engine 2.2.0 → 2.3.0"
 
 
 def test_markdown_has_a_row_for_each_area() -> None:
-    text = markdown.markdown(EVERYTHING)
+    text = markdown.markdown(View.of(EVERYTHING))
     assert "| claims | the suite's claims | 3 | **1** |  |  |  |" in text
     assert "| behaviour | what layers and contexts do | 1 |  |  |  | **1** |" in text
     assert "| training | training curves | 3 |  |  |  |  |" in text
@@ -488,7 +489,7 @@ def test_markdown_has_a_row_for_each_area() -> None:
 
 
 def test_markdown_says_which_of_the_environment_differs() -> None:
-    text = markdown.markdown(EVERYTHING)
+    text = markdown.markdown(View.of(EVERYTHING))
     assert "| **transformer-engine** | `2.2.0` | `2.3.0` |" in text
     assert "| jax | `0.10.2` | `0.10.2` |" in text
 
@@ -498,7 +499,7 @@ def test_markdown_says_which_of_the_environment_differs() -> None:
 
 @pytest.fixture(scope="module")
 def page() -> str:
-    return html.html(EVERYTHING)
+    return html.html(View.of(EVERYTHING))
 
 
 def test_page_needs_nothing_else(page: str) -> None:
@@ -544,7 +545,7 @@ def test_page_of_two_equal_records_says_so_and_has_no_cards() -> None:
 
 
 def suites(comparison: Comparison) -> dict[str, ET.Element]:
-    root = ET.fromstring(files.junit(comparison))  # noqa: S314 - our own
+    root = ET.fromstring(files.junit(View.of(comparison)))  # noqa: S314 - our own
     return {str(suite.get("name")): suite for suite in root}
 
 
@@ -610,7 +611,7 @@ def test_junit_skips_what_a_partial_look_leaves_out() -> None:
 
 
 def test_json_has_every_field() -> None:
-    document = json.loads(files.as_json(EVERYTHING))
+    document = json.loads(files.as_json(View.of(EVERYTHING)))
     assert document["schema_version"] == 3
     assert (document["verdict"], document["run"]) == ("BROKEN", "host")
     assert document["old"]["environment"] == dict(EVERYTHING.old.environment)
@@ -650,7 +651,7 @@ def test_json_has_no_numbers_that_json_does_not_know() -> None:
     change = EntryChange("behaviour/layers/x", Text("1"), Text("nan"), weight=math.inf)
     difference = dataclasses.replace(many(1).differences[0], entries=(change,))
     costs = (CostChange("x", 0.0, 1.0, "s", 3, math.nan),)
-    text = files.as_json(dataclasses.replace(EVERYTHING, differences=(difference,), costs=costs))
+    text = files.as_json(View.of(dataclasses.replace(EVERYTHING, differences=(difference,), costs=costs)))
     document = json.loads(text, parse_constant=lambda name: pytest.fail(f"a bare {name}"))
     assert document["differences"][0]["entries"][0]["weight"] == "inf"
     assert (document["costs"][0]["ratio"], document["costs"][0]["spread"]) == ("nan", "nan")
@@ -721,13 +722,13 @@ def test_importing_it_imports_nothing_heavy() -> None:
 def test_upgrade_of_jax_is_called_that() -> None:
     old = record("2.20.2", SAFE)
     new = dataclasses.replace(old, environment={**old.environment, "jax": "0.11.2"})
-    headline = view.headline(view.View.of(compare.compare(old, new, (), TODAY)))
+    headline = view.headline(View.of(compare.compare(old, new, (), TODAY)))
     assert headline == "JAX 0.10.2 → 0.11.2 with Transformer Engine 2.20.2"
 
 
 def test_release_against_itself_is_called_that() -> None:
     old = record("2.20.2", SAFE)
-    headline = view.headline(view.View.of(compare.compare(old, old, (), TODAY)))
+    headline = view.headline(View.of(compare.compare(old, old, (), TODAY)))
     assert headline == "Transformer Engine 2.20.2 against itself"
 
 
