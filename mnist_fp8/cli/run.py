@@ -3,7 +3,7 @@
 import argparse
 import subprocess
 
-from mnist_fp8.cli.options import Commands
+from mnist_fp8.cli.options import Commands, add_capability, capability_to_pretend
 from mnist_fp8.core.errors import ConfigError
 
 
@@ -17,18 +17,21 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("te", metavar="TE", help="a release (2.19.0), a wheel, a folder with it, or an interpreter")
     parser.add_argument("--jax", metavar="V", help="version of JAX (default: the newest that the release works with)")
+    add_capability(parser)
     parser.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND", help="the command and its arguments")
     parser.set_defaults(run=run)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the command; its exit code is ours."""
-    from mnist_fp8.gate.releases import editions, environments  # noqa: PLC0415 - `--help` needs none of it
+    from mnist_fp8.gate.releases.editions import parse_edition  # noqa: PLC0415 - `--help` needs none of it
+    from mnist_fp8.gate.runner.installation import Installation  # noqa: PLC0415 - `--help` needs none of it
 
     words = args.words[1:] if args.words[:1] == ["--"] else args.words
     if not words:
         raise ConfigError("there is no command to run; put it after --, such as -- python reproduce.py")
-    environment = environments.prepare(editions.parse_edition(args.te), jax=args.jax)
+    capability = capability_to_pretend(args.capability)
+    environment = Installation(parse_edition(args.te), args.jax, capability=capability).prepare()
     program, *arguments = environment.command(words)
     try:
         return subprocess.run([program, *arguments], env=environment.program_environ, check=False).returncode  # noqa: S603

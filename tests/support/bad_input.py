@@ -180,7 +180,7 @@ SECTIONS: dict[str, list[BadInput]] = {
                 "argument --capability: compute capability is '8.9'; expected 9.0 or 10.0",
             )
             for words in (
-                *("verify 2.20.2", "upgrade 2.19.0 2.20.2", "matrix", "measure 2.20.2", "train --use-te"),
+                *("verify 2.20.2", "upgrade 2.19.0 2.20.2", "matrix", "measure 2.20.2", "train --use-te", "run"),
                 "bisect --good 2.3.0 --bad 2.20.2 --entry bits",
             )
         ),

@@ -1195,7 +1195,7 @@ def test_options_that_reach_no_run_are_named_where_there_are_runs(
 def own_environment(monkeypatch: pytest.MonkeyPatch) -> None:
     """An environment of the running Python."""
 
-    def prepare(edition: Edition, *, jax: str | None = None) -> Environment:
+    def prepare(edition: Edition, *, jax: str | None = None, **_: object) -> Environment:
         return Environment(edition, Path(sys.executable), jax or "", "", "d", {"OF_THE": "environment"}, Path("/te"))
 
     monkeypatch.setattr(environments, "prepare", prepare)
@@ -1207,6 +1207,14 @@ def test_run_runs_a_command_in_the_environment_and_returns_its_exit_code(tmp_pat
     code = f"import os, pathlib; {write}; raise SystemExit(7)"
     assert exit_code(["run", "2.19.0", "--", "python", "-c", code]) == 7
     assert (tmp_path / "x").read_text() == "environment"
+
+
+@pytest.mark.usefixtures("own_environment")
+def test_run_tells_the_command_which_capability_to_pretend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(CAPABILITY, "9.0")
+    code = f"import os, pathlib; pathlib.Path({str(tmp_path / 'x')!r}).write_text(os.environ[{CAPABILITY!r}])"
+    assert exit_code(["run", "--capability", "10.0", "2.19.0", "--", "python", "-c", code]) == 0
+    assert (tmp_path / "x").read_text() == "10.0"
 
 
 @pytest.mark.usefixtures("own_environment")

@@ -12,7 +12,6 @@ import shlex
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
-from mnist_fp8.core.capability import VARIABLE
 from mnist_fp8.core.modes import BLOCK_SCALED, TENSOR_SCALED
 from mnist_fp8.core.plain import clean
 from mnist_fp8.gate.releases.editions import Edition, EditionKind
@@ -98,9 +97,8 @@ def _command(record: Record, file: str) -> str:
     (where, *_) = (*record.arguments, "")
     is_interpreter = record.te == Edition(EditionKind.INTERPRETER, where, record.version).label  # which has its own JAX
     jax = record.environment.get("jax", "")
-    options = ["--jax", jax] if jax and not is_interpreter else []
-    pretended = ["env", f"{VARIABLE}={record.capability}"] if record.capability else []
-    return shlex.join([*pretended, "mnist-fp8", "run", *options, *record.arguments, "--", "python", file])
+    options = [*(["--jax", jax] if jax and not is_interpreter else []), *record.capability_arguments]
+    return shlex.join(["mnist-fp8", "run", *options, *record.arguments, "--", "python", file])
 
 
 def _source(found: FirstCalls) -> str:

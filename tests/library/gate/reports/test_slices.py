@@ -204,8 +204,8 @@ def test_commands_pretend_the_capability_that_was_asked_for() -> None:
     asked = dataclasses.replace(made.old, environment={**made.old.environment, CAPABILITY: "10.0"})
     (found,) = slices(dataclasses.replace(made, old=asked))
     old, new = found.commands
-    assert old.startswith(f"env {CAPABILITY}=10.0 mnist-fp8 run ")
-    assert new.startswith("mnist-fp8 run ")
+    assert old == f"mnist-fp8 run --jax 0.10.2 --capability 10.0 1.0.0 -- python {found.file}"
+    assert "--capability" not in new
 
 
 def test_scripts_are_written_beside_the_report() -> None:
