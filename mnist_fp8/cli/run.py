@@ -30,6 +30,8 @@ def run(args: argparse.Namespace) -> int:
     words = args.words[1:] if args.words[:1] == ["--"] else args.words
     if not words:
         raise ConfigError("there is no command to run; put it after --, such as -- python reproduce.py")
+    if words[0].startswith("-"):  # argparse takes what follows TE for the command
+        raise ConfigError(f"{words[0]} stands behind {args.te}; expected options of run in front of it")
     capability = capability_to_pretend(args.capability)
     environment = Installation(parse_edition(args.te), args.jax, capability=capability).prepare()
     program, *arguments = environment.command(words)

@@ -1223,8 +1223,9 @@ def test_run_tells_the_command_which_capability_to_pretend(tmp_path: Path, monke
     [
         ([], "there is no command to run; put it after --"),
         (["--", "no-such-program"], "cannot be run: no-such-program"),
+        (["--jax", "0.9.2", "--", "python"], "--jax stands behind 2.19.0; expected options of run in front of it"),
     ],
-    ids=["nothing", "no such program"],
+    ids=["nothing", "no such program", "an option"],
 )
 def test_run_without_a_command_is_one_line(words: list[str], message: str, capsys: Captured) -> None:
     assert exit_code(["run", "2.19.0", *words]) == 2
