@@ -2,15 +2,26 @@
 
 # ruff: noqa: T201 - a command prints
 
+import argparse
 import dataclasses
 import sys
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich.console import Console
 
-from mnist_fp8.cli.output import INTERRUPTED, exit_code, new_folder, report_errors, say_written, write_reports
+from mnist_fp8.cli.options import judged
+from mnist_fp8.cli.output import (
+    INTERRUPTED,
+    RUNS,
+    check_output,
+    exit_code,
+    new_folder,
+    report_errors,
+    say_written,
+    write_reports,
+)
 from mnist_fp8.cli.progress import Watcher, say_left_out, watching
+from mnist_fp8.gate.releases.editions import Edition
 from mnist_fp8.gate.reports.claims import terminal, view
 from mnist_fp8.gate.runner import matrix, suite
 from mnist_fp8.gate.runner.at_once import InterruptedWorkError
@@ -42,31 +53,41 @@ class Request:
 
 
 def examine_and_show(
-    installations: Sequence[Installation],
-    request: Request,
+    args: argparse.Namespace,
+    editions: Sequence[Edition],
+    jax: Sequence[str | None],
+    entries: Sequence[str],
     *,
     name: str,
-    output: Path | None,
     kept: bool,
     explained: bool,
 ) -> int:
     """Examine installations, print the table and write the reports; returns the exit code.
 
     Args:
-        installations: what to examine.
-        request: what is asked of each.
+        args: with the options of `add_examining`.
+        editions: what to examine.
+        jax: versions of JAX to examine each with; ``None`` is the newest that it works with.
+        entries: keys of what to measure.
         name: of the report's files.
-        output: folder for them; ``None`` is a new one in ``runs``.
         kept: whether there are files at all.
         explained: whether the terminal also says why claims do not plainly hold.
+
+    Raises:
+        ConfigError: what is asked for cannot be done.
     """
+    request = Request(suite.select_claims(args.claim), entries, args.jobs, args.rerun)
+    if kept:
+        check_output(args.output or RUNS)
+    asked = judged(args, editions, request.keys)
+    installations = [Installation(each, version, None, *asked) for each in editions for version in jax]
     try:
         cells = _examine_all(installations, request)
     except InterruptedWorkError as interrupted:
         done = f"{len(interrupted.done)} of {len(installations)} judged and kept"
         print(f"mnist-fp8: interrupted; {done}: run it again to go on", file=sys.stderr)
         return INTERRUPTED
-    written = write_reports(output or new_folder(name), name, cells) if kept else []
+    written = write_reports(args.output or new_folder(name), name, cells) if kept else []
     _print(cells, explained=explained)
     say_written(written)
     report_errors(cells)

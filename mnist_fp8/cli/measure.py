@@ -8,9 +8,8 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_fp8.cli.options import Commands, add_capability, add_only, add_rerun, capability_to_pretend, check_keys
+from mnist_fp8.cli.options import Commands, add_judged, add_only, add_rerun, check_keys, judged
 from mnist_fp8.cli.output import DID_NOT_HOLD, OK, check_output, say_written
-from mnist_fp8.cli.own_code import add_model, add_subjects, layers_to_judge, model_to_judge
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.files import replace_file
 from mnist_fp8.core.plain import clean
@@ -40,9 +39,7 @@ def add(commands: Commands) -> None:
     parser.add_argument("--flax", metavar="V", help="version of Flax (default: the one that goes with that JAX)")
     parser.add_argument("--claims", action="store_true", help="hold it to the claims of the suite as well")
     add_only(parser)
-    add_subjects(parser)
-    add_model(parser)
-    add_capability(parser)
+    add_judged(parser)
     parser.add_argument("-o", "--output", type=Path, metavar="FILE", help="file for the record, such as record.json")
     add_rerun(parser)
     parser.set_defaults(run=run)
@@ -65,15 +62,13 @@ def run(args: argparse.Namespace) -> int:
             raise ConfigError(
                 f"output {args.output} is a folder; expected a file, such as {args.output / 'record.json'}"
             )
-    layers = layers_to_judge(args.subjects, only=args.only)
-    capability = capability_to_pretend(args.capability)
     edition = (
         editions.parse_edition(args.te)
         if args.te
         else editions.interpreter_edition(args.python or Path(sys.executable))
     )
-    model = model_to_judge(args, [edition], args.only or EVERYTHING)
-    record = _examine(Installation(edition, args.jax, args.flax, layers, model, capability), args)
+    asked = judged(args, [edition], args.only or EVERYTHING, args.only)
+    record = _examine(Installation(edition, args.jax, args.flax, *asked), args)
     check_keys(args.only, [record])
     if args.output:
         _write(args.output, record)

@@ -1,10 +1,11 @@
 """Options that the commands share."""
 
 import argparse
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
+from mnist_fp8.cli.own_code import add_model, add_subjects, layers_to_judge, model_to_judge
 from mnist_fp8.core.capability import (
     HELP,
     OPTION,
@@ -17,6 +18,8 @@ from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.run_kind import RunKind, requested_run_kind
 
 if TYPE_CHECKING:
+    from mnist_fp8.gate.releases.editions import Edition
+    from mnist_fp8.gate.runner.model import Model
     from mnist_fp8.gate.uses.use import Uses
     from mnist_fp8.record.record import Record
 
@@ -35,16 +38,54 @@ def parse_count(text: str) -> int:
     return int(text)
 
 
-def add_claims(parser: argparse.ArgumentParser) -> None:
-    """Add ``--claim``."""
+def add_examining(parser: argparse.ArgumentParser, output: str, jobs: str) -> None:
+    """Add what ``verify`` and ``matrix`` share.
+
+    Args:
+        parser: of one of them.
+        output: what ``--output`` is for.
+        jobs: the default of ``--jobs``, as help says it.
+    """
     parser.add_argument(
         "--claim", nargs="+", action="extend", default=[], metavar="NAME", help="only these claims (default: all)"
     )
+    add_judged(parser)
+    add_output(parser, output)
+    parser.add_argument("--jobs", type=parse_count, metavar="N", help=f"releases at a time {jobs}")
+    add_rerun(parser)
 
 
-def add_jobs(parser: argparse.ArgumentParser, default: str) -> None:
-    """Add ``--jobs``."""
-    parser.add_argument("--jobs", type=parse_count, metavar="N", help=f"releases at a time {default}")
+class Judged(NamedTuple):
+    """What is judged of an installation, and as what: the last fields of `Installation`."""
+
+    layers: tuple[str, ...]
+    model: "Model | None"
+    capability: Capability | None
+
+
+def add_judged(parser: argparse.ArgumentParser) -> None:
+    """Add ``--subjects``, ``--model`` with what goes with it, and ``--capability``."""
+    add_subjects(parser)
+    add_model(parser)
+    add_capability(parser)
+
+
+def judged(
+    args: argparse.Namespace, editions: "Sequence[Edition]", keys: Iterable[str], only: Sequence[str] = ()
+) -> Judged:
+    """What the options of `add_judged` ask for.
+
+    Args:
+        args: with these options.
+        editions: what is judged.
+        keys: keys of what is asked for, claims included, or patterns.
+        only: those that were named on the command line.
+
+    Raises:
+        ConfigError: one of them cannot be done.
+    """
+    capability = capability_to_pretend(args.capability)
+    return Judged(layers_to_judge(args.subjects, only=only), model_to_judge(args, editions, keys), capability)
 
 
 def add_output(parser: argparse.ArgumentParser, description: str) -> None:

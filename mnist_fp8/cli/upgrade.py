@@ -5,7 +5,7 @@ import argparse
 from mnist_fp8.cli.github import add_github, conclude
 from mnist_fp8.cli.options import (
     Commands,
-    add_capability,
+    add_judged,
     add_only,
     add_output,
     add_policy,
@@ -15,8 +15,6 @@ from mnist_fp8.cli.options import (
 )
 from mnist_fp8.cli.output import RUNS, VERDICT_CODES, check_output, new_folder, show_verdict
 from mnist_fp8.cli.own_code import (
-    add_model,
-    add_subjects,
     add_uses,
     demand_uses,
     known_names,
@@ -52,9 +50,7 @@ def add(commands: Commands) -> None:
         "--flax", type=_parse_pair, default=(None, None), metavar="OLD:NEW", help="versions of Flax, or one for both"
     )
     add_uses(parser)
-    add_subjects(parser)
-    add_model(parser)
-    add_capability(parser)
+    add_judged(parser)
     add_policy(parser)
     add_github(parser)
     add_only(parser)

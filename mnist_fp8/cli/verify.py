@@ -6,17 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mnist_fp8.cli.options import (
-    Commands,
-    add_capability,
-    add_claims,
-    add_jobs,
-    add_output,
-    add_rerun,
-    capability_to_pretend,
-)
-from mnist_fp8.cli.output import check_output
-from mnist_fp8.cli.own_code import add_model, add_subjects, layers_to_judge, model_to_judge
+from mnist_fp8.cli.options import Commands, add_examining
 from mnist_fp8.core.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -39,33 +29,16 @@ def add(commands: Commands) -> None:
     )
     parser.add_argument("--python", type=Path, metavar="PATH", help="an interpreter that has Transformer Engine")
     parser.add_argument("--jax", metavar="V", help="version of JAX (default: the newest that the release works with)")
-    add_claims(parser)
-    add_subjects(parser)
-    add_model(parser)
-    add_capability(parser)
-    add_output(parser, "for verify.md, .html, .json and junit.xml (default: only the terminal)")
-    add_jobs(parser, "(1)")
-    add_rerun(parser)
-    parser.set_defaults(run=run)
+    add_examining(parser, "for verify.md, .html, .json and junit.xml (default: only the terminal)", "(1)")
+    parser.set_defaults(run=run, jobs=1)
 
 
 def run(args: argparse.Namespace) -> int:
     """Judge what the arguments name; returns the exit code."""
-    from mnist_fp8.cli.examining import Request, examine_and_show  # noqa: PLC0415 - `--help` needs none of these
-    from mnist_fp8.gate.runner.installation import Installation  # noqa: PLC0415 - `--help` needs none of these
-    from mnist_fp8.gate.runner.suite import select_claims  # noqa: PLC0415 - `--help` needs none of these
+    from mnist_fp8.cli.examining import examine_and_show  # noqa: PLC0415 - `--help` needs none of these
 
-    request = Request(select_claims(args.claim), (), args.jobs or 1, args.rerun)
-    layers = layers_to_judge(args.subjects)
-    capability = capability_to_pretend(args.capability)
     chosen = _editions(args.te, args.python)
-    if args.output:
-        check_output(args.output)
-    model = model_to_judge(args, chosen, request.keys)
-    installations = [Installation(each, args.jax, layers=layers, model=model, capability=capability) for each in chosen]
-    return examine_and_show(
-        installations, request, name="verify", output=args.output, kept=bool(args.output), explained=True
-    )
+    return examine_and_show(args, chosen, [args.jax], (), name="verify", kept=bool(args.output), explained=True)
 
 
 def _editions(named: Sequence[str], python: Path | None) -> "list[Edition]":
