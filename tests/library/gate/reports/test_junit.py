@@ -2,6 +2,9 @@
 
 from xml.etree import ElementTree as ET
 
+import junitparser
+import pytest
+
 from mnist_fp8.gate.reports.junit import Case, Mark, Suite, document
 
 
@@ -18,6 +21,13 @@ def test_suite_counts_its_cases_and_has_its_properties() -> None:
     counts = {name: suite.get(name) for name in ("tests", "failures", "errors", "skipped", "time")}
     assert counts == {"tests": "5", "failures": "1", "errors": "1", "skipped": "1", "time": "61.0"}
     assert [(each.get("name"), each.get("value")) for each in suite.iter("property")] == [("run", "host")]
+
+
+def test_cases_are_counted_once_however_many_there_are(monkeypatch: pytest.MonkeyPatch) -> None:
+    counted: list[object] = []
+    monkeypatch.setattr(junitparser.TestSuite, "update_statistics", lambda *suite: counted.append(suite))
+    parsed(Suite("s", [Case("g", str(number)) for number in range(9)]))
+    assert len(counted) == 1
 
 
 def test_case_says_why_and_a_passed_one_what_it_printed() -> None:
