@@ -4,7 +4,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 
 from mnist_fp8.core.modes import RecipeConfig
-from mnist_fp8.model import agreement, carrying, checkpoints, float8, numerics
+from mnist_fp8.model import agreement, carrying, checkpoints, float8, numerics, options
 from mnist_fp8.model.case import Factory
 from mnist_fp8.model.problems import Problem
 from mnist_fp8.model.run import CURRENT, DELAYED
@@ -18,6 +18,7 @@ CLAIMS: Mapping[str, Claim] = {
     "each product has the operands of the recipe": float8.float8_problems,
     "each layer computes what its operands give": numerics.numerics_problems,
     "each layer keeps its metadata as the recipe says": numerics.metadata_problems,
+    "the options of the recipe are in force": options.options_problems,
     "delayed scaling at rest is current scaling": agreement.rest_problems,
     "the output stays close to the one in BF16": agreement.error_problems,
     "without a recipe nothing depends on metadata": agreement.fallback_problems,

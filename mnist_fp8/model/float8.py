@@ -47,7 +47,7 @@ def site_problems(sites: Sequence[Site], case: Case, recipe: RecipeConfig | None
 
 def _problems(site: Site, case: Case, recipe: RecipeConfig | None) -> Iterator[Problem]:
     exempt = matches(site, case.in_bf16)
-    asked = recipe.name if recipe else "no recipe"
+    asked = _asked(recipe)
     rotates = recipe is not None and blocks.rotates(recipe)
     for product in [product for product in site.products if not (rotates and product.rotates)] or site.products:
         wanted = None if exempt or recipe is None else _formats(product, recipe)
@@ -56,6 +56,13 @@ def _problems(site: Site, case: Case, recipe: RecipeConfig | None) -> Iterator[P
             way = "backward" if product.backward else "forward"
             due = " by ".join(wanted) if wanted else "operands that are not quantized"
             yield Problem(str(site), f"multiplies {product.lhs} by {product.rhs} {way}; expected {due} with {asked}")
+
+
+def _asked(recipe: RecipeConfig | None) -> str:
+    """What decides the formats."""
+    if recipe is None:
+        return "no recipe"
+    return f"{recipe.name} and fp8_format={recipe.fp8_format}" if recipe.fp8_format else recipe.name
 
 
 def _formats(product: Gemm, recipe: RecipeConfig) -> tuple[str, ...]:

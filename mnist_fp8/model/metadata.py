@@ -1,7 +1,6 @@
 """The FP8 metadata in any tree: found by TE's own names, and told apart by their values."""
 
 import dataclasses
-import zlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from mnist_fp8 import te
+from mnist_fp8.model import drawing
 from mnist_fp8.oracle.dense import Array
 from mnist_fp8.te.quantizers import is_quantizers, named_leaves
 
@@ -123,7 +123,7 @@ _LARGE = 1024.0
 
 
 def _random(leaf: Leaf) -> Array:
-    numbers = np.random.default_rng(zlib.crc32(leaf.path.encode())).uniform(0.5, 2.0, np.shape(leaf.value))
+    numbers = drawing.by_name(leaf.path).uniform(0.5, 2.0, np.shape(leaf.value))
     large = leaf.tensor == "grad"
     factor = (_LARGE if leaf.is_scale else 1 / _LARGE) if large else 1.0
     return (numbers * factor).astype(np.float32)
@@ -171,4 +171,8 @@ def positions(arguments: Sequence[Array]) -> Iterator[tuple[int, int]]:
                 yield n, last
         return
     scales = [n for n in flat if arguments[n].shape == (1,)]  # the histories of all, then the scales of all
-    yield from zip(scales, [n for n in flat if n not in scales][-len(scales) or None :], strict=False)
+    histories = [n for n in flat if n not in scales]
+    if len(histories) < len(scales):  # those of one step look like scales
+        half = len(scales) // 2
+        histories, scales = scales[:half], scales[half:]
+    yield from zip(scales, histories[-len(scales) or None :], strict=False)

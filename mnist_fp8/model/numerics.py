@@ -2,19 +2,15 @@
 
 from collections.abc import Iterable, Iterator
 
-import numpy as np
-
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.model import dense_calls, fused_calls
 from mnist_fp8.model.case import Factory
-from mnist_fp8.model.delayed import following, newest
-from mnist_fp8.model.judgement import Amax, Error, Judgement
+from mnist_fp8.model.in_force import kept_problems, length_problems
+from mnist_fp8.model.judgement import Error, Judgement
 from mnist_fp8.model.metadata import positions
 from mnist_fp8.model.problems import Problem
 from mnist_fp8.model.run import passes
-from mnist_fp8.oracle.dense import FORMATS, FP8_MAX
-from mnist_fp8.oracle.tolerances import scale_tolerance
 from mnist_fp8.te.calls import Call
 
 
@@ -37,10 +33,11 @@ def metadata_problems_of(call: Call, recipe: RecipeConfig | None) -> Iterator[Pr
         yield Problem(
             str(call.site), f"{kind}, which {recipe.name} does{'' if not keeps else ' not'}: another recipe is in force"
         )
+    if quantizes and recipe and keeps:
+        yield from length_problems(call, recipe)
     judgement = _judged(call, recipe)
     if recipe and judgement is not None:
-        for amax in judgement.amaxes:
-            yield from _kept_problems(str(call.site), amax, recipe)
+        yield from kept_problems(str(call.site), judgement.amaxes, recipe)
 
 
 def layers_without_oracle(factory: Factory, recipe: RecipeConfig | None) -> set[str]:
@@ -77,17 +74,3 @@ def call_problems(call: Call, recipe: RecipeConfig | None) -> Iterator[Problem]:
         if error.in_tolerances > 1:
             explained = f"rounding explains {error.allowed:.3g}, of a norm of {error.size:.3g}"
             yield Problem(str(call.site), f"{error.tensor} is off by a norm of {error.off:.3g}; {explained}")
-
-
-def _kept_problems(where: str, amax: Amax, recipe: RecipeConfig) -> Iterator[Problem]:
-    kept, noted, right = amax.kept, newest(amax.kept.returned), float(amax.value)
-    is_close = abs(noted - right) <= amax.tolerance * right
-    wanted = following(kept.given, noted if is_close else right, kept.tensor, recipe)
-    if not np.array_equal(kept.returned.history, wanted.history):
-        found, due = (", ".join(f"{number:.6g}" for number in meta.history) for meta in (kept.returned, wanted))
-        yield Problem(where, f"amax history of {amax.tensor} is [{found}]; expected [{due}]")
-    difference = abs(float(kept.returned.scale) - float(wanted.scale))
-    if not difference <= scale_tolerance(float(wanted.scale), te.engine().kind):
-        largest = FP8_MAX[FORMATS[recipe.fp8_format or "HYBRID"][kept.tensor]]
-        due = f"expected {wanted.scale:.6g}, from {largest:.0f} and the largest amax"
-        yield Problem(where, f"scale of {amax.tensor} is {kept.returned.scale:.6g}; {due}")

@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import functools
-import zlib
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -13,7 +12,7 @@ import numpy as np
 
 from mnist_fp8 import te
 from mnist_fp8.core.modes import BLOCK_SCALED, RecipeConfig
-from mnist_fp8.model import metadata
+from mnist_fp8.model import drawing, metadata
 from mnist_fp8.model.case import Case, Factory
 from mnist_fp8.model.loading import NoCaseError, make
 from mnist_fp8.model.metadata import by_path
@@ -112,8 +111,7 @@ def varied(variables: Mapping[str, Any]) -> dict[str, Any]:
         numbers = np.asarray(value)
         if not jnp.issubdtype(numbers.dtype, jnp.floating) or not numbers.size or (numbers != numbers.flat[0]).any():
             return value
-        seed = zlib.crc32(jax.tree_util.keystr(path).encode())
-        drawn = np.random.default_rng(seed).uniform(-0.25, 0.25, numbers.shape)
+        drawn = drawing.by_name(jax.tree_util.keystr(path)).uniform(-0.25, 0.25, numbers.shape)
         return jnp.asarray(numbers.astype(np.float64) + drawn, numbers.dtype)
 
     params = jax.tree_util.tree_map_with_path(varied, variables.get("params", {}))

@@ -16,6 +16,7 @@ from mnist_fp8.model import load
 from mnist_fp8.model.agreement import why_never_at_rest
 from mnist_fp8.model.checkpoints import through_orbax
 from mnist_fp8.model.numerics import layers_without_oracle
+from mnist_fp8.model.options import WITH_OPTIONS
 from mnist_fp8.model.run import MODES, case_of, why_no_case
 from mnist_fp8.programs import kernels
 from mnist_fp8.subjects import asked_subjects, find_subject
@@ -110,6 +111,13 @@ def _unmet_model(mode: str) -> str | None:
     return f"needs a case of the model for {mode}; found {reason}" if reason else None
 
 
+def _unmet_model_options(mode: str) -> str | None:
+    if reason := _unmet_model(mode):
+        return reason
+    reason = why_no_case(load(), WITH_OPTIONS[mode])
+    return f"needs a case of the model for {mode} with all of its options; found {reason}" if reason else None
+
+
 def _unmet_train_step(mode: str) -> str | None:
     if reason := _unmet_model(mode):
         return reason
@@ -144,6 +152,7 @@ NEEDS: dict[str, Callable[..., str | None]] = {
     "orbax": _unmet_orbax,
     "xla_sums_in_float32": _unmet_xla_sums_in_float32,
     "model": _unmet_model,
+    "model_options": _unmet_model_options,
     "train_step": _unmet_train_step,
     "oracle_of_each_layer": _unmet_oracle_of_each_layer,
     "rest": _unmet_rest,

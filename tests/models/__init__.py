@@ -1,12 +1,12 @@
 """Models and train steps in the styles of real users, and the same with one thing wrong, as it was in real ones."""
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from flax import nnx
 
-from mnist_fp8.model import Factory
+from mnist_fp8.model import Case, Factory
 from models import accumulating, branches, bridged, faults, functional, scanned, transformer
 
 _MODELS: Mapping[str, Any] = {
@@ -17,9 +17,11 @@ _MODELS: Mapping[str, Any] = {
     "branches": branches.branches,
     "functional": functional.functional,
 }
-CORRECT: Mapping[str, Factory] = _MODELS
-"""Factories with nothing wrong, by the name of their model."""
+CORRECT: Mapping[str, Callable[..., Case]] = _MODELS
+"""Factories with nothing wrong, by the name of their model. Each takes a ``seed`` besides, of parameters and inputs."""
 
+_OWN_RECIPE = ("scanned", "bridged", "accumulating")
+"""The models that take their recipe from no autocast around."""
 _IN_BF16 = "bfloat16 by bfloat16|calls no layer of Transformer Engine"
 """Until 2.4, a dense layer in BF16 is no call of Transformer Engine's function."""
 BUGS: Mapping[str, tuple[Factory, str]] = {
@@ -27,6 +29,11 @@ BUGS: Mapping[str, tuple[Factory, str]] = {
         f"{model}: {bug}": (functools.partial(factory, carry=carry), said)
         for model, factory in _MODELS.items()
         for bug, (carry, said) in faults.CARRIES.items()
+    },
+    **{
+        f"{model}: {bug}": (faults.with_options(_MODELS[model], **options), said)
+        for model in _OWN_RECIPE
+        for bug, (options, said) in faults.ENTERED.items()
     },
     "transformer: donated": (
         faults.donated(transformer.transformer, lambda old, new: new.replace(fp8_metas=old.fp8_metas)),
@@ -67,3 +74,10 @@ BUGS: Mapping[str, tuple[Factory, str]] = {
 
 All show in DelayedScaling, the only recipe that keeps metadata; those that are shadowed, in each recipe.
 """
+
+IGNORING: Mapping[str, tuple[Factory, str]] = {
+    f"{model}: {option} ignored": (faults.with_options(_MODELS[model], **{option: None}), said)
+    for model in _OWN_RECIPE
+    for option, said in faults.IGNORED.items()
+}
+"""Factories that ignore an option of DelayedScaling, likewise: it shows where the option is asked for."""

@@ -14,7 +14,7 @@ import optax
 
 from mnist_fp8 import te
 from mnist_fp8.model import Case
-from models import faults
+from models import faults, seeds
 
 METADATA = "fp8_metas"
 Combine = Callable[[str, jax.Array], jax.Array]
@@ -40,11 +40,13 @@ def of_largest_amax(name: str, stacked: jax.Array) -> jax.Array:
     return stacked.min(0) if "scale" in name else stacked.max(0)
 
 
-def accumulating(recipe: Any, carry: faults.Carry = faults.taken, combine: Combine = of_largest_amax) -> Case:
+def accumulating(
+    recipe: Any, carry: faults.Carry = faults.taken, combine: Combine = of_largest_amax, seed: int = 0
+) -> Case:
     """The case for a recipe."""
-    x, target = jax.random.normal(jax.random.key(0), (2, 3, 32, 32), jnp.bfloat16)
+    x, target = jax.random.normal(seeds.key(0, seed), (2, 3, 32, 32), jnp.bfloat16)
     model, optimizer = Layers(recipe), optax.sgd(0.1)
-    variables = model.init(jax.random.key(1), x[0])
+    variables = model.init(seeds.key(1, seed), x[0])
 
     @jax.jit
     def train_step(state: Any, x: jax.Array, target: jax.Array) -> Any:

@@ -13,7 +13,7 @@ import optax
 
 from mnist_fp8 import te
 from mnist_fp8.model import Case
-from models import faults
+from models import faults, seeds
 
 METADATA = "fp8_metas"
 LAYERS = ("always", "frozen", "sometimes", "never")
@@ -41,12 +41,12 @@ def apply(variables: Mapping[str, Any], x: jax.Array, is_deep: jax.Array) -> jax
     return jax.lax.cond(is_deep, lambda y: y + dense("sometimes", y), lambda y: y, y)
 
 
-def branches(_recipe: Any, carry: faults.Carry = faults.taken, keep: Keep = where_unused) -> Case:
+def branches(_recipe: Any, carry: faults.Carry = faults.taken, keep: Keep = where_unused, seed: int = 0) -> Case:
     """The case for the recipe of the autocast around. The batch leaves the conditional layer out."""
-    x, target = jax.random.normal(jax.random.key(0), (2, 32, 32), jnp.bfloat16)
+    x, target = jax.random.normal(seeds.key(0, seed), (2, 32, 32), jnp.bfloat16)
     variables: dict[str, dict[str, Any]] = {}
     for number, name in enumerate(LAYERS):
-        of_layer = te.dense_general(features=32).init(jax.random.key(number), x)
+        of_layer = te.dense_general(features=32).init(seeds.key(number, seed), x)
         for collection in of_layer:
             variables.setdefault(collection, {})[name] = of_layer[collection]
     optimizer = optax.sgd(0.1)

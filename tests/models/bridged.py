@@ -13,7 +13,7 @@ from flax import nnx
 
 from mnist_fp8 import te
 from mnist_fp8.model import Case
-from models import faults
+from models import faults, seeds
 
 Metadata = nnx.variable_type_from_name("fp8_metas", allow_register=True)
 """The type of variable that the bridge makes of TE's collection."""
@@ -38,10 +38,12 @@ class Model(nnx.Module):
         return y
 
 
-def bridged(recipe: Any, carry: faults.Carry = faults.taken, differentiated: Any = WITH_METADATA) -> Case:
+def bridged(
+    recipe: Any, carry: faults.Carry = faults.taken, differentiated: Any = WITH_METADATA, seed: int = 0
+) -> Case:
     """The case for a recipe."""
-    x, target = jax.random.normal(jax.random.key(0), (2, 32, 32), jnp.bfloat16)
-    model = Model(recipe, x, nnx.Rngs(1))
+    x, target = jax.random.normal(seeds.key(0, seed), (2, 32, 32), jnp.bfloat16)
+    model = Model(recipe, x, nnx.Rngs(seeds.key(1, seed)))
     structure, params, metadata, rest = nnx.split(model, nnx.Param, Metadata, ...)
     trained, state = nnx.split((model, nnx.Optimizer(model, optax.adam(1e-3), wrt=nnx.Param)))
 

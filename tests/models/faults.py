@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from mnist_fp8 import te
 from mnist_fp8.model import Case, Factory
 
 Carry = Callable[[Any, Any, Any], Any]
@@ -70,6 +71,42 @@ def shadowed(factory: Factory) -> Factory:
         return factory(None)
 
     return make
+
+
+def with_options(factory: Factory, **options: Any) -> Factory:
+    """A model that has its own recipe of the same name, with other options; ``None`` is TE's default."""
+
+    def make(recipe: Any) -> Case:
+        if recipe is None:
+            return factory(None)
+        asked = te.recipe_config(recipe)
+        own = {name: value for name, value in options.items() if name in asked.options}
+        return factory(te.make_recipe(dataclasses.replace(asked, **own)))
+
+    return make
+
+
+ENTERED: Mapping[str, tuple[Mapping[str, Any], str]] = {
+    "default history": ({"amax_history_len": None}, "^keeps 1024 amaxes; expected 8, from amax_history_len$"),
+    "margin": ({"margin": 3}, "^scales follow from margin=3; expected margin=0, as"),
+    "most recent amax": (
+        {"amax_compute_algo": "most_recent"},
+        "^scales follow from amax_compute_algo=most_recent; expected amax_compute_algo=max, as",
+    ),
+    "gradients in E4M3": (
+        {"fp8_format": "E4M3"},
+        "^scales follow from fp8_format=E4M3; expected fp8_format=HYBRID, as",
+    ),
+}
+"""Options of the recipe that a model enters in the place of the one asked for, with what a finding says of it."""
+
+IGNORED: Mapping[str, str] = {
+    "amax_history_len": "^keeps 1024 amaxes; expected 4, from amax_history_len$",
+    "margin": "^scales follow from margin=0; expected margin=2, as",
+    "amax_compute_algo": "^scales follow from amax_compute_algo=max; expected amax_compute_algo=most_recent, as",
+    "fp8_format": "^multiplies .*float8_e5m2.* backward; expected .* with DelayedScaling and fp8_format=E4M3$",
+}
+"""Options that a model leaves at their defaults, which were asked for, with what a finding says of it."""
 
 
 def donated(factory: Factory, put_back: Callable[[Any, Any], Any]) -> Factory:

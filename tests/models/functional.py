@@ -13,7 +13,7 @@ import jax.numpy as jnp
 
 from mnist_fp8 import te
 from mnist_fp8.model import Case
-from models import faults
+from models import faults, seeds
 
 WIDTHS = {"inner": (32, 64), "outer": (64, 32)}
 """Of the layers: from and to."""
@@ -37,14 +37,17 @@ def quantizers(recipe: Any) -> Any:
     quantize = te.quantization()
     if not hasattr(recipe, "amax_history_len") or not hasattr(quantize, "QuantizeMetaSet"):
         return quantize.QuantizerFactory.create_set()  # before 2.9, it takes the length of the history from the recipe
-    first = {"scale": jnp.ones(1), "amax_history": jnp.zeros(recipe.amax_history_len)}
+    first: dict[str, Any] = {"scale": jnp.ones(1), "amax_history": jnp.zeros(recipe.amax_history_len)}
+    if hasattr(quantize, "get_global_quantize_recipe"):  # since 2.10, these options are a quantizer's own
+        config = quantize.get_quantize_config_with_recipe(recipe)
+        first |= {"margin": config.MARGIN, "amax_compute_algo": config.AMAX_COMPUTE_ALGO}
     metadata = quantize.QuantizeMetaSet(*(quantize.QuantizeMeta(**first) for _ in range(3)))
     return quantize.QuantizerFactory.create_set(quantize_meta_set=metadata)
 
 
-def first_params(name: str) -> dict[str, jax.Array]:
+def first_params(name: str, seed: int) -> dict[str, jax.Array]:
     """The first parameters of a layer."""
-    shape, key = WIDTHS[name], jax.random.key(len(name) + WIDTHS[name][0])
+    shape, key = WIDTHS[name], seeds.key(len(name) + WIDTHS[name][0], seed)
     return {"w": jax.random.normal(key, shape) / shape[0] ** 0.5, "b": jnp.zeros(shape[1])}
 
 
@@ -59,13 +62,15 @@ def forward(params: Mapping[str, Any], quantizers: Mapping[str, Any], x: jax.Arr
     return linear("outer", jax.nn.gelu(linear("inner", x)))
 
 
-def functional(recipe: Any, carry: faults.Carry = faults.taken, combine: Combine = of_largest_amax) -> Case:
+def functional(
+    recipe: Any, carry: faults.Carry = faults.taken, combine: Combine = of_largest_amax, seed: int = 0
+) -> Case:
     """The case for a recipe, in whose autocast this is called."""
     if type(recipe).__name__ == "NVFP4BlockScaling":
         raise NotImplementedError("its quantizers need random numbers, which the state does not hold")
-    x, target = jax.random.normal(jax.random.key(0), (2, 3, 32, 32), jnp.bfloat16)
+    x, target = jax.random.normal(seeds.key(0, seed), (2, 3, 32, 32), jnp.bfloat16)
     state = {
-        "params": {name: first_params(name) for name in WIDTHS},
+        "params": {name: first_params(name, seed) for name in WIDTHS},
         "quantizers": {name: quantizers(recipe) for name in WIDTHS},
     }
 

@@ -14,7 +14,7 @@ from flax.training import train_state
 
 from mnist_fp8 import te
 from mnist_fp8.model import Case
-from models import faults
+from models import faults, seeds
 
 METADATA = "fp8_metas"
 
@@ -48,11 +48,11 @@ class TrainState(train_state.TrainState):
     fp8_metas: Any
 
 
-def transformer(_recipe: Any, carry: faults.Carry = faults.taken) -> Case:
+def transformer(_recipe: Any, carry: faults.Carry = faults.taken, seed: int = 0) -> Case:
     """The case for the recipe of the autocast around."""
-    x, target = jax.random.normal(jax.random.key(0), (2, 4, 32, 64), jnp.bfloat16)
+    x, target = jax.random.normal(seeds.key(0, seed), (2, 4, 32, 64), jnp.bfloat16)
     model = Layers()
-    variables = model.init(jax.random.key(1), x)
+    variables = model.init(seeds.key(1, seed), x)
     own = jax.tree.map(jnp.copy, variables)  # the step donates them
     state = TrainState.create(
         apply_fn=model.apply, params=own["params"], tx=optax.adamw(1e-3), fp8_metas=own.get(METADATA, {})

@@ -3,7 +3,8 @@
 ``PYTHONPATH=.:tests python -m proofs.models > docs/evidence/models.md`` runs `proofs.judged_models` in the environment
 of each release: every claim on every correct model in two recipes, and the train step of every wrong one. What ended is
 kept, release by release, so that an interrupted command goes on where it stopped, and ``--releases`` may be made one by
-one. It exits 1 if a correct model is blamed, or a wrong one is not.
+one. With ``--seeds N``, the correct models have N times other parameters, inputs and metadata. It exits 1 if a correct
+model is blamed, or a wrong one is not.
 """
 
 import argparse
@@ -36,7 +37,9 @@ conditional and unused branches, and one of pure functions around TE's `dense`. 
 one thing wrong, as it was in real ones.
 
 **{{alarms}} of {{claims}} claims on correct models were blamed; {{caught}} of {{bugs}} mistakes were named**, in host
-runs. Each claim was tried with `Float8CurrentScaling` and `DelayedScaling`, on each model that the release has.
+runs. Each claim was tried with `Float8CurrentScaling` and `DelayedScaling`, on each model that the release has, with
+{{seeds}} of its parameters, inputs and metadata. Among the mistakes are recipes of the model's own that differ from the
+one asked for in an option alone: the length of the history, the margin, the amax that counts, or the format.
 """
 
 
@@ -57,8 +60,8 @@ class Judged:
     absent: Mapping[str, str]
 
 
-def judged(release: str) -> Judged:
-    """All models in the environment of a release.
+def judged(release: str, seeds: int) -> Judged:
+    """All models in the environment of a release, the correct ones with some seeds.
 
     Raises:
         RuntimeError: the run failed.
@@ -66,19 +69,24 @@ def judged(release: str) -> Judged:
     environment = prepare(parse_edition(release))
     with tempfile.TemporaryDirectory() as name:
         file = Path(name) / "judged.json"
-        ended = environment.run(["python", str(WORKER), str(file)], cwd=WORKER.parent, timeout=TIMEOUT_S)
+        ended = environment.run(["python", str(WORKER), str(file), str(seeds)], cwd=WORKER.parent, timeout=TIMEOUT_S)
         if ended.code:
             raise RuntimeError(f"{release}: {ended.err[-2000:]}")
         return Judged(release, **json.loads(file.read_text()))
 
 
-def noted(release: str, notes: Notes) -> Judged:
+def noted(release: str, seeds: int, notes: Notes) -> Judged:
     """`judged`, unless its outcome is kept."""
-    if release not in notes:
-        found = judged(release)
-        notes.add(release, dataclasses.asdict(found))
+    key = f"{release}, {_of_seeds(seeds)}"
+    if key not in notes:
+        found = judged(release, seeds)
+        notes.add(key, dataclasses.asdict(found))
         print(_row(found), file=sys.stderr, flush=True)
-    return Judged(**notes[release])
+    return Judged(**notes[key])
+
+
+def _of_seeds(count: int) -> str:
+    return "one seed" if count == 1 else f"{count} seeds"
 
 
 def _of_the_models() -> str:
@@ -86,7 +94,7 @@ def _of_the_models() -> str:
     return digest([*(ROOT / "mnist_fp8").rglob("*.py"), *(ROOT / "tests" / "models").rglob("*.py"), WORKER])
 
 
-def page(found: Sequence[Judged]) -> str:
+def page(found: Sequence[Judged], seeds: int) -> str:
     """The page, in Markdown."""
     blamed = [(each, name, problems) for each in found for name, problems in each.claims.items() if problems]
     introduction = INTRODUCTION.format(
@@ -94,6 +102,7 @@ def page(found: Sequence[Judged]) -> str:
         claims=sum(len(each.claims) for each in found),
         caught=sum(sum(each.bugs.values()) for each in found),
         bugs=sum(len(each.bugs) for each in found),
+        seeds=_of_seeds(seeds),
     )
     rows = [
         "| release | claims on correct models | blamed | mistakes | named | models that it lacks |",
@@ -125,9 +134,11 @@ def main() -> None:
     """Judge under all releases and print the page."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--releases", nargs="+", default=RELEASES, help="versions of TE (default: five of them)")
+    parser.add_argument("--seeds", type=int, default=1, help="of the correct models (default: 1)")
+    asked = parser.parse_args()
     notes = Notes(cache_dir() / "models" / f"{_of_the_models()}.jsonl")
-    found = [noted(release, notes) for release in parser.parse_args().releases]
-    print(page(found), end="")
+    found = [noted(release, asked.seeds, notes) for release in asked.releases]
+    print(page(found, asked.seeds), end="")
     sys.exit(any(any(each.claims.values()) or not all(each.bugs.values()) for each in found))
 
 

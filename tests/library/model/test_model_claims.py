@@ -10,9 +10,10 @@ from mnist_fp8.model import CLAIMS, RECIPES, Factory, require_none
 from mnist_fp8.model.carrying import carrying_problems
 from mnist_fp8.model.float8 import float8_problems
 from mnist_fp8.model.numerics import numerics_problems
+from mnist_fp8.model.options import options_problems
 from mnist_fp8.model.problems import Problem
 from mnist_fp8.model.run import DELAYED
-from models import BUGS, CORRECT
+from models import BUGS, CORRECT, IGNORING
 
 pytestmark = pytest.mark.filterwarnings("default")  # as in the claims: Flax warns of what it will remove
 
@@ -33,4 +34,10 @@ def test_nothing_is_wrong_with_a_correct_model_in_bf16(name: str, problems: Call
 @pytest.mark.parametrize(("factory", "said"), BUGS.values(), ids=BUGS)
 def test_plumbing_bug_is_named(factory: Factory, said: str) -> None:
     problems = carrying_problems(factory, DELAYED)
+    assert any(re.search(said, problem.what) for problem in problems), list(map(str, problems)) or "nothing was found"
+
+
+@pytest.mark.parametrize(("factory", "said"), IGNORING.values(), ids=IGNORING)
+def test_option_that_is_ignored_is_named(factory: Factory, said: str) -> None:
+    problems = options_problems(factory, DELAYED)
     assert any(re.search(said, problem.what) for problem in problems), list(map(str, problems)) or "nothing was found"
