@@ -19,9 +19,7 @@ from mnist_fp8.model.agreement import error_problems, rest_problems
 from mnist_fp8.model.carrying import carrying_problems
 from mnist_fp8.model.float8 import float8_problems
 from mnist_fp8.model.numerics import metadata_problems
-from mnist_fp8.model.options import WITH_OPTIONS, options_problems
-from mnist_fp8.model.run import CURRENT, DELAYED, why_no_case
-from models.faults import with_options
+from mnist_fp8.model.run import CURRENT, DELAYED
 from models.functional import functional
 from models.small import ADAMW, METADATA, Deep, factory
 
@@ -47,34 +45,6 @@ def test_another_option_in_the_train_step_is_named(option: Mapping[str, Any]) ->
     assert f"scales follow from {name}={value}; expected {name}=" in said(
         carrying_problems(factory(Deep(), in_step=other), DELAYED)
     )
-
-
-@pytest.mark.parametrize("step", [{"margin": None}, {"amax_compute_algo": None}], ids=str)
-def test_option_that_only_the_train_step_ignores_is_named(step: Mapping[str, Any]) -> None:
-    asked = WITH_OPTIONS[DELAYED.name]
-    made = factory(Deep(), in_step=dataclasses.replace(asked, **step))
-    assert re.search(r"^step 1, d\d at .*: scales follow from ", said(options_problems(made, DELAYED)))
-
-
-def test_quantizers_that_are_made_without_the_options_are_named() -> None:
-    """Those of pure functions: a quantizer has its own since 2.10, whatever autocast says."""
-    made = with_options(functional, margin=None, amax_compute_algo=None)
-    assert "scales follow from margin=0, amax_compute_algo=max; expected margin=2" in said(
-        options_problems(made, DELAYED)
-    )
-
-
-def test_factory_without_a_case_for_the_options_is_asked_nothing() -> None:
-    """It says so by `NotImplementedError`; the claim is not verified then."""
-
-    def case(recipe: Any) -> Case:
-        if recipe is not None and te.recipe_config(recipe).fp8_format == "E4M3":
-            raise NotImplementedError("HYBRID alone")
-        made: Case = factory(Deep(), instead=DELAYED)(recipe)
-        return made
-
-    assert "HYBRID alone" in why_no_case(case, WITH_OPTIONS[DELAYED.name])
-    require_none(options_problems(case, DELAYED))
 
 
 @pytest.mark.parametrize("recipe", [CURRENT, DELAYED], ids=lambda recipe: recipe.name)
