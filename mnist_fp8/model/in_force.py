@@ -80,7 +80,7 @@ def _others(recipe: RecipeConfig) -> list[RecipeConfig]:
         dataclasses.replace(recipe, amax_compute_algo=algo, fp8_format=fp8_format, margin=margin)
         for algo, fp8_format, margin in values
     ]
-    return sorted(others, key=lambda other: (len(_differing(other, recipe)), other.margin != (recipe.margin or 0)))
+    return sorted(others, key=lambda other: len(_differing(other, recipe)))
 
 
 def _differing(other: RecipeConfig, recipe: RecipeConfig) -> list[str]:
