@@ -95,6 +95,8 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
         config.hook.pytest_deselected(items=spared)
         left = set(items) - set(spared)
         items[:] = [item for item in items if item in left]
+    # Those that take longest begin first, and side by side: else a worker ends with one of them, and the others wait.
+    items.sort(key=lambda item: item.get_closest_marker("training_run") is None)
 
 
 def pytest_collection_finish(session: pytest.Session) -> None:

@@ -17,6 +17,8 @@ import pytest
 from mnist_fp8.training.runs import train_and_evaluate
 from support.short_run import FP8_MODES, MODES, THRESHOLDS, Trained, assert_keeps_up, assert_trained, short_run, trained
 
+pytestmark = pytest.mark.training_run
+
 
 def modes(names: Iterable[str]) -> list[Any]:
     """Parameters ``mode`` of a test, each with what it needs."""

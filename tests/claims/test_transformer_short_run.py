@@ -22,7 +22,7 @@ import pytest
 from support.short_run import FP8_MODES, HOPPER_MODES
 from support.short_transformer import COPY_LOSS, DISTANCE, GUESSED, distance, learned, short_run
 
-pytestmark = pytest.mark.subject("TransformerLayer", "encoder")
+pytestmark = [pytest.mark.subject("TransformerLayer", "encoder"), pytest.mark.training_run]
 
 
 @pytest.mark.parametrize("mode", HOPPER_MODES)

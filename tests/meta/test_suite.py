@@ -239,7 +239,7 @@ def test_needs_of_every_mark_are_known() -> None:
     """A mark that the hook does not know would need nothing, and its test would run where it cannot."""
     declared = (ROOT / "pytest.ini").read_text().partition("markers =")[2].partition("filterwarnings")[0]
     marks = {line.split("(")[0].split(":")[0].strip() for line in declared.splitlines() if ":" in line}
-    marks.remove("slow")  # needs nothing but time
+    marks -= {"slow", "training_run"}  # need nothing but time
     assert marks == set(needs.NEEDS), f"marks={sorted(marks)}, needs={sorted(needs.NEEDS)}"
 
 
@@ -516,6 +516,19 @@ def test_list_of_tests_to_spare_that_cannot_be_read_is_refused(suite: Suite, tmp
     run = suite.run("def test_a(): pass", f"--mnist-fp8-spare={tmp_path / 'spare.json'}")
     assert run.ret == pytest.ExitCode.USAGE_ERROR
     run.stderr.fnmatch_lines(["ERROR: --mnist-fp8-spare: *spare.json is no JSON list of names of tests: *"])
+
+
+def test_training_runs_begin_first(suite: Suite) -> None:
+    claims = """
+    import pytest
+
+    def test_a(): pass
+
+    @pytest.mark.training_run
+    def test_z(): pass
+    """
+    run = suite.run(claims, "--collect-only", "-q", "-W", "ignore::pytest.PytestUnknownMarkWarning")
+    assert [line.rpartition("::")[2] for line in run.outlines[:2]] == ["test_z", "test_a"]
 
 
 def test_collecting_says_nothing_of_the_run(suite: Suite, tmp_path: Path) -> None:

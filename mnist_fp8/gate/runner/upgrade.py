@@ -68,10 +68,11 @@ def measure_both(
     measured = not only or any(not each.startswith("claims") for each in only)
     steps = Steps(watcher, measured=measured, claims=bool(claims), whole=not only)
     labels = _labels(pair)
-    made = [
-        steps.run("environment", f"environment of {label}", side.prepare)
+    making = [
+        functools.partial(steps.run, "environment", f"environment of {label}", side.prepare)
         for label, side in zip(labels, pair, strict=True)
     ]
+    made = all_of(making, 1 if pair[0] == pair[1] else 2)
     records = [examine(environment) for environment in made]
     again = rerun or bool(only)
     if measured:
