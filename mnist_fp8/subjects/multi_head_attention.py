@@ -28,11 +28,13 @@ def padding(*lengths: int, keys: int) -> Array:
     return (~layers.admitted(queries, lengths, (X[1], keys))).astype(np.uint8)
 
 
-def admitted(kind: str, mask: Array | None) -> Array | None:
-    """Which keys a query of `X` sees, by the kind of a mask and Transformer Engine's mask; all if there is none."""
-    if kind == "causal":
-        return layers.admitted((X[1],), (X[1],), (X[1], X[1]), causal=True)
-    return None if mask is None else mask == 0
+def admitted(kind: str, mask: Array | None, window: tuple[int, int] | None = None) -> Array | None:
+    """Which keys a query of `X` sees, by the kind of a mask, Transformer Engine's mask and a window; all if none."""
+    shape = (X[1], X[1]) if mask is None else mask.shape[-2:]
+    near = layers.admitted(shape[:1], shape[1:], shape, causal=kind == "causal", window=window)
+    if mask is not None and kind != "causal":
+        return near & (mask == 0)
+    return None if near.all() else near
 
 
 def _case(name: str, arguments: Mapping[str, Any] | None = None, *, encoded: bool = False, **fields: Any) -> Case:  # noqa: ANN401
@@ -195,10 +197,20 @@ def attended(
     query, key, value = _by_head(case, projected)
     if case.fields.get("enable_rotary_pos_emb", False):
         query, key = (_turned(case, arithmetic, tensor) for tensor in (query, key))
-    scale = None if case.fields["scale_attn_logits"] else 1.0
     tensors = (query, key, value) if bias is None else (query, key, value, bias)
-    y = arithmetic.by_operations(functools.partial(_attend, allowed=allowed, scale=scale), *tensors)
+    y = arithmetic.by_operations(functools.partial(_attend, allowed=allowed, **_softmax(case)), *tensors)
     return _projected(arithmetic, f"{prefix}out", params["out"], y.reshape(*y.shape[:2], -1)), normal
+
+
+def _softmax(case: Case) -> dict[str, Any]:
+    """The options of the attention that a case's fields stand for."""
+    fields = case.fields
+    return {
+        "scale": None if fields["scale_attn_logits"] else 1.0,
+        "bias_before_scale": fields.get("attn_bias_type") == "pre_scale_bias",
+        "offset": jnp.zeros(fields["num_attention_heads"]) if fields.get("softmax_type") == "off_by_one" else None,
+        "wide_logits": fields.get("float32_logits", False),
+    }
 
 
 def _attend(
@@ -242,7 +254,9 @@ def _turned(case: Case, arithmetic: Arithmetic, x: jax.Array) -> jax.Array:
 
 def _reference(case: Case) -> Reference:
     def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> Any:  # noqa: ANN401
-        allowed = admitted(case.fields["attn_mask_type"], case.arguments.get("mask"))
+        allowed = admitted(
+            case.fields["attn_mask_type"], case.arguments.get("mask"), case.fields.get("window_size")
+        )
         y, normal = attended(case, arithmetic, params, inputs["x"], inputs.get("encoded"), allowed=allowed)
         return (y, normal) if _returns_normal(case, asks_itself="encoded" not in inputs) else y
 

@@ -99,13 +99,18 @@ _SHARED = (
     "use_bias",
     "fuse_qkv_params",
     "scale_attn_logits",
+    "softmax_type",
+    "rotary_pos_emb_windows",
     *ROTARY,
 )
 """Fields that the layer hands to its attention."""
+_RENAMED = {"float32_attention_logits": "float32_logits", "self_attn_bias_type": "attn_bias_type"}
+"""Those that it calls otherwise."""
 
 
 def _attention(case: Case) -> Case:
-    fields = {name: case.fields[name] for name in _SHARED if name in case.fields}
+    names = {**dict.fromkeys(_SHARED), **_RENAMED}
+    fields = {new or name: case.fields[name] for name, new in names.items() if name in case.fields}
     normalises = not case.fields.get("output_layernorm", False)
     size = case.fields["hidden_size"] // case.fields["num_attention_heads"]
     own = {"head_dim": size, "input_layernorm": normalises, "return_layernorm_output": _post(case)}
@@ -179,14 +184,15 @@ def _own(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array) -> ja
     if "relpos_bias" in params:
         buckets = layers.relative_buckets(length, length, buckets=32, furthest=128, both_sides=not _decodes(case))
         bias = params["relpos_bias"]["rel_embedding"][None, :, buckets]
-    allowed = admitted(case.fields["self_attn_mask_type"], case.arguments.get("attention_mask"))
+    window = case.fields.get("window_size")
+    allowed = admitted(case.fields["self_attn_mask_type"], case.arguments.get("attention_mask"), window)
     y, normal = attended(_attention(case), arithmetic, params[name], x, allowed=allowed, bias=bias, prefix=f"{name}/")
     return arithmetic.stored(y + (normal if _post(case) else x))
 
 
 def _crossed(case: Case, arithmetic: Arithmetic, params: Params, x: jax.Array, encoded: jax.Array) -> jax.Array:
     name = "encoder_decoder_attention"
-    allowed = admitted("padding", case.arguments["encoder_decoder_mask"])
+    allowed = admitted("padding", case.arguments["encoder_decoder_mask"], case.fields.get("window_size"))
     y, normal = attended(_crossing(case), arithmetic, params[name], x, encoded, allowed=allowed, prefix=f"{name}/")
     return arithmetic.stored(y + (normal if _post(case) else x))
 

@@ -482,20 +482,40 @@ def test_without_a_mesh_no_rule_is_added_and_nothing_constrained() -> None:
 # --- inside shard_map -------------------------------------------------------------------------------------------------
 
 
+MANUAL = [
+    pytest.param(("dp", "tp"), id="all"),
+    # TE's kernels cannot be partitioned over the axes that are left (an assertion of JAX's custom partitioning).
+    pytest.param(("dp",), id="one", marks=pytest.mark.host),
+]
+
+
 @pytest.mark.devices(2)
-@pytest.mark.parametrize(
-    "manual",
-    [
-        pytest.param(("dp", "tp"), id="all"),
-        # TE's kernels cannot be partitioned over the axes that are left (an assertion of JAX's custom partitioning).
-        pytest.param(("dp",), id="one", marks=pytest.mark.host),
-    ],
-)
+@pytest.mark.parametrize("manual", MANUAL)
 def test_axes_that_shard_map_has_taken_are_left_out_of_constraints(manual: tuple[str, ...]) -> None:
     """Also out of several mesh axes that stand for one logical axis."""
-    layer = dense_layer(**NVTE_LAYER | {"input_axes": ("nvte_batch", "nvte_seqlen_cp", None)}, use_bias=False)
     several: Any = ("dp", "tp")  # where TE has a name of one mesh axis in its types
     resource = te.mesh_resource(dp_resource="dp", tp_resource="tp", cp_resource=several)
+    fields = NVTE_LAYER | {"input_axes": ("nvte_batch", "nvte_seqlen_cp", None)}
+    with te.mesh_context(mesh_of(dp=2, tp=1)), te.autocast(enabled=False, resource=resource):
+        assert_constrained_in_shard_map(fields, manual, pytest.warns(DeprecationWarning, match=DEPRECATED))
+
+
+@pytest.mark.devices(2)
+@pytest.mark.parametrize("manual", MANUAL)
+def test_axes_that_shard_map_has_taken_are_left_out_of_rules_of_flax(manual: tuple[str, ...]) -> None:
+    """As out of TE's own table. Flax itself constrains by all axes that a rule names."""
+    rules: Rules = (("batch", "dp"), ("seq", "tp"), ("in", None), ("out", "tp"))
+    fields = {"features": FEATURES, "input_axes": ("batch", "seq", None), "kernel_axes": ("in", "out")}
+    with te.mesh_context(mesh_of(dp=2, tp=1)), nn.logical_axis_rules(rules):
+        assert_constrained_in_shard_map(fields, manual, contextlib.nullcontext())
+
+
+def assert_constrained_in_shard_map(
+    fields: dict[str, Any], manual: tuple[str, ...], traced_in: contextlib.AbstractContextManager[Any]
+) -> None:
+    """A layer whose batch shard_map divides over dp constrains by the axes that are left, and computes the product."""
+    __tracebackhide__ = True
+    layer = dense_layer(**fields, use_bias=False)
     dp, whole, given = PartitionSpec("dp"), PartitionSpec(), tensors()
     arguments = variables_of(given["kernel"], {}), on_device(given["x"]), on_device(given["grad"])
 
@@ -504,11 +524,10 @@ def test_axes_that_shard_map_has_taken_are_left_out_of_constraints(manual: tuple
         return y, pull_back(grad)[1]
 
     specs: dict[str, Any] = {"in_specs": (whole, dp, dp), "out_specs": (dp, dp), "axis_names": set(manual)}
-    with te.mesh_context(mesh_of(dp=2, tp=1)), te.autocast(enabled=False, resource=resource):
-        mapped = jax.jit(jax.shard_map(passes, check_vma=False, **specs))
-        with pytest.warns(DeprecationWarning, match=DEPRECATED):
-            traced = mapped.trace(*arguments)
-        y, dx = traced.lower().compile()(*arguments)
+    mapped = jax.jit(jax.shard_map(passes, check_vma=False, **specs))
+    with traced_in:
+        traced = mapped.trace(*arguments)
+    y, dx = traced.lower().compile()(*arguments)
     found = Counter(e.params["sharding"].spec for e in equations(traced.jaxpr, "sharding_constraint"))
     of_x, of_kernel = PartitionSpec(None, "tp", None), PartitionSpec(None, "tp")
     expected = Counter() if "tp" in manual else Counter({of_x: 2, of_kernel: 2})
@@ -565,6 +584,14 @@ def test_mesh_resource_of_another_mesh_is_refused() -> None:
         refused = pytest.raises(AssertionError, match="fsdp is not a axis of the given mesh")
         with refused:
             te.extend_logical_axis_rules()
+
+
+@pytest.mark.devices(4)
+def test_data_parallelism_may_be_combined_with_a_fully_sharded_one() -> None:
+    with divided_by(dp=2, fsdp=2):
+        te.global_mesh_resource()
+        found = dict(te.extend_logical_axis_rules())
+    assert found["nvte_w_fsdp"] == "fsdp", f"axes of kernels are divided over {found['nvte_w_fsdp']}, not over fsdp"
 
 
 @pytest.mark.devices(2)

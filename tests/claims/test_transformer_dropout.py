@@ -30,13 +30,22 @@ def _layer(**fields: Any) -> Any:
     return flax_layer("TransformerLayer", **{**plain, **NONE, **fields})
 
 
-def _outputs(layer: Any, *, rng: str = "dropout", seed: int = 1, **arguments: Any) -> Any:
+def _outputs(layer: Any, *, seed: int = 1, **arguments: Any) -> Any:
     """A layer's output on the parameters of the same layer without dropout."""
-    x = jnp.asarray(X, jnp.bfloat16)
-    variables = te.unbox(_variables())
-    run = jax.jit(lambda v, x, key: layer.apply(v, x, rngs={rng: key}, **arguments))
+    return _computed(layer, X, {"dropout": seed}, **arguments)
+
+
+def _computed(layer: Any, x: Any, seeds: dict[str, int], **arguments: Any) -> Any:
+    """As `_outputs`, of an input, and with a seed for each name of random numbers."""
+    keys = {name: jax.random.PRNGKey(seed) for name, seed in seeds.items()}
+    y = _applied(layer, te.unbox(_variables()), jnp.asarray(x, jnp.bfloat16), keys, **arguments)
+    return np.asarray(y, np.float64)
+
+
+@functools.partial(jax.jit, static_argnums=0, static_argnames="deterministic")
+def _applied(layer: Any, variables: Any, x: jax.Array, keys: Any, *, deterministic: bool = False) -> Any:
     with BF16():
-        return np.asarray(run(variables, x, jax.random.PRNGKey(seed)), np.float64)
+        return layer.apply(variables, x, rngs=keys, deterministic=deterministic)
 
 
 @functools.cache
@@ -57,18 +66,49 @@ def test_deterministic_layer_drops_nothing_and_another_does(name: str) -> None:
 
 
 @transformer
-def test_whole_paths_of_examples_are_dropped() -> None:
+@pytest.mark.filterwarnings("ignore:transpose_batch_sequence is not well tested")
+@pytest.mark.filterwarnings("ignore:.*does not officially support sequence-first inputs")  # 2.6
+@pytest.mark.parametrize("first", ["batch", "sequence"])
+def test_whole_paths_of_examples_are_dropped(first: str) -> None:
     """At a rate of a half, both paths of one example in four are dropped: it comes out as it went in."""
-    found = _outputs(_layer(drop_path=RATE))
-    kept = (found == np.asarray(jnp.asarray(X, jnp.bfloat16), np.float64)).all(axis=(1, 2))
+    turned = first == "sequence"
+    x = X.swapaxes(0, 1) if turned else X
+    found = _computed(_layer(drop_path=RATE, transpose_batch_sequence=turned), x, {"dropout": 1})
+    untouched = found == np.asarray(jnp.asarray(x, jnp.bfloat16), np.float64)
+    kept = untouched.all(axis=(0, 2) if turned else (1, 2))
     count, expected, deviation = kept.sum(), len(X) / 4, (len(X) * 3 / 16) ** 0.5
     assert abs(count - expected) <= 4 * deviation, f"{count} of {len(X)} examples pass by, not {expected:.0f}"
 
 
 @transformer
-def test_random_numbers_of_all_dropout_have_the_given_name() -> None:
-    """``dropout_rng_name`` says so; nothing but drop_path is dropped here, in both of its places."""
-    _outputs(_layer(drop_path=RATE, dropout_rng_name="mine"), rng="mine")
+@pytest.mark.parametrize("name", [*NONE, "drop_path"])
+def test_random_numbers_of_the_given_name_decide(name: str) -> None:
+    """``dropout_rng_name`` says so."""
+    layer = _layer(**{name: RATE}, dropout_rng_name="mine")
+    found, other = (_computed(layer, X[:4], {"mine": seed, "dropout": 1}) for seed in (1, 2))
+    assert (found != other).any(), f"{name}: another key of the given name drops the same"
+
+
+@transformer
+@pytest.mark.parametrize("name", [*NONE, "drop_path"])
+def test_random_numbers_of_another_name_do_not_count(name: str) -> None:
+    layer = _layer(**{name: RATE}, dropout_rng_name="mine")
+    found, other = (_computed(layer, X[:64], {"mine": 1, "dropout": seed}) for seed in (1, 2))
+    assert_equal(where=f"{name}, another key of another name", actual=other, expected=found)
+
+
+@transformer
+@pytest.mark.parametrize("kind", ["hidden", "intermediate"])
+def test_positions_share_what_is_dropped_where_that_is_asked_for(kind: str) -> None:
+    """``hidden_dropout_dims`` and ``intermediate_dropout_dims``, here of tokens that are all the same."""
+    x = np.broadcast_to(X[:1, :1], (8, *X.shape[1:]))
+    fields = {f"{kind}_dropout": RATE}
+    alone, shared = (
+        _computed(_layer(**fields, **dims), x, {"dropout": 1}) for dims in ({}, {f"{kind}_dropout_dims": (1,)})
+    )
+    assert (alone != alone[:, :1]).any(), "Control: positions drop on their own"
+    assert_equal(where=f"positions behind the first, {kind}", actual=shared[:, 1:], expected=0 * alone[:, 1:] + shared[:, :1])
+    assert (shared != shared[:1]).any(), f"{kind}: all examples drop the same"
 
 
 @pytest.mark.subject("LayerNormMLP", "gelu")

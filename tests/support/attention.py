@@ -15,15 +15,26 @@ FLOAT32 = 2.0**-20
 """Largest relative norm of a difference: some float32 roundings one after the other. Seen: 4e-7."""
 
 
-def numpy_attention(query: Any, key: Any, value: Any, seen: Array) -> Array:
-    """Attention in float64, head by head; a row that sees nothing is zero."""
+def numpy_attention(query: Any, key: Any, value: Any, seen: Array, bias: Array | None = None) -> Array:
+    """Attention in float64, head by head; a row that sees nothing is zero.
+
+    Args:
+        query: (batch, queries, heads, size).
+        key: (batch, keys, groups, size).
+        value: (batch, keys, groups, size of values).
+        seen: which keys a query sees; broadcastable to (batch, heads, queries, keys).
+        bias: added to the scaled logits; broadcastable likewise.
+
+    Returns:
+        (batch, queries, heads, size of values).
+    """
     query, key, value = (np.asarray(tensor, np.float64) for tensor in (query, key, value))
     batch, queries, heads, size = query.shape
-    seen = np.broadcast_to(seen, (batch, heads, queries, key.shape[1]))
+    seen, added = (np.broadcast_to(part, (batch, heads, queries, key.shape[1])) for part in (seen, 0 if bias is None else bias))
     y = np.zeros((batch, queries, heads, value.shape[-1]))
     for head in range(heads):
         group = head * key.shape[2] // heads
-        logits = query[:, :, head] @ key[:, :, group].swapaxes(1, 2) / np.sqrt(size)
+        logits = query[:, :, head] @ key[:, :, group].swapaxes(1, 2) / np.sqrt(size) + added[:, head]
         powers = np.where(seen[:, head], np.exp(logits - logits.max()), 0)
         total = powers.sum(axis=-1, keepdims=True)
         y[:, :, head] = np.divide(powers, total, out=np.zeros_like(powers), where=total > 0) @ value[:, :, group]

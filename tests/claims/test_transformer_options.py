@@ -1,0 +1,171 @@
+"""Claim: options of MultiHeadAttention and TransformerLayer reach the layers inside that they are documented for.
+
+Both have options for attention, its projections and the MLP, and hand them on: to each attention of a decoder as well.
+What an option does is the matter of other claims; here is that it is done.
+
+What a failure means for an upgrade: an option is accepted, and the model computes what it does without it.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from mnist_fp8 import te
+from mnist_fp8.oracle import layers
+from mnist_fp8.oracle.arithmetic import Arithmetic
+from mnist_fp8.subjects import find_subject
+from mnist_fp8.subjects.layer import Layer
+from mnist_fp8.te.dense_step import BF16
+from support.assertions import assert_close_norm, assert_equal
+from support.layers import DELAYED, paths
+from support.programs import equations
+
+ENCODER, DECODER = "encoder", "decoder, relative embedding"
+LAYERS = {
+    "encoder": ("TransformerLayer", ENCODER),
+    "decoder": ("TransformerLayer", DECODER),
+    "normalised output": ("TransformerLayer", "padded, layer norm of the output"),
+    "attention": ("MultiHeadAttention", "asks itself"),
+    "separate": ("MultiHeadAttention", "separate parameters"),
+}
+TOLERANCE = 2.0**-9
+"""Largest relative norm of a difference in float32, products in TF32; without one of the options it is 0.02 and more."""
+
+
+def layer_of(name: str, arguments: Any = None, mode: te.Autocast = BF16, **fields: Any) -> Layer:
+    """A layer with some options more, and arguments of its call."""
+    subject_name, case_name = LAYERS[name]
+    subject = find_subject(subject_name)
+    case = next(case for case in subject.cases if case.name == case_name)
+    given = {**case.arguments, **(arguments or {})}
+    return Layer(subject, dataclasses.replace(case, fields={**case.fields, **fields}, arguments=given), mode)
+
+
+def needs(*names: str) -> Any:
+    """Parameter ``name`` of a test."""
+    return pytest.mark.parametrize(
+        "name", [pytest.param(name, marks=pytest.mark.subject(*LAYERS[name]), id=name) for name in names]
+    )
+
+
+def computed(layer: Layer, variables: Any, inputs: Any) -> Any:
+    """Outputs."""
+    with layer.entered(), jax.default_matmul_precision("highest"):
+        return jax.jit(layer.apply)(variables, inputs)
+
+
+def assert_computes(layer: Layer, *, where: str, tolerance: float = TOLERANCE) -> None:
+    """Compare the output of an input in float32 with that of the definition."""
+    __tracebackhide__ = True
+    # The reference takes parameters in BF16.
+    variables = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(leaf.dtype), layer.variables())
+    inputs = layer.inputs(dtype="float32")
+    found = computed(layer, variables, inputs)[0]
+    with jax.default_matmul_precision("highest"):
+        reference = jax.jit(functools.partial(layer.reference, Arithmetic()))
+        expected = jax.tree.leaves(reference(variables["params"], inputs))[0]
+    assert_close_norm(where=where, actual=found, expected=np.asarray(expected, np.float64), tolerance=tolerance)
+
+
+OPTIONS: dict[str, dict[str, Any]] = {
+    "window": {"window_size": (4, 0)},
+    "rotary": {
+        "enable_rotary_pos_emb": True,
+        "rotary_pos_emb_group_method": "alternate",
+        "rotary_pos_emb_windows": (3, 30),
+    },
+    "bias before scaling": {"enable_relative_embedding": True, "self_attn_bias_type": "pre_scale_bias"},
+    "softmax": {"softmax_type": "off_by_one"},
+}
+
+
+@needs("encoder", "decoder")
+@pytest.mark.parametrize("option", OPTIONS)
+def test_option_of_a_transformer_layer_reaches_its_attention(name: str, option: str) -> None:
+    no_padding = {"attention_mask": np.zeros((2, 1, 32, 32), np.uint8)}  # without a mask, a window is not looked at
+    assert_computes(layer_of(name, no_padding, **OPTIONS[option]), where=f"{name}, {option}")
+
+
+@pytest.mark.host
+@needs("encoder", "decoder", "attention")
+def test_logits_in_float32_reach_the_attention(name: str) -> None:
+    """On JAX's path: the exponentials of each softmax are in float32 then, and in BF16 else."""
+    field = "float32_logits" if name == "attention" else "float32_attention_logits"
+    for wide, wanted in ((True, "float32"), (False, "bfloat16")):
+        layer = layer_of(name, **{field: wide})
+        with layer.entered():
+            program = jax.make_jaxpr(layer.apply)(layer.variables(), layer.inputs())
+        found = {str(e.invars[0].aval.dtype) for e in equations(program, "exp")}
+        assert found == {wanted}, f"{field}={wide}: exponentials in {found}, but should be in {wanted}"
+
+
+CLAMPED = ("clamped_silu", "clamped_linear")
+
+
+@pytest.mark.recipe("DelayedScaling")
+@needs("encoder")
+def test_parameters_of_an_activation_reach_the_mlp(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Under a recipe: in BF16, an MLP itself passes them over. An output in float8 is off by a twentieth."""
+    limit, alpha = 0.5, 1.25
+    silu = lambda x: jax.nn.sigmoid(alpha * jnp.minimum(x, limit)) * jnp.minimum(x, limit)  # noqa: E731
+    linear = lambda x: jnp.clip(x, -limit, limit) + layers.OFFSET  # noqa: E731
+    for part, function in zip(CLAMPED, (silu, linear), strict=True):
+        monkeypatch.setitem(layers.ACTIVATIONS, part, function)
+    fields = {"mlp_activations": CLAMPED, "mlp_activation_params": {"limit": limit, "alpha": alpha}}
+    assert_computes(layer_of(name, mode=DELAYED, **fields), where="parameters of the activation", tolerance=0.2)
+
+
+RANK = 4
+
+
+@needs("encoder", "decoder", "separate")
+def test_alpha_of_low_rank_adaptation_reaches_the_projections(name: str) -> None:
+    """Twice alpha is twice the second matrix of each: what is added is alpha / rank * x A B."""
+    scope = {"low_rank_adaptation_scope": "exclude_mlp", "low_rank_adaptation_dim": RANK}
+    once, twice = (layer_of(name, **scope, low_rank_adaptation_alpha=alpha) for alpha in (RANK, 2 * RANK))
+    variables, inputs = once.variables(), once.inputs()
+    adapted = [path for path in paths(variables["params"]) if path.endswith("lora_b_kernel")]
+    assert adapted, "Control: something is adapted"
+    doubled = jax.tree_util.tree_map_with_path(
+        lambda path, leaf: 2 * leaf if "lora_b_kernel" in jax.tree_util.keystr(path) else leaf, variables
+    )
+    found, expected = computed(twice, variables, inputs), computed(once, doubled, inputs)
+    assert_equal(where=f"{name}, twice alpha", actual=found[0], expected=expected[0])
+    assert (found[0] != computed(once, variables, inputs)[0]).any(), "Control: alpha changes the output"
+
+
+FIRST = {"mha_kernel_init": 0.25, "mlp_kernel_init": 0.5, "bias_init": 0.75}
+"""What each initializer gives."""
+
+
+def first_value(path: str) -> float | None:
+    """The value that a parameter of a transformer layer begins with; none where another initializer decides."""
+    if path.endswith("kernel"):
+        return FIRST["mlp_kernel_init" if path.startswith("mlp/") else "mha_kernel_init"]
+    return FIRST["bias_init"] if path.endswith("bias") and not path.endswith("ln_bias") else None
+
+
+@needs("encoder", "decoder")
+@pytest.mark.parametrize("fused", [True, False], ids=["fused", "separate"])
+def test_initializers_of_a_transformer_layer_reach_its_parameters(name: str, fused: bool) -> None:  # noqa: FBT001
+    given = {field: nn.initializers.constant(value) for field, value in FIRST.items()}
+    layer = layer_of(name, use_bias=True, scaled_query_init=False, fuse_qkv_params=fused, **given)
+    found = paths(te.unbox(jax.jit(layer.init)(layer.inputs()))["params"])
+    expected = {path: first_value(path) for path in found if not path.startswith("relpos_bias")}
+    assert set(FIRST.values()) <= set(expected.values()), f"parameters={list(found)}"
+    for path, value in expected.items():
+        if value is not None:
+            assert_equal(where=path, actual=found[path], expected=np.full(found[path].shape, value))
+
+
+@needs("decoder", "normalised output", "separate")
+def test_dtype_of_a_layer_is_that_of_all_its_parameters(name: str) -> None:
+    found = paths(layer_of(name, dtype=jnp.bfloat16, use_bias=True, low_rank_adaptation_scope="exclude_mlp").shapes["params"])
+    wrong = {path: str(leaf.dtype) for path, leaf in found.items() if leaf.dtype != jnp.bfloat16}
+    assert not wrong, f"{name} in BF16 has parameters of {wrong}"
