@@ -7,6 +7,7 @@ single row stands out, as does the gradient of one. BF16 and fused kernels are t
 What a failure means for an upgrade: a model attends to the future, to padding or past its window, or learns from it.
 """
 
+import inspect
 from collections.abc import Mapping
 from typing import Any
 
@@ -19,6 +20,7 @@ from mnist_fp8.oracle import arithmetic, layers
 from mnist_fp8.subjects import attention
 from mnist_fp8.subjects.attention import allowed, case
 from mnist_fp8.subjects.layer import Layer, step
+from mnist_fp8.subjects.making import name_of_te
 from mnist_fp8.subjects.subject import Case, Subject
 from support.assertions import assert_close, assert_equal
 from support.attention import FLOAT32, assert_sees, attend, draw, hidden
@@ -114,6 +116,24 @@ def test_every_head_has_keys_of_its_own_where_nobody_says_otherwise() -> None:
     tensors = draw(*[(2, 16, 4, 16)] * 3)
     y = attend(None, *tensors, attn_mask_type="no_mask", num_gqa_groups=None)
     assert_sees(y, np.ones((1, 1, 16, 16), bool), *tensors, where="no number of groups")
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_backend_is_asked_for_by_the_dtype_of_the_inputs(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fused kernels take 16-bit tensors alone: who is asked for another dtype says that there is none."""
+    module = name_of_te("flax", "transformer")
+    helper, asked = module.FusedAttnHelper, []
+
+    def noting(*args: Any, **kwargs: Any) -> Any:
+        bound = inspect.signature(helper).bind(*args, **kwargs).arguments
+        asked.extend(str(jnp.dtype(bound[name])) for name in ("q_dtype", "kv_dtype"))
+        return helper(*args, **kwargs)
+
+    monkeypatch.setattr(module, "FusedAttnHelper", noting)
+    tensors = [tensor.astype(dtype) for tensor in draw(*[(2, 16, 4, 16)] * 3)]
+    attend(None, *tensors, attn_mask_type="causal")
+    assert asked, "no backend was asked for"
+    assert set(asked) == {dtype}, f"asked for a backend of {set(asked)}, but should be of {dtype}"
 
 
 @pytest.mark.parametrize(

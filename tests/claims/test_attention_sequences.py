@@ -115,6 +115,19 @@ def test_segments_of_cross_attention_have_their_lengths_and_offsets(segments: st
     assert_described(described(queries, keys, kind), searched(queries, keys, kind), where=f"{segments}, {kind}")
 
 
+@pytest.mark.parametrize("kind", KINDS)
+def test_ids_without_positions_are_refused_or_counted_in_each_segment(kind: str) -> None:
+    """Releases that derive positions have to derive those of segments, not those of the whole sequence."""
+    queries, keys = CROSS["more keys"]
+    ids = tuple(jnp.asarray(segments, jnp.int32) for segments in (queries, keys))
+    try:
+        of = from_segments(ids, None)
+    except ValueError as refusal:
+        assert "segment_pos" in str(refusal), f"refused with {refusal}"  # noqa: PT017 - both are right
+    else:
+        assert_described(lengths_and_offsets(of, kind, 3, None), searched(queries, keys, kind), where=kind)
+
+
 @pytest.mark.parametrize("window", [(-1, -1), (4, 0)])
 def test_window_leaves_lengths_and_offsets_as_they_are(window: tuple[int, int]) -> None:
     found = described(GAPS, GAPS, "padding_causal", window=window)

@@ -481,6 +481,15 @@ def test_parameters_of_the_clamped_activation_are_honoured(
     assert_computes(layer, where="clamped activation with parameters")
 
 
+@modes
+@mlp_only
+def test_order_of_the_names_of_a_gated_activation_does_not_count(mode: te.Autocast) -> None:
+    """In BF16 and under a recipe alike, the first kernel is that of what is activated."""
+    plain = find_subject(MLP).reference(layer_of(MLP).case)
+    layer = layer_of(MLP, mode, plain, activations=("linear", "silu"))
+    assert_computes(layer, where="linear x silu")
+
+
 @mlp_only
 def test_function_as_an_activation_is_applied() -> None:
     layer, named = (layer_of(MLP, activations=(which,)) for which in (jax.nn.relu, "relu"))

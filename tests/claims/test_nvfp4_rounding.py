@@ -11,6 +11,9 @@ What a failure means for an upgrade: gradients are biased or noisier than they w
 """
 
 import functools
+import sys
+import zlib
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -122,6 +125,22 @@ def test_same_key_gives_the_same_bits_and_another_others() -> None:
     for axis, codes in drawn().items():
         assert_equal(where=f"codes along axis {axis}", actual=again[axis][::-1], expected=codes)
         assert (codes[0] != codes[1]).any(), f"codes along axis {axis} are those of another key"
+
+
+def test_same_key_gives_the_same_bits_in_any_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Python salts the hashes of strings anew in each process; in a run of several, all have to draw alike."""
+    for name, module in list(sys.modules.items()):
+        if name.partition(".")[0] == "transformer_engine":
+            monkeypatch.setattr(module, "hash", _salted, raising=False)
+    values = on_device(gradient(), "bfloat16")
+    again = jax.jit(lambda key: quantized(MODE, "grad", values, key))(jax.random.split(jax.random.key(2), KEYS)[0])
+    for axis, codes in drawn().items():
+        assert_equal(where=f"codes along axis {axis}", actual=again[axis].codes, expected=codes[0])
+
+
+def _salted(value: Any) -> int:
+    """The hash of a string in a process of another salt; of all else, what it is."""
+    return zlib.crc32(value.encode()) if isinstance(value, str) else hash(value)
 
 
 def test_scales_do_not_depend_on_the_key() -> None:

@@ -29,7 +29,7 @@ from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.dense import TENSORS, Meta
 from mnist_fp8.oracle.tolerances import exact_tolerance
 from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, exact, init, on_device, variables_of
-from support.assertions import assert_close, assert_equal
+from support.assertions import assert_close, assert_close_norm, assert_equal
 from support.layouts import are_codes_transposed
 from support.metadata import assert_metas, meta_of, next_metas
 from support.programs import equations
@@ -534,6 +534,40 @@ def assert_constrained_in_shard_map(
     assert found == expected, f"constraints={dict(found)}, but should be {dict(expected)}"
     assert_equal(where="output", actual=y, expected=given["x"] @ given["kernel"])
     assert_equal(where="input gradient", actual=dx, expected=given["grad"] @ given["kernel"].T)
+
+
+@pytest.mark.devices(2)
+@pytest.mark.host  # Kernels cannot be partitioned over what shard_map leaves, and a GPU has not all recipes.
+@pytest.mark.parametrize(
+    ("recipe", "tolerance"),
+    [
+        pytest.param(recipe, tolerance, id=recipe, marks=pytest.mark.recipe(recipe))
+        for recipe, tolerance in (
+            ("DelayedScaling", 2.0**-8),
+            ("Float8CurrentScaling", 2.0**-4),
+            ("MXFP8BlockScaling", 2.0**-8),
+            ("NVFP4BlockScaling", 0.5),
+        )
+    ],
+)
+def test_recipe_multiplies_what_it_says_where_shard_map_has_taken_all_axes(recipe: str, tolerance: float) -> None:
+    """Of tensors that delayed scaling and MXFP8 do not round; NVFP4 rounds them, gradients by a key."""
+    given, mode = tensors(), te.Autocast(RecipeConfig(recipe), ("dp", "tp"))
+    rows, grads = given["x"].reshape(-1, CONTRACTED), given["grad"].reshape(-1, FEATURES)
+    layer, dp, whole = dense_layer(features=FEATURES, use_bias=False), PartitionSpec("dp"), PartitionSpec()
+    variables = variables_of(given["kernel"], metas_for("delayed") if recipe == "DelayedScaling" else {})
+
+    def passes(variables: Any, x: jax.Array, grad: jax.Array) -> Any:
+        apply = functools.partial(layer.apply, rngs={"sr_rng": jax.random.key(0)})
+        y, pull_back = jax.vjp(apply, variables, x)
+        return y, pull_back(grad)[1]
+
+    with te.mesh_context(mesh_of(dp=2, tp=1)), mode():
+        run = jax.jit(jax.shard_map(passes, check_vma=False, in_specs=(whole, dp, dp), out_specs=(dp, dp)))
+        y, dx = run(variables, on_device(rows, "bfloat16"), on_device(grads, "bfloat16"))
+    products = {"output": (y, rows @ given["kernel"]), "input gradient": (dx, grads @ given["kernel"].T)}
+    for where, (found, wanted) in products.items():
+        assert_close_norm(where=f"{recipe}: {where}", actual=found, expected=wanted, tolerance=tolerance)
 
 
 # --- MeshResource and its place in autocast --------------------------------------------------------------------------

@@ -60,8 +60,8 @@ def computed(layer: Layer, variables: Any, inputs: Any) -> Any:
         return jax.jit(layer.apply)(variables, inputs)
 
 
-def assert_computes(layer: Layer, *, where: str, tolerance: float = TOLERANCE) -> None:
-    """Compare the output of an input in float32 with that of the definition."""
+def assert_computes(layer: Layer, *, where: str, tolerance: float = TOLERANCE, first: str = "batch") -> None:
+    """Compare the output of an input in float32 with that of the definition, which takes the batch first."""
     __tracebackhide__ = True
     # The reference takes parameters in BF16.
     variables = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(leaf.dtype), layer.variables())
@@ -69,8 +69,13 @@ def assert_computes(layer: Layer, *, where: str, tolerance: float = TOLERANCE) -
     found = computed(layer, variables, inputs)[0]
     with jax.default_matmul_precision("highest"):
         reference = jax.jit(functools.partial(layer.reference, Arithmetic()))
-        expected = jax.tree.leaves(reference(variables["params"], inputs))[0]
+        given = {key: _batch_first(x, first) for key, x in inputs.items()}
+        expected = _batch_first(jax.tree.leaves(reference(variables["params"], given))[0], first)
     assert_close_norm(where=where, actual=found, expected=np.asarray(expected, np.float64), tolerance=tolerance)
+
+
+def _batch_first(x: jax.Array, first: str) -> jax.Array:
+    return jnp.swapaxes(x, 0, 1) if first == "sequence" else x
 
 
 OPTIONS: dict[str, dict[str, Any]] = {
@@ -90,6 +95,21 @@ OPTIONS: dict[str, dict[str, Any]] = {
 def test_option_of_a_transformer_layer_reaches_its_attention(name: str, option: str) -> None:
     no_padding = {"attention_mask": np.zeros((2, 1, 32, 32), np.uint8)}  # without a mask, a window is not looked at
     assert_computes(layer_of(name, no_padding, **OPTIONS[option]), where=f"{name}, {option}")
+
+
+@pytest.mark.filterwarnings("ignore:transpose_batch_sequence is not well tested")
+@pytest.mark.filterwarnings("ignore:.*does not officially support sequence-first inputs")  # 2.6
+@needs("encoder", "decoder", "separate")
+def test_inputs_may_come_sequence_first(name: str) -> None:
+    """Rotary embeddings, masks and relative positions count tokens then, and not examples."""
+    fields = {**OPTIONS["rotary"], "transpose_batch_sequence": True}
+    layer = layer_of(name, **fields)
+    turned = dataclasses.replace(layer.case, inputs={key: _turned(shape) for key, shape in layer.case.inputs.items()})
+    assert_computes(dataclasses.replace(layer, case=turned), where=f"{name}, sequence first", first="sequence")
+
+
+def _turned(shape: tuple[int, ...]) -> tuple[int, ...]:
+    return (shape[1], shape[0], *shape[2:])
 
 
 @pytest.mark.host
