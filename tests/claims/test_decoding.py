@@ -18,10 +18,13 @@ import pytest
 from mnist_fp8 import te
 from mnist_fp8.oracle import layers
 from mnist_fp8.oracle.dense import Array
+from mnist_fp8.subjects import find_subject
+from mnist_fp8.subjects.layer import Layer
 from mnist_fp8.subjects.making import flax_layer
 from mnist_fp8.te.dense_step import BF16
 from support.assertions import assert_close_norm, assert_equal
 from support.attention import FLOAT32, numpy_attention
+from support.layers import defined, short_variables
 
 BATCH, LENGTH, WIDTH, SIZE = 2, 6, 24, 8
 attention = pytest.mark.subject("MultiHeadAttention", "separate parameters")
@@ -148,6 +151,23 @@ def test_tokens_one_by_one_see_those_before_them(name: str) -> None:
 
 
 @attention
+@pytest.mark.parametrize("name", ["causal", "sequence first", "grouped heads", "rotary"])
+def test_control_whole_sequences_are_those_of_the_reference(name: str) -> None:
+    decoder, tokens = dataclasses.replace(DECODERS[name], kind="causal"), draw_tokens()
+    x, params = decoder.placed(tokens), decoder.variables()["params"]
+    hidden = jnp.broadcast_to(jnp.asarray(~BEFORE, jnp.uint8), (BATCH, 1, LENGTH, LENGTH))  # asked for before 2.3
+
+    @jax.jit
+    def apply(params: Any, x: jax.Array) -> Any:
+        return decoder.module.apply({"params": params}, x, x, hidden, deterministic=True)[0]
+
+    with BF16(), jax.default_matmul_precision("highest"):
+        y = apply(params, x)
+    wanted = decoder.expected(tokens, BEFORE)
+    assert_close_norm(where=name, actual=decoder.placed(y), expected=wanted, tolerance=FLOAT32)
+
+
+@attention
 def test_bias_of_a_token_is_the_one_of_its_position() -> None:
     decoder, tokens = Decoder(), draw_tokens()
     bias = np.random.default_rng(2).normal(0, 1, (1, 2, LENGTH, LENGTH)).astype(np.float32)
@@ -197,3 +217,30 @@ def test_two_tokens_at_once_are_refused() -> None:
     x = draw_tokens()[:, :2]
     with BF16(), pytest.raises(ValueError, match="Autoregressive cache shape error"):
         decoder.module.apply(variables, x, x, decode=True, mutable=["cache"])
+
+
+@pytest.mark.subject("TransformerLayer", "decoder, relative embedding")
+def test_decoder_generates_what_it_computes_for_the_whole_sequence() -> None:
+    """With relative positions up to ``max_decode_length``, and what an encoder made beside."""
+    subject = find_subject("TransformerLayer")
+    case = next(case for case in subject.cases if case.name == "decoder, relative embedding")
+    whole = Layer(subject, dataclasses.replace(case, fields={**case.fields, "fuse_qkv_params": False}))
+    alone = dataclasses.replace(whole.case, fields={**whole.case.fields, "self_attn_mask_type": "padding"})
+    module, variables, inputs = subject.make(alone, None).module, short_variables(whole), whole.inputs(dtype="float32")
+    length, encoded = inputs["x"].shape[1], inputs["encoded"]
+    masks = {"encoder_decoder_mask": jnp.asarray(case.arguments["encoder_decoder_mask"][:, :, :1])}
+    fields = {"decode": True, "max_decode_length": length, "deterministic": True, **masks}
+
+    def begin(x: jax.Array) -> Any:
+        return module.init(jax.random.PRNGKey(0), x, encoded, jnp.zeros((2, 1, length, length), jnp.uint8), **fields)
+
+    def one(cache: Any, token: jax.Array) -> Any:
+        given = {"params": variables["params"], "cache": cache}
+        y, changed = module.apply(given, token[:, None], encoded, mutable=["cache"], **fields)
+        return changed["cache"], y[:, 0]
+
+    with BF16(), jax.default_matmul_precision("highest"):
+        cache = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(begin, inputs["x"])["cache"])
+        _, y = jax.jit(lambda cache, x: jax.lax.scan(one, cache, x))(cache, jnp.swapaxes(inputs["x"], 0, 1))
+    expected = defined(whole, variables, inputs)
+    assert_close_norm(where="decoder", actual=np.swapaxes(y, 0, 1), expected=expected, tolerance=2.0**-9)

@@ -615,3 +615,34 @@ def test_policy_saves_quantized_tensors_by_that_name(name: str | None, saved: li
     assert remade, "Control: nothing is rematerialised"
     found = float8_sizes(v for e in remade for v in e.invars)
     assert found == saved, f"named {name!r}: saved float8 tensors have {found} elements, but should have {saved}"
+
+
+_DOTS = ("dots_and_te_gemms_with_no_batch_dims", "checkpoint_dots_and_te_gemms")
+SAVED = [
+    *((policy, recipe) for policy in _DOTS for recipe in ("DelayedScaling", "MXFP8BlockScaling")),
+    ("te_gemms_saveable", "MXFP8BlockScaling"),  # whose products are of JAX, but are taken for TE's
+]
+
+
+@pytest.mark.host
+@pytest.mark.parametrize(
+    ("policy", "recipe"),
+    [
+        pytest.param(*both, marks=[pytest.mark.recipe(both[1]), pytest.mark.te_name("checkpoint_policies", both[0])])
+        for both in SAVED
+    ],
+)
+def test_policy_of_te_saves_the_product(policy: str, recipe: str) -> None:
+    """Where nothing is saved, the product of the forward pass is computed once more."""
+    nothing = jax.checkpoint_policies.nothing_saveable
+    for rule, wanted in ((te.find_name("checkpoint_policies", policy), 3), (nothing, 4)):
+        found = len(list(equations(remade_jaxpr(fp8(recipe), rule), "dot_general", "scaled_matmul_wrapper")))
+        assert found == wanted, f"{rule.__name__}: {found} products, but should be {wanted}"
+
+
+def remade_jaxpr(mode: te.Autocast, policy: Any) -> Any:
+    """The jaxpr of the gradient of a layer, and of what needs its output for that, rematerialised with a policy."""
+    layer, x = te.dense_general(features=32), on_device(np.ones((64, CONTRACTED)), "bfloat16")
+    with mode():
+        loss = jax.checkpoint(lambda variables, x: jnp.sin(layer.apply(variables, x)).sum(), policy=policy)
+        return jax.make_jaxpr(jax.grad(loss))(init_shapes(layer, mode, x), x)

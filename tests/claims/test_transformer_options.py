@@ -7,7 +7,6 @@ What a failure means for an upgrade: an option is accepted, and the model comput
 """
 
 import dataclasses
-import functools
 from typing import Any
 
 import jax
@@ -18,12 +17,11 @@ from flax import linen as nn
 
 from mnist_fp8 import te
 from mnist_fp8.oracle import layers
-from mnist_fp8.oracle.arithmetic import Arithmetic
 from mnist_fp8.subjects import find_subject
 from mnist_fp8.subjects.layer import Layer
 from mnist_fp8.te.dense_step import BF16
 from support.assertions import assert_close_norm, assert_equal
-from support.layers import DELAYED, paths
+from support.layers import DELAYED, defined, paths, short_variables
 from support.programs import equations
 
 ENCODER, DECODER = "encoder", "decoder, relative embedding"
@@ -32,6 +30,7 @@ LAYERS = {
     "decoder": ("TransformerLayer", DECODER),
     "normalised output": ("TransformerLayer", "padded, layer norm of the output"),
     "attention": ("MultiHeadAttention", "asks itself"),
+    "cross attention": ("MultiHeadAttention", "cross attention, padded"),
     "separate": ("MultiHeadAttention", "separate parameters"),
 }
 TOLERANCE = 2.0**-9
@@ -63,15 +62,10 @@ def computed(layer: Layer, variables: Any, inputs: Any) -> Any:
 def assert_computes(layer: Layer, *, where: str, tolerance: float = TOLERANCE, first: str = "batch") -> None:
     """Compare the output of an input in float32 with that of the definition, which takes the batch first."""
     __tracebackhide__ = True
-    # The reference takes parameters in BF16.
-    variables = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(leaf.dtype), layer.variables())
-    inputs = layer.inputs(dtype="float32")
-    found = computed(layer, variables, inputs)[0]
-    with jax.default_matmul_precision("highest"):
-        reference = jax.jit(functools.partial(layer.reference, Arithmetic()))
-        given = {key: _batch_first(x, first) for key, x in inputs.items()}
-        expected = _batch_first(jax.tree.leaves(reference(variables["params"], given))[0], first)
-    assert_close_norm(where=where, actual=found, expected=np.asarray(expected, np.float64), tolerance=tolerance)
+    variables, inputs = short_variables(layer), layer.inputs(dtype="float32")
+    found = _batch_first(computed(layer, variables, inputs)[0], first)
+    expected = defined(layer, variables, {name: _batch_first(x, first) for name, x in inputs.items()})
+    assert_close_norm(where=where, actual=found, expected=expected, tolerance=tolerance)
 
 
 def _batch_first(x: jax.Array, first: str) -> jax.Array:
@@ -90,11 +84,14 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+FUTURE = {"attention_mask": np.triu(np.ones((2, 1, 32, 32), np.uint8), 1)}
+"""What a causal layer hides. Without a mask, a window is not looked at, nor is causality before 2.3."""
+
+
 @needs("encoder", "decoder")
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_of_a_transformer_layer_reaches_its_attention(name: str, option: str) -> None:
-    no_padding = {"attention_mask": np.zeros((2, 1, 32, 32), np.uint8)}  # without a mask, a window is not looked at
-    assert_computes(layer_of(name, no_padding, **OPTIONS[option]), where=f"{name}, {option}")
+    assert_computes(layer_of(name, FUTURE, **OPTIONS[option]), where=f"{name}, {option}")
 
 
 @pytest.mark.filterwarnings("ignore:transpose_batch_sequence is not well tested")
@@ -103,7 +100,7 @@ def test_option_of_a_transformer_layer_reaches_its_attention(name: str, option: 
 def test_inputs_may_come_sequence_first(name: str) -> None:
     """Rotary embeddings, masks and relative positions count tokens then, and not examples."""
     fields = {**OPTIONS["rotary"], "transpose_batch_sequence": True}
-    layer = layer_of(name, **fields)
+    layer = layer_of(name, None if name == "separate" else FUTURE, **fields)
     turned = dataclasses.replace(layer.case, inputs={key: _turned(shape) for key, shape in layer.case.inputs.items()})
     assert_computes(dataclasses.replace(layer, case=turned), where=f"{name}, sequence first", first="sequence")
 
@@ -189,3 +186,64 @@ def test_dtype_of_a_layer_is_that_of_all_its_parameters(name: str) -> None:
     found = paths(layer_of(name, dtype=jnp.bfloat16, use_bias=True, low_rank_adaptation_scope="exclude_mlp").shapes["params"])
     wrong = {path: str(leaf.dtype) for path, leaf in found.items() if leaf.dtype != jnp.bfloat16}
     assert not wrong, f"{name} in BF16 has parameters of {wrong}"
+
+
+SAVEABLE: dict[str, set[str]] = {
+    "encoder": {"combined_qkv_proj", "out_proj", "ffn1", "ffn2"},
+    "cross attention": {"combined_kv_proj", "out_proj"},
+    "separate": {"query_proj", "key_proj", "value_proj", "out_proj"},
+}
+"""What policies of users name."""
+
+
+@pytest.mark.host
+@needs(*SAVEABLE)
+def test_projections_and_logits_have_their_checkpoint_names(name: str) -> None:
+    """On JAX's path also the logits, which a fused kernel does not have."""
+    layer = layer_of(name)
+    with layer.entered():
+        program = jax.make_jaxpr(layer.apply)(layer.variables(), layer.inputs())
+    found = {equation.params["name"] for equation in equations(program, "name")}
+    assert found == {*SAVEABLE[name], "logits"}, f"{name}: checkpoint names={sorted(found)}"
+
+
+ALIASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "num_heads": ({"num_heads": 2}, {"num_attention_heads": 2, "num_gqa_groups": 2}),
+    "fuse_qkv": ({"fuse_qkv": False}, {"fuse_qkv_params": False}),
+    "apply_residual_connection_post_layernorm": (
+        {"apply_residual_connection_post_layernorm": True},
+        {"return_layernorm_output": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("alias", ALIASES)
+@needs("attention")
+def test_former_name_of_an_option_warns_and_does_the_same(name: str, alias: str) -> None:
+    former, today = ALIASES[alias]
+    with pytest.warns(DeprecationWarning, match=f"{alias} is deprecated"):
+        found = _shapes_of_all(layer_of(name, **former))
+    assert found == _shapes_of_all(layer_of(name, **today)), f"{alias}: other parameters or outputs"
+
+
+def _shapes_of_all(layer: Layer) -> Any:
+    with layer.entered():
+        outputs = jax.eval_shape(layer.apply, layer.variables(), layer.inputs())
+    return {path: leaf.shape for path, leaf in paths(layer.shapes["params"]).items()}, [y.shape for y in outputs]
+
+
+@pytest.mark.devices(2)
+@needs("encoder", "decoder")
+def test_sequence_is_divided_outside_of_products_where_that_is_asked_for(name: str) -> None:
+    """``enable_sequence_parallel``: what norms, dropout and residuals take; nothing is divided so without it."""
+    mesh = jax.sharding.Mesh(np.asarray(jax.devices()[:2]), ("tpsp",))
+    attentions = 1 if name == "encoder" else 2
+    for asked, wanted in ((True, 5 * attentions + 4), (False, 0)):
+        layer = layer_of(name, enable_sequence_parallel=asked)
+        variables, inputs = layer.variables(), layer.inputs()
+        with te.mesh_context(mesh), te.Autocast(axes=("tpsp",))(), nn.logical_axis_rules(te.extend_logical_axis_rules()):
+            program = jax.make_jaxpr(layer.apply)(variables, inputs)
+        specs = [e.params["sharding"].spec for e in equations(program, "sharding_constraint")]
+        found = sum(tuple(spec) == (None, "tpsp", None) for spec in specs)
+        assert found == wanted, f"sequence parallelism={asked}: {found} divided tensors, but should be {wanted}"
+

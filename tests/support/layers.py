@@ -1,14 +1,17 @@
 """Layers in modes, for claims that hold for each of them: which there are, and what is expected of one."""
 
-from collections.abc import Callable
+import functools
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 import pytest
 
-from mnist_fp8.oracle.arithmetic import Passes
+from mnist_fp8.oracle.arithmetic import Arithmetic, Passes
 from mnist_fp8.subjects import SUBJECTS
-from mnist_fp8.subjects.layer import Step
+from mnist_fp8.subjects.layer import Layer, Step
 from mnist_fp8.subjects.prediction import amax_tolerance, expected, pairs, paths, scales_of, tolerance_of
 from mnist_fp8.subjects.subject import Case, Subject
 from mnist_fp8.te.dense_step import fp8
@@ -23,6 +26,7 @@ __all__ = [
     "assert_step",
     "blockwise",
     "cases",
+    "defined",
     "expected",
     "passes",
     "paths",
@@ -31,6 +35,7 @@ __all__ = [
     "recipes",
     "recorded",
     "scales_of",
+    "short_variables",
     "tolerance_of",
 ]
 
@@ -113,3 +118,15 @@ def assert_step(step: Step, wanted: Passes, *, where: str, tolerance_of: Callabl
     __tracebackhide__ = True
     for name, actual, right in pairs(step, wanted):
         assert_close_norm(where=f"{where}: {name}", actual=actual, expected=right, tolerance=tolerance_of(name))
+
+
+def short_variables(layer: Layer) -> dict[str, Any]:
+    """A layer's variables, of numbers that BF16 has: references take parameters so."""
+    return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(leaf.dtype), layer.variables())
+
+
+def defined(layer: Layer, variables: Any, inputs: Mapping[str, jax.Array]) -> Any:
+    """The first output of a layer by its definition, computed in float32; nothing is quantized."""
+    with jax.default_matmul_precision("highest"):
+        reference = jax.jit(functools.partial(layer.reference, Arithmetic()))
+        return np.asarray(jax.tree.leaves(reference(variables["params"], dict(inputs)))[0], np.float64)
