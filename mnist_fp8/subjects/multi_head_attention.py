@@ -254,9 +254,7 @@ def _turned(case: Case, arithmetic: Arithmetic, x: jax.Array) -> jax.Array:
 
 def _reference(case: Case) -> Reference:
     def reference(arithmetic: Arithmetic, params: Params, inputs: Mapping[str, jax.Array]) -> Any:  # noqa: ANN401
-        allowed = admitted(
-            case.fields["attn_mask_type"], case.arguments.get("mask"), case.fields.get("window_size")
-        )
+        allowed = admitted(case.fields["attn_mask_type"], case.arguments.get("mask"), case.fields.get("window_size"))
         y, normal = attended(case, arithmetic, params, inputs["x"], inputs.get("encoded"), allowed=allowed)
         return (y, normal) if _returns_normal(case, asks_itself="encoded" not in inputs) else y
 

@@ -121,7 +121,8 @@ def test_every_head_has_keys_of_its_own_where_nobody_says_otherwise() -> None:
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 def test_backend_is_asked_for_by_the_dtype_of_the_inputs(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Fused kernels take 16-bit tensors alone: who is asked for another dtype says that there is none."""
-    module, asked = name_of_te("flax", "transformer"), []
+    module = name_of_te("flax", "transformer")
+    asked: list[str] = []
     name = "FusedAttnHelper" if hasattr(module, "FusedAttnHelper") else "is_fused_attn_kernel_available"
     helper = getattr(module, name)
 

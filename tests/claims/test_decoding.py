@@ -1,7 +1,7 @@
 """Claim: attention that is given one token after the other computes what it does for the whole sequence.
 
-TE documents ``decode`` of ``MultiHeadAttention`` and ``TransformerLayer``: keys and values of earlier tokens are kept in
-the collection ``cache``, and a token sees those and itself. So the outputs are those of causal attention.
+TE documents ``decode`` of ``MultiHeadAttention`` and ``TransformerLayer`` as an autoregressive cache: keys and values
+of earlier tokens are kept in the collection ``cache``. A token sees those and itself, as in causal attention.
 
 What a failure means for an upgrade: a model generates something else than what it was trained for, without an error.
 """
@@ -72,9 +72,11 @@ class Decoder:
         mask = jnp.zeros((BATCH, 1, LENGTH, LENGTH), jnp.uint8)
         with BF16():
             made = jax.eval_shape(lambda x: self.module.init(jax.random.PRNGKey(0), x, x, mask, decode=True), x)
-        drawn = np.random.default_rng(0)
-        draw = lambda leaf: jnp.asarray(drawn.normal(0, leaf.shape[0] ** -0.5, leaf.shape), leaf.dtype)  # noqa: E731
-        shapes = te.unbox(made)
+        drawn, shapes = np.random.default_rng(0), te.unbox(made)
+
+        def draw(leaf: Any) -> jax.Array:
+            return jnp.asarray(drawn.normal(0, leaf.shape[0] ** -0.5, leaf.shape), leaf.dtype)
+
         cache = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), shapes["cache"])
         return {"params": jax.tree.map(draw, shapes["params"]), "cache": cache}
 
@@ -89,9 +91,7 @@ class Decoder:
         def one(cache: Any, token: jax.Array) -> Any:
             given = {"params": variables["params"], "cache": cache}
             x = self.placed(token[:, None])
-            (y, _), changed = module.apply(
-                given, x, x, mask, bias, decode=True, deterministic=True, mutable=["cache"]
-            )
+            (y, _), changed = module.apply(given, x, x, mask, bias, decode=True, deterministic=True, mutable=["cache"])
             return changed["cache"], self.placed(y)[:, 0]
 
         with BF16(), jax.default_matmul_precision("highest"):
@@ -103,11 +103,10 @@ class Decoder:
     def expected(self, tokens: Any, seen: Array, bias: Array | None = None) -> Array:
         """The outputs of the whole sequence by NumPy, of keys that are seen."""
         params = jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), self.variables()["params"])
-        query, key, value = (tensor for tensor in self.projected(tokens, params))
-        y = numpy_attention(query, key, value, seen, bias)
+        y = numpy_attention(*self.projected(tokens, params), seen, bias)
         return y.reshape(BATCH, LENGTH, -1) @ params["out"]["kernel"]
 
-    def projected(self, tokens: Any, params: Any) -> tuple[Array, ...]:
+    def projected(self, tokens: Any, params: Any) -> tuple[Array, Array, Array]:
         """Queries, keys and values, (batch, tokens, heads, size)."""
         x = np.asarray(tokens, np.float64)
         normal = x / np.sqrt((x**2).mean(axis=-1, keepdims=True) + layers.EPSILON) * params["query"]["scale"]
@@ -240,7 +239,9 @@ def test_decoder_generates_what_it_computes_for_the_whole_sequence() -> None:
         return changed["cache"], y[:, 0]
 
     with BF16(), jax.default_matmul_precision("highest"):
-        cache = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(begin, inputs["x"])["cache"])
+        cache = jax.tree.map(
+            lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), jax.eval_shape(begin, inputs["x"])["cache"]
+        )
         _, y = jax.jit(lambda cache, x: jax.lax.scan(one, cache, x))(cache, jnp.swapaxes(inputs["x"], 0, 1))
     expected = defined(whole, variables, inputs)
     assert_close_norm(where="decoder", actual=np.swapaxes(y, 0, 1), expected=expected, tolerance=2.0**-9)

@@ -645,4 +645,4 @@ def remade_jaxpr(mode: te.Autocast, policy: Any) -> Any:
     layer, x = te.dense_general(features=32), on_device(np.ones((64, CONTRACTED)), "bfloat16")
     with mode():
         loss = jax.checkpoint(lambda variables, x: jnp.sin(layer.apply(variables, x)).sum(), policy=policy)
-        return jax.make_jaxpr(jax.grad(loss))(init_shapes(layer, mode, x), x)
+        return jax.make_jaxpr(jax.grad(loss, (0, 1)))(init_shapes(layer, mode, x), x)

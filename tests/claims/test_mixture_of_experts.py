@@ -215,6 +215,15 @@ def test_kernels_sort_tokens_as_the_routing_map_says(align: int | None) -> None:
     assert_equal(where="gradient of the tokens", actual=grad, expected=np.broadcast_to(share, tokens.shape))
 
 
+@pytest.mark.te_name("permutation", "token_dispatch")
+@pytest.mark.parametrize("rows", [0, -1])
+def test_dispatch_to_no_rows_is_refused(rows: int) -> None:
+    """Also -1, which asks another framework to count them: a program of JAX has to know its shapes."""
+    tokens, chosen = jnp.ones((TOKENS, HIDDEN)), jnp.ones((TOKENS, EXPERTS), jnp.int32)
+    with pytest.raises(AssertionError, match="num_out_tokens > 0"):
+        name_of_te("permutation", "token_dispatch")(tokens, chosen, rows)
+
+
 @pytest.mark.gpu
 @pytest.mark.te_name("permutation", "sort_chunks_by_index")
 def test_chunks_are_sorted_by_their_index() -> None:

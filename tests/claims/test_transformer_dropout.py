@@ -107,7 +107,9 @@ def test_positions_share_what_is_dropped_where_that_is_asked_for(kind: str) -> N
         _computed(_layer(**fields, **dims), x, {"dropout": 1}) for dims in ({}, {f"{kind}_dropout_dims": (1,)})
     )
     assert (alone != alone[:, :1]).any(), "Control: positions drop on their own"
-    assert_equal(where=f"positions behind the first, {kind}", actual=shared[:, 1:], expected=0 * alone[:, 1:] + shared[:, :1])
+    assert_equal(
+        where=f"positions behind the first, {kind}", actual=shared[:, 1:], expected=0 * alone[:, 1:] + shared[:, :1]
+    )
     assert (shared != shared[:1]).any(), f"{kind}: all examples drop the same"
 
 

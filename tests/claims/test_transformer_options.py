@@ -34,7 +34,7 @@ LAYERS = {
     "separate": ("MultiHeadAttention", "separate parameters"),
 }
 TOLERANCE = 2.0**-9
-"""Largest relative norm of a difference in float32, products in TF32; without one of the options it is 0.02 and more."""
+"""Largest relative norm of a difference in float32, products in TF32; without an option it is 0.05 and more."""
 
 
 def layer_of(name: str, arguments: Any = None, mode: te.Autocast = BF16, **fields: Any) -> Layer:
@@ -115,7 +115,8 @@ def test_logits_in_float32_reach_the_attention(name: str) -> None:
     """On JAX's path: the exponentials of each softmax are in float32 then, and in BF16 else."""
     field = "float32_logits" if name == "attention" else "float32_attention_logits"
     for wide, wanted in ((True, "float32"), (False, "bfloat16")):
-        layer = layer_of(name, **{field: wide})
+        fields: dict[str, Any] = {field: wide}
+        layer = layer_of(name, **fields)
         with layer.entered():
             program = jax.make_jaxpr(layer.apply)(layer.variables(), layer.inputs())
         found = {str(e.invars[0].aval.dtype) for e in equations(program, "exp")}
@@ -144,7 +145,7 @@ RANK = 4
 @needs("encoder", "decoder", "separate")
 def test_alpha_of_low_rank_adaptation_reaches_the_projections(name: str) -> None:
     """Twice alpha is twice the second matrix of each: what is added is alpha / rank * x A B."""
-    scope = {"low_rank_adaptation_scope": "exclude_mlp", "low_rank_adaptation_dim": RANK}
+    scope: dict[str, Any] = {"low_rank_adaptation_scope": "exclude_mlp", "low_rank_adaptation_dim": RANK}
     once, twice = (layer_of(name, **scope, low_rank_adaptation_alpha=alpha) for alpha in (RANK, 2 * RANK))
     variables, inputs = once.variables(), once.inputs()
     adapted = [path for path in paths(variables["params"]) if path.endswith("lora_b_kernel")]
@@ -183,7 +184,9 @@ def test_initializers_of_a_transformer_layer_reach_its_parameters(name: str, fus
 
 @needs("decoder", "normalised output", "separate")
 def test_dtype_of_a_layer_is_that_of_all_its_parameters(name: str) -> None:
-    found = paths(layer_of(name, dtype=jnp.bfloat16, use_bias=True, low_rank_adaptation_scope="exclude_mlp").shapes["params"])
+    found = paths(
+        layer_of(name, dtype=jnp.bfloat16, use_bias=True, low_rank_adaptation_scope="exclude_mlp").shapes["params"]
+    )
     wrong = {path: str(leaf.dtype) for path, leaf in found.items() if leaf.dtype != jnp.bfloat16}
     assert not wrong, f"{name} in BF16 has parameters of {wrong}"
 
@@ -241,9 +244,12 @@ def test_sequence_is_divided_outside_of_products_where_that_is_asked_for(name: s
     for asked, wanted in ((True, 5 * attentions + 4), (False, 0)):
         layer = layer_of(name, enable_sequence_parallel=asked)
         variables, inputs = layer.variables(), layer.inputs()
-        with te.mesh_context(mesh), te.Autocast(axes=("tpsp",))(), nn.logical_axis_rules(te.extend_logical_axis_rules()):
+        with (
+            te.mesh_context(mesh),
+            te.Autocast(axes=("tpsp",))(),
+            nn.logical_axis_rules(te.extend_logical_axis_rules()),
+        ):
             program = jax.make_jaxpr(layer.apply)(variables, inputs)
         specs = [e.params["sharding"].spec for e in equations(program, "sharding_constraint")]
         found = sum(tuple(spec) == (None, "tpsp", None) for spec in specs)
         assert found == wanted, f"sequence parallelism={asked}: {found} divided tensors, but should be {wanted}"
-

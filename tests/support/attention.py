@@ -30,7 +30,9 @@ def numpy_attention(query: Any, key: Any, value: Any, seen: Array, bias: Array |
     """
     query, key, value = (np.asarray(tensor, np.float64) for tensor in (query, key, value))
     batch, queries, heads, size = query.shape
-    seen, added = (np.broadcast_to(part, (batch, heads, queries, key.shape[1])) for part in (seen, 0 if bias is None else bias))
+    seen, added = (
+        np.broadcast_to(part, (batch, heads, queries, key.shape[1])) for part in (seen, 0 if bias is None else bias)
+    )
     y = np.zeros((batch, queries, heads, value.shape[-1]))
     for head in range(heads):
         group = head * key.shape[2] // heads
