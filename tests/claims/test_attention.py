@@ -20,8 +20,9 @@ from mnist_fp8.oracle import arithmetic, layers
 from mnist_fp8.subjects import attention
 from mnist_fp8.subjects.attention import allowed, case
 from mnist_fp8.subjects.layer import Layer, step
-from mnist_fp8.subjects.making import name_of_te
+from mnist_fp8.subjects.making import flax_layer, name_of_te
 from mnist_fp8.subjects.subject import Case, Subject
+from mnist_fp8.te.dense_step import BF16
 from support.assertions import assert_close, assert_equal
 from support.attention import FLOAT32, assert_sees, attend, draw, hidden
 from support.layers import assert_step, cases
@@ -116,6 +117,30 @@ def test_every_head_has_keys_of_its_own_where_nobody_says_otherwise() -> None:
     tensors = draw(*[(2, 16, 4, 16)] * 3)
     y = attend(None, *tensors, attn_mask_type="no_mask", num_gqa_groups=None)
     assert_sees(y, np.ones((1, 1, 16, 16), bool), *tensors, where="no number of groups")
+
+
+def test_mask_by_its_former_name_warns_and_counts() -> None:
+    tensors, seen = draw(*[(2, 16, 4, 16)] * 3), layers.admitted((16, 16), (16, 9), (16, 16))
+    mask, layer = hidden(seen), _layer(attn_mask_type="padding")
+    with BF16(), jax.default_matmul_precision("highest"), pytest.warns(UserWarning, match="mask is deprecated"):
+        y = layer.apply({}, *tensors, mask=mask, deterministic=True)
+    assert_sees(y, seen, *tensors, where="mask by its former name")
+    with BF16(), pytest.raises(ValueError, match="cannot be provided at the same time"):
+        layer.apply({}, *tensors, mask, mask=mask, deterministic=True)
+
+
+def test_strategy_of_context_parallelism_that_there_is_not_is_refused() -> None:
+    tensors = draw(*[(2, 16, 4, 16)] * 3)
+    for strategy in ("default", "ALL_GATHER", "AllGather", "ring"):
+        with BF16():
+            _layer(context_parallel_strategy=strategy).apply({}, *tensors, deterministic=True)
+    with BF16(), pytest.raises(ValueError, match="Invalid context parallel strategy: striped"):
+        _layer(context_parallel_strategy="striped").apply({}, *tensors, deterministic=True)
+
+
+def _layer(**fields: Any) -> Any:
+    """Attention of four heads of 16."""
+    return flax_layer("DotProductAttention", head_dim=16, num_attention_heads=4, num_gqa_groups=4, **fields)
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])

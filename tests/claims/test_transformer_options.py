@@ -19,6 +19,8 @@ from mnist_fp8 import te
 from mnist_fp8.oracle import layers
 from mnist_fp8.subjects import find_subject
 from mnist_fp8.subjects.layer import Layer
+from mnist_fp8.subjects.making import name_of_te
+from mnist_fp8.subjects.multi_head_attention import HEADS
 from mnist_fp8.te.dense_step import BF16
 from support.assertions import assert_close_norm, assert_equal
 from support.layers import DELAYED, defined, paths, short_variables
@@ -180,6 +182,14 @@ def test_initializers_of_a_transformer_layer_reach_its_parameters(name: str, fus
     for path, value in expected.items():
         if value is not None:
             assert_equal(where=path, actual=found[path], expected=np.full(found[path].shape, value))
+
+
+@needs("encoder", "decoder")
+def test_relative_embedding_that_is_given_takes_the_place_of_the_usual_one(name: str) -> None:
+    given = name_of_te("flax", "RelativePositionBiases")(num_buckets=8, max_distance=16, num_attention_heads=HEADS)
+    found = paths(layer_of(name, enable_relative_embedding=True, relative_embedding=given).shapes["params"])
+    shapes = {leaf.shape for path, leaf in found.items() if path.endswith("rel_embedding")}
+    assert shapes == {(HEADS, 8)}, f"relative embeddings of {shapes}, but should be of {(HEADS, 8)}"
 
 
 @needs("decoder", "normalised output", "separate")
