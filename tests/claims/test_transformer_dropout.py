@@ -98,6 +98,7 @@ def test_random_numbers_of_another_name_do_not_count(name: str) -> None:
 
 
 @transformer
+@pytest.mark.host  # A fused kernel rounds attention to two equal tokens otherwise than to one.
 @pytest.mark.parametrize("kind", ["hidden", "intermediate"])
 def test_positions_share_what_is_dropped_where_that_is_asked_for(kind: str) -> None:
     """``hidden_dropout_dims`` and ``intermediate_dropout_dims``, here of tokens that are all the same."""
