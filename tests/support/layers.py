@@ -120,6 +120,40 @@ def assert_step(step: Step, wanted: Passes, *, where: str, tolerance_of: Callabl
         assert_close_norm(where=f"{where}: {name}", actual=actual, expected=right, tolerance=tolerance_of(name))
 
 
+CHANCE = 4.0
+"""Largest distance from what is predicted, in tolerances, that chance explains: `unless_by_chance`."""
+DRAWS = 3
+"""How many other draws decide then."""
+
+
+def unless_by_chance(check: Callable[[int, float], object]) -> None:
+    """Check a layer on random numbers; where it fails by little, most of some other draws have to pass.
+
+    A sum in float32 may fall on the other side of a rounding to float8 than in float64. Of one of the largest numbers
+    of a gradient, that changes all that follows from it by more than a tolerance: in one draw of twenty, and in others
+    with each release and compiler. Seen in 24 draws of three transformer layers (2.4.0, 2.8.0, 2.20.2): up to 2.1.
+
+    Args:
+        check: asserts that a layer computes what is predicted, given the number of the draw, and how many tolerances it
+            may be off.
+    """
+    __tracebackhide__ = True
+    try:
+        check(0, 1.0)
+    except AssertionError:
+        check(0, CHANCE)
+        if sum(_passes(check, draw) for draw in range(1, DRAWS + 1)) <= DRAWS // 2:
+            raise
+
+
+def _passes(check: Callable[[int, float], object], draw: int) -> bool:
+    try:
+        check(draw, 1.0)
+    except AssertionError:
+        return False
+    return True
+
+
 def short_variables(layer: Layer) -> dict[str, Any]:
     """A layer's variables, of numbers that BF16 has: references take parameters so."""
     return jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16).astype(leaf.dtype), layer.variables())
