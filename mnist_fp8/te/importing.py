@@ -46,6 +46,7 @@ def effects() -> dict[str, Value]:
     kind = loading.kind_of_run()
     loading.prepare_xla()
     os.environ.update(host.CUSTOM_CALLS_OFF if kind is RunKind.HOST else {})
+    process_state.handle_signals_as_in_a_terminal()
     vars(warnings)["showwarning"] = _say_nothing  # warnings are measured elsewhere
     with _caught_output() as output:
         before, modules, memory = process_state.state(), set(sys.modules), _memory()

@@ -54,6 +54,13 @@ def state() -> State:
     }
 
 
+def handle_signals_as_in_a_terminal() -> None:
+    """Handle what a shell has its background jobs ignore: an import that ignores it as well has to show."""
+    for number in (signal.SIGINT, signal.SIGQUIT, signal.SIGHUP):
+        if signal.getsignal(number) is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler if number is signal.SIGINT else signal.SIG_DFL)
+
+
 def changes(before: State, after: State) -> Iterator[tuple[str, str, str]]:
     """What differs: its kind, its name, and what is there now."""
     for kind, old in before.items():

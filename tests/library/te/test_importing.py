@@ -7,6 +7,7 @@ proven by faults (`proofs.faults`).
 import functools
 import json
 import os
+import signal
 import subprocess
 import tempfile
 from collections.abc import Mapping
@@ -124,6 +125,16 @@ def test_what_an_import_does_is_named(name: str, text: str | None) -> None:
     found = entries(LOUD)[f"import/{name}"]
     assert found["kind"] == "text"
     assert text is None or found["text"] == text
+
+
+def test_ignored_signals_are_seen_where_a_shell_ignores_them_as_well() -> None:
+    """As it has its background jobs do; a process inherits that."""
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        found = entries(f"{QUIET}\nimport signal\nsignal.signal(signal.SIGINT, signal.SIG_IGN)\n")
+    finally:
+        signal.signal(signal.SIGINT, before)
+    assert found["import/signal handlers/SIGINT"] == {"kind": "text", "text": "SIG_IGN"}
 
 
 def test_package_that_is_loaded_by_its_name_is_seen_and_not_what_those_need_that_are_named() -> None:
