@@ -96,10 +96,11 @@ class Layer:
         drawn = np.random.default_rng(seed)
         return {name: on_device(drawn.normal(0, 1, shape), dtype) for name, shape in self.case.inputs.items()}
 
-    @property
+    @functools.cached_property
     def boxed_shapes(self) -> Any:  # noqa: ANN401
         """Shapes and dtypes of its variables as Transformer Engine makes them, boxes included."""
-        return _boxed_shapes(self)
+        inputs = {name: jax.ShapeDtypeStruct(shape, jnp.bfloat16) for name, shape in self.case.inputs.items()}
+        return jax.eval_shape(self.init, inputs)
 
     @property
     def shapes(self) -> Any:  # noqa: ANN401
@@ -127,13 +128,6 @@ class Layer:
     def _outputs(self) -> tuple[jax.ShapeDtypeStruct, ...]:
         with self.entered():
             return jax.eval_shape(self.apply, self.variables(), self.inputs())
-
-
-@functools.cache
-def _boxed_shapes(layer: Layer) -> Any:  # noqa: ANN401
-    """Made once for all tests of a layer, each of which has a `Layer` of its own."""
-    inputs = {name: jax.ShapeDtypeStruct(shape, jnp.bfloat16) for name, shape in layer.case.inputs.items()}
-    return jax.eval_shape(layer.init, inputs)
 
 
 @functools.cache
