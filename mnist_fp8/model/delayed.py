@@ -8,7 +8,7 @@ import numpy as np
 from mnist_fp8 import te
 from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.model.metadata import positions
-from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, Meta, next_meta, next_meta_before_2_3
+from mnist_fp8.oracle.dense import FP8_MAX, Meta, formats_of, next_meta, next_meta_before_2_3
 from mnist_fp8.te.calls import Call
 
 
@@ -58,7 +58,7 @@ def newest(meta: Meta) -> float:
 def following(meta: Meta, amax: float, tensor: str, recipe: RecipeConfig) -> Meta:
     """Metadata after a step that saw an amax of ``x``, ``kernel`` or ``grad``."""
     step = next_meta if te.metadata_dialect().stores_next_scale else next_meta_before_2_3
-    fp8_max = FP8_MAX[FORMATS[recipe.fp8_format or "HYBRID"][tensor]]
+    fp8_max = FP8_MAX[formats_of(recipe)[tensor]]
     return step(meta, amax, fp8_max=fp8_max, margin=recipe.margin or 0, algo=recipe.amax_compute_algo or "max")
 
 

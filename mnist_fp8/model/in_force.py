@@ -12,7 +12,7 @@ from mnist_fp8.model.delayed import following, newest
 from mnist_fp8.model.judgement import Amax
 from mnist_fp8.model.metadata import positions
 from mnist_fp8.model.problems import Problem
-from mnist_fp8.oracle.dense import FORMATS, FP8_MAX, Array, Meta
+from mnist_fp8.oracle.dense import FP8_MAX, Array, Meta, formats_of
 from mnist_fp8.oracle.tolerances import scale_tolerance
 from mnist_fp8.te.calls import Call
 
@@ -42,7 +42,7 @@ def kept_problems(where: str, amaxes: Sequence[Amax], recipe: RecipeConfig) -> I
         yield Problem(where, f"scales follow from {_written(other, names)}; {due}")
         return
     for amax in wrong:
-        largest = FP8_MAX[FORMATS[recipe.fp8_format or "HYBRID"][amax.kept.tensor]]
+        largest = FP8_MAX[formats_of(recipe)[amax.kept.tensor]]
         counting = "newest" if recipe.amax_compute_algo == "most_recent" else "largest"
         due = f"expected {_wanted(amax, recipe).scale:.6g}, from {largest:.0f} and the {counting} amax"
         yield Problem(where, f"scale of {amax.tensor} is {amax.kept.returned.scale:.6g}; {due}")

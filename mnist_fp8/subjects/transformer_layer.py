@@ -109,8 +109,7 @@ _RENAMED = {"float32_attention_logits": "float32_logits", "self_attn_bias_type":
 
 
 def _attention(case: Case) -> Case:
-    names = {**dict.fromkeys(_SHARED), **_RENAMED}
-    fields = {new or name: case.fields[name] for name, new in names.items() if name in case.fields}
+    fields = {_RENAMED.get(name, name): case.fields[name] for name in (*_SHARED, *_RENAMED) if name in case.fields}
     normalises = not case.fields.get("output_layernorm", False)
     size = case.fields["hidden_size"] // case.fields["num_attention_heads"]
     own = {"head_dim": size, "input_layernorm": normalises, "return_layernorm_output": _post(case)}

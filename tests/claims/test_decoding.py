@@ -230,7 +230,7 @@ def test_two_tokens_at_once_are_refused() -> None:
 def test_decoder_generates_what_it_computes_for_the_whole_sequence() -> None:
     """With relative positions up to ``max_decode_length``, and what an encoder made beside."""
     subject = find_subject("TransformerLayer")
-    case = next(case for case in subject.cases if case.name == "decoder, relative embedding")
+    case = subject.case("decoder, relative embedding")
     whole = Layer(subject, dataclasses.replace(case, fields={**case.fields, "fuse_qkv_params": False}))
     alone = dataclasses.replace(whole.case, fields={**whole.case.fields, "self_attn_mask_type": "padding"})
     module, variables, inputs = subject.make(alone, None).module, short_variables(whole), whole.inputs(dtype="float32")

@@ -22,7 +22,6 @@ from mnist_fp8.subjects.layer import Layer, next_variables, read_metas, step
 from mnist_fp8.subjects.subject import Case, Subject
 from support.assertions import assert_close, assert_equal
 from support.layers import (
-    CHANCE,
     DELAYED,
     amax_tolerance,
     assert_step,
@@ -56,9 +55,7 @@ def test_metadata_follow_the_tensors_inside_a_layer(subject: Subject, case: Case
     variables = layer.variables()
     metas: _Metas = {product.name: dict.fromkeys(TENSORS, initial_meta(4)) for product in layer.products}
     for number, factor in enumerate((1.0, 4.0, 0.5, 0.25, 0.125, 0.125)):
-        check = partial(_assert_follows, layer, variables, metas, number, factor)
-        unless_by_chance(check)
-        variables, metas = check(0, CHANCE)
+        variables, metas = unless_by_chance(partial(_assert_follows, layer, variables, metas, number, factor))
 
 
 def _assert_follows(

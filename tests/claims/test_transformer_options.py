@@ -43,7 +43,7 @@ def layer_of(name: str, arguments: Any = None, mode: te.Autocast = BF16, **field
     """A layer with some options more, and arguments of its call."""
     subject_name, case_name = LAYERS[name]
     subject = find_subject(subject_name)
-    case = next(case for case in subject.cases if case.name == case_name)
+    case = subject.case(case_name)
     given = {**case.arguments, **(arguments or {})}
     return Layer(subject, dataclasses.replace(case, fields={**case.fields, **fields}, arguments=given), mode)
 

@@ -2,7 +2,7 @@
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -120,13 +120,14 @@ def assert_step(step: Step, wanted: Passes, *, where: str, tolerance_of: Callabl
         assert_close_norm(where=f"{where}: {name}", actual=actual, expected=right, tolerance=tolerance_of(name))
 
 
+_Result = TypeVar("_Result")
 CHANCE = 4.0
 """Largest distance from what is predicted, in tolerances, that chance explains: `unless_by_chance`."""
 DRAWS = 3
 """How many other draws decide then."""
 
 
-def unless_by_chance(check: Callable[[int, float], object]) -> None:
+def unless_by_chance(check: Callable[[int, float], _Result]) -> _Result:
     """Check a layer on random numbers; where it fails by little, most of some other draws have to pass.
 
     A sum in float32 may fall on the other side of a rounding to float8 than in float64. Of one of the largest numbers
@@ -136,14 +137,18 @@ def unless_by_chance(check: Callable[[int, float], object]) -> None:
     Args:
         check: asserts that a layer computes what is predicted, given the number of the draw, and how many tolerances it
             may be off.
+
+    Returns:
+        What the check returns of the first draw.
     """
     __tracebackhide__ = True
     try:
-        check(0, 1.0)
+        return check(0, 1.0)
     except AssertionError:
-        check(0, CHANCE)
+        result = check(0, CHANCE)
         if sum(_passes(check, draw) for draw in range(1, DRAWS + 1)) <= DRAWS // 2:
             raise
+        return result
 
 
 def _passes(check: Callable[[int, float], object], draw: int) -> bool:
