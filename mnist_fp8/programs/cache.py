@@ -8,7 +8,7 @@ from pathlib import Path
 from mnist_fp8.core.files import cache_dir
 
 LARGEST_BYTES = 256 * 2**20
-"""Compiled programs that are kept; beyond that, they start over. A run of all claims makes 10 MB."""
+"""Compiled programs that are kept; beyond that, they start over. A run of all claims makes 40 MB."""
 
 
 def keep_programs(*, is_worker: bool = False) -> None:
@@ -27,8 +27,8 @@ def keep_programs(*, is_worker: bool = False) -> None:
     folder = cache_dir() / "xla"
     if not is_worker and _bytes_in(folder) > LARGEST_BYTES:
         shutil.rmtree(folder, ignore_errors=True)
-    # Another process may just be writing a program that is read: it is compiled then.
-    warnings.filterwarnings("ignore", "Error reading persistent compilation cache entry")
+    # Another process may just be writing a program that is read, or may have removed the folder: it is compiled then.
+    warnings.filterwarnings("ignore", "Error (?:reading|writing) persistent compilation cache entry")
     jax.config.update("jax_compilation_cache_dir", str(folder))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     compilation_cache.reset_cache()  # JAX looks once, at its first compilation, whether there is a cache

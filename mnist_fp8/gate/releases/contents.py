@@ -49,6 +49,15 @@ def digests(folder: Path, *, endings: tuple[str, ...] = (), most_folders: float 
     return found
 
 
+def making(file: Path) -> tuple[int, int] | None:
+    """What tells a file that is written once from one that takes its place; ``None`` if there is none."""
+    try:
+        status = file.stat()
+    except OSError:
+        return None
+    return status.st_ino, status.st_mtime_ns
+
+
 def _known(cache: Path) -> Mapping[str, list[Any]]:
     try:
         known = json.loads(cache.read_text())

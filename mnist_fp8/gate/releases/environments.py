@@ -83,6 +83,11 @@ class Environment:
         environ = self.environ if environ is None else environ
         return execute(self.command(command), cwd=cwd, timeout=timeout, environ=environ, output=output)
 
+    @property
+    def marker(self) -> Path:
+        """The file that is written last when this environment is made; an interpreter as it is has none."""
+        return self.python.parent.parent / _MARKER
+
     def command(self, words: Sequence[str]) -> list[str]:
         """A command with its program found here: a new process would look it up on our own ``PATH``."""
         return [shutil.which(words[0], path=self.environ["PATH"]) or words[0], *words[1:]]

@@ -25,6 +25,8 @@ changes."""
 _KEPT_S = 14 * 86400
 _READ = (".py", ".pyc", ".so", ".ini", ".toml", ".cfg", "METADATA")
 """Ends of the names of files that Python or pytest would read, wherever they lie in the stage."""
+_stages: dict[Path, Mapping[str, str]] = {}
+"""Of the stages that this process uses: the digest of each file as it was written, by its name."""
 
 
 @functools.cache
@@ -38,7 +40,8 @@ def stage() -> Path:
     """
     with explained("the copy of the suite"):
         files = _suite_files()
-        home = cache_dir() / "suite" / _digest(files)
+        digests = _digests(files)
+        home = cache_dir() / "suite" / digest_of(digests)[:16]
         if os.pathsep in str(home):
             raise EnvError(
                 f"the cache folder {cache_dir()} has {os.pathsep!r} in its name: set XDG_CACHE_HOME to another"
@@ -46,37 +49,37 @@ def stage() -> Path:
         home.parent.mkdir(parents=True, exist_ok=True)
         # Of releases that are judged side by side, the first makes it: another would pull it away from under that one.
         with filelock.FileLock(home.parent.with_name(".suite.lock"), timeout=MAKING_TIMEOUT_S):
-            if home.exists() and _written(home) == files:
+            if home.exists() and not _edits(home, digests):
                 os.utime(home)
             else:
                 _write_stage(files, home)
+        _stages[home] = digests
     return home
 
 
-def _digest(files: Mapping[str, bytes]) -> str:
-    return digest_of({name: hashlib.sha256(content).hexdigest() for name, content in files.items()})[:16]
+def _digests(files: Mapping[str, bytes]) -> dict[str, str]:
+    return {name: hashlib.sha256(content).hexdigest() for name, content in files.items()}
 
 
-def _written(home: Path) -> dict[str, bytes]:
-    return {str(name): content for name, content in _contents(home, with_bytecode=True).items()}
+def _edits(home: Path, written: Mapping[str, str]) -> list[str]:
+    """The files of a stage that are not as they were written, and what came and would be read.
+
+    Files that Python does not read may come, such as a checkpoint in the working folder, or what Hypothesis notes.
+    """
+    found = _digests({str(name): content for name, content in _contents(home, with_bytecode=True).items()})
+    changed = [name for name, digest in written.items() if found.get(name) != digest]
+    return changed + [name for name in found if name not in written and name.endswith(_READ)]
 
 
 def check_unchanged(home: Path) -> None:
     """See that nothing that ran in a stage has edited it: what runs there next would be judged by something else.
 
-    Files that Python does not read may come, such as a checkpoint in the working folder.
-
     Raises:
         EnvError: it has; the stage is made anew by the next command.
     """
-    if home.parent != cache_dir() / "suite" or _digest(found := _written(home)) == home.name:
-        return
-    written = _suite_files()
-    changed = [name for name, content in written.items() if found.get(name) != content]
-    added = [name for name in found if name not in written and name.endswith(_READ)]
-    if changed or added:
+    if edits := home in _stages and _edits(home, _stages[home]):
         raise EnvError(
-            f"what was judged has changed the suite that judges it, such as {(changed or added)[0]}: no result counts;"
+            f"what was judged has changed the suite that judges it, such as {edits[0]}: no result counts;"
             " find what writes to its working folder or to mnist_fp8, and run the same again"
         )
 

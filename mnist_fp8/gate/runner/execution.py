@@ -7,7 +7,7 @@ from pathlib import Path
 
 from mnist_fp8.core.capability import ONLY_ON_HOST
 from mnist_fp8.core.errors import EnvError
-from mnist_fp8.gate.releases import staging
+from mnist_fp8.gate.releases import contents, staging
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.releases.interpreters import IMPORTED
 from mnist_fp8.gate.releases.processes import Ended
@@ -37,8 +37,11 @@ def run(
         How it ended, and all that it printed.
 
     Raises:
-        EnvError: it cannot be run, or the suite or the user's model was edited meanwhile.
+        EnvError: it cannot be run, or the suite or the user's model was edited meanwhile, or another command made the
+            suite or the environment anew.
     """
+    marks = suite / "conftest.py", environment.marker
+    makings = [contents.making(mark) for mark in marks]
     try:
         ended = environment.run(command, cwd=suite, timeout=timeout)
         printed = f"{ended.out}\n{ended.err}"
@@ -50,6 +53,12 @@ def run(
         raise EnvError(
             f"the claims cannot be run for {where}: {error}; run it again to make its environment anew"
         ) from error
+    for mark, making in zip(marks, makings, strict=True):
+        if contents.making(mark) != making:
+            raise EnvError(
+                f"{environment.edition.label} was not judged: {mark.parent} was made anew by another command meanwhile,"
+                " because something had edited it; run the same again"
+            )
     staging.check_unchanged(suite)
     model.check_unedited(environment.variables)
     return ended, printed

@@ -886,6 +886,21 @@ def test_stage_is_made_once_for_a_content(monkeypatch: pytest.MonkeyPatch) -> No
     assert [path.name for path in first.parent.iterdir() if path.name.startswith(".")] == []
 
 
+def test_notes_in_a_stage_are_no_edit(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A run leaves some, while others run: none of them may lose its suite, nor its result when ours is edited."""
+    files = {"tests/a.py": b"1"}
+    monkeypatch.setattr(staging, "_suite_files", lambda: dict(files))
+    home = staging.stage()
+    made = home.stat().st_ino
+    (home / ".hypothesis" / "constants").mkdir(parents=True)
+    (home / ".hypothesis" / "constants" / "0a").touch()
+    files["tests/a.py"] = b"2"
+    staging.check_unchanged(home)
+    files["tests/a.py"] = b"1"
+    staging.stage.cache_clear()
+    assert (staging.stage(), home.stat().st_ino) == (home, made)
+
+
 def test_stage_is_made_once_for_all_that_ask_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     together = threading.Barrier(8)
 

@@ -400,6 +400,41 @@ def test_run_that_imported_something_else_is_no_verdict(imported: dict[str, str 
     assert says in str(caught.value)
 
 
+def test_suite_that_is_made_anew_while_it_runs_is_no_verdict(tmp_path: Path) -> None:
+    code = """
+        import os, shutil
+        from pathlib import Path
+
+        def test_of_another_command():
+            here = Path.cwd()
+            shutil.copytree(here, here.with_name("new"))
+            here.rename(here.with_name("old"))
+            here.with_name("new").rename(here)
+    """
+    folder = write_suite(tmp_path / "suite", mine=code)
+    with pytest.raises(
+        EnvError, match=r"was not judged: \S+suite was made anew by another command.*run the same again"
+    ):
+        judged(folder, "mine")
+
+
+@pytest.mark.parametrize("code", ["MARKER.write_text('new')", "MARKER.unlink()"], ids=["made", "removed"])
+def test_environment_that_is_made_anew_while_it_runs_is_no_verdict(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
+) -> None:
+    marker = tmp_path / "environment" / "complete.json"
+    marker.parent.mkdir()
+    marker.write_text("old")
+    os.utime(marker, (0, 0))
+    monkeypatch.setattr(Environment, "marker", marker)
+    mine = f"from pathlib import Path\n\ndef test_a(): pass\n\nMARKER = Path({str(marker)!r})\n"
+    folder = write_suite(tmp_path / "suite", mine=mine)
+    assert [claim.status for claim in judged(folder, "mine").claims] == [ClaimStatus.HOLDS], "Control"
+    folder = write_suite(tmp_path / "other", mine=f"{mine}{code}\n")
+    with pytest.raises(EnvError, match=r"was not judged: \S+environment was made anew by another command"):
+        judged(folder, "mine")
+
+
 @pytest.mark.parametrize("of", ["HEADER", "account"])
 def test_every_process_of_a_run_is_asked(tmp_path: Path, of: str) -> None:
     other = 'IMPORTED | {"transformer_engine": "/clone/transformer_engine/__init__.py"}'
