@@ -20,6 +20,8 @@ import pytest
 import yaml
 from packaging.requirements import Requirement
 
+from mnist_fp8.gate.releases.catalogue import releases, select_releases
+
 ROOT = Path(__file__).resolve().parents[2]
 GUIDE = ROOT / "docs" / "guide" / "ci.md"
 PIN = ROOT / "requirements" / "te.txt"
@@ -82,12 +84,20 @@ def write_report(folder: Path, text: str, verdict: str = "SAFE") -> None:
     (folder / "upgrade" / "upgrade.json").write_text(json.dumps({"verdict": verdict}))
 
 
+# --- what they run -------------------------------------------------------------------------------------------------
+
+
+def test_every_known_release_is_held_to_the_claims_once() -> None:
+    parts = load("te-releases.yml")["jobs"]["matrix"]["strategy"]["matrix"]["releases"]
+    assert sorted(release for part in parts for release in select_releases(part)) == sorted(releases())
+
+
 # --- what they may do ----------------------------------------------------------------------------------------------
 
 
 def test_there_is_something_to_look_at() -> None:
     """Control: the rules below rest on it."""
-    assert {"te-upgrade.yml", "te-newest.yml", "te-gpu.yml"} < set(WORKFLOWS)
+    assert {"te-upgrade.yml", "te-newest.yml", "te-gpu.yml", "te-releases.yml"} < set(WORKFLOWS)
     assert all(any("run" in step for step in steps(name)) for name in [*WORKFLOWS, *ACTIONS])
 
 

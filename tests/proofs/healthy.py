@@ -18,6 +18,8 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
+import scipy.stats
+
 from mnist_fp8.core.errors import EnvError
 from mnist_fp8.core.files import cache_dir, digest_of
 from mnist_fp8.gate.releases import uv
@@ -30,7 +32,7 @@ INTRODUCTION = f"""\
 
 {generated_by("PYTHONPATH=.:tests python -m proofs.healthy > docs/evidence/healthy.md")}
 
-**{{red}} of {{count}} runs were red.**
+**{{red}} of {{count}} runs were red**: with 95% confidence, fewer than {{most:.0%}} of all runs are.
 
 A gate with false alarms gets switched off. So the claims, without training runs, are run again and again on releases
 that are known to be healthy. Every run has another Hypothesis seed and another order of the tests, and runs with one
@@ -150,11 +152,18 @@ def main() -> None:
     sys.exit(any(outcome.code for outcome in outcomes.values()))
 
 
+def most_red(red: int, count: int) -> float:
+    """Largest share of red runs that as few of them as these do not rule out: one-sided Clopper-Pearson, 95%."""
+    return float(scipy.stats.beta.ppf(0.95, red + 1, count - red)) if red < count else 1.0
+
+
 def page(outcomes: dict[Run, Outcome], names: Sequence[str]) -> str:
     """The page, in Markdown, of runs of some claims."""
+    red = sum(outcome.code != 0 for outcome in outcomes.values())
     introduction = INTRODUCTION.format(
-        red=sum(outcome.code != 0 for outcome in outcomes.values()),
+        red=red,
         count=len(outcomes),
+        most=most_red(red, len(outcomes)),
         jax=importlib.metadata.version("jax"),
         cores=os.cpu_count(),
         claims="" if names == claims.ORDER else f"Only the claims {', '.join(names)}.",

@@ -1,0 +1,21 @@
+"""The page of healthy releases says how rare a false alarm is, as far as its runs can tell."""
+
+import pytest
+
+from proofs.healthy import Outcome, Run, most_red, page
+
+GREEN, RED = Outcome(0, "9 passed", [], 3.0), Outcome(1, "1 failed, 8 passed", ["test_a"], 4.0)
+
+
+@pytest.mark.parametrize(("red", "count", "most"), [(0, 1, 0.95), (0, 59, 0.0495), (1, 10, 0.394), (3, 3, 1.0)])
+def test_share_of_red_runs_is_bounded(red: int, count: int, most: float) -> None:
+    """None of n is red with a chance of 5% where a share of 1 - 0.05**(1/n) is; 1 of 10 is in tables."""
+    assert most_red(red, count) == pytest.approx(most, rel=0.01)
+
+
+def test_page_counts_red_runs_by_release() -> None:
+    runs = {Run("2.19.0", 0, 0): GREEN, Run("2.19.0", 1, 2): RED, Run("2.20.2", 0, 0): GREEN}
+    written = page(runs, ("attention",))
+    assert "**1 of 3 runs were red**: with 95% confidence, fewer than 86% of all runs" in written
+    assert "| 2.19.0 | 2 | 1 | 3, 4 | 1 failed, 8 passed |" in written
+    assert "Only the claims attention." in written
