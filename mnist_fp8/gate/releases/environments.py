@@ -1,14 +1,15 @@
 """An environment for one Transformer Engine, made once with uv and kept in the cache."""
 
 import contextlib
+import functools
 import hashlib
 import json
 import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import filelock
@@ -57,6 +58,7 @@ class Environment:
     variables: Mapping[str, str]
     package: Path
     folders: tuple[Path, ...] = ()
+    identify: Callable[[], str] | None = field(default=None, compare=False, repr=False)
 
     def run(
         self,
@@ -87,6 +89,20 @@ class Environment:
     def marker(self) -> Path:
         """The file that is written last when this environment is made; an interpreter as it is has none."""
         return self.python.parent.parent / _MARKER
+
+    def check_unedited(self) -> None:
+        """See that what is imported and loaded here is what it was when this was prepared.
+
+        Raises:
+            EnvError: it is not.
+        """
+        with contextlib.suppress(OSError):  # something is gone, or may not be read any more
+            if self.identify is None or self.identify() == self.digest:
+                return
+        raise EnvError(
+            f"{self.edition.label} was edited while it was judged: no result counts; run the same again, and leave"
+            f" {self.package.parent} and the packages beside it alone meanwhile"
+        )
 
     def command(self, words: Sequence[str]) -> list[str]:
         """A command with its program found here: a new process would look it up on our own ``PATH``."""
@@ -162,8 +178,13 @@ def prepare(
         first = Path(edition.where)
     variables = {"PYTHONPATH": os.pathsep.join(on_path), "MNIST_FP8_TE": "host", "JAX_PLATFORMS": "cpu"}
     python, facts, site = home / "bin" / "python", made.facts, _site(home)
-    digest = identity.of_made(made.files, None if first == site else first)
-    return Environment(edition, python, facts["jax"], facts["flax"], digest, variables, first / PACKAGE, (site,))
+    beside = None if first == site else first
+    return Environment(
+        *(edition, python, facts["jax"], facts["flax"], identity.of_made(made.files, beside), variables),
+        package=first / PACKAGE,
+        folders=(site,),
+        identify=lambda: identity.of_made(_files(home), beside),
+    )
 
 
 def _bytecode() -> Path:
@@ -191,9 +212,10 @@ def _adopt(edition: Edition, imported: Sequence[str]) -> Environment:
     variables = {"PYTHONPATH": os.pathsep.join(filter(None, [str(staging.stage()), pythonpath]))}
     installed = facts.distributions
     sites = {*beside.sites, *facts.sites}
-    digest = identity.of_adopted(facts, sites, package)
+    identify = functools.partial(identity.of_adopted, facts, sites, package)
     folders = tuple(Path(place) for place in facts.path) + tuple(Path(place).parent for place in facts.places)
-    return Environment(edition, python, installed["jax"], installed["flax"], digest, variables, package, folders)
+    versions = installed["jax"], installed["flax"]
+    return Environment(edition, python, *versions, identify(), variables, package, folders, identify)
 
 
 def _is_met(requirement: str, installed: Mapping[str, str]) -> bool:

@@ -37,8 +37,8 @@ def run(
         How it ended, and all that it printed.
 
     Raises:
-        EnvError: it cannot be run, or the suite or the user's model was edited meanwhile, or another command made the
-            suite or the environment anew.
+        EnvError: it cannot be run; or the suite, the installation or the user's model was edited meanwhile, or another
+            command made the suite or the environment anew.
     """
     marks = suite / "conftest.py", environment.marker
     makings = [contents.making(mark) for mark in marks]
@@ -60,6 +60,7 @@ def run(
                 " because something had edited it; run the same again"
             )
     staging.check_unchanged(suite)
+    environment.check_unedited()
     model.check_unedited(environment.variables)
     return ended, printed
 

@@ -492,6 +492,29 @@ def test_folder_is_on_the_path_and_gets_metadata(fake_uv: FakeUv, tmp_path: Path
     assert (again.python, again.digest != made.digest) == (made.python, True)
 
 
+@pytest.mark.usefixtures("fake_uv")
+def test_folder_that_is_edited_while_it_is_judged_has_no_result(tmp_path: Path) -> None:
+    """A checkout of Transformer Engine that somebody works on: what ran is not what the result would be kept for."""
+    made = environments.prepare(Edition(EditionKind.FOLDER, str(te_folder(tmp_path / "mine")), "2.15.0"))
+    made.check_unedited()
+    te_folder(tmp_path / "mine", {"jax/new.py": "1"})
+    says = rf"was edited while it was judged.*leave {tmp_path / 'mine'} and the packages"
+    with pytest.raises(EnvError, match=says):
+        made.check_unedited()
+    shutil.rmtree(tmp_path / "mine")
+    with pytest.raises(EnvError, match=says):
+        made.check_unedited()
+
+
+@pytest.mark.usefixtures("fake_uv")
+def test_environment_that_is_edited_while_it_is_used_has_no_result() -> None:
+    made = environments.prepare(RELEASE)
+    made.check_unedited()
+    (made.package.parent / "beside.py").touch()
+    with pytest.raises(EnvError, match="was edited while it was judged"):
+        made.check_unedited()
+
+
 @pytest.mark.parametrize(
     ("message", "says"),
     [
@@ -594,6 +617,15 @@ def test_interpreter_that_has_everything_is_used_as_it_is(
     assert (made.python, made.jax, made.flax) == (python, "99.0", "99.0")
     assert made.variables == {"PYTHONPATH": f"{staging.stage()}{os.pathsep}/its/own"}, "its kind of run is left to it"
     assert fake_uv.calls == []
+
+
+@pytest.mark.usefixtures("fake_uv")
+def test_interpreter_that_is_edited_while_it_is_judged_has_no_result(tmp_path: Path) -> None:
+    made = environments.prepare(editions.parse_edition(str(interpreter(tmp_path, path=[str(tmp_path / "site")]))))
+    made.check_unedited()
+    te_folder(tmp_path / "site", {"jax/new.py": "1"})
+    with pytest.raises(EnvError, match="was edited while it was judged"):
+        made.check_unedited()
 
 
 def test_package_that_is_imported_from_an_interpreter_is_part_of_its_identity(tmp_path: Path) -> None:

@@ -418,6 +418,18 @@ def test_suite_that_is_made_anew_while_it_runs_is_no_verdict(tmp_path: Path) -> 
         judged(folder, "mine")
 
 
+def test_installation_that_is_edited_while_it_runs_is_no_verdict(tmp_path: Path) -> None:
+    package = tmp_path / "te"
+    package.write_text("d")
+    where = dataclasses.replace(environment(digest="d"), identify=package.read_text)
+    folder = write_suite(tmp_path / "suite", mine="def test_a(): pass")
+    (claim,) = result_of(suite.judge(where, folder, ["mine"]).record).claims
+    assert claim.status is ClaimStatus.HOLDS, "Control"
+    folder = write_suite(tmp_path / "other", mine=f"def test_a(): open({str(package)!r}, 'w').write('other')")
+    with pytest.raises(EnvError, match="was edited while it was judged"):
+        suite.judge(where, folder, ["mine"])
+
+
 @pytest.mark.parametrize("code", ["MARKER.write_text('new')", "MARKER.unlink()"], ids=["made", "removed"])
 def test_environment_that_is_made_anew_while_it_runs_is_no_verdict(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, code: str
