@@ -2,32 +2,32 @@
 
 import contextlib
 import socket
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
 
 from proofs import interruptions
-from proofs.interruptions import Answer, Network, Place
+from proofs.interruptions import Answer, Network, Place, Way
 from proofs.mutation.results import Notes
 
 pytestmark = pytest.mark.host
 
-BEGUN_S = 5.0
-"""After so long, a command has begun on a busy machine, too."""
 PASSED = Answer(0, ["claims one: passed"])
 SCRIPT = """
 import os, pathlib, signal, sys, time
 begun = pathlib.Path(os.environ["XDG_CACHE_HOME"], "begun")
 how, report = sys.argv[1], pathlib.Path(sys.argv[-1])
 is_again = begun.exists()
-begun.parent.mkdir(parents=True, exist_ok=True)
-begun.touch()
 if how == "lies":
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))
 if how == "chats":
     print("Traceback (most recent call last):", flush=True)
+begun.parent.mkdir(parents=True, exist_ok=True)
+begun.touch()
 if not is_again:
     time.sleep(30 if how != "none" else 0)
 if how != "none":
@@ -36,6 +36,19 @@ if how != "none":
     (report / "junit.xml").write_text(f'<s><testcase classname="claims" name="one">{inside}</testcase></s>')
 sys.exit(2 if how == "none" else 0)
 """
+
+
+def once_begun(way: Way) -> Way:
+    """A way to disturb a command as soon as it has begun: how long that takes is for the machine."""
+
+    @contextlib.contextmanager
+    def disturb(process: subprocess.Popen[bytes], place: Place) -> Iterator[None]:
+        while not (place.disk / "cache" / "begun").exists():
+            time.sleep(0.01)
+        with way(process, place):
+            yield
+
+    return disturb
 
 
 @pytest.fixture
@@ -49,6 +62,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
         yield Place(disk, network)
 
     monkeypatch.setattr(interruptions, "empty_place", place)
+    monkeypatch.setattr(interruptions, "WAYS", {name: once_begun(way) for name, way in interruptions.WAYS.items()})
     file = tmp_path / "command.py"
     file.write_text(SCRIPT)
     return lambda how: (sys.executable, str(file), how)
@@ -67,7 +81,7 @@ def command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], 
 def test_command_is_disturbed_and_run_again(
     command: Callable[[str], Sequence[str]], how: str, way: str, problem: str
 ) -> None:
-    found = interruptions.disturbed(command(how), way, BEGUN_S, PASSED, Network())
+    found = interruptions.disturbed(command(how), way, 0.0, PASSED, Network())
     assert (found.way, found.problem) == (way, problem)
 
 

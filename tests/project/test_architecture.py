@@ -50,24 +50,12 @@ def test_no_module_imports_transformer_engine_when_it_is_imported(tmp_path: Path
     assert not was_imported(tmp_path, "transformer_engine")
 
 
-def test_collecting_the_suite_needs_no_transformer_engine(tmp_path: Path) -> None:
+def test_collecting_the_suite_needs_no_transformer_engine_and_starts_no_device(tmp_path: Path) -> None:
     broken = broken_package(tmp_path, "transformer_engine")
     arguments = ("-m", "pytest", "--collect-only", "-q", "-p", "no:cacheprovider")
-    printed = run_python(*arguments, first_on_path=broken)
+    printed = run_python(*arguments, first_on_path=broken, variables={"JAX_PLATFORMS": "no-such-platform"})
     assert "tests/claims/test_float8_in_jaxpr.py::" in printed, "Control: the claims were collected"
     assert not was_imported(tmp_path, "transformer_engine")
-
-
-def test_collecting_the_suite_starts_no_device() -> None:
-    run_python(
-        "-m",
-        "pytest",
-        "--collect-only",
-        "-q",
-        "-p",
-        "no:cacheprovider",
-        variables={"JAX_PLATFORMS": "no-such-platform"},
-    )
 
 
 def test_test_bodies_do_not_skip() -> None:
