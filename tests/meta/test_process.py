@@ -153,7 +153,7 @@ HANGING = """
 
 @contextlib.contextmanager
 def hanging_run(folder: Path, kind: RunKind, marker: str) -> Iterator[subprocess.Popen[bytes]]:
-    """Start a run with a test that hangs, guarded as in that kind of run; all of it is gone afterwards."""
+    """A run whose test has begun to hang, guarded as in that kind of run; all of it is gone afterwards."""
     (folder / "test_hanging.py").write_text(textwrap.dedent(HANGING))
     (folder / "pytest.ini").write_text("[pytest]")
     options = ("-n", "1", "--timeout=2", f"--timeout-method={process.guard_method(kind)}", "--junitxml=junit.xml")
@@ -166,6 +166,9 @@ def hanging_run(folder: Path, kind: RunKind, marker: str) -> Iterator[subprocess
         start_new_session=True,
     )
     try:
+        while not (folder / "begun").exists():
+            assert started.poll() is None, "it ended before the test that hangs"
+            time.sleep(0.05)
         yield started
     finally:
         with contextlib.suppress(ProcessLookupError):
@@ -197,12 +200,8 @@ def test_test_that_hangs_in_a_kernel_fails_and_the_run_goes_on(tmp_path: Path) -
 
 
 def test_control_a_signal_does_not_end_it(tmp_path: Path) -> None:
-    with hanging_run(tmp_path, RunKind.HOST, "") as started:
-        while not (tmp_path / "begun").exists():
-            assert started.poll() is None, "it ended before the test that hangs"
-            time.sleep(0.05)
-        with pytest.raises(subprocess.TimeoutExpired):
-            started.wait(timeout=4)  # twice what it has
+    with hanging_run(tmp_path, RunKind.HOST, "") as started, pytest.raises(subprocess.TimeoutExpired):
+        started.wait(timeout=4)  # twice what it has
 
 
 @pytest.mark.parametrize(
