@@ -74,7 +74,10 @@ def equations(jaxpr: Any) -> Iterator[Any]:  # noqa: ANN401
 
 
 def quantized_dtypes(jaxpr: Any) -> set[str]:  # noqa: ANN401
-    """Names of the quantized dtypes that occur anywhere in a jaxpr, its inputs and outputs included."""
+    """Names of the dtypes of quantized tensors anywhere in a jaxpr, its inputs and outputs included.
+
+    A single number, such as the largest of a format, is no tensor.
+    """
     return {name for name in _dtypes(_inner(jaxpr)) if is_quantized(name)}
 
 
@@ -211,11 +214,11 @@ def _without_transforms(name: str) -> str:
 
 
 def _dtypes(jaxpr: Any) -> Iterator[str]:  # noqa: ANN401
-    for variable in (*jaxpr.invars, *jaxpr.constvars, *jaxpr.outvars):
-        yield _dtype(variable)
-    for eqn in jaxpr.eqns:
-        for variable in (*eqn.invars, *eqn.outvars):
+    inside = (variable for eqn in jaxpr.eqns for variable in (*eqn.invars, *eqn.outvars))
+    for variable in (*jaxpr.invars, *jaxpr.constvars, *jaxpr.outvars, *inside):
+        if getattr(variable.aval, "shape", ()):
             yield _dtype(variable)
+    for eqn in jaxpr.eqns:
         for inner in _inner_jaxprs(eqn):
             yield from _dtypes(inner)
 

@@ -92,6 +92,18 @@ def test_dtype_that_occurs_only_inside_is_found(wrap: Callable[[Program], Progra
     assert dtypes(wrap(lambda a, b: a.astype(jnp.bfloat16).astype(a.dtype) + b), A, B) == set()
 
 
+def test_number_of_a_format_is_no_tensor() -> None:
+    """A scale is computed from the largest number of its format, whether or not anything is quantized."""
+    as_float32 = jax.jit(lambda number: number.astype(jnp.float32))
+
+    def scale(a: jax.Array) -> jax.Array:
+        return as_float32(jnp.asarray(448, F8)) / jnp.max(jnp.abs(a))
+
+    assert "f8_e4m3fn[]" in str(jax.make_jaxpr(scale)(A)), "Control: the number is in the program"
+    assert dtypes(scale, A) == set()
+    assert dtypes(lambda a: (a * scale(a)).astype(F8), A) == {"float8_e4m3fn"}
+
+
 def test_tensor_cast_to_float8_and_back_does_not_count_as_quantized() -> None:
     def fake(a: jax.Array, b: jax.Array) -> jax.Array:
         return dot(a.astype(F8).astype(jnp.bfloat16), b.astype(F8).astype(jnp.bfloat16))
