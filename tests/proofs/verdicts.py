@@ -12,6 +12,7 @@ import json
 import os
 import platform
 import re
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -209,10 +210,14 @@ def together(edits: Iterable[Edit]) -> tuple[Edit, ...]:
 def edited(edits: Iterable[Edit], folder: Path) -> Path:
     """A folder with a copy of the installed Transformer Engine with some edits in it, one after the other.
 
+    It has the package's metadata, as a wheel that is unpacked has: without them a verdict is PARTIAL.
+
     Raises:
         LookupError: the text to edit is not there, so that nothing would be tried.
     """
     package = subject.copy(folder)
+    for metadata in subject.folder().parent.glob(f"{package.name}-*.dist-info"):
+        shutil.copytree(metadata, folder / metadata.name)
     for edit in edits:
         file = package / edit.file
         source = file.read_text()
