@@ -32,13 +32,13 @@ from mnist_fp8.gate.reports.markup import generated_by
 from proofs.mutation import claims
 from proofs.mutation.results import Notes, of_the_suite
 
-INTRODUCTION = f"""\
+INTRODUCTION = """\
 # Commands that are disturbed, and run again
 
-{generated_by("PYTHONPATH=.:tests python -m proofs.interruptions > docs/evidence/interruptions.md")}
+{generated}
 
-**{{right}} of {{count}} were right.** Each row is one run of `mnist-fp8 {{command}}` with an empty cache that was
-disturbed at a random moment. Run again, it has to give the verdict of an undisturbed run ({{seconds:.0f}} s), test by
+**{right} of {count} were right.** Each row is one run of `mnist-fp8 {command}` with an empty cache that was
+disturbed at a random moment. Run again, it has to give the verdict of an undisturbed run ({seconds:.0f} s), test by
 test. The disturbed run itself has to end without an answer or with that one, and without a traceback.
 
 | disturbed by | after | it ended with | run again |
@@ -275,7 +275,10 @@ def main() -> None:
     except KeyboardInterrupt:
         sys.exit("interrupted; the same command goes on from here")
     right = sum(not outcome.problem for outcome in outcomes)
-    print(INTRODUCTION.format(right=right, count=len(outcomes), command=words, seconds=seconds))
+    asked = f"--count {args.count}" + ("" if args.command == UPGRADE else f" -- {words}")
+    made = f"PYTHONPATH=.:tests python -m proofs.interruptions {asked} > docs/evidence/interruptions.md"
+    about = {"generated": generated_by(made), "right": right, "count": len(outcomes)}
+    print(INTRODUCTION.format(**about, command=words, seconds=seconds))
     for each in outcomes:
         print(f"| {each.way} | {each.moment:.1f} s | exit code {each.code} | {each.problem or 'as undisturbed'} |")
     sys.exit(right < len(outcomes))
