@@ -49,15 +49,6 @@ def digests(folder: Path, *, endings: tuple[str, ...] = (), most_folders: float 
     return found
 
 
-def making(file: Path) -> tuple[int, int] | None:
-    """What tells a file that is written once from one that takes its place; ``None`` if there is none."""
-    try:
-        status = file.stat()
-    except OSError:
-        return None
-    return status.st_ino, status.st_mtime_ns
-
-
 def _known(cache: Path) -> Mapping[str, list[Any]]:
     try:
         known = json.loads(cache.read_text())
@@ -95,7 +86,7 @@ def _files(root: str, below: str, visited: _Visited, endings: tuple[str, ...]) -
                 if entry.name != "__pycache__" and not (endings and _has_no_modules(entry)):
                     yield from _files(root, f"{name}{os.sep}", visited, endings)
             elif not endings or entry.name.endswith(endings):
-                yield name, _seen(entry)
+                yield name, seen(entry)
 
 
 def _has_no_modules(folder: os.DirEntry[str]) -> bool:
@@ -103,10 +94,11 @@ def _has_no_modules(folder: os.DirEntry[str]) -> bool:
     return folder.name.startswith(".") or any(os.path.lexists(f"{folder.path}/{mark}") for mark in _OF_ENVIRONMENTS)
 
 
-def _seen(entry: os.DirEntry[str]) -> list[int]:
+def seen(file: os.DirEntry[str] | Path) -> list[int]:
+    """What tells a file from what it was, and from one that takes its place, without reading it."""
     try:
-        status = entry.stat()
-    except OSError:  # the end of a dangling link
+        status = file.stat()
+    except OSError:  # there is none, or it is the end of a dangling link
         return [0]
     return [status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns]
 

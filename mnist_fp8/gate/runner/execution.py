@@ -41,7 +41,7 @@ def run(
             command made the suite or the environment anew.
     """
     marks = suite / "conftest.py", environment.marker
-    makings = [contents.making(mark) for mark in marks]
+    before = [contents.seen(mark) for mark in marks]
     try:
         ended = environment.run(command, cwd=suite, timeout=timeout)
         printed = f"{ended.out}\n{ended.err}"
@@ -53,8 +53,8 @@ def run(
         raise EnvError(
             f"the claims cannot be run for {where}: {error}; run it again to make its environment anew"
         ) from error
-    for mark, making in zip(marks, makings, strict=True):
-        if contents.making(mark) != making:
+    for mark, seen in zip(marks, before, strict=True):
+        if contents.seen(mark) != seen:
             raise EnvError(
                 f"{environment.edition.label} was not judged: {mark.parent} was made anew by another command meanwhile,"
                 " because something had edited it; run the same again"
