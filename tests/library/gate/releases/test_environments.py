@@ -513,6 +513,9 @@ def test_environment_that_is_edited_while_it_is_used_has_no_result() -> None:
     (made.package.parent / "beside.py").touch()
     with pytest.raises(EnvError, match="was edited while it was judged"):
         made.check_unedited()
+    shutil.rmtree(made.marker.parent)
+    with pytest.raises(EnvError, match="was edited while it was judged"):
+        made.check_unedited()
 
 
 @pytest.mark.parametrize(
