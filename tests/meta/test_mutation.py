@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from proofs.mutation import farm, page, path, probe, trial
 from proofs.mutation.__main__ import seen_once
 from proofs.mutation.operators import Edit, edits
 from proofs.mutation.path import Mutant, sample
-from proofs.mutation.results import Notes, Result, digest, of_the_suite
+from proofs.mutation.results import Notes, Result, digest, of_the_claims, of_the_suite
 
 # --- operators -----------------------------------------------------------------------------------------------------
 
@@ -86,6 +87,7 @@ def test_scopes_are_named() -> None:
 
 # --- the path ------------------------------------------------------------------------------------------------------
 
+Of = Callable[[Path], str]
 SOURCE = """\
 LIMIT = 4
 def used(x=1):
@@ -221,26 +223,27 @@ def test_digest_changes_with_any_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    "name",
+    ("name", "says"),
     [
-        "mnist_fp8/a.py",
-        "mnist_fp8/sub/deeper/a.py",
-        "tests/claims/test_a.py",
-        "tests/support/sub/a.py",
-        "tests/expectations.toml",
-        "conftest.py",
-        "pytest.ini",
+        ("mnist_fp8/__init__.py", (of_the_claims, of_the_suite)),
+        ("mnist_fp8/oracle/deeper/a.py", (of_the_claims, of_the_suite)),
+        ("mnist_fp8/gate/a.py", (of_the_suite,)),
+        ("tests/claims/test_a.py", (of_the_claims, of_the_suite)),
+        ("tests/support/sub/a.py", (of_the_claims, of_the_suite)),
+        ("tests/expectations.toml", (of_the_claims, of_the_suite)),
+        ("conftest.py", (of_the_claims, of_the_suite)),
+        ("pytest.ini", (of_the_claims, of_the_suite)),
     ],
 )
-def test_verdicts_of_another_suite_are_not_used(tmp_path: Path, name: str) -> None:
-    """In whatever folder of it something changed."""
+def test_verdicts_of_another_suite_are_not_used(tmp_path: Path, name: str, says: tuple[Of, ...]) -> None:
+    """In whatever folder of it something changed; but what the claims say is the same whoever makes a verdict of it."""
     for each in ("conftest.py", "pytest.ini", "tests/expectations.toml", name):
         (tmp_path / each).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / each).write_text("1")
-    before = of_the_suite(tmp_path)
-    assert of_the_suite(tmp_path) == before
+    before = {of: of(tmp_path) for of in (of_the_claims, of_the_suite)}
+    assert before == {of: of(tmp_path) for of in before}
     (tmp_path / name).write_text("2")
-    assert of_the_suite(tmp_path) != before, f"{name} does not count"
+    assert tuple(of for of in before if of(tmp_path) != before[of]) == says
 
 
 def _result(number: int, **fields: object) -> Result:

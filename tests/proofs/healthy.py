@@ -25,7 +25,7 @@ from mnist_fp8.core.files import cache_dir, digest_of
 from mnist_fp8.gate.releases import uv
 from mnist_fp8.gate.reports.markup import generated_by
 from proofs.mutation import claims
-from proofs.mutation.results import Notes, of_the_suite
+from proofs.mutation.results import Notes, of_the_claims
 
 INTRODUCTION = f"""\
 # Healthy releases stay green
@@ -143,7 +143,7 @@ def main() -> None:
     runs = [Run(release, seed, turns[seed % len(turns)]) for seed in seeds for release in args.releases]
     names = tuple(args.claim)
     which = "" if names == claims.ORDER else f"-{digest_of(names)[:8]}"
-    notes = Notes(cache_dir() / "healthy" / f"{of_the_suite(claims.ROOT)}{which}.jsonl")
+    notes = Notes(cache_dir() / "healthy" / f"{of_the_claims(claims.ROOT)}{which}.jsonl")
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         outcomes = dict(
             zip(runs, pool.map(lambda run: noted(run, folders[run.release], names, notes), runs), strict=True)

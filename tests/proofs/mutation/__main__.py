@@ -15,7 +15,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from mnist_fp8.core.files import cache_dir, replace_file
 from proofs.mutation import claims, farm, page, path, subject, trial
 from proofs.mutation.path import Mutant
-from proofs.mutation.results import Notes, Result, digest, of_the_suite
+from proofs.mutation.results import Notes, Result, digest, of_the_claims
 from proofs.mutation.survivors import EXPLAINED
 from proofs.mutation.trial import Healthy, Task
 
@@ -78,7 +78,7 @@ def _of_the_subject() -> str:
 
 def _results(args: argparse.Namespace, folder: Path, console: Console) -> Iterator[Result]:
     console.print("looking at the installed Transformer Engine: observations, executed lines, the claims")
-    suite = of_the_suite(claims.ROOT)
+    suite = of_the_claims(claims.ROOT)
     healthy = seen_once(folder / f"healthy-{suite}.pickle", args.jobs)
     lines = path.of_scenarios(healthy.scenarios, args.scenarios) if args.scenarios else path.union(healthy.scenarios)
     mutants = path.sample(path.mutants(lines), args.sample, args.seed, args.file)

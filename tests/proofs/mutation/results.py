@@ -7,6 +7,8 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
+from mnist_fp8.gate.releases.staging import STAGED
+
 
 @dataclasses.dataclass(frozen=True)
 class Result:
@@ -85,9 +87,19 @@ def _whole(lines: list[str]) -> Iterable[tuple[str, Any]]:
         yield name, fact
 
 
+def of_the_claims(root: Path) -> str:
+    """Changes with whatever decides what the claims say, under the project's folder: with all that is staged."""
+    return _of_what_lies_in(root, [f"mnist_fp8/{name}" for name in STAGED])
+
+
 def of_the_suite(root: Path) -> str:
-    """Changes with whatever decides what the claims say, under the project's folder."""
-    code = [file for name in ("tests/claims", "tests/support", "mnist_fp8") for file in (root / name).rglob("*.py")]
+    """Changes with the claims, and with all that makes a verdict of them, under the project's folder."""
+    return _of_what_lies_in(root, ["mnist_fp8"])
+
+
+def _of_what_lies_in(root: Path, names: Iterable[str]) -> str:
+    places = [root / name for name in ("tests/claims", "tests/support", *names)]
+    code = [file for place in places for file in (place, *place.rglob("*.py")) if file.is_file()]
     settings = [root / name for name in ("conftest.py", "pytest.ini", "tests/expectations.toml")]
     return digest([*code, *settings])
 
