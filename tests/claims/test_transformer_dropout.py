@@ -13,15 +13,23 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict, unflatten_dict
 
 from mnist_fp8 import te
-from mnist_fp8.subjects.making import flax_layer
+from mnist_fp8.subjects.making import flax_layer, name_of_te
 from mnist_fp8.te.dense_step import BF16
 from support.assertions import assert_equal
 
 RATE = 0.5
 X = np.random.default_rng(0).normal(0, 1, (512, 4, 16)).astype(np.float32)
 NONE = {"hidden_dropout": 0.0, "attention_dropout": 0.0, "intermediate_dropout": 0.0}
+ENDS = {
+    "attention": ("attention", "out", "kernel"),
+    "self-attention": ("self_attention", "out", "kernel"),
+    "cross-attention": ("encoder_decoder_attention", "out", "kernel"),
+    "MLP": ("mlp", "wo_kernel"),
+}
+"""The last kernel of each path that is added to the residual: without it, the path adds nothing."""
 transformer = pytest.mark.subject("TransformerLayer", "encoder")
 
 
@@ -38,14 +46,14 @@ def _outputs(layer: Any, *, seed: int = 1, **arguments: Any) -> Any:
 def _computed(layer: Any, x: Any, seeds: dict[str, int], **arguments: Any) -> Any:
     """As `_outputs`, of an input, and with a seed for each name of random numbers."""
     keys = {name: jax.random.PRNGKey(seed) for name, seed in seeds.items()}
-    y = _applied(layer, te.unbox(_variables()), jnp.asarray(x, jnp.bfloat16), keys, **arguments)
+    y = _applied(layer, te.unbox(_variables()), jnp.asarray(x, jnp.bfloat16), keys, {}, **arguments)
     return np.asarray(y, np.float64)
 
 
 @functools.partial(jax.jit, static_argnums=0, static_argnames="deterministic")
-def _applied(layer: Any, variables: Any, x: jax.Array, keys: Any, *, deterministic: bool = False) -> Any:
+def _applied(layer: Any, variables: Any, x: jax.Array, keys: Any, more: Any, *, deterministic: bool = False) -> Any:
     with BF16():
-        return layer.apply(variables, x, rngs=keys, deterministic=deterministic)
+        return layer.apply(variables, x, **more, rngs=keys, deterministic=deterministic)
 
 
 @functools.cache
@@ -78,6 +86,38 @@ def test_whole_paths_of_examples_are_dropped(first: str) -> None:
     kept = untouched.all(axis=(0, 2) if turned else (1, 2))
     count, expected, deviation = kept.sum(), len(X) / 4, (len(X) * 3 / 16) ** 0.5
     assert abs(count - expected) <= 4 * deviation, f"{count} of {len(X)} examples pass by, not {expected:.0f}"
+
+
+@pytest.mark.parametrize(
+    ("kind", "path"),
+    [
+        pytest.param(kind, path, id=f"{kind}, {path}", marks=pytest.mark.subject("TransformerLayer", case))
+        for kind, case, paths in (
+            ("ENCODER", "encoder", ("attention", "MLP")),
+            ("DECODER", "decoder, relative embedding", ("self-attention", "cross-attention", "MLP")),
+        )
+        for path in paths
+    ],
+)
+def test_half_of_what_a_path_adds_is_dropped(kind: str, path: str) -> None:
+    """``hidden_dropout`` is of the attention, the cross-attention and the MLP alike; here of one that alone adds."""
+    layers = [
+        _layer(layer_type=name_of_te("flax", "TransformerLayerType", kind), hidden_dropout=rate) for rate in (0.0, RATE)
+    ]
+    x, mask = jnp.asarray(X, jnp.bfloat16), jnp.zeros((len(X), 1, *X.shape[1:2] * 2), jnp.uint8)
+    inputs = {"encoded": x, "encoder_decoder_mask": mask} if kind == "DECODER" else {}
+    with BF16():
+        params = te.unbox(jax.jit(layers[0].init)({"params": jax.random.PRNGKey(0)}, x, **inputs))["params"]
+    flat = flatten_dict(params)
+    flat |= {end: 0 * flat[end] for name, end in ENDS.items() if name != path and end in flat}
+    keys = {"dropout": jax.random.PRNGKey(1)}
+    outputs = (_applied(layer, {"params": unflatten_dict(flat)}, x, keys, inputs) for layer in layers)
+    plain, found = (np.asarray(y, np.float64) - np.asarray(x, np.float64) for y in outputs)
+    counted, kept = plain != 0, found != 0
+    share, error = 1 - kept[counted].mean(), 0.5 / counted.sum() ** 0.5
+    assert abs(share - RATE) <= 5 * error, f"{path}: share dropped={share:.4f}, but should be {RATE}"
+    scale = np.linalg.norm(found[kept]) / np.linalg.norm(plain[kept])
+    assert abs(scale * (1 - RATE) - 1) <= 0.01, f"{path}: what is kept is {scale:.3f} times as large, but should be 2"
 
 
 @transformer
