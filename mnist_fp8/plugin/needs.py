@@ -93,6 +93,12 @@ def _unmet_xla_sums_in_float32() -> str | None:
     return None if found.are_float32 else f"needs an XLA that sums BF16 products in float32; found them {found}"
 
 
+def _unmet_shardy() -> str | None:
+    if getattr(jax.config, "jax_use_shardy_partitioner", True):  # a JAX without the option has no other
+        return None
+    return "needs Shardy, JAX's partitioner by default; found GSPMD (JAX_USE_SHARDY_PARTITIONER)"
+
+
 @functools.cache
 def _unmet_orbax() -> str | None:
     """One round trip without Transformer Engine decides: not each release of Orbax fits each JAX."""
@@ -151,6 +157,7 @@ NEEDS: dict[str, Callable[..., str | None]] = {
     "jax": _unmet_jax,
     "orbax": _unmet_orbax,
     "xla_sums_in_float32": _unmet_xla_sums_in_float32,
+    "shardy": _unmet_shardy,
     "model": _unmet_model,
     "model_options": _unmet_model_options,
     "train_step": _unmet_train_step,

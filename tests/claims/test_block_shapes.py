@@ -300,7 +300,7 @@ def on_devices(name: str, values: Mapping[str, Any], division: str, mesh: Mesh) 
 devices = pytest.mark.parametrize("count", [pytest.param(count, marks=pytest.mark.devices(count)) for count in (2, 4)])
 
 
-@pytest.mark.parametrize("borders", ["of blocks", "inside blocks"])
+@pytest.mark.parametrize("borders", ["of blocks", pytest.param("inside blocks", marks=pytest.mark.shardy)])
 @devices
 @pytest.mark.parametrize("division", DIVISIONS)
 @recipes

@@ -7,6 +7,7 @@ import shutil
 import subprocess
 import sys
 import textwrap
+import types
 from pathlib import Path
 from types import SimpleNamespace
 from typing import cast
@@ -259,6 +260,14 @@ def test_needs_say_what_was_found() -> None:
     assert "needs recipe Float8BlockScaling; found: Unsupported" in str(needs.NEEDS["recipe"]("Float8BlockScaling"))
     assert needs.NEEDS["recipe"]("Unheard") == f"needs recipe Unheard; found {', '.join(te.recipe_names())}"
     assert (needs.NEEDS["gpu"]() is None) is not (needs.NEEDS["host"]() is None)
+
+
+def test_partitioner_that_ends_the_process_is_given_no_block_on_two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert needs.NEEDS["shardy"]() is None
+    monkeypatch.setattr(needs, "jax", types.SimpleNamespace(config=types.SimpleNamespace()))
+    assert needs.NEEDS["shardy"]() is None, "a JAX that has but the one"
+    monkeypatch.setattr(needs.jax.config, "jax_use_shardy_partitioner", False, raising=False)
+    assert str(needs.NEEDS["shardy"]()).startswith("needs Shardy, JAX's partitioner by default; found GSPMD")
 
 
 def test_asking_for_a_gpu_leaves_files_without_a_gpu_test_unread(
