@@ -263,11 +263,13 @@ def test_needs_say_what_was_found() -> None:
 
 
 def test_partitioner_that_ends_the_process_is_given_no_block_on_two_devices(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert needs.NEEDS["shardy"]() is None
-    monkeypatch.setattr(needs, "jax", types.SimpleNamespace(config=types.SimpleNamespace()))
+    config = types.SimpleNamespace()
+    monkeypatch.setattr(needs, "jax", types.SimpleNamespace(config=config))
     assert needs.NEEDS["shardy"]() is None, "a JAX that has but the one"
-    monkeypatch.setattr(needs.jax.config, "jax_use_shardy_partitioner", False, raising=False)
+    config.jax_use_shardy_partitioner = False
     assert str(needs.NEEDS["shardy"]()).startswith("needs Shardy, JAX's partitioner by default; found GSPMD")
+    config.jax_use_shardy_partitioner = True
+    assert needs.NEEDS["shardy"]() is None
 
 
 def test_asking_for_a_gpu_leaves_files_without_a_gpu_test_unread(
