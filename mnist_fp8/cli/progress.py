@@ -31,6 +31,9 @@ def say_left_out() -> None:
     if options := variables.left_out(os.environ):
         shown = variables.assignments(options)
         print(f"left out of the runs, which take the defaults of JAX, Flax and XLA: {shown}", file=sys.stderr)  # noqa: T201
+    if options := variables.that_decide_defaults(os.environ):
+        shown = variables.assignments(options)
+        print(f"left out of the claims, which hold the defaults of TE's recipes: {shown}", file=sys.stderr)  # noqa: T201
     if options := {name: os.environ[name] for name in model.VARIABLES if name in os.environ}:
         shown = variables.assignments(options)
         print(f"left out of the runs, for which --model names the model: {shown}", file=sys.stderr)  # noqa: T201

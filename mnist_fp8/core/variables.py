@@ -44,6 +44,11 @@ CHANGE_NOTHING: Mapping[str, str] = {
 }
 """The same of what a program needs, and no result depends on."""
 
+DECIDE_DEFAULTS = ("NVTE_BACKWARD_OVERRIDE", "NVTE_FP8_", "NVTE_NVFP4_")
+"""Beginnings of the names of switches that decide what a recipe of Transformer Engine does by default. Records are
+measured with them, so that two releases are compared as the user runs them. The claims hold the documented defaults:
+they are verified without."""
+
 LEFT_OUT = ("JAX_", "FLAX_")
 """Beginnings of the names of options that stay outside, and that a person would expect to reach a run."""
 FAST_MATH = "--xla_cpu_enable_fast_math"
@@ -56,6 +61,11 @@ def left_out(environ: Mapping[str, str]) -> dict[str, str]:
     options = {name: environ[name] for name in sorted(environ) if name.startswith(LEFT_OUT) and name not in passed}
     flags = " ".join(filter(_is_fast_math, environ.get("XLA_FLAGS", "").split()))
     return options | ({"XLA_FLAGS": flags} if flags else {})
+
+
+def that_decide_defaults(environ: Mapping[str, str]) -> dict[str, str]:
+    """Those that reach a run, and not its claims, in the order of their names."""
+    return _beginning_with(DECIDE_DEFAULTS, environ)
 
 
 def assignments(options: Mapping[str, str]) -> str:

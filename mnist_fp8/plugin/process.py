@@ -39,21 +39,24 @@ def pretend(capability: str | None) -> None:
 
 
 def leave_out_options() -> dict[str, str]:
-    """Take options of JAX, Flax and XLA out of the environment, which the tests are not made for; returns them.
+    """Take options that the tests are not made for out of the environment; returns them.
+
+    They are those of JAX, Flax and XLA, and those that decide what a recipe of Transformer Engine does by default.
 
     Raises:
         UsageError: JAX has read them already.
     """
-    options = variables.left_out(os.environ)
+    options = variables.left_out(os.environ) | variables.that_decide_defaults(os.environ)
     if options and "jax" in sys.modules:
         names = ", ".join(options)
         raise pytest.UsageError(
-            f"nothing can be verified: JAX was imported before its options could be left out; unset {names}"
+            f"nothing can be verified: JAX was imported before options could be left out; unset {names}"
         )
     passed = variables.passed_on(os.environ)
     for name in options:
         del os.environ[name]
-    os.environ.update(passed)  # with the flags of XLA that are left
+    if "XLA_FLAGS" in passed:
+        os.environ["XLA_FLAGS"] = passed["XLA_FLAGS"]  # those that are left
     return options
 
 

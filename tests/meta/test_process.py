@@ -29,18 +29,21 @@ from support.subprocesses import ROOT, run_python
 # --- options of JAX that a shell carries ----------------------------------------------------------------------------
 
 
-def test_options_of_jax_are_left_out_by_name(tmp_path: Path) -> None:
-    test = "import jax\ndef test_a(): assert not jax.config.jax_enable_x64 and jax.config.jax_platforms == 'cpu'"
+def test_options_that_the_tests_are_not_made_for_are_left_out_by_name(tmp_path: Path) -> None:
+    test = "import os, jax\ndef test_a(): assert not jax.config.jax_enable_x64 and jax.config.jax_platforms == 'cpu'"
+    test += "\ndef test_b(): assert 'NVTE_NVFP4_DISABLE_RHT' not in os.environ and os.environ['NVTE_FUSED_ATTN'] == '0'"
     (tmp_path / "test_options.py").write_text(test)
     (tmp_path / "tests").mkdir()
     (tmp_path / "tests" / "expectations.toml").touch()
     (tmp_path / "conftest.py").write_text("pytest_plugins = ['mnist_fp8.plugin.hooks']")
-    options = {"JAX_ENABLE_X64": "1", "FLAX_PROFILE": "1", "JAX_PLATFORMS": "cpu"}
+    options = {"JAX_ENABLE_X64": "1", "FLAX_PROFILE": "1", "JAX_PLATFORMS": "cpu", "NVTE_FUSED_ATTN": "0"}
+    options["NVTE_NVFP4_DISABLE_RHT"] = "1"
     options["XLA_FLAGS"] = "--xla_cpu_enable_fast_math=true --xla_cpu_multi_thread_eigen=false"
     command = ["-m", "pytest", "-p", "no:cacheprovider", "--rootdir", str(tmp_path), str(tmp_path)]
     said = run_python(*command, cwd=tmp_path, first_on_path=ROOT, variables=options)
-    assert "left out of this run: FLAX_PROFILE=1 JAX_ENABLE_X64=1 XLA_FLAGS=--xla_cpu_enable_fast_math=true\n" in said
-    assert "1 passed" in said, said
+    left_out = "FLAX_PROFILE=1 JAX_ENABLE_X64=1 XLA_FLAGS=--xla_cpu_enable_fast_math=true NVTE_NVFP4_DISABLE_RHT=1"
+    assert f"left out of this run: {left_out}\n" in said
+    assert "2 passed" in said, said
 
 
 def test_options_that_jax_has_read_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:

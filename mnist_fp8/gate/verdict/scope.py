@@ -4,7 +4,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 
-from mnist_fp8.core import capability
+from mnist_fp8.core import capability, variables
 from mnist_fp8.core.errors import RecordError
 from mnist_fp8.core.model import CONTENTS, VARIABLE, VARIABLES
 from mnist_fp8.core.plain import clean
@@ -80,22 +80,35 @@ class Scope:
         same_keys = old.settings == new.settings
         if not same_keys:
             limits.append("measured by different versions of mnist-fp8: what only one of them measures is not compared")
-        models = [_model(record) for record in (old, new)]
-        if models[0] != models[1] and not (old.problem or new.problem):
-            limits.append(
-                f"the models are not the same ({models[0]}; {models[1]}): what differs in claims on models, and in"
-                " entries of a model, may come from that"
-            )
-        if old.capability != new.capability and not (old.problem or new.problem):
-            pretended = "; ".join(str(record.capability or capability.BY_RECIPE) for record in (old, new))
-            limits.append(
-                f"the host runs pretend different compute capabilities ({pretended}): Transformer Engine takes other"
-                " paths by it, so that a difference may come from that; measure both with the same --capability"
-            )
+        limits += _settings_in_words(old, new)
         others = list(_other_versions(old, new))
         if others:
             limits.append(f"not only Transformer Engine differs ({', '.join(others)}): a difference may come from that")
         return cls(same_keys, not others, floor, tuple(dict.fromkeys(left_out)), tuple(limits))
+
+
+def _settings_in_words(old: Record, new: Record) -> Iterator[str]:
+    """What a reader has to know of how both were measured; nothing is left out for it."""
+    switches = variables.that_decide_defaults({**old.environment, **new.environment})
+    if switches:
+        yield (
+            f"measured with {clean(variables.assignments(switches))}; the claims were verified without, because they"
+            " hold the defaults of Transformer Engine's recipes"
+        )
+    if old.problem or new.problem:
+        return
+    models = [_model(record) for record in (old, new)]
+    if models[0] != models[1]:
+        yield (
+            f"the models are not the same ({models[0]}; {models[1]}): what differs in claims on models, and in"
+            " entries of a model, may come from that"
+        )
+    if old.capability != new.capability:
+        pretended = "; ".join(str(record.capability or capability.BY_RECIPE) for record in (old, new))
+        yield (
+            f"the host runs pretend different compute capabilities ({pretended}): Transformer Engine takes other"
+            " paths by it, so that a difference may come from that; measure both with the same --capability"
+        )
 
 
 def _device(record: Record) -> str:

@@ -37,6 +37,12 @@ def test_options_of_jax_and_flax_are_left_out_by_name() -> None:
     assert variables.left_out(SHELL) == {"FLAX_RETURN_FROZEN_DICT": "1", "JAX_ENABLE_X64": "1"}
 
 
+def test_switches_of_recipes_reach_a_run_and_not_its_claims() -> None:
+    switches = {"NVTE_BACKWARD_OVERRIDE": "dequantized", "NVTE_NVFP4_DISABLE_RHT": "1"}
+    assert variables.that_decide_defaults(SHELL | switches) == switches
+    assert variables.that_change_results(switches) == switches
+
+
 def test_fast_math_is_left_out_of_xla_s_flags() -> None:
     shell = {"XLA_FLAGS": "--a=1 --xla_cpu_enable_fast_math=true --b=2"}
     assert variables.left_out(shell) == {"XLA_FLAGS": "--xla_cpu_enable_fast_math=true"}

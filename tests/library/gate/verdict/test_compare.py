@@ -165,6 +165,12 @@ def test_other_capabilities_are_told_and_change_nothing_else() -> None:
     assert "capabilities (10.0; 9.0): " in limit
 
 
+def test_claims_hold_defaults_of_recipes_where_a_switch_decides_them() -> None:
+    side = record("1", EVERY_KIND, environment=HOST | {"NVTE_NVFP4_DISABLE_RHT": "1", "NVTE_FUSED_ATTN": "0"})
+    (limit,) = compare(side, side, (), TODAY).limits
+    assert limit.startswith("measured with NVTE_NVFP4_DISABLE_RHT=1; the claims were verified without")
+
+
 def test_checkpoints_of_another_upgrade_are_left_out() -> None:
     old: dict[str, Value] = {**WHOLE, "checkpoints/R/Orbax/as restored": numbers(1.0)}
     new: dict[str, Value] = old | {"checkpoints/R/Orbax/as restored": numbers(2.0)}
