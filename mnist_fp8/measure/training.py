@@ -36,9 +36,8 @@ def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
 
 def _runs(name: str) -> bool:
     recipe = MODES[name].recipe
-    if recipe is None:
-        return True
-    return recipe.name in te.recipe_names() and te.support(te.make_recipe(recipe)).ok
+    supports = te.support_by_recipe()
+    return recipe is None or (recipe.name in supports and supports[recipe.name].ok)
 
 
 @functools.cache

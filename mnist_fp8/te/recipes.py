@@ -52,7 +52,8 @@ def make_recipe(config: RecipeConfig) -> object:
     try:
         return cls(**arguments)
     except (AssertionError, ValueError) as error:
-        raise ConfigError(f"recipe {config.name} refuses {_shown(config.options)}: {_words_of(error)}") from error
+        refused = _shown(config.options) or "its defaults"
+        raise ConfigError(f"recipe {config.name} refuses {refused}: {_words_of(error)}") from error
 
 
 def _fp8_format(name: str) -> object:

@@ -43,7 +43,10 @@ def support_by_recipe() -> dict[str, Support]:
 
 
 def _default(name: str) -> Support:
-    return support(make_recipe(RecipeConfig(name)))
+    try:
+        return support(make_recipe(RecipeConfig(name)))
+    except ConfigError as error:  # a switch of the shell, such as NVTE_BACKWARD_OVERRIDE, may give it another default
+        return Support(ok=False, reason=str(error))
 
 
 def require_support(config: RecipeConfig) -> None:
