@@ -186,13 +186,13 @@ class _Attention(nn.Module):
         *operands, bias = tensors if "bias" in self.case.inputs else (*tensors, None)
         operands += [operands[-1]] * (3 - len(operands))  # of packed layouts, the last are not looked at
         seen = mask(self.case)
-        if seen is not None and _is_fused(tensors[0]):
+        if seen is not None and takes_description(tensors[0]):
             seen = _described(**sequences)
         return without_padding(self.case, layer(*operands, seen, bias, deterministic=True))
 
 
-def _is_fused(tensor: jax.Array) -> bool:
-    """Whether Transformer Engine has kernels for all of it, which take no mask but a description."""
+def takes_description(tensor: jax.Array) -> bool:
+    """Whether Transformer Engine has kernels for all of attention, which take no mask but a description."""
     return te.engine().kind is RunKind.KERNEL and tensor.dtype == jnp.bfloat16
 
 

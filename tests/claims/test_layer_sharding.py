@@ -216,3 +216,50 @@ def test_tensors_inside_are_divided_by_the_names_of_their_axes(name: str, mode: 
     found = constraints(name, plan, mode)
     missing, unexpected = dict(expected - found), dict(found - expected)
     assert not missing | unexpected, f"{name}, {plan}: not constrained: {missing}; should not be: {unexpected}"
+
+
+ROWS, WEIGHTS = ("batch", None, "heads", None), ("batch", "heads", None, None)
+WITH_HEADS: dict[tuple[str, str], dict[Any, int]] = {
+    ("DotProductAttention", "causal"): {((2, 4, 16, 16), WEIGHTS): 1},
+    ("DotProductAttention", "grouped queries"): {((2, 4, 16, 16), WEIGHTS): 1},
+    ("MultiHeadAttention", "asks itself"): {
+        ((2, 32, 3, 4, 16), ("batch", None, None, "heads", None)): 1,
+        ((2, 4, 32, 32), WEIGHTS): 1,
+    },
+    ("MultiHeadAttention", "separate parameters"): {
+        ((2, 32, 4, 16), ROWS): 1,
+        ((2, 32, 2, 16), ROWS): 2,
+        ((2, 4, 32, 32), WEIGHTS): 1,
+    },
+    ("MultiHeadAttention", "cross attention, padded"): {
+        ((2, 32, 4, 16), ROWS): 1,
+        ((2, 64, 2, 16), ROWS): 2,
+        ((2, 4, 32, 64), WEIGHTS): 1,
+    },
+}
+"""How often queries, keys and values, and the weights of values, are constrained, forward."""
+
+
+@pytest.mark.host
+@pytest.mark.parametrize("axis", ["dp", "tp", "tpsp"])
+@pytest.mark.parametrize(
+    ("name", "case"), [pytest.param(*both, marks=pytest.mark.subject(*both), id=" ".join(both)) for both in WITH_HEADS]
+)
+def test_attention_is_divided_by_sequences_or_by_heads(name: str, case: str, axis: str) -> None:
+    """By TE's own names, where Flax's rules have them; a row of weights stays whole."""
+    if axis not in te.mesh_axes():
+        axis = "tp"
+    layer = Layer(find_subject(name), find_subject(name).case(case))
+    given = layer.variables(), layer.inputs()
+    with over_two_devices(axis, {}), nn.logical_axis_rules(te.extend_logical_axis_rules()):
+        program = jax.make_jaxpr(functools.partial(layer.apply))(*given)
+    found: Counter[Any] = Counter()
+    for equation in equations(program, "sharding_constraint"):
+        shape, spec = equation.invars[0].aval.shape, tuple(equation.params["sharding"].spec)
+        found[shape, spec] += len(shape) > 3  # with heads
+    divided = "batch" if axis == "dp" else "heads"
+    wanted = {
+        (shape, tuple(axis if part == divided else None for part in parts)): count
+        for (shape, parts), count in WITH_HEADS[name, case].items()
+    }
+    assert +found == wanted, f"{name}, {case}, by {axis}: constrained are {dict(+found)}, but should be {wanted}"
