@@ -163,6 +163,65 @@ def test_backend_is_asked_for_by_the_dtype_of_the_inputs(dtype: str, monkeypatch
     assert set(asked) == {dtype}, f"asked for a backend of {set(asked)}, but should be of {dtype}"
 
 
+@pytest.mark.parametrize("kind", ["pre_scale_bias", "post_scale_bias"])
+def test_bias_of_another_dtype_counts_in_that_of_the_inputs(kind: str) -> None:
+    """As a bias in float32 beside 16-bit tensors: the output keeps the dtype of these."""
+    tensors, bias = [tensor.astype("bfloat16") for tensor in draw(*[(2, 16, 4, 16)] * 3)], draw((1, 4, 16, 16))[0]
+    rounded = bias.astype("bfloat16")
+
+    def attended(bias: jax.Array) -> jax.Array:
+        with BF16():
+            return _layer(attn_mask_type="causal", attn_bias_type=kind).apply({}, *tensors, None, bias)
+
+    found, wanted = attended(bias), attended(rounded)
+    assert found.dtype == jnp.bfloat16, f"dtype of the output={found.dtype}, but should be bfloat16"
+    assert_equal(where="output", actual=found, expected=wanted)
+
+
+@pytest.mark.parametrize("which", ["key", "value"])
+def test_tensors_of_several_dtypes_are_refused(which: str) -> None:
+    tensors = dict(zip(("query", "key", "value"), draw(*[(2, 16, 4, 16)] * 3), strict=True))
+    tensors[which] = tensors[which].astype("bfloat16")
+    with BF16(), pytest.raises(AssertionError, match=f"{which}.dtype"):
+        _layer(attn_mask_type="causal").apply({}, *tensors.values(), deterministic=True)
+
+
+def test_dtype_of_a_layer_without_parameters_warns_or_is_refused() -> None:
+    """One that is that of the inputs changes nothing; any other one cannot count."""
+    tensors = draw(*[(2, 16, 4, 16)] * 3)
+    plain, same, other = (
+        name_of_te("flax", "DotProductAttention")(
+            head_dim=16, num_attention_heads=4, attn_mask_type="causal", transpose_batch_sequence=False, **fields
+        )
+        for fields in ({}, {"dtype": jnp.float32}, {"dtype": jnp.bfloat16})
+    )
+    with BF16():
+        wanted = plain.apply({}, *tensors, deterministic=True)
+        with pytest.warns(UserWarning, match="dtype argument is deprecated"):
+            found = same.apply({}, *tensors, deterministic=True)
+        with pytest.raises(ValueError, match="does not match dtype of inputs"):
+            other.apply({}, *tensors, deterministic=True)
+    assert_equal(where="output", actual=found, expected=wanted)
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "allowed"),
+    [
+        pytest.param("return_max_logit", True, "0", id="largest logit, forbidden"),
+        pytest.param("return_max_logit", True, "1", id="largest logit, not there"),
+        pytest.param("score_mod", lambda _graph, score, _tensors: score, "0", id="own scores, forbidden"),
+    ],
+)
+def test_option_of_kernels_alone_is_refused_without_them(
+    option: str, value: Any, allowed: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No kernel takes float32. What came back without one would be another result, and nobody would be told."""
+    monkeypatch.setenv("NVTE_FUSED_ATTN", allowed)
+    tensors, layer = draw(*[(2, 16, 4, 16)] * 3), _layer(attn_mask_type="no_mask", **{option: value})
+    with BF16(), pytest.raises(ValueError, match=f"{option} requires fused attention"):
+        layer.apply({}, *tensors, deterministic=True)
+
+
 @pytest.mark.parametrize(
     ("other", "kind"),
     [

@@ -30,6 +30,9 @@ CROSS = {
     "a segment without keys": (SEGMENTS, ((1,) * 20 + (3,) * 9 + (0,) * 3, (2,) * 14 + (0,) * 18)),
     "as many": (SEGMENTS, GAPS),
 }
+EVEN: Segments = ((1,) * 20 + (2,) * 8 + (3,) * 4, (1,) * 10 + (0,) * 2 + (2,) * 14 + (0,) * 6)
+WINDOWS = {"no window": None, "no ends": (-1, -1)}
+"""No window, in both ways to say so."""
 
 
 def enum(name: str, member: str) -> Any:
@@ -61,13 +64,21 @@ def lengths_and_offsets(of: Any, kind: str, most: int, window: tuple[int, int] |
     return of.get_seqlens_and_offsets(mask_type(kind), enum("QKVLayout", "THD_THD_THD"), window, most)
 
 
-def searched(queries: Segments, keys: Segments, kind: str, most: int = 3) -> tuple[Any, Any]:
-    """The same by looking at each pair of tokens: a segment is what of it sees a key, or is seen."""
+def searched(queries: Any, keys: Any, kind: str, most: int = 3, at: Any = None) -> tuple[Any, Any]:
+    """The same by looking at each pair of tokens: a segment is what of it sees a key, or is seen.
+
+    Args:
+        queries: ids of segments, (sequences, positions).
+        keys: likewise.
+        kind: of the mask.
+        most: segments that there may be.
+        at: positions in the segments, of queries and of keys; those that follow from the ids if none are given.
+    """
     sides = []
-    for rows, columns in zip(queries, keys, strict=True):
+    places, other_places = at or (segment_positions(queries), segment_positions(keys))
+    for rows, columns, place, other_place in zip(queries, keys, places, other_places, strict=True):
         ids, others = np.asarray(rows), np.asarray(columns)
         seen = (ids[:, None] == others[None, :]) & (ids > 0)[:, None]
-        place, other_place = (segment_positions((segment,))[0] for segment in (rows, columns))
         if "bottom_right" in kind:
             seen &= (_run(ids) - place)[:, None] <= (_run(others) - other_place)[None, :]
         elif "causal" in kind:
@@ -108,11 +119,27 @@ def test_segments_of_self_attention_have_their_lengths_and_offsets(segments: str
     assert_described(described(queries, keys, kind), searched(queries, keys, kind), where=f"{segments}, {kind}")
 
 
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("segments", CROSS)
-def test_segments_of_cross_attention_have_their_lengths_and_offsets(segments: str, kind: str) -> None:
+def test_segments_of_cross_attention_have_their_lengths_and_offsets(segments: str, kind: str, window: Any) -> None:
+    """Also where no window is written as one without ends, as ``fused_attn`` hands it on."""
     queries, keys = CROSS[segments]
-    assert_described(described(queries, keys, kind), searched(queries, keys, kind), where=f"{segments}, {kind}")
+    found = described(queries, keys, kind, window=window)
+    assert_described(found, searched(queries, keys, kind), where=f"{segments}, {kind}, window {window}")
+
+
+@pytest.mark.parametrize("window", WINDOWS.values(), ids=WINDOWS)
+@pytest.mark.parametrize(("of_queries", "of_keys"), [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_stripes_of_segments_have_their_lengths_and_offsets(of_queries: int, of_keys: int, window: Any) -> None:
+    """As two devices have them that pass their keys around: of the same ids, every other position."""
+    ids, places = np.asarray(EVEN), segment_positions(EVEN)
+    sides = ids[:, of_queries::2], ids[:, of_keys::2]
+    at = places[:, of_queries::2], places[:, of_keys::2]
+    of = from_segments(*(tuple(jnp.asarray(side, jnp.int32) for side in pair) for pair in (sides, at)))
+    found = lengths_and_offsets(of, "padding_causal", 3, window)
+    where = f"queries of device {of_queries}, keys of device {of_keys}, window {window}"
+    assert_described(found, searched(*sides, "padding_causal", at=at), where=where)
 
 
 @pytest.mark.parametrize("kind", KINDS)

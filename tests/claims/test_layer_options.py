@@ -23,6 +23,7 @@ from flax import linen as nn
 from flax.core import meta
 
 from mnist_fp8 import te
+from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle import layers
 from mnist_fp8.oracle.arithmetic import Arithmetic, Params, Reference
 from mnist_fp8.programs import jaxprs
@@ -33,7 +34,18 @@ from mnist_fp8.subjects.making import name_of_te
 from mnist_fp8.subjects.subject import Case
 from mnist_fp8.te.dense_step import BF16, on_device
 from support.assertions import assert_equal, assert_trees_equal
-from support.layers import DELAYED, assert_step, expected, paths, scales_of, tolerance_of, unless_by_chance
+from support.layers import (
+    CURRENT,
+    DELAYED,
+    MXFP8,
+    NVFP4,
+    assert_step,
+    expected,
+    paths,
+    scales_of,
+    tolerance_of,
+    unless_by_chance,
+)
 from support.programs import equations
 
 LAYERS: dict[str, dict[str, Any]] = {
@@ -571,16 +583,30 @@ def named_values(layer: Layer) -> list[tuple[str, str]]:
     return [(e.params["name"], str(e.invars[0].aval.dtype)) for e in equations(program, "name")]
 
 
+@pytest.mark.parametrize(
+    "mode",
+    [
+        pytest.param(DELAYED, marks=pytest.mark.recipe("DelayedScaling"), id="delayed"),
+        pytest.param(CURRENT, marks=pytest.mark.recipe("Float8CurrentScaling"), id="current"),
+        pytest.param(MXFP8, marks=pytest.mark.recipe("MXFP8BlockScaling"), id="mxfp8"),
+        pytest.param(NVFP4, marks=pytest.mark.recipe("NVFP4BlockScaling"), id="nvfp4"),
+    ],
+)
 @fused_layers
-@pytest.mark.recipe("DelayedScaling")
-def test_checkpoint_name_marks_the_quantized_operands(name: str) -> None:
-    found = Counter(
-        value for value in named_values(layer_of(name, DELAYED, quantization_checkpoint_name="mine")) if "mine" in value
+def test_checkpoint_name_marks_the_quantized_operands(name: str, mode: te.Autocast) -> None:
+    silent, layer = (
+        dataclasses.replace(made, case=dataclasses.replace(made.case, inputs={"x": (4, 32, 64)}))
+        for made in (layer_of(name, mode), layer_of(name, mode, quantization_checkpoint_name="mine"))
     )
-    products = len(layer_of(name, DELAYED).products)
-    operands = [count for (_, dtype), count in found.items() if jaxprs.is_quantized(dtype)]
+    found = Counter(value for value in named_values(layer) if "mine" in value)
+    operands = [
+        count
+        for (_, dtype), count in found.items()
+        if jaxprs.is_quantized(dtype) and (mode is not NVFP4 or "float4" in dtype)  # whose scales are float8
+    ]
+    products = len(layer.products)
     assert sum(operands) == 2 * products, f"named={dict(found)}, but should be both operands of {products} products"
-    unnamed = [value for value in named_values(layer_of(name, DELAYED)) if jaxprs.is_quantized(value[1])]
+    unnamed = [value for value in named_values(silent) if jaxprs.is_quantized(value[1])]
     assert not unnamed, f"{name}: named={unnamed}, but should be none by default"
 
 
@@ -625,6 +651,15 @@ def test_norms_that_there_are_not_are_refused(name: str, which: str) -> None:
 def test_contraction_of_other_axes_is_refused(name: str) -> None:
     with pytest.raises(AssertionError, match="Only support axis"):
         layer_of(name, axis=0).shapes  # noqa: B018
+
+
+@pytest.mark.te_name("flax", "make_dot_general_cls")
+def test_axes_of_a_batch_are_refused_by_a_wrapped_dot_general() -> None:
+    """They would be contracted with the others, or passed over."""
+    module = name_of_te("flax", "make_dot_general_cls")(te.make_recipe(RecipeConfig("Float8CurrentScaling")))()
+    pairs = on_device(np.ones((2, 16, 32)), "bfloat16"), on_device(np.ones((2, 32, 16)), "bfloat16")
+    with pytest.raises(AssertionError, match="Batch dimensions"):
+        module.init(jax.random.key(0), *pairs, (((2,), (1,)), ((0,), (0,))))
 
 
 @mlp_only

@@ -17,6 +17,7 @@ import pytest
 from mnist_fp8.oracle import arithmetic, experts
 from mnist_fp8.oracle.dense import Array
 from mnist_fp8.oracle.experts import Routing
+from mnist_fp8.programs.jaxprs import equations
 from mnist_fp8.subjects.making import name_of_te
 from mnist_fp8.te.dense_step import on_device
 from support.assertions import assert_close_norm, assert_equal
@@ -109,6 +110,95 @@ def test_auxiliary_loss_is_that_of_its_formula() -> None:
     )
     assert_close_norm(where="loss", actual=loss, expected=exact.y[0], tolerance=FLOAT32)
     assert_close_norm(where="gradient", actual=grad, expected=exact.dx["probs"], tolerance=FLOAT32)
+
+
+def kernel_of(program: Any, name: str) -> Any:
+    """The one equation of a program that calls a kernel, which a host run does not compute."""
+    (found,) = (e for e in equations(program) if name in e.primitive.name)
+    return found
+
+
+@router
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+@pytest.mark.parametrize("score", ["softmax", "sigmoid"])
+def test_scores_are_kept_for_the_backward_pass_in_float32(score: str, dtype: str) -> None:
+    """Its kernel writes and reads them so, whatever the dtype of the logits, which is that of all else."""
+    route, logits = _router(Routing(2, score, softmax_first=True)), jnp.asarray(_logits(), dtype)
+
+    def passes(logits: jax.Array) -> Any:
+        probs, pull_back, choice = jax.vjp(route, logits, has_aux=True)
+        return probs, choice, pull_back(probs)[0]
+
+    program = jax.make_jaxpr(passes)(logits)
+    probs, choice, grad = (str(aval.dtype) for aval in program.out_avals)
+    assert (probs, choice, grad) == (dtype, "bool", dtype), f"{probs=}, {choice=}, {grad=}"
+    kept = kernel_of(program, "topk_with_score_function_forward").outvars[-1].aval
+    given = kernel_of(program, "topk_with_score_function_backward").invars[1].aval
+    for aval in (kept, given):
+        assert (aval.shape, str(aval.dtype)) == (logits.shape, "float32"), f"kept for the backward pass: {aval}"
+
+
+@pytest.mark.te_name("router", "fused_moe_aux_loss")
+def test_gradient_of_the_auxiliary_loss_is_a_number_like_itself() -> None:
+    """As partitioning over devices takes it for one."""
+    loss_of = name_of_te("router", "fused_moe_aux_loss")
+    probs, counts = jnp.ones((TOKENS, EXPERTS)), jnp.ones(EXPERTS, jnp.int32)
+    program = jax.make_jaxpr(jax.value_and_grad(lambda probs: loss_of(probs, counts, 2, 0.5)))(probs)
+    assert [aval.shape for aval in program.out_avals] == [(), (TOKENS, EXPERTS)]
+    shapes = [of.aval.shape for of in kernel_of(program, "aux_loss_backward").invars]
+    assert shapes.count(()) == 1, f"the kernel is given tensors of {shapes}, but should be given one number"
+
+
+CAPACITIES: list[tuple[int, int, int, int, float | None, int]] = [
+    (8, 2, 100, 2, None, 1024),  # each of 4 experts may get 200 tokens, so 256 rows
+    (8, 1, 128, 4, None, 768),  # 512 tokens of one expert each, and up to 127 rows for each of 2: 766
+    (8, 2, 300, 1, None, 1664),  # 600, and up to 127 rows for each of 8: 1616
+    (8, 2, 100, 2, 1.0, 512),  # 50 tokens for each of 4 experts, so 128 rows
+    (8, 2, 100, 2, 1.2, 640),  # 614.4 rows
+    (8, 2, 100, 2, 3.0, 1024),  # no more than there may be
+]
+"""Experts, experts of a token, tokens of a rank, ranks, factor; and the rows that a rank has to have room for."""
+
+
+@pytest.mark.te_name("moe", "get_moe_recv_capacity_per_rank")
+@pytest.mark.parametrize(("count", "topk", "tokens", "ranks", "factor", "rows"), CAPACITIES)
+def test_room_for_tokens_of_other_ranks_is_that_of_its_factor(
+    count: int, topk: int, tokens: int, ranks: int, factor: float | None, rows: int
+) -> None:
+    """In blocks of 128 rows for each expert; none is dropped where no factor is given."""
+    found = name_of_te("moe", "get_moe_recv_capacity_per_rank")(
+        num_experts=count,
+        num_experts_per_tok=topk,
+        max_tokens_per_rank=tokens,
+        ep_size=ranks,
+        recv_capacity_factor=factor,
+    )
+    assert found == rows, f"room for {found} rows, but should be for {rows}"
+
+
+@pytest.mark.te_name("moe", "get_moe_recv_capacity_per_rank")
+@pytest.mark.parametrize("wrong", [{"recv_capacity_factor": 0.5}, {"ep_size": 3}, {"max_tokens_per_rank": 0}], ids=str)
+def test_room_for_tokens_that_cannot_be_is_refused(wrong: dict[str, Any]) -> None:
+    given = {"num_experts": 8, "num_experts_per_tok": 2, "max_tokens_per_rank": 100, "ep_size": 2}
+    with pytest.raises(ValueError, match=f"{next(iter(wrong)).removeprefix('max_')}|divisible"):
+        name_of_te("moe", "get_moe_recv_capacity_per_rank")(**given | wrong)
+
+
+@pytest.mark.te_name("dense", "grouped_dense")
+@pytest.mark.parametrize("use_bias", [False, True], ids=["without a bias", "with a bias"])
+def test_products_of_groups_have_the_shapes_and_dtypes_of_their_tensors(use_bias: bool) -> None:  # noqa: FBT001
+    """Kernels alone compute them, and are given what a program says."""
+    product, sizes = name_of_te("dense", "grouped_dense"), jnp.asarray([32, 32, 64, 0], jnp.int32)
+    shapes = {"x": (128, 48), "kernel": (4, 48, 96), **({"bias": (4, 96)} if use_bias else {})}
+    given = {name: jax.ShapeDtypeStruct(shape, jnp.bfloat16) for name, shape in shapes.items()}
+
+    def passes(given: dict[str, jax.Array]) -> Any:
+        y, pull_back = jax.vjp(lambda given: product(given["x"], given["kernel"], sizes, bias=given.get("bias")), given)
+        return y, pull_back(y)[0]
+
+    y, grads = jax.eval_shape(passes, given)
+    assert (y.shape, y.dtype) == ((128, 96), jnp.bfloat16), f"output={y}"
+    assert grads == given, f"gradients={grads}, but should be as {given}"
 
 
 # --- sorting -------------------------------------------------------------------------------------------------------

@@ -510,6 +510,13 @@ def test_axes_that_shard_map_has_taken_are_left_out_of_rules_of_flax(manual: tup
         assert_constrained_in_shard_map(fields, manual, contextlib.nullcontext())
 
 
+@pytest.mark.devices(2)
+def test_no_mesh_resource_is_asked_for_where_shard_map_has_taken_all_axes() -> None:
+    """None of them is left to be named."""
+    with te.mesh_context(mesh_of(dp=2, tp=1)):
+        assert_constrained_in_shard_map(NVTE_LAYER, ("dp", "tp"), pytest.warns(DeprecationWarning, match=DEPRECATED))
+
+
 def assert_constrained_in_shard_map(
     fields: dict[str, Any], manual: tuple[str, ...], traced_in: contextlib.AbstractContextManager[Any]
 ) -> None:
@@ -568,6 +575,36 @@ def test_recipe_multiplies_what_it_says_where_shard_map_has_taken_all_axes(recip
     products = {"output": (y, rows @ given["kernel"]), "input gradient": (dx, grads @ given["kernel"].T)}
     for where, (found, wanted) in products.items():
         assert_close_norm(where=f"{recipe}: {where}", actual=found, expected=wanted, tolerance=tolerance)
+
+
+# --- keys of stochastic rounding -------------------------------------------------------------------------------------
+
+
+@pytest.mark.host  # A GPU has not all recipes.
+@pytest.mark.devices(2)
+@pytest.mark.recipe("NVFP4BlockScaling")
+@pytest.mark.filterwarnings("ignore:`with mesh.` context manager:DeprecationWarning")
+@pytest.mark.parametrize("legacy", [False, True], ids=["set_mesh", "with mesh"])
+def test_each_device_of_a_mesh_has_a_key_of_its_own_for_stochastic_rounding(legacy: bool) -> None:  # noqa: FBT001
+    """Four numbers, divided over all axes: kernels round what their device has by its own ones."""
+    mesh, layer = mesh_of(dp=2, tp=1), dense_layer(features=FEATURES, use_bias=False)
+    given, mode = tensors(), te.Autocast(RecipeConfig("NVFP4BlockScaling"), ("dp", "tp"))
+    rows, grads = given["x"].reshape(-1, CONTRACTED), given["grad"].reshape(-1, FEATURES)
+
+    def passes(variables: Any, x: jax.Array, grad: jax.Array) -> Any:
+        apply = functools.partial(layer.apply, rngs={"sr_rng": jax.random.key(0)})
+        return jax.vjp(apply, variables, x)[1](grad)
+
+    with mesh if legacy else te.mesh_context(mesh), mode():
+        program = jax.make_jaxpr(passes)(
+            variables_of(given["kernel"], {}), on_device(rows, "bfloat16"), on_device(grads, "bfloat16")
+        )
+    found = [
+        (e.invars[0].aval.shape, tuple(e.params["sharding"].spec))
+        for e in equations(program, "sharding_constraint")
+        if str(e.invars[0].aval.dtype) == "uint32"
+    ]
+    assert found == [((2, 4), (("dp", "tp"), None))], f"keys={found}, but should be one of four numbers for each device"
 
 
 # --- MeshResource and its place in autocast --------------------------------------------------------------------------
