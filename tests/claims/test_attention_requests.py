@@ -29,7 +29,11 @@ from support.fused import Asked, put_in_place
 from support.layers import assert_step, cases
 from support.programs import equations
 
-pytestmark = [pytest.mark.host, pytest.mark.filterwarnings("ignore:Pass mask to fused_attn is deprecated")]
+pytestmark = [
+    pytest.mark.host,
+    *(pytest.mark.te_name("cpp_extensions", f"fused_attn_{name}") for name in ("fwd", "bwd")),  # whose place is taken
+    pytest.mark.filterwarnings("ignore:Pass mask to fused_attn is deprecated"),
+]
 
 
 def fused(variables: Mapping[str, Any]) -> dict[str, Any]:
@@ -145,7 +149,7 @@ def test_option_reaches_kernel_and_backend(
     told = {"is_training": training, **told}
     for where, given in (("backend", asked.backend), ("kernel", asked.kernel), ("backward pass", asked.backward)):
         wanted = {name: value for name, value in told.items() if name in given or where != "backend"}
-        found = {name: plain(given[name]) for name in wanted}
+        found = {name: plain(given.get(name, "no such argument")) for name in wanted}
         assert found == wanted, f"{option}: the {where} is told {found}, but should be told {wanted}"
 
 
