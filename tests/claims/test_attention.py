@@ -163,6 +163,7 @@ def test_backend_is_asked_for_by_the_dtype_of_the_inputs(dtype: str, monkeypatch
     assert set(asked) == {dtype}, f"asked for a backend of {set(asked)}, but should be of {dtype}"
 
 
+@pytest.mark.host  # Not tried on kernels yet.
 @pytest.mark.parametrize("kind", ["pre_scale_bias", "post_scale_bias"])
 def test_bias_of_another_dtype_counts_in_that_of_the_inputs(kind: str) -> None:
     """As a bias in float32 beside 16-bit tensors: the output keeps the dtype of these."""
