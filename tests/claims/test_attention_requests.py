@@ -12,8 +12,10 @@ import inspect
 from collections.abc import Mapping
 from typing import Any
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from mnist_fp8.oracle import arithmetic, layers
@@ -23,7 +25,7 @@ from mnist_fp8.subjects.layer import Layer, step
 from mnist_fp8.subjects.making import flax_layer, name_of_te
 from mnist_fp8.subjects.subject import Case, Subject
 from mnist_fp8.te.dense_step import BF16
-from support.assertions import assert_close_norm
+from support.assertions import assert_close_norm, assert_equal
 from support.attention import FLOAT32, assert_sees, draw
 from support.fused import Asked, put_in_place
 from support.layers import assert_step, cases
@@ -198,3 +200,20 @@ def test_switch_to_deterministic_kernels_counts_whenever_it_is_turned(monkeypatc
             monkeypatch.setenv("NVTE_ALLOW_NONDETERMINISTIC_ALGO", switch)
         found.append(allowed())
     assert found == [True, False, True, True], f"others allowed={found}, but should be [True, False, True, True]"
+
+
+@pytest.mark.parametrize("fused", [False, True], ids=["without a kernel", "by a kernel"])
+def test_sinks_begin_at_zero_and_have_the_axis_of_their_heads(
+    fused: bool,  # noqa: FBT001
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that a model begins alike on every GPU, and is divided alike."""
+    asked = put_in_place(monkeypatch)
+    monkeypatch.setenv("NVTE_FUSED_ATTN", str(int(fused)))
+    layer, given = attention_of(attn_mask_type="causal", softmax_type="learnable"), draw(*[(2, 32, 2, SIZE)] * 3)
+    with BF16():
+        variables = layer.init(jax.random.key(0), *given, deterministic=True)
+    assert bool(asked.kernel) == fused, "Control: who computes it"
+    (sink,) = jax.tree.leaves(variables["params"], is_leaf=lambda leaf: isinstance(leaf, nn.Partitioned))
+    assert sink.names == (None, "nvte_head", None, None), f"names of the sinks' axes={sink.names}"
+    assert_equal(where="first sinks", actual=sink.unbox(), expected=np.zeros((1, 2, 1, 1), np.float32))
