@@ -15,13 +15,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, PartitionSpec
 
 from mnist_fp8 import te
 from mnist_fp8.oracle.dense import TENSORS, Array
 from mnist_fp8.oracle.tolerances import product_norm_tolerance
-from mnist_fp8.subjects.making import flax_layer
+from mnist_fp8.subjects.making import flax_layer, name_of_te
 from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, fp8, on_device
-from support.assertions import assert_close_norm
+from support.assertions import assert_close_norm, assert_equal
 from support.fp8_kernels import put_in_place
 from support.kernels import FACTORS, RECIPES, SCALES, arguments, expected_rows, formats, passes, tensors
 from support.metadata import assert_metas, meta_of, next_metas
@@ -106,3 +107,36 @@ def test_amaxes_are_taken_over_the_devices_that_share_a_tensor(name: str, monkey
     assert not wrong, f"{name}: amaxes over {wrong}"
     assert kernels <= {shape for shape, _ in seen}, f"{name}: no amax of a kernel in {seen}"
     assert {shape for shape, _ in seen} - kernels, f"{name}: no amax of a gradient in {seen}"
+
+
+DIVIDED = {
+    "sequences": ("TPSP", "tpsp", (None, "tpsp", None), False, True),
+    "sequences that come first": ("TPSP", "tpsp", ("tpsp", None, None), True, True),
+    "a batch that comes first, not sequences": ("TPSP", "tpsp", ("tpsp", None, None), False, False),
+    "a kernel": ("FSDP", "fsdp", ("fsdp", None), False, True),
+    "a kernel by tensor parallelism alone": ("FSDP", "tpsp", (None, "tpsp"), False, False),
+    "each device alone": ("LOCAL", "tpsp", (None, "tpsp", None), False, False),
+}
+"""Scope, axis of the mesh, how a tensor is divided, whether sequences come first, and whether the amax is shared."""
+
+
+@pytest.mark.devices(2)
+@pytest.mark.te_name("cpp_extensions", "amax", "AmaxScope")
+@pytest.mark.parametrize("case", DIVIDED)
+def test_devices_share_the_amax_of_what_is_divided_among_them(case: str) -> None:
+    name, axis, spec, sequence_first, shared = DIVIDED[case]
+    scope = getattr(name_of_te("cpp_extensions", "amax", "AmaxScope"), name)
+    mesh = Mesh(np.asarray(jax.devices()[:2]), (axis,))
+
+    def reduce(amax: jax.Array) -> Any:
+        return scope.all_reduce_amax_along_TPSP_and_FSDP(amax, spec, sequence_first, mesh)
+
+    along: dict[str, Any] = {
+        "mesh": mesh,
+        "in_specs": PartitionSpec(axis),
+        "out_specs": PartitionSpec(axis),
+        "check_vma": False,
+    }
+    with te.mesh_context(mesh), te.Autocast(axes=(axis,))():
+        found = jax.jit(jax.shard_map(reduce, **along))(on_device([3, 5]))
+    assert_equal(where=f"amax on both devices, {case}", actual=found, expected=[5, 5] if shared else [3, 5])
