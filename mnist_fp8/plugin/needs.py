@@ -2,8 +2,9 @@
 
 import functools
 import gc
+import inspect
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 import jax
 import pytest
@@ -70,6 +71,15 @@ def _unmet_te_name(*path: str) -> str | None:
     except NotInReleaseError as error:
         return str(error)
     return None
+
+
+def _unmet_te_parameters(path: tuple[str, ...], known: Collection[str]) -> str | None:
+    try:
+        function = name_of_te(*path)
+    except NotInReleaseError as error:
+        return str(error)
+    others = [name for name in inspect.signature(function).parameters if name not in known]
+    return f"needs {'.'.join(path)} of parameters that the suite knows; found {', '.join(others)}" if others else None
 
 
 def _unmet_subject(name: str, case: str) -> str | None:
@@ -154,6 +164,7 @@ NEEDS: dict[str, Callable[..., str | None]] = {
     "subject": _unmet_subject,
     "fused_attention": _unmet_fused_attention,
     "te_name": _unmet_te_name,
+    "te_parameters": _unmet_te_parameters,
     "jax": _unmet_jax,
     "orbax": _unmet_orbax,
     "xla_sums_in_float32": _unmet_xla_sums_in_float32,

@@ -27,13 +27,13 @@ from mnist_fp8.subjects.subject import Case, Subject
 from mnist_fp8.te.dense_step import BF16
 from support.assertions import assert_close_norm, assert_equal
 from support.attention import FLOAT32, assert_sees, draw
-from support.fused import Asked, put_in_place
+from support.fused import REPLACED, Asked, put_in_place
 from support.layers import assert_step, cases
 from support.programs import equations
 
 pytestmark = [
     pytest.mark.host,
-    *(pytest.mark.te_name("cpp_extensions", f"fused_attn_{name}") for name in ("fwd", "bwd")),  # whose place is taken
+    *REPLACED,
     pytest.mark.filterwarnings("ignore:Pass mask to fused_attn is deprecated"),
 ]
 

@@ -23,13 +23,14 @@ from mnist_fp8.oracle.tolerances import product_norm_tolerance
 from mnist_fp8.subjects.making import flax_layer, name_of_te
 from mnist_fp8.te.dense_step import Step, dense_layer, dense_step, fp8, on_device
 from support.assertions import assert_close_norm, assert_equal
-from support.fp8_kernels import put_in_place
+from support.fp8_kernels import REPLACED, put_in_place
 from support.kernels import FACTORS, RECIPES, SCALES, arguments, expected_rows, formats, passes, tensors
 from support.metadata import assert_metas, meta_of, next_metas
 
 pytestmark = [
     pytest.mark.host,
     pytest.mark.te_name("cpp_extensions", "base", "manage_primitives"),  # since kernels are switched by their names
+    *REPLACED,
 ]
 
 SHAPE = (64, 128, 32)

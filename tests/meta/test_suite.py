@@ -1,6 +1,7 @@
 """The suite as a user meets it: what it refuses, what it skips, how it says so, and what it knows of releases."""
 
 import dataclasses
+import inspect
 import json
 import os
 import shutil
@@ -260,6 +261,15 @@ def test_needs_say_what_was_found() -> None:
     assert "needs recipe Float8BlockScaling; found: Unsupported" in str(needs.NEEDS["recipe"]("Float8BlockScaling"))
     assert needs.NEEDS["recipe"]("Unheard") == f"needs recipe Unheard; found {', '.join(te.recipe_names())}"
     assert (needs.NEEDS["gpu"]() is None) is not (needs.NEEDS["host"]() is None)
+
+
+def test_function_that_takes_something_new_is_not_stood_in_for() -> None:
+    path = ("dense", "dense")
+    known = set(inspect.signature(te.find_name(*path)).parameters)
+    assert needs.NEEDS["te_parameters"](path, known | {"former"}) is None
+    reason = needs.NEEDS["te_parameters"](path, known - {"kernel"})
+    assert reason == "needs dense.dense of parameters that the suite knows; found kernel"
+    assert "found none in " in str(needs.NEEDS["te_parameters"](("dense", "gone"), known))
 
 
 def test_partitioner_that_ends_the_process_is_given_no_block_on_two_devices(monkeypatch: pytest.MonkeyPatch) -> None:

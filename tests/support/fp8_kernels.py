@@ -21,6 +21,24 @@ LEFT_OFF = ("NormFwd", "NormBwd", "ActLu", "DActLuDBiasQuantize", "DActLuQuantiz
 """Kernels without a definition here: TE's JAX path takes their place."""
 
 
+_QUANTIZE = (
+    *("x_aval", "scale_aval", "amax_aval", "sr_rng_state_aval", "post_rht_amax_aval", "rht_matrix_aval", "out_dtype"),
+    *("scaling_mode", "q_layout", "flatten_axis", "scale_dtype", "is_dbias", "is_outer", "stochastic_rounding"),
+    "use_rht",
+)
+_MULTIPLY = (
+    *("lhs", "lhs_scale_inv", "rhs", "rhs_scale_inv", "bias", "gelu_input", "alpha", "beta", "out_dtype"),
+    *("contracting_dims", "scaling_mode", "fuse_bias", "fuse_gelu", "grad", "use_split_accumulator", "sequence_dim"),
+    *("transpose_batch_sequence", "is_outer", "collective_op"),
+)
+PARAMETERS = {
+    **{("cpp_extensions.quantization", f"{name}Primitive"): _QUANTIZE for name in QUANTIZING},
+    ("cpp_extensions.gemm", "GemmPrimitive"): _MULTIPLY,
+}
+"""What the kernels that are replaced take in all known releases: with others, they may give something else."""
+REPLACED = [pytest.mark.te_parameters((*path, "abstract"), known) for path, known in PARAMETERS.items()]
+
+
 @dataclasses.dataclass
 class Asked:
     """What was asked for, in order.

@@ -12,6 +12,18 @@ import pytest
 
 from mnist_fp8.subjects.making import name_of_te
 
+_BOTH = (
+    *("qkv", "bias", "softmax_offset", "sequence_descriptor", "attn_bias_type", "attn_mask_type", "softmax_type"),
+    *("qkv_layout", "scaling_factor", "dropout_probability", "is_training", "max_segments_per_seq", "window_size"),
+    *("context_parallel_strategy", "context_parallel_causal_load_balanced", "context_parallel_axis", "stripe_size"),
+)
+PARAMETERS = {
+    "fused_attn_fwd": (*_BOTH, "seed", "return_max_logit"),
+    "fused_attn_bwd": (*_BOTH, "softmax_aux", "rng_state", "output", "doutput"),
+}
+"""What the functions that are replaced take in all known releases: with others, they may give something else."""
+REPLACED = [pytest.mark.te_parameters(("cpp_extensions.attention", name), known) for name, known in PARAMETERS.items()]
+
 
 @dataclasses.dataclass
 class Asked:
