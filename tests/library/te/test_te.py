@@ -173,6 +173,18 @@ def test_recipe_that_has_to_be_given_something_is_said_not_to_be_supported() -> 
     assert found["DelayedScaling"].ok, "Control"
 
 
+def test_recipe_that_refuses_its_defaults_is_said_not_to_be_supported(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where ``NVTE_BACKWARD_OVERRIDE`` decides them; the others are asked all the same."""
+    usual = te.support_by_recipe()
+
+    def refuse(_recipe: object) -> None:
+        raise AssertionError("not in this shell")
+
+    monkeypatch.setattr(te.engine().recipes.DelayedScaling, "__init__", refuse)
+    reason = "recipe DelayedScaling refuses its defaults: not in this shell"
+    assert te.support_by_recipe() == usual | {"DelayedScaling": te.Support(ok=False, reason=reason)}
+
+
 def test_recipe_is_made_with_the_options_asked_for() -> None:
     asked = {"margin": 3, "fp8_format": "E4M3", "amax_history_len": 7, "amax_compute_algo": "most_recent"}
     made: Any = te.make_recipe(RecipeConfig("DelayedScaling", **asked))  # type: ignore[arg-type]
