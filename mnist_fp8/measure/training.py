@@ -8,8 +8,8 @@ from typing import NamedTuple
 import jax
 import numpy as np
 
-from mnist_fp8 import te
 from mnist_fp8.core.modes import Mode, RecipeConfig
+from mnist_fp8.measure.common import modes
 from mnist_fp8.record.entries import Curves, Value
 from mnist_fp8.training import runs, train
 from mnist_fp8.training.config import TrainConfig
@@ -36,8 +36,7 @@ def probes() -> Mapping[str, Callable[[], Mapping[str, Value]]]:
 
 def _runs(name: str) -> bool:
     recipe = MODES[name].recipe
-    supports = te.support_by_recipe()
-    return recipe is None or (recipe.name in supports and supports[recipe.name].ok)
+    return recipe is None or recipe.name in modes()
 
 
 @functools.cache

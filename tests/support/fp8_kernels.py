@@ -6,7 +6,6 @@ put in place.
 """
 
 import dataclasses
-import inspect
 from collections.abc import Callable
 from typing import Any
 
@@ -19,7 +18,6 @@ from mnist_fp8.subjects.making import name_of_te
 QUANTIZING = ("Quantize", "DBiasQuantize")
 LEFT_OFF = ("NormFwd", "NormBwd", "ActLu", "DActLuDBiasQuantize", "DActLuQuantize")
 """Kernels without a definition here: TE's JAX path takes their place."""
-
 
 _QUANTIZE = (
     *("x_aval", "scale_aval", "amax_aval", "sr_rng_state_aval", "post_rht_amax_aval", "rht_matrix_aval", "out_dtype"),
@@ -44,12 +42,10 @@ class Asked:
     """What was asked for, in order.
 
     Attributes:
-        quantized: shape of a tensor, and the dtype of its codes.
         multiplied: dtypes of both operands of a product.
         scopes: shape of a tensor, and over which devices its amax is taken, where a recipe takes it beforehand.
     """
 
-    quantized: list[tuple[tuple[int, ...], str]] = dataclasses.field(default_factory=list)
     multiplied: list[tuple[str, str]] = dataclasses.field(default_factory=list)
     scopes: list[tuple[tuple[int, ...], str]] = dataclasses.field(default_factory=list)
 
@@ -68,11 +64,11 @@ def put_in_place(monkeypatch: pytest.MonkeyPatch) -> Asked:
         NotInReleaseError: the release has other kernels.
     """
     asked, extensions = Asked(), name_of_te("cpp_extensions")
-    quantizing = [name_of_te("cpp_extensions", "quantization", f"{name}Primitive") for name in QUANTIZING]
-    products: Any = inspect.getmodule(name_of_te("cpp_extensions", "gemm"))  # whose name is that of the function
-    for kernel in quantizing:
-        monkeypatch.setattr(kernel, "outer_primitive", _Kernel(_quantize(kernel, asked)))
-    monkeypatch.setattr(products.GemmPrimitive, "outer_primitive", _Kernel(_multiply(asked)))
+    for name in QUANTIZING:
+        kernel = name_of_te("cpp_extensions.quantization", f"{name}Primitive")
+        monkeypatch.setattr(kernel, "outer_primitive", _Kernel(_quantize(kernel)))
+    product = name_of_te("cpp_extensions.gemm", "GemmPrimitive")
+    monkeypatch.setattr(product, "outer_primitive", _Kernel(_multiply(asked)))
     amaxes = getattr(extensions, "amax", extensions.quantization)
     if hasattr(amaxes, "AmaxCalculationPrimitive"):  # since 2.9
         monkeypatch.setattr(amaxes.AmaxCalculationPrimitive, "outer_primitive", _Kernel(_amax(asked)))
@@ -83,7 +79,7 @@ def put_in_place(monkeypatch: pytest.MonkeyPatch) -> Asked:
     return asked
 
 
-def _quantize(kernel: Any, asked: Asked) -> Callable[..., Any]:
+def _quantize(kernel: Any) -> Callable[..., Any]:
     def bind(x: jax.Array, scale: jax.Array, *rest: jax.Array, **options: Any) -> Any:
         """Codes along rows and along columns, what undoes their scales, the amax, and no gradient of a bias.
 
@@ -99,7 +95,6 @@ def _quantize(kernel: Any, asked: Asked) -> Callable[..., Any]:
             each if each.shape == shape else jnp.full(shape, jnp.nan, dtype)
             for each, shape in zip((codes, turned), shapes, strict=True)
         )
-        asked.quantized.append((x.shape, str(jnp.dtype(dtype))))
         mode = name_of_te("quantize", "ScalingMode")(options["scaling_mode"]).name
         given = rest[0] if rest else jnp.zeros(1, jnp.float32)  # since 2.8
         amax = jnp.abs(x).max().astype(jnp.float32).reshape(1) if mode == "DELAYED_TENSOR_SCALING" else given
