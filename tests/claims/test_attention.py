@@ -143,27 +143,42 @@ def _layer(**fields: Any) -> Any:
     return flax_layer("DotProductAttention", head_dim=16, num_attention_heads=4, num_gqa_groups=4, **fields)
 
 
-@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
-def test_backend_is_asked_for_by_the_dtype_of_the_inputs(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fused kernels take 16-bit tensors alone: who is asked for another dtype says that there is none."""
+def _questions(monkeypatch: pytest.MonkeyPatch) -> list[Mapping[str, Any]]:
+    """What a backend is asked for from now on: arguments by their names."""
     module = name_of_te("flax", "transformer")
-    asked: list[str] = []
+    asked: list[Mapping[str, Any]] = []
     name = "FusedAttnHelper" if hasattr(module, "FusedAttnHelper") else "is_fused_attn_kernel_available"
     helper = getattr(module, name)
 
     def noting(*args: Any, **kwargs: Any) -> Any:
-        bound = inspect.signature(helper).bind(*args, **kwargs).arguments
-        asked.extend(str(jnp.dtype(bound[tensor])) for tensor in ("q_dtype", "kv_dtype"))
+        asked.append(inspect.signature(helper).bind(*args, **kwargs).arguments)
         return helper(*args, **kwargs)
 
     monkeypatch.setattr(module, name, noting)
+    return asked
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
+def test_backend_is_asked_for_by_the_dtype_of_the_inputs(dtype: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fused kernels take 16-bit tensors alone: who is asked for another dtype says that there is none."""
+    asked = _questions(monkeypatch)
     tensors = [tensor.astype(dtype) for tensor in draw(*[(2, 16, 4, 16)] * 3)]
     attend(None, *tensors, attn_mask_type="causal")
     assert asked, "no backend was asked for"
-    assert set(asked) == {dtype}, f"asked for a backend of {set(asked)}, but should be of {dtype}"
+    dtypes = {str(jnp.dtype(question[tensor])) for question in asked for tensor in ("q_dtype", "kv_dtype")}
+    assert dtypes == {dtype}, f"asked for a backend of {dtypes}, but should be of {dtype}"
 
 
-@pytest.mark.host  # Not tried on kernels yet.
+def test_backend_is_asked_for_as_many_groups_as_heads_where_no_number_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    """So the documentation has it; a layer that asks for none at all cannot run on a GPU."""
+    asked = _questions(monkeypatch)
+    layer = flax_layer("DotProductAttention", head_dim=16, num_attention_heads=4, attn_mask_type="causal")
+    with BF16():
+        layer.apply({}, *[tensor.astype("bfloat16") for tensor in draw(*[(2, 16, 4, 16)] * 3)], deterministic=True)
+    groups = {question["kv_num_heads"] for question in asked}
+    assert groups == {4}, f"asked for a backend of {groups} groups, but should be of 4"
+
+
 @pytest.mark.parametrize("kind", ["pre_scale_bias", "post_scale_bias"])
 def test_bias_of_another_dtype_counts_in_that_of_the_inputs(kind: str) -> None:
     """As a bias in float32 beside 16-bit tensors: the output keeps the dtype of these."""
@@ -192,7 +207,12 @@ def test_dtype_of_a_layer_without_parameters_warns_or_is_refused() -> None:
     tensors = draw(*[(2, 16, 4, 16)] * 3)
     plain, same, other = (
         name_of_te("flax", "DotProductAttention")(
-            head_dim=16, num_attention_heads=4, attn_mask_type="causal", transpose_batch_sequence=False, **fields
+            head_dim=16,
+            num_attention_heads=4,
+            num_gqa_groups=4,
+            attn_mask_type="causal",
+            transpose_batch_sequence=False,
+            **fields,
         )
         for fields in ({}, {"dtype": jnp.float32}, {"dtype": jnp.bfloat16})
     )

@@ -118,7 +118,6 @@ def kernel_of(program: Any, name: str) -> Any:
     return found
 
 
-@pytest.mark.host  # Not tried on kernels yet.
 @router
 @pytest.mark.parametrize("dtype", ["bfloat16", "float32"])
 @pytest.mark.parametrize("score", ["softmax", "sigmoid"])
@@ -139,7 +138,6 @@ def test_scores_are_kept_for_the_backward_pass_in_float32(score: str, dtype: str
         assert (aval.shape, str(aval.dtype)) == (logits.shape, "float32"), f"kept for the backward pass: {aval}"
 
 
-@pytest.mark.host  # Not tried on kernels yet.
 @pytest.mark.te_name("router", "fused_moe_aux_loss")
 def test_gradient_of_the_auxiliary_loss_is_a_number_like_itself() -> None:
     """As partitioning over devices takes it for one."""
@@ -186,7 +184,6 @@ def test_room_for_tokens_that_cannot_be_is_refused(wrong: dict[str, Any]) -> Non
         name_of_te("moe", "get_moe_recv_capacity_per_rank")(**given | wrong)
 
 
-@pytest.mark.host  # Not tried on kernels yet.
 @pytest.mark.te_name("dense", "grouped_dense")
 @pytest.mark.parametrize("use_bias", [False, True], ids=["without a bias", "with a bias"])
 def test_products_of_groups_have_the_shapes_and_dtypes_of_their_tensors(use_bias: bool) -> None:  # noqa: FBT001

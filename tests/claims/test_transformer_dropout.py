@@ -88,7 +88,6 @@ def test_whole_paths_of_examples_are_dropped(first: str) -> None:
     assert abs(count - expected) <= 4 * deviation, f"{count} of {len(X)} examples pass by, not {expected:.0f}"
 
 
-@pytest.mark.host  # Not tried on kernels yet.
 @pytest.mark.parametrize(
     ("kind", "path"),
     [

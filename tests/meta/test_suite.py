@@ -117,7 +117,7 @@ def test_skip_of_the_project_names_what_is_needed_and_found_and_counts_as_not_ve
 
 @pytest.mark.host
 def test_unavailable_te_ends_the_run_with_one_line_that_names_the_piece() -> None:
-    run = run_pytest(MNIST_FP8_TE="kernel")
+    run = run_pytest(MNIST_FP8_TE="kernel", JAX_PLATFORMS="")
     lines = [line for line in (run.stdout + run.stderr).splitlines() if line.strip()]
     assert run.returncode == pytest.ExitCode.USAGE_ERROR, run.stdout
     assert len(lines) == 1, f"output is {len(lines)} lines: {lines}"
