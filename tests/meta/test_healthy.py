@@ -1,8 +1,12 @@
 """The page of healthy releases says how rare a false alarm is, as far as its runs can tell."""
 
+import dataclasses
+from pathlib import Path
+
 import pytest
 
-from proofs.healthy import Outcome, Run, most_red, page
+from proofs.healthy import Outcome, Run, Series, earlier, most_red, page
+from proofs.mutation.results import Notes
 
 GREEN, RED = Outcome(0, "9 passed", [], 3.0), Outcome(1, "1 failed, 8 passed", ["test_a"], 4.0)
 
@@ -15,7 +19,18 @@ def test_share_of_red_runs_is_bounded(red: int, count: int, most: float) -> None
 
 def test_page_counts_red_runs_by_release() -> None:
     runs = {Run("2.19.0", 0, 0): GREEN, Run("2.19.0", 1, 2): RED, Run("2.20.2", 0, 0): GREEN}
-    written = page(runs, ("attention",))
+    written = page([Series("11111111", runs)], ("attention",))
     assert "**1 of 3 runs were red**: with 95% confidence, fewer than 86% of all runs" in written
-    assert "| 2.19.0 | 2 | 1 | 3, 4 | 1 failed, 8 passed |" in written
+    assert "| 11111111 | 2.19.0 | 2 | 1 | 3, 4 | 1 failed, 8 passed |" in written
     assert "Only the claims attention." in written
+
+
+def test_runs_of_earlier_claims_stay_in_the_count(tmp_path: Path) -> None:
+    run = Run("2.20.2", 3, 2)
+    for stem in ("00000000", "11111111", "00000000-22222222"):  # the last one is of some claims alone
+        Notes(tmp_path / f"{stem}.jsonl").add(run.name, dataclasses.asdict(RED))
+    before = earlier(tmp_path, "11111111", "")
+    assert before == [Series("00000000", {run: RED})]
+    written = page([*before, Series("11111111", {run: GREEN})], ("attention",))
+    assert "**1 of 2 runs were red**" in written
+    assert "1 of the runs are of the claims as they are" in written

@@ -36,8 +36,10 @@ INTRODUCTION = f"""\
 
 A gate with false alarms gets switched off. So the claims, without training runs, are run again and again on releases
 that are known to be healthy. Every run has another Hypothesis seed and another order of the tests, and runs with one
-seed after the other use {{workers}} workers in turn. Host runs of all layers with JAX {{jax}} on {{cores}} cores.
+seed after the other use {{workers}} workers in turn. Host runs of all layers with JAX {{jax}}.
 {{claims}}
+The claims grow. Runs of earlier claims stay in the count: what a run shows of a test that did not change, it still
+shows. {{present}} of the runs are of the claims as they are.
 """
 RELEASES = ("2.16.1", "2.17.1", "2.18.0", "2.19.0", "2.20.2")
 
@@ -70,6 +72,19 @@ class Outcome:
     counts: str
     failed: list[str]
     seconds: float
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """Runs of the same claims.
+
+    Attributes:
+        suite: digest of the claims and of what decides what they say.
+        outcomes: by run.
+    """
+
+    suite: str
+    outcomes: dict[Run, Outcome]
 
 
 def fetch(release: str, folder: Path) -> Path:
@@ -143,13 +158,30 @@ def main() -> None:
     runs = [Run(release, seed, turns[seed % len(turns)]) for seed in seeds for release in args.releases]
     names = tuple(args.claim)
     which = "" if names == claims.ORDER else f"-{digest_of(names)[:8]}"
-    notes = Notes(cache_dir() / "healthy" / f"{of_the_claims(claims.ROOT)}{which}.jsonl")
+    suite = of_the_claims(claims.ROOT)
+    folder = cache_dir() / "healthy"
+    notes = Notes(folder / f"{suite}{which}.jsonl")
     with concurrent.futures.ThreadPoolExecutor(args.jobs) as pool:
         outcomes = dict(
             zip(runs, pool.map(lambda run: noted(run, folders[run.release], names, notes), runs), strict=True)
         )
-    print(page(outcomes, names))
+    series = [*earlier(folder, suite, which), Series(suite, outcomes)]
+    print(page(series, names))
     sys.exit(any(outcome.code for outcome in outcomes.values()))
+
+
+def earlier(folder: Path, suite: str, which: str) -> list[Series]:
+    """Runs of the same selection of claims as they were before, in the order of their last runs."""
+    files = [file for file in folder.glob("*.jsonl") if file.stem[8:] == which and not file.stem.startswith(suite)]
+    return [
+        Series(file.stem[:8], {_run_of(name): Outcome(**fact) for name, fact in Notes(file).items()})
+        for file in sorted(files, key=lambda file: file.stat().st_mtime)
+    ]
+
+
+def _run_of(name: str) -> Run:
+    release, _, seed, _, workers = name.split()
+    return Run(release, int(seed), int(workers))
 
 
 def most_red(red: int, count: int) -> float:
@@ -157,29 +189,35 @@ def most_red(red: int, count: int) -> float:
     return float(scipy.stats.beta.ppf(0.95, red + 1, count - red)) if red < count else 1.0
 
 
-def page(outcomes: dict[Run, Outcome], names: Sequence[str]) -> str:
-    """The page, in Markdown, of runs of some claims."""
-    red = sum(outcome.code != 0 for outcome in outcomes.values())
+def page(series: Sequence[Series], names: Sequence[str]) -> str:
+    """The page, in Markdown, of runs of some claims; the last series is of the claims as they are."""
+    runs = [(run, outcome) for each in series for run, outcome in each.outcomes.items()]
+    red = sum(outcome.code != 0 for _, outcome in runs)
     introduction = INTRODUCTION.format(
         red=red,
-        count=len(outcomes),
-        most=most_red(red, len(outcomes)),
+        count=len(runs),
+        most=most_red(red, len(runs)),
+        present=len(series[-1].outcomes),
         jax=importlib.metadata.version("jax"),
-        cores=os.cpu_count(),
-        claims="" if names == claims.ORDER else f"Only the claims {', '.join(names)}.",
-        workers=" and ".join(str(count) for count in dict.fromkeys(run.workers for run in outcomes)),
+        claims="" if names == claims.ORDER else f"Only the claims {', '.join(names)}.\n",
+        workers=", ".join(str(count) for count in sorted({run.workers for run, _ in runs})),
     )
-    return f"{introduction}\n{table(outcomes)}"
+    return f"{introduction}\n{table(series)}"
 
 
-def table(outcomes: dict[Run, Outcome]) -> str:
-    """One row for each release."""
-    lines = ["| release | runs | red | seconds a run (fastest, slowest) | last run |", "|---|---|---|---|---|"]
-    for release in dict.fromkeys(run.release for run in outcomes):
-        own = [outcome for run, outcome in outcomes.items() if run.release == release]
-        seconds = sorted(outcome.seconds for outcome in own)
-        red = sum(outcome.code != 0 for outcome in own)
-        lines.append(f"| {release} | {len(own)} | {red} | {seconds[0]:.0f}, {seconds[-1]:.0f} | {own[-1].counts} |")
+def table(series: Sequence[Series]) -> str:
+    """One row for each release under the same claims."""
+    lines = [
+        "| claims | release | runs | red | seconds a run (fastest, slowest) | last run |",
+        "|---|---|---|---|---|---|",
+    ]
+    for each in series:
+        for release in dict.fromkeys(run.release for run in each.outcomes):
+            own = [outcome for run, outcome in each.outcomes.items() if run.release == release]
+            seconds = sorted(outcome.seconds for outcome in own)
+            red = sum(outcome.code != 0 for outcome in own)
+            times = f"{seconds[0]:.0f}, {seconds[-1]:.0f}"
+            lines.append(f"| {each.suite} | {release} | {len(own)} | {red} | {times} | {own[-1].counts} |")
     return "\n".join(lines)
 
 

@@ -69,6 +69,10 @@ class Notes:
     def __getitem__(self, name: str) -> Any:
         return self._facts[name]
 
+    def items(self) -> Iterable[tuple[str, Any]]:
+        """All of them, in the order in which they came in."""
+        return self._facts.items()
+
     def add(self, name: str, fact: Any) -> None:
         """Remember a fact, and write it down at once."""
         self._facts[name] = fact
