@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from mnist_fp8 import te
 from mnist_fp8.core.modes import Precision
 from mnist_fp8.oracle import dense
-from mnist_fp8.oracle.tolerances import BF16_NET, product_tolerance, rounding_tolerance
+from mnist_fp8.oracle.tolerances import network_tolerance, product_tolerance, rounding_tolerance
 from mnist_fp8.te.dense_step import BF16, Step, dense_layer, dense_step, on_device, variables_of
 from mnist_fp8.training import train
 from mnist_fp8.training.config import TrainConfig
@@ -225,19 +225,19 @@ def test_network_matches_flax_in_its_first_ten_training_steps() -> None:
     """Loss and gradients of every parameter, from the same state in each step: rounding is not carried on and on."""
     (flax_state, _), (te_state, metadata) = _networks().values()
     assert not metadata, f"the BF16 network has metadata: {sorted(metadata)}"
-    losses = []
+    losses, tolerance = [], network_tolerance(te.engine().kind)
     for number, batch in enumerate(_batches(10)):
         rngs = {"dropout": jax.random.key(number)}
         expected, loss, _ = train.apply_model(flax_state, *batch, {}, rngs)
         te_state = te_state.replace(params=flax_state.params, opt_state=flax_state.opt_state)
         found, te_loss, _ = train.apply_model(te_state, *batch, {}, rngs)
         where = f"training step {number}"
-        assert_close_norm(where=f"{where}: loss", actual=te_loss, expected=loss, tolerance=BF16_NET)
-        assert_trees_close_norm(where=where, actual=found["params"], expected=expected["params"], tolerance=BF16_NET)
+        assert_close_norm(where=f"{where}: loss", actual=te_loss, expected=loss, tolerance=tolerance)
+        assert_trees_close_norm(where=where, actual=found["params"], expected=expected["params"], tolerance=tolerance)
         flax_state, _ = train.update_model(flax_state, expected, {})
         te_state, _ = train.update_model(te_state, found, {})
         assert_trees_close_norm(
-            where=f"parameters after {where}", actual=te_state.params, expected=flax_state.params, tolerance=BF16_NET
+            where=f"parameters after {where}", actual=te_state.params, expected=flax_state.params, tolerance=tolerance
         )
         losses.append(float(loss))
     assert losses[-1] < losses[0], f"Control: the network should learn; losses={losses}"
@@ -251,4 +251,5 @@ def test_network_evaluates_like_flax() -> None:
     for name, state in (("Flax", flax_state), ("TE", te_state)):
         with state.mode():
             logits[name] = jax.jit(state.apply_fn)({"params": flax_state.params}, images)
-    assert_close_norm(where="logits", actual=logits["TE"], expected=logits["Flax"], tolerance=BF16_NET)
+    tolerance = network_tolerance(te.engine().kind)
+    assert_close_norm(where="logits", actual=logits["TE"], expected=logits["Flax"], tolerance=tolerance)
