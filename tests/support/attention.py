@@ -1,5 +1,7 @@
 """Attention by NumPy, and TE's on plain tensors, for claims on masks that no case of the subject has."""
 
+import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -83,3 +85,55 @@ def assert_sees(y: jax.Array, seen: Array, *tensors: jax.Array, where: str) -> N
     query, key, value = tensors
     expected = numpy_attention(query, key, value, seen)
     assert_close_norm(where=where, actual=y, expected=expected, tolerance=FLOAT32)
+
+
+@dataclasses.dataclass(frozen=True)
+class NumpyPasses:
+    """Output of attention, and gradients of what comes in; each in float64."""
+
+    y: Array
+    query: Array
+    key: Array
+    value: Array
+    bias: Array
+    sink: Array
+
+
+def numpy_passes(
+    operands: Sequence[Any], seen: Array, grad: Any, *, scale: float, bias: Any = 0, sink: Any = -np.inf
+) -> NumpyPasses:
+    """Attention forward and backward.
+
+    Args:
+        operands: queries, (batch, queries, heads, size), and keys and values, (batch, keys, groups, size).
+        seen: which keys a query sees, (batch, queries, keys).
+        grad: of the output.
+        scale: of the logits.
+        bias: added to the scaled logits, (1, heads, queries, keys).
+        sink: logit of a key that has no value, (1, heads, 1, 1).
+    """
+    query, key, value, grad = (np.asarray(tensor, np.float64) for tensor in (*operands, grad))
+    repeats, sunk = query.shape[2] // key.shape[2], np.exp(np.asarray(sink, np.float64))
+    keys, values = (np.repeat(tensor, repeats, axis=2) for tensor in (key, value))
+    logits = np.einsum("bqhd,bkhd->bhqk", query, keys) * scale + np.asarray(bias, np.float64)
+    powers = np.where(seen[:, None], np.exp(logits), 0)
+    total = powers.sum(axis=-1, keepdims=True) + sunk
+    total[total == 0] = 1
+    weights = powers / total
+    from_weights = np.einsum("bqhd,bkhd->bhqk", grad, values)
+    along = (weights * from_weights).sum(axis=-1, keepdims=True)
+    of_logits = weights * (from_weights - along)
+
+    def summed(weights: Array, tensor: Array) -> Array:
+        of_heads = np.einsum("bhqk,bqhd->bkhd", weights, tensor)
+        result: Array = of_heads.reshape(*key.shape[:3], repeats, -1).sum(axis=3)
+        return result
+
+    return NumpyPasses(
+        y=np.einsum("bhqk,bkhd->bqhd", weights, values),
+        query=np.einsum("bhqk,bkhd->bqhd", of_logits * scale, keys),
+        key=summed(of_logits * scale, query),
+        value=summed(weights, grad),
+        bias=of_logits.sum(axis=0, keepdims=True),
+        sink=-(sunk * along / total).sum(axis=(0, 2), keepdims=True),
+    )
