@@ -20,7 +20,7 @@ from mnist_fp8.oracle import arithmetic, layers
 from mnist_fp8.subjects import attention
 from mnist_fp8.subjects.attention import allowed, case
 from mnist_fp8.subjects.layer import Layer, step
-from mnist_fp8.subjects.making import flax_layer, name_of_te
+from mnist_fp8.subjects.making import demand_parameters, flax_layer, name_of_te
 from mnist_fp8.subjects.subject import Case, Subject
 from mnist_fp8.te.dense_step import BF16
 from support.assertions import assert_close, assert_equal
@@ -231,6 +231,7 @@ def test_dtype_of_a_layer_without_parameters_warns_or_is_refused() -> None:
         pytest.param("return_max_logit", True, "0", id="largest logit, forbidden"),
         pytest.param("return_max_logit", True, "1", id="largest logit, not there"),
         pytest.param("score_mod", lambda _graph, score, _tensors: score, "0", id="own scores, forbidden"),
+        pytest.param("score_mod", lambda _graph, score, _tensors: score, "1", id="own scores, not there"),
     ],
 )
 def test_option_of_kernels_alone_is_refused_without_them(
@@ -241,6 +242,64 @@ def test_option_of_kernels_alone_is_refused_without_them(
     tensors, layer = draw(*[(2, 16, 4, 16)] * 3), _layer(attn_mask_type="no_mask", **{option: value})
     with BF16(), pytest.raises(ValueError, match=f"{option} requires fused attention"):
         layer.apply({}, *tensors, deterministic=True)
+
+
+SCORES: dict[str, tuple[dict[str, Any], str]] = {
+    "largest logit": ({"return_max_logit": True}, "return_max_logit"),
+    "bias": ({"bias": np.zeros((1, 4, 16, 16), jnp.bfloat16)}, "bias"),
+    "kind of bias": ({"attn_bias_type": ("AttnBiasType", "POST_SCALE_BIAS")}, "bias"),
+    "mask": ({"attn_mask_type": ("AttnMaskType", "CAUSAL_MASK")}, "attention masks"),
+    "lengths": ({"sequence_descriptor": np.zeros((2, 1, 16, 16), jnp.uint8)}, "sequence descriptors"),
+    "key of a dropout": ({"seed": np.zeros(2, jnp.uint32)}, "dropout seed"),
+    "dropout": ({"dropout_probability": 0.1}, "dropout"),
+    "softmax": ({"softmax_type": ("AttnSoftmaxType", "OFF_BY_ONE_SOFTMAX")}, "vanilla softmax"),
+    "sink": ({"softmax_offset": np.zeros((1, 4, 1, 1))}, "vanilla softmax"),
+    "segments": ({"max_segments_per_seq": 2}, "packed"),
+    "window": ({"window_size": (4, 0)}, "sliding-window"),
+    "strategy": ({"context_parallel_strategy": ("CPStrategy", "RING")}, "context parallelism"),
+    "axis": ({"context_parallel_axis": "cp"}, "context parallelism"),
+    "balance": ({"context_parallel_causal_load_balanced": True}, "context parallelism"),
+    "stripes": ({"stripe_size": 4}, "striped"),
+    "layout": ({"qkv_layout": ("QKVLayout", "BSHD_BS2HD")}, "BSHD_BSHD_BSHD"),
+    "dtype": ({"qkv": (np.zeros((2, 16, 4, 16)),) * 3}, "FP16/BF16"),
+    "heads": ({"qkv": tuple(np.zeros((2, 16, n, 16), jnp.bfloat16) for n in (4, 4, 2))}, "head counts"),
+    "lengths of keys": ({"qkv": tuple(np.zeros((2, n, 4, 16), jnp.bfloat16) for n in (16, 16, 8))}, "lengths"),
+    "batches": ({"qkv": tuple(np.zeros((n, 16, 4, 16), jnp.bfloat16) for n in (2, 1, 2))}, "batch"),
+    "sizes": ({"qkv": tuple(np.zeros((2, 16, 4, n), jnp.bfloat16) for n in (16, 8, 16))}, "head dimensions"),
+    "tensors without scores": ({"score_mod": None, "score_mod_tensors": {"a": 1.0}}, "require score_mod"),
+    "gradient without scores": ({"score_mod": None, "score_mod_bprop": min}, "require score_mod"),
+    "tensors of no gradient": ({"score_mod_bprop_tensors": {"a": 1.0}}, "requires score_mod_bprop"),
+    "array of rank 0": ({"score_mod_tensors": {"a": np.zeros(())}}, "rank-0"),
+}
+"""What goes with no scores of one's own, and what it is refused with."""
+
+
+ENUMS = frozenset({"attn_bias_type", "attn_mask_type", "qkv_layout", "softmax_type", "context_parallel_strategy"})
+
+
+@pytest.mark.te_name("cpp_extensions", "flex_attention")
+@pytest.mark.filterwarnings("ignore:Pass mask to fused_attn is deprecated")
+@pytest.mark.parametrize("wrong", SCORES)
+def test_scores_of_ones_own_refuse_what_they_would_ignore(wrong: str) -> None:
+    given, said = SCORES[wrong]
+    attention = name_of_te("attention")
+    demand_parameters(attention.fused_attn, *given)
+    fields: dict[str, Any] = {
+        "qkv": (np.zeros((2, 16, 4, 16), jnp.bfloat16),) * 3,
+        **dict.fromkeys(("bias", "sequence_descriptor", "seed")),
+        "attn_bias_type": ("AttnBiasType", "NO_BIAS"),
+        "attn_mask_type": ("AttnMaskType", "NO_MASK"),
+        "qkv_layout": ("QKVLayout", "BSHD_BSHD_BSHD"),
+        "softmax_type": ("AttnSoftmaxType", "VANILLA_SOFTMAX"),
+        "scaling_factor": 1.0,
+        "dropout_probability": 0.0,
+        "is_training": True,
+        "score_mod": lambda _graph, score, _tensors: score,
+        **given,
+    }
+    enums = {name: getattr(attention, value[0])[value[1]] for name, value in fields.items() if name in ENUMS}
+    with pytest.raises(ValueError, match=said):
+        attention.fused_attn(**fields | enums)
 
 
 @pytest.mark.parametrize(

@@ -160,6 +160,62 @@ def plain(value: Any) -> Any:
     return value.name if isinstance(value, enum.Enum) else value
 
 
+@pytest.mark.te_name("cpp_extensions", "fused_attn_score_mod_fwd")
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_scores_of_ones_own_reach_their_kernel(layout: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With what they are made of: tensors, and numbers as bytes. Also where the sequence comes first."""
+    put_in_place(monkeypatch)
+    kernels, said = name_of_te("cpp_extensions"), []
+
+    def forward(qkv: tuple[jax.Array, ...], tensors: tuple[jax.Array, ...], config: Any) -> Any:
+        said.append(config)
+        (slope,) = (np.frombuffer(scalar.value, scalar.dtype) for scalar in config.score_mod_scalars)
+        (added,) = tensors
+        return layers.attention(*qkv, bias=added * slope, scale=config.scaling_factor).astype(qkv[0].dtype), added
+
+    def backward(
+        qkv: Any, _y: Any, grad: Any, _added: Any, tensors: Any, more: tuple[jax.Array, ...], config: Any
+    ) -> Any:
+        return jax.vjp(lambda qkv: forward(qkv, tensors, config)[0], qkv)[1](grad * more[0])[0]
+
+    monkeypatch.setattr(kernels, "fused_attn_score_mod_fwd", forward)
+    monkeypatch.setattr(kernels, "fused_attn_score_mod_bwd", backward)
+    own, own_gradient = (lambda _graph, score, _tensors: score), (lambda _graph, score, _tensors: score)
+    layer = attention_of(
+        attn_mask_type="no_mask",
+        qkv_layout=layout,
+        scale_factor=0.75,
+        score_mod=own,
+        score_mod_bprop=own_gradient,
+        transpose_batch_sequence=True,
+    )
+    *drawn, added, grad = draw(*[(2, 32, 2, SIZE)] * 3, (1, 2, 32, 32), (2, 32, 2, SIZE))
+    tensors = [tensor.astype(jnp.bfloat16) for tensor in drawn]
+    given = {
+        "score_mod_tensors": {"added": added, "slope": 0.5},
+        "score_mod_bprop_tensors": {"times": jnp.full(1, 3.0)},
+    }
+
+    def total(tensors: list[jax.Array]) -> jax.Array:
+        parts, operands = iter(tensors), []
+        for count in LAYOUTS[layout]:
+            held = [next(parts).swapaxes(0, 1) for _ in range(count)]
+            operands.append(jnp.stack(held, axis=2) if count > 1 else held[0])
+        missing: list[Any] = [None] * (3 - len(operands))
+        y = layer.apply({}, *operands, *missing, deterministic=True, **given)
+        return (y.swapaxes(0, 1) * grad).sum()
+
+    def wanted(tensors: list[jax.Array]) -> jax.Array:
+        return (layers.attention(*tensors, bias=added * 0.5, scale=0.75).astype(jnp.bfloat16) * grad).sum()
+
+    with BF16():
+        found = jax.grad(total)(tensors)
+    for name, actual, expected in zip(("query", "key", "value"), found, jax.grad(wanted)(tensors), strict=True):
+        assert_close_norm(where=f"{layout}: {name}", actual=actual, expected=expected * 3, tolerance=2.0**-7)
+    assert (said[0].score_mod, said[0].score_mod_bprop) == (own, own_gradient), "other functions reach the kernel"
+    assert not said[0].is_training, "a kernel of training is asked for"
+
+
 @pytest.mark.parametrize("how", ["lengths", "no description"])
 def test_checkpoint_name_marks_what_a_kernel_gives(how: str, monkeypatch: pytest.MonkeyPatch) -> None:
     put_in_place(monkeypatch)

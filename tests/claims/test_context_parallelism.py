@@ -57,6 +57,7 @@ class Plan:
         scan: whether a ring's steps are a loop of XLA's.
         batch: over how many devices the batch is divided.
         devices: over how many a sequence is.
+        whole: whether positions, and gradients of the output, come to every device whole.
     """
 
     strategy: str
@@ -69,6 +70,7 @@ class Plan:
     scan: bool = False
     batch: int = 1
     devices: int = 4
+    whole: bool = False
 
     @property
     def packed(self) -> bool:
@@ -96,13 +98,13 @@ class Plan:
 
 
 PLANS = {
-    "gathered": Plan(strategy="ALL_GATHER", causal=False),
+    "gathered": Plan(strategy="ALL_GATHER", causal=False, whole=True),
     "gathered, causal": Plan(strategy="ALL_GATHER"),
     "gathered, causal, balanced": Plan(strategy="ALL_GATHER", balanced=True, together=True, batch=2),
     "gathered, packed": Plan(
         strategy="ALL_GATHER", balanced=True, segments=GAPS, together=True, stripe=4, window=7, devices=2
     ),
-    "ring": Plan(strategy="RING", causal=False),
+    "ring": Plan(strategy="RING", causal=False, whole=True),
     "ring, causal": Plan(strategy="RING"),
     "ring, causal, balanced": Plan(strategy="RING", balanced=True, together=True, batch=2),
     "ring, causal, balanced, in a loop": Plan(strategy="RING", balanced=True, scan=True),
@@ -169,6 +171,9 @@ def run(plan: Plan, attended: Callable[..., Any], *tensors: Any) -> Any:
     segments = [np.asarray(part, np.int32) for part in (ids, segment_positions(ids))]
     divided = NamedSharding(mesh, PartitionSpec("dp", "cp"))
     given = [jax.device_put(tensor[:, plan.order()], divided) for tensor in (*tensors, *segments)]
+    if plan.whole:
+        everywhere = NamedSharding(mesh, PartitionSpec())
+        given[3:-2], given[-1] = jax.device_put((given[3:-2], given[-1]), everywhere)
     guard = name_of_te("sharding", "global_shard_guard")(te.mesh_resource(dp_resource="dp", cp_resource="cp"))
     with te.mesh_context(mesh), guard, jax.default_matmul_precision("highest"):
         return jax.jit(attended)(given[:-2], given[-2:])
@@ -279,7 +284,7 @@ def in_steps(plan: Plan, query: Array, key: Array, value: Array) -> Array:
 ROUNDED = {
     "ring": PLANS["ring, causal, balanced"],
     "ring, short": Plan(strategy="RING", balanced=True, segments=SHORT, devices=3),
-    "ring, gaps": Plan(strategy="RING", balanced=True, segments=GAPS, devices=3),
+    "ring, gaps": Plan(strategy="RING", balanced=True, segments=GAPS, devices=3, whole=True),
 }
 
 

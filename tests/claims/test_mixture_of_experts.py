@@ -7,13 +7,16 @@ What a failure means for an upgrade: tokens go to other experts, come back to ot
 """
 
 from collections.abc import Callable
+from types import SimpleNamespace
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
+from mnist_fp8 import te
 from mnist_fp8.oracle import arithmetic, experts
 from mnist_fp8.oracle.dense import Array
 from mnist_fp8.oracle.experts import Routing
@@ -149,6 +152,30 @@ def test_gradient_of_the_auxiliary_loss_is_a_number_like_itself() -> None:
     assert shapes.count(()) == 1, f"the kernel is given tensors of {shapes}, but should be given one number"
 
 
+@pytest.mark.host
+@pytest.mark.devices(2)
+@pytest.mark.te_name("router", "fused_moe_aux_loss")
+def test_auxiliary_loss_of_tokens_on_two_devices_is_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a kernel of this suite's own, which computes the loss of the tokens that it is given."""
+
+    def bind(probs: jax.Array, counts: jax.Array, *, topk: int, coeff: float) -> list[jax.Array]:
+        loss = experts.auxiliary_loss(probs, counts, topk, coeff)
+        return [loss.astype(probs.dtype), jnp.zeros(2, jnp.float32)]
+
+    primitive = name_of_te("cpp_extensions", "router", "FusedMoEAuxLossFwdPrimitive")
+    monkeypatch.setattr(primitive, "inner_primitive", SimpleNamespace(bind=bind))
+    drawn = np.random.default_rng(2)
+    probs = drawn.uniform(0, 1, (TOKENS, EXPERTS)).astype(np.float32)
+    counts = drawn.integers(0, TOKENS, EXPERTS).astype(np.int32)
+    mesh = Mesh(np.asarray(jax.devices()[:2]), ("data",))
+    with te.mesh_context(mesh):
+        given = jax.device_put(probs, NamedSharding(mesh, PartitionSpec("data")))
+        loss = jax.jit(lambda probs: name_of_te("router", "fused_moe_aux_loss")(probs, counts, 2, 0.5))(given)
+    wanted = experts.auxiliary_loss(probs.astype(np.float64), counts, 2, 0.5)
+    for shard in loss.addressable_shards:
+        assert_close_norm(where=f"loss of {shard.device}", actual=shard.data, expected=wanted, tolerance=FLOAT32)
+
+
 CAPACITIES: list[tuple[int, int, int, int, float | None, int]] = [
     (8, 2, 100, 2, None, 1024),  # each of 4 experts may get 200 tokens, so 256 rows
     (8, 1, 128, 4, None, 768),  # 512 tokens of one expert each, and up to 127 rows for each of 2: 766
@@ -257,6 +284,67 @@ def test_experts_of_another_rank_come_first_when_rolled(align: int) -> None:
     wanted = np.roll(-(-counts // align) * align if align else counts, -3)
     _assert_sorted(np.asarray(rows), np.cumsum([0, *wanted]), tokens, (selected - 3) % EXPERTS)
     assert_equal(where="tokens of each expert", actual=sizes, expected=wanted)
+
+
+RANKS = 4
+COUNTS = np.random.default_rng(4).integers(0, 6, (RANKS, EXPERTS))
+"""How many tokens each rank has for each expert; some have none."""
+
+
+def _sent(way: str, given: list[list[str]]) -> list[list[str]]:
+    """What all ranks hold after each has sent its parts to where TE says, as `jax.lax.ragged_all_to_all` does."""
+    found = [["nothing"] * 60 for _ in range(RANKS)]
+    parameters = name_of_te("permutation", f"compute_{way}ragged_all_to_all_params")
+    said = [[np.asarray(part) for part in parameters(jnp.asarray(COUNTS), rank, RANKS)] for rank in range(RANKS)]
+    for rank, (starts, sizes, places, _) in enumerate(said):
+        for to in range(RANKS):
+            assert sizes[to] == said[to][3][rank], (
+                f"rank {rank} sends {sizes[to]} rows, {to} waits for {said[to][3][rank]}"
+            )
+            found[to][places[to] : places[to] + sizes[to]] = given[rank][starts[to] : starts[to] + sizes[to]]
+    return [[row for row in rows if row != "nothing"] for rows in found]
+
+
+def _of_ranks(order: Callable[[int, int, int], Any]) -> list[list[str]]:
+    """Tokens, each by its rank, expert and number, as each rank should hold them."""
+    every = [
+        (rank, expert, at) for rank in range(RANKS) for expert in range(EXPERTS) for at in range(COUNTS[rank, expert])
+    ]
+    own = EXPERTS // RANKS
+    return [
+        [str(each) for each in sorted(every, key=lambda e: order(*e)) if each[1] // own == to] for to in range(RANKS)
+    ]
+
+
+@pytest.mark.te_name("permutation", "compute_ragged_all_to_all_params")
+def test_tokens_are_sent_to_the_ranks_of_their_experts_and_back() -> None:
+    """On the way there, by the rank that they come from; on the way back, where they were."""
+    mine = [[str((rank, e, at)) for e in range(EXPERTS) for at in range(COUNTS[rank, e])] for rank in range(RANKS)]
+    there = _sent("", mine)
+    assert there == _of_ranks(lambda rank, expert, at: (rank, expert, at)), "rows are not those of a rank's experts"
+    assert _sent("reverse_", there) == mine, "rows do not come back to where they were"
+
+
+@pytest.mark.te_name("permutation", "local_permute_after_a2a")
+def test_tokens_of_all_ranks_are_put_together_by_expert(monkeypatch: pytest.MonkeyPatch) -> None:
+    """With a kernel of this suite's own that sorts chunks."""
+    module = name_of_te("permutation")
+
+    def sort(rows: jax.Array, sizes: jax.Array, order: jax.Array) -> tuple[jax.Array, None]:
+        chunks = np.split(np.asarray(rows), np.cumsum(np.asarray(sizes)))
+        return jnp.asarray(np.concatenate([*(chunks[at] for at in np.asarray(order)), chunks[-1]])), None
+
+    monkeypatch.setattr(module, "sort_chunks_by_index", sort)
+    received, sorted_ = _of_ranks(lambda *token: token), _of_ranks(lambda rank, expert, at: (expert, rank, at))
+    for rank in range(RANKS):
+        number = {name: at for at, name in enumerate(received[rank])}
+        rows = jnp.arange(60)  # with room for more
+        found, sizes, state = module.local_permute_after_a2a(rows, jnp.asarray(COUNTS), rank, RANKS)
+        own = COUNTS[:, rank * 2 : rank * 2 + 2].sum(axis=0)
+        assert_equal(where=f"tokens of each expert of rank {rank}", actual=sizes, expected=own)
+        wanted = np.asarray([number[name] for name in sorted_[rank]])
+        assert_equal(where=f"tokens of rank {rank}", actual=found[: len(wanted)], expected=wanted)
+        assert_equal(where="back", actual=module.local_unpermute_before_a2a(found, state), expected=rows)
 
 
 @pytest.mark.te_name("permutation", "routing_map_to_selected_experts")

@@ -48,6 +48,7 @@ def put_in_place(monkeypatch: pytest.MonkeyPatch) -> Asked:
     """
     name_of_te("attention", "SequenceDescriptor")
     asked = Asked()
+    know_formats(monkeypatch)
     monkeypatch.setenv("NVTE_FUSED_ATTN", "1")  # before 2.10, it is off by default
     flax, kernels = name_of_te("flax", "transformer"), name_of_te("cpp_extensions")
     question = "FusedAttnHelper" if hasattr(flax, "FusedAttnHelper") else "is_fused_attn_kernel_available"
@@ -61,6 +62,12 @@ def put_in_place(monkeypatch: pytest.MonkeyPatch) -> Asked:
         answer = kernel(noted, inspect.signature(replaced).parameters)
         monkeypatch.setattr(kernels, f"fused_attn_{name}", _noting(replaced, noted, answer))
     return asked
+
+
+def know_formats(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have layouts of TE know their format, which they ask the extension for."""
+    layouts, formats = name_of_te("attention", "QKVLayout"), name_of_te("attention", "QKVFormat")
+    monkeypatch.setattr(layouts, "get_qkv_format", lambda self: formats.THD if self.is_thd() else formats.BSHD)
 
 
 def _noting(function: Any, noted: dict[str, Any], answer: Callable[..., Any]) -> Any:

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import pytest
 
 from mnist_fp8.subjects.making import name_of_te
+from support.fused import know_formats
 
 _TENSORS = (
     *("q_aval", "k_aval", "v_aval", "bias_aval", "softmax_offset_aval"),
@@ -181,8 +182,7 @@ def put_in_place(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     native: Any = sys.modules["transformer_engine_jax"]
     found = native.NVTE_Fused_Attn_Backend.NVTE_F16_arbitrary_seqlen
     monkeypatch.setattr(native, "get_fused_attn_backend", lambda *given: (found, "") if len(given) == 1 else found)
-    layouts, formats = name_of_te("attention", "QKVLayout"), name_of_te("attention", "QKVFormat")
-    monkeypatch.setattr(layouts, "get_qkv_format", lambda self: formats.THD if self.is_thd() else formats.BSHD)
+    know_formats(monkeypatch)
     module = name_of_te("cpp_extensions", "attention")
     monkeypatch.setattr(module, "te_dtype_to_jax_dtype", lambda dtype: dtype)
     for way, kernel in (("Fwd", _forward), ("Bwd", _backward)):
