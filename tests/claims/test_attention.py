@@ -25,6 +25,7 @@ from mnist_fp8.subjects.subject import Case, Subject
 from mnist_fp8.te.dense_step import BF16
 from support.assertions import assert_close, assert_equal
 from support.attention import FLOAT32, assert_sees, attend, draw, hidden
+from support.fused import know_formats, put_in_place
 from support.layers import assert_step, cases
 
 
@@ -237,9 +238,12 @@ def test_dtype_of_a_layer_without_parameters_warns_or_is_refused() -> None:
 def test_option_of_kernels_alone_is_refused_without_them(
     option: str, value: Any, allowed: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No kernel takes float32. What came back without one would be another result, and nobody would be told."""
-    monkeypatch.setenv("NVTE_FUSED_ATTN", allowed)
+    """What came back without a kernel would be another result, and nobody would be told."""
     tensors, layer = draw(*[(2, 16, 4, 16)] * 3), _layer(attn_mask_type="no_mask", **{option: value})
+    know_formats(monkeypatch)
+    if allowed == "0":
+        put_in_place(monkeypatch)  # there is a kernel that it is forbidden to use
+    monkeypatch.setenv("NVTE_FUSED_ATTN", allowed)
     with BF16(), pytest.raises(ValueError, match=f"{option} requires fused attention"):
         layer.apply({}, *tensors, deterministic=True)
 

@@ -176,7 +176,9 @@ def test_scores_of_ones_own_reach_their_kernel(layout: str, monkeypatch: pytest.
     def backward(
         qkv: Any, _y: Any, grad: Any, _added: Any, tensors: Any, more: tuple[jax.Array, ...], config: Any
     ) -> Any:
-        return jax.vjp(lambda qkv: forward(qkv, tensors, config)[0], qkv)[1](grad * more[0])[0]
+        return jax.vjp(lambda qkv: forward(qkv, tensors, config)[0], qkv)[1]((grad * more[0].max()).astype(grad.dtype))[
+            0
+        ]
 
     monkeypatch.setattr(kernels, "fused_attn_score_mod_fwd", forward)
     monkeypatch.setattr(kernels, "fused_attn_score_mod_bwd", backward)
@@ -193,7 +195,7 @@ def test_scores_of_ones_own_reach_their_kernel(layout: str, monkeypatch: pytest.
     tensors = [tensor.astype(jnp.bfloat16) for tensor in drawn]
     given = {
         "score_mod_tensors": {"added": added, "slope": 0.5},
-        "score_mod_bprop_tensors": {"times": jnp.full(1, 3.0)},
+        "score_mod_bprop_tensors": {"times": jnp.full(added.shape, 3.0)},
     }
 
     def total(tensors: list[jax.Array]) -> jax.Array:

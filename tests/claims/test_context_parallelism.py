@@ -108,7 +108,7 @@ PLANS = {
     "ring, causal": Plan(strategy="RING"),
     "ring, causal, balanced": Plan(strategy="RING", balanced=True, together=True, batch=2),
     "ring, causal, balanced, in a loop": Plan(strategy="RING", balanced=True, scan=True),
-    "ring, packed": Plan(strategy="RING", balanced=True, segments=LONG, together=True, batch=2),
+    "ring, packed": Plan(strategy="RING", balanced=True, segments=LONG, together=True, batch=2, devices=2),
 }
 
 
@@ -283,8 +283,8 @@ def in_steps(plan: Plan, query: Array, key: Array, value: Array) -> Array:
 
 ROUNDED = {
     "ring": PLANS["ring, causal, balanced"],
-    "ring, short": Plan(strategy="RING", balanced=True, segments=SHORT, devices=3),
-    "ring, gaps": Plan(strategy="RING", balanced=True, segments=GAPS, devices=3, whole=True),
+    "ring, short": Plan(strategy="RING", balanced=True, segments=SHORT, devices=2),
+    "ring, gaps": Plan(strategy="RING", balanced=True, segments=GAPS, devices=2, whole=True),
 }
 
 
@@ -306,7 +306,7 @@ LARGEST = {
     "gathered": dataclasses.replace(PLANS["gathered, causal"], batch=2),
     "ring": PLANS["ring, causal, balanced"],
     "ring, packed": Plan(strategy="RING", balanced=True, segments=LONG, devices=2),
-    "ring, short": Plan(strategy="RING", balanced=True, segments=SHORT, devices=2),
+    "ring, short": ROUNDED["ring, short"],
 }
 
 
