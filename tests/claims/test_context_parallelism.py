@@ -28,6 +28,7 @@ from support.inner_kernels import STOOD_IN, put_in_place
 
 pytestmark = [
     pytest.mark.host,
+    pytest.mark.shardy,
     *STOOD_IN,
     pytest.mark.filterwarnings("ignore:Scan loop is"),
 ]

@@ -154,6 +154,7 @@ def test_gradient_of_the_auxiliary_loss_is_a_number_like_itself() -> None:
 
 @pytest.mark.host
 @pytest.mark.devices(2)
+@pytest.mark.shardy
 @pytest.mark.te_name("router", "fused_moe_aux_loss")
 def test_auxiliary_loss_of_tokens_on_two_devices_is_that_of_all(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a kernel of this suite's own, which computes the loss of the tokens that it is given."""
