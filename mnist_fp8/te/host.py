@@ -106,6 +106,10 @@ class _StandInEnum:
             self._members[member] = created
         return self._members[member]
 
+    def __call__(self, number: int) -> _EnumMember:
+        """The member of a number, as pybind11's enums give it; TE asks for a layout so."""
+        return next(member for member in self._members.values() if member == number)
+
 
 class StandInModule(ModuleType):
     """Stands for ``transformer_engine_jax``: answers what the device can do and computes nothing."""

@@ -1,19 +1,23 @@
 """Kernels that quantize and multiply, on a host run: each computes its definition in JAX, and what it is told is noted.
 
 Between a layer and these kernels, TE's Python takes the scales of the metadata, asks for codes along rows and columns,
-turns contracted axes with them, and keeps the amaxes that come back. A host run takes another path, unless they are
-put in place.
+turns contracted axes with them, pads and orders the scales of blocks, and keeps the amaxes that come back. A host run
+takes another path, unless they are put in place.
 """
 
-import dataclasses
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Collection
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
+from mnist_fp8.oracle import blocks
 from mnist_fp8.subjects.making import name_of_te
+from support import stand_ins
+from support.stand_ins import Amaxes, Asked, Kernel
 
 QUANTIZING = ("Quantize", "DBiasQuantize")
 LEFT_OFF = ("NormFwd", "NormBwd", "ActLu", "DActLuDBiasQuantize", "DActLuQuantize")
@@ -38,93 +42,131 @@ PARAMETERS = {
 REPLACED = [pytest.mark.te_parameters((*path, "abstract"), known) for path, known in PARAMETERS.items()]
 
 
-@dataclasses.dataclass
-class Asked:
-    """What was asked for, in order.
-
-    Attributes:
-        multiplied: dtypes of both operands of a product.
-        scopes: shape of a tensor, and over which devices its amax is taken, where a recipe takes it beforehand.
-    """
-
-    multiplied: list[tuple[str, str]] = dataclasses.field(default_factory=list)
-    scopes: list[tuple[tuple[int, ...], str]] = dataclasses.field(default_factory=list)
-
-
-class _Kernel:
-    """Stands for a primitive of JAX."""
-
-    def __init__(self, bind: Callable[..., Any]) -> None:
-        self.bind = bind
-
-
-def put_in_place(monkeypatch: pytest.MonkeyPatch) -> Asked:
+def put_in_place(monkeypatch: pytest.MonkeyPatch, also: Collection[str] = ()) -> Asked:
     """Have Transformer Engine ask for kernels, and compute them here.
+
+    Args:
+        monkeypatch: undoes it.
+        also: names of kernels of `LEFT_OFF` that have a definition elsewhere.
 
     Raises:
         NotInReleaseError: the release has other kernels.
     """
     asked, extensions = Asked(), name_of_te("cpp_extensions")
+    base = name_of_te("cpp_extensions.quantization", "BaseDBiasQuantizePrimitive")
     for name in QUANTIZING:
         kernel = name_of_te("cpp_extensions.quantization", f"{name}Primitive")
-        monkeypatch.setattr(kernel, "outer_primitive", _Kernel(_quantize(kernel)))
+        stand_ins.put_in(monkeypatch, kernel, _quantize(asked), base)
     product = name_of_te("cpp_extensions.gemm", "GemmPrimitive")
-    monkeypatch.setattr(product, "outer_primitive", _Kernel(_multiply(asked)))
+    monkeypatch.setattr(product, "outer_primitive", Kernel(_multiply(product, asked)))
+    monkeypatch.setattr(product, "inner_primitive", Kernel(_multiplied))
     amaxes = getattr(extensions, "amax", extensions.quantization)
     if hasattr(amaxes, "AmaxCalculationPrimitive"):  # since 2.9
-        monkeypatch.setattr(amaxes.AmaxCalculationPrimitive, "outer_primitive", _Kernel(_amax(asked)))
-    on = [f"{name}Primitive=true" for name in (*QUANTIZING, "Gemm")]
-    off = [f"{name}Primitive=false" for name in LEFT_OFF]
+        monkeypatch.setattr(amaxes.AmaxCalculationPrimitive, "outer_primitive", Kernel(_amax(asked)))
+    if hasattr(amaxes, "RHTAmaxCalculationPrimitive"):  # since 2.9
+        monkeypatch.setattr(amaxes.RHTAmaxCalculationPrimitive, "outer_primitive", Kernel(_amaxes(asked)))
+    give_workspaces(monkeypatch, "quantization", "get_dbias_quantize_workspace_sizes")
+    on = [f"{name}Primitive=true" for name in (*QUANTIZING, "Gemm", *also)]
+    off = [f"{name}Primitive=false" for name in LEFT_OFF if name not in also]
     monkeypatch.setenv("NVTE_JAX_CUSTOM_CALLS", ",".join(on + off))
     monkeypatch.delenv("NVTE_JAX_CUSTOM_CALLS_RE", raising=False)
     return asked
 
 
-def _quantize(kernel: Any) -> Callable[..., Any]:
-    def bind(x: jax.Array, scale: jax.Array, *rest: jax.Array, **options: Any) -> Any:
-        """Codes along rows and along columns, what undoes their scales, the amax, and no gradient of a bias.
+def give_workspaces(monkeypatch: pytest.MonkeyPatch, module: str, *names: str) -> None:
+    """Answer a module's questions for how much memory kernels need beside their results: some.
 
-        What was not asked for has one element, which is none of the tensor's.
+    Args:
+        monkeypatch: undoes it.
+        module: of ``cpp_extensions``.
+        names: of the functions of the extension that it asks.
+    """
+    asking = name_of_te("cpp_extensions", module)
+    for name in names:
+        monkeypatch.setattr(asking.transformer_engine_jax, name, lambda *_question: [((1,), jnp.uint8)])
+    monkeypatch.setattr(asking, "te_dtype_to_jax_dtype", lambda dtype: dtype)
+
+
+def _quantize(asked: Asked) -> Callable[..., Any]:
+    def computed(room: Any, x: jax.Array, scale: jax.Array, *rest: jax.Array, **options: Any) -> Any:
+        """Codes along rows and along columns, what undoes their scales, the amax, and the gradient of a bias.
+
+        Of all modes but delayed scaling, the amax is that which was given.
         """
-        dtype = options["out_dtype"]
-        most = jnp.finfo(dtype).max.astype(jnp.float32)
-        codes = jnp.clip(x.astype(jnp.float32) * scale, -most, most).astype(dtype)
-        axis = options["flatten_axis"] % x.ndim
-        turned = codes.transpose(*range(axis, x.ndim), *range(axis))
-        shapes = [each.shape for each in kernel.abstract(x, scale, *rest, **options)[:2]]
-        rows, columns = (
-            each if each.shape == shape else jnp.full(shape, jnp.nan, dtype)
-            for each, shape in zip((codes, turned), shapes, strict=True)
-        )
-        mode = name_of_te("quantize", "ScalingMode")(options["scaling_mode"]).name
+        mode = stand_ins.mode_of(options["scaling_mode"])
         given = rest[0] if rest else jnp.zeros(1, jnp.float32)  # since 2.8
-        amax = jnp.abs(x).max().astype(jnp.float32).reshape(1) if mode == "DELAYED_TENSOR_SCALING" else given
-        undo = (1 / scale).reshape(1)
-        return rows, columns, undo, undo, amax, jnp.zeros(1, x.dtype)
+        amaxes = None
+        if mode.startswith("NVFP4"):
+            _, keys, rotated, matrix = rest
+            asked.keys.append((x.shape, keys if options["stochastic_rounding"] else None))
+            amaxes = Amaxes(given, rotated, matrix) if options["use_rht"] else Amaxes(given)
+            asked.rotated.extend([x.shape] if options["use_rht"] else [])
+        found = stand_ins.codes(x, room, mode, scale, options["flatten_axis"], amaxes)
+        amax = jnp.abs(x).max().astype(jnp.float32).reshape(1) if mode == stand_ins.DELAYED else given
+        dbias = x.astype(jnp.float32).sum(tuple(range(options["flatten_axis"] % x.ndim))).astype(x.dtype)
+        return (*found, amax, dbias if options["is_dbias"] else None)
 
-    return bind
+    return computed
 
 
-def _multiply(asked: Asked) -> Callable[..., Any]:
-    def bind(
-        lhs: jax.Array, undo_lhs: jax.Array, rhs: jax.Array, undo_rhs: jax.Array, *rest: Any, **options: Any
-    ) -> Any:
-        """The product, its scales undone; before 2.14, also what fused biases and activations would need."""
+def _multiply(kernel: Any, asked: Asked) -> Callable[..., Any]:
+    def bind(lhs: jax.Array, undo_lhs: jax.Array, rhs: jax.Array, *rest: Any, **options: Any) -> Any:
+        """The product; in MXFP8, of scales that TE's Python pads and orders."""
         asked.multiplied.append((str(lhs.dtype), str(rhs.dtype)))
-        wide, dims = [each.astype(jnp.float32) for each in (lhs, rhs)], (options["contracting_dims"], ((), ()))
-        y = jax.lax.dot_general(wide[0], wide[1], dims, precision="highest")
-        for undo in (undo_lhs, undo_rhs):
-            y *= undo.reshape(()) if undo.size else 1
-        bias = rest[0] if options.get("fuse_bias", rest[0].size) and not options.get("grad") else jnp.zeros(())
-        y = (y + bias.astype(jnp.float32)).astype(options["out_dtype"])
-        return (y, jnp.zeros(0, y.dtype), jnp.zeros(0, y.dtype)) if "fuse_bias" in options else (y,)
+        arguments = (lhs, undo_lhs, rhs, *rest)
+        if stand_ins.mode_of(options["scaling_mode"]) == stand_ins.MX:
+            return kernel.impl(*arguments, **options)
+        return _multiplied(*arguments, **options)[:-1]
 
     return bind
+
+
+def _multiplied(
+    lhs: jax.Array,
+    undo_lhs: jax.Array,
+    rhs: jax.Array,
+    undo_rhs: jax.Array,
+    bias: jax.Array,
+    *rest: Any,
+    **options: Any,
+) -> Any:
+    """The product, its scales undone, and a workspace; before 2.14, also what biases and activations would need."""
+    mode, dims = stand_ins.mode_of(options["scaling_mode"]), options["contracting_dims"]
+    pairs = ((lhs, undo_lhs), (rhs, undo_rhs))
+    left, right = (stand_ins.operand(*pair, each, mode) for pair, each in zip(pairs, dims, strict=True))
+    y = jnp.matmul(left, right.T, precision="highest")
+    if len(rest) > 1:  # since 2.9
+        alpha, beta = rest[-2:]
+        y = jnp.where(beta == 0, y * alpha, jnp.nan)  # there is nothing to be added to
+    y = y.reshape(*_others(lhs, dims[0]), *_others(rhs, dims[1]))
+    y = y.astype(options["out_dtype"])
+    if options.get("fuse_bias", bias.size) and not options.get("grad"):
+        y = y + bias  # as references have it: both are rounded
+    nothing = jnp.zeros(0, y.dtype)
+    return (y, nothing, nothing, nothing) if "fuse_bias" in options else (y, nothing)
+
+
+def _others(operand: jax.Array, dims: Any) -> list[int]:
+    contracted = [dim % operand.ndim for dim in dims]
+    return [size for dim, size in enumerate(operand.shape) if dim not in contracted]
 
 
 def _amax(asked: Asked) -> Callable[..., Any]:
     def bind(x: jax.Array, **options: Any) -> jax.Array:
-        asked.scopes.append((x.shape, options["amax_scope"].name))
+        asked.note_amax(x, options)
         return jnp.abs(x).max().astype(jnp.float32).reshape(1)
+
+    return bind
+
+
+def _amaxes(asked: Asked) -> Callable[..., Any]:
+    def bind(x: jax.Array, **options: Any) -> tuple[jax.Array, jax.Array]:
+        """The amax, if it was asked for, and that of the tensor rotated along columns."""
+        asked.note_amax(x, options)
+        rows = math.prod(x.shape[: options["flatten_axis"] % x.ndim])
+        right = options["rht_matrix_random_sign_mask_t"] == sum(1 << int(i) for i in np.flatnonzero(blocks.SIGNS < 0))
+        largest = jnp.abs(stand_ins.rotated(x.reshape(rows, -1))).max().reshape(1)
+        amax = jnp.abs(x).max().astype(jnp.float32).reshape(1)
+        return amax if options["produce_regular_amax"] else amax * jnp.nan, largest if right else largest * jnp.nan
 
     return bind

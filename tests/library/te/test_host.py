@@ -38,6 +38,12 @@ def test_member_stays_the_same(stand_in: Any) -> None:
     assert stand_in.DType is stand_in.DType
 
 
+def test_enum_gives_the_member_of_a_number(stand_in: Any) -> None:
+    first, second = stand_in.DType.kFloat32, stand_in.DType.kBFloat16
+    assert stand_in.DType(0) is first
+    assert stand_in.DType(1) is second
+
+
 def test_enum_has_no_special_attributes(stand_in: Any) -> None:
     """``copy``, ``inspect`` and the like look for them, and would take a number for an answer."""
     assert not hasattr(stand_in.DType, "__members__")
