@@ -13,6 +13,7 @@ from typing import Any
 
 from mnist_fp8.core.errors import ConfigError
 from mnist_fp8.core.files import cache_dir, digest_of, replace_file
+from mnist_fp8.core.processor import usable_cores
 
 _FRESH_NS = 2 * 10**9
 """A file that changed so short ago may change again within one tick of the clock: it is read the next time, too."""
@@ -38,7 +39,7 @@ def digests(folder: Path, *, endings: tuple[str, ...] = (), most_folders: float 
     known = _known(cache)
     files = dict(_files(f"{folder}{os.sep}", "", _Visited(most_folders), endings))
     unknown = [name for name, seen in files.items() if known.get(name, [])[:-1] != seen]
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(usable_cores()) as pool:
         read = dict(zip(unknown, pool.map(lambda name: _digest(folder / name), unknown), strict=True))
     found = {name: read[name] if name in read else str(known[name][-1]) for name in sorted(files)}
     if unknown or len(known) > len(files):

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from mnist_fp8.core.errors import ConfigError, EnvError
+from mnist_fp8.core.processor import usable_cores
 from mnist_fp8.gate.releases import processes
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.runner import execution
@@ -40,9 +41,9 @@ WORKER_BYTES = 3 * 10**9
 
 
 def default_jobs() -> int:
-    """Processes that this machine has cores and memory for."""
+    """Processes that this one may use cores for, and this machine has memory for."""
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(os.cpu_count() or 1, memory // WORKER_BYTES))
+    return max(1, min(usable_cores(), memory // WORKER_BYTES))
 
 
 def known_claims() -> tuple[str, ...]:

@@ -10,7 +10,6 @@ import contextlib
 import dataclasses
 import itertools
 import multiprocessing
-import os
 import platform
 import re
 import time
@@ -21,6 +20,7 @@ from pathlib import Path
 import msgspec
 
 from mnist_fp8.core.files import digest_of, replace_file
+from mnist_fp8.core.processor import usable_cores
 from mnist_fp8.gate.uses.evaluation import Evaluated, candidates, evaluate, evaluate_apart
 from mnist_fp8.gate.uses.project import Facts, Project
 from mnist_fp8.gate.uses.sources import (
@@ -131,7 +131,7 @@ def _evaluated(modules: Sequence[Source], facts: Mapping[str, Facts]) -> list[Ev
     targets = candidates(project)
     sizes = [project.files[target].stamp[2] for target in targets]
     total = sum(sizes)
-    if total < _SHARED or len(os.sched_getaffinity(0)) == 1:
+    if total < _SHARED or usable_cores() == 1:
         return [evaluate(project, targets)]
     middle = next(index for index, end in enumerate(itertools.accumulate(sizes, initial=0)) if 2 * end >= total)
     spawn = multiprocessing.get_context("spawn")

@@ -645,13 +645,11 @@ def test_unknown_claim_is_refused_with_the_known_ones() -> None:
         suite.select_claims(["kernels", "foo"])
 
 
-@pytest.mark.parametrize(("cores", "gigabytes", "jobs"), [(8, 64, 8), (8, 10, 3), (8, 1, 1), (None, 64, 1)])
-def test_jobs_fit_cores_and_memory(
-    monkeypatch: pytest.MonkeyPatch, cores: int | None, gigabytes: int, jobs: int
-) -> None:
+@pytest.mark.parametrize(("cores", "gigabytes", "jobs"), [(8, 64, 8), (8, 10, 3), (8, 1, 1), (1, 64, 1)])
+def test_jobs_fit_cores_and_memory(monkeypatch: pytest.MonkeyPatch, cores: int, gigabytes: int, jobs: int) -> None:
     sizes = {"SC_PAGE_SIZE": 1000, "SC_PHYS_PAGES": gigabytes * 10**6}
     monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
-    monkeypatch.setattr(os, "cpu_count", lambda: cores)
+    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
     assert suite.default_jobs() == jobs
 
 
