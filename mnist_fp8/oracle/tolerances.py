@@ -42,8 +42,8 @@ of product and bias.
 def network_tolerance(kind: RunKind) -> float:
     """Largest relative norm of a difference between the network of TE and that of Flax, in BF16 from the same state.
 
-    TE's kernels add a bias before the one rounding of a product, and Flax after it: by far more elements differ than on
-    a host run, and by a rounding more.
+    On a GPU, the algorithm of each product is chosen by its time, so that sums are made in other orders than Flax's.
+    Measured on an H200 in 120 steps: up to 0.0036; where many processes shared it, once 0.0080.
     """
     return BF16_NET if kind is RunKind.HOST else KERNEL_AGAINST_JAX
 

@@ -226,6 +226,7 @@ def test_dtype_of_a_layer_without_parameters_warns_or_is_refused() -> None:
     assert_equal(where="output", actual=found, expected=wanted)
 
 
+@pytest.mark.host  # Not tried on kernels yet, with a kernel of the suite's own beside them.
 @pytest.mark.parametrize(
     ("option", "value", "allowed"),
     [
@@ -281,6 +282,7 @@ SCORES: dict[str, tuple[dict[str, Any], str]] = {
 ENUMS = frozenset({"attn_bias_type", "attn_mask_type", "qkv_layout", "softmax_type", "context_parallel_strategy"})
 
 
+@pytest.mark.host  # Not tried on kernels yet.
 @pytest.mark.te_name("cpp_extensions", "flex_attention")
 @pytest.mark.filterwarnings("ignore:Pass mask to fused_attn is deprecated")
 @pytest.mark.parametrize("wrong", SCORES)

@@ -317,6 +317,7 @@ def _of_ranks(order: Callable[[int, int, int], Any]) -> list[list[str]]:
     ]
 
 
+@pytest.mark.host  # Not tried on kernels yet.
 @pytest.mark.te_name("permutation", "compute_ragged_all_to_all_params")
 def test_tokens_are_sent_to_the_ranks_of_their_experts_and_back() -> None:
     """On the way there, by the rank that they come from; on the way back, where they were."""
@@ -326,6 +327,7 @@ def test_tokens_are_sent_to_the_ranks_of_their_experts_and_back() -> None:
     assert _sent("reverse_", there) == mine, "rows do not come back to where they were"
 
 
+@pytest.mark.host  # Not tried on kernels yet.
 @pytest.mark.te_name("permutation", "local_permute_after_a2a")
 def test_tokens_of_all_ranks_are_put_together_by_expert(monkeypatch: pytest.MonkeyPatch) -> None:
     """With a kernel of this suite's own that sorts chunks."""
