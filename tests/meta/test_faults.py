@@ -208,11 +208,14 @@ def test_outcomes_come_in_the_order_of_the_faults(
 
 
 def test_page_counts_what_was_caught_and_marks_what_was_missed_or_not_tried() -> None:
-    caught = Outcome(INVERTED, "test_a", "x scale:\nis | wrong")
+    caught = Outcome(INVERTED, "test_a", "x scale:\nis | wrong, 1/2, of a/b/c in /home/me/lib/core.py")
     outcomes = [caught, Outcome(INVERTED, "test_b", "another"), Outcome(INVERTED, "", "")]
     text = page(outcomes, [dataclasses.replace(INVERTED, gpus=2)], "a host run", on_gpu=False)
     assert "1 of 3 were caught" in text
-    assert "| fp8_metadata_update | scale inverted | test_a | x scale: is \\| wrong |\n" in text
+    assert (
+        "| fp8_metadata_update | scale inverted | test_a | x scale: is \\| wrong, 1/2, of a/b/c in …/core.py |\n"
+        in text
+    )
     assert text.count("**missed**") == 2
     assert text.endswith("| fp8_metadata_update | scale inverted | not tried | GPUs needed: 2 |\n")
 

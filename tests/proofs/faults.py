@@ -36,6 +36,8 @@ from proofs.mutation.claims import Verdict
 
 FOLDER = Path(__file__).with_name("faults")
 TIMEOUT_S = 900.0
+_FOLDERS = re.compile(r"(?<![\w.])/(?:[\w.+-]+/){2,}")
+"""Folders of the machine before the name of a file, which mean nothing elsewhere."""
 """For one fault. The slowest claim, the training runs, takes two minutes on two cores."""
 
 
@@ -249,7 +251,8 @@ def page(outcomes: Sequence[Outcome[Fault]], left: Sequence[Fault], conditions: 
 
 def _row(outcome: Outcome[Fault]) -> str:
     caught_by = outcome.test if outcome.caught else f"**missed** {outcome.test}"
-    message = " ".join(outcome.message.split()).replace("|", "\\|")[:220]
+    said = _FOLDERS.sub("…/", " ".join(outcome.message.split()))
+    message = said.replace("|", "\\|")[:220]
     return f"| {outcome.fault.catcher} | {outcome.fault.what} | {caught_by} | {message} |"
 
 

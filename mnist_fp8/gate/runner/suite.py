@@ -2,7 +2,6 @@
 
 import dataclasses
 import json
-import os
 import re
 import shlex
 import tempfile
@@ -10,8 +9,8 @@ from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from mnist_fp8.core import limits
 from mnist_fp8.core.errors import ConfigError, EnvError
-from mnist_fp8.core.processor import usable_cores
 from mnist_fp8.gate.releases import processes
 from mnist_fp8.gate.releases.environments import Environment
 from mnist_fp8.gate.runner import execution
@@ -41,9 +40,8 @@ WORKER_BYTES = 3 * 10**9
 
 
 def default_jobs() -> int:
-    """Processes that this one may use cores for, and this machine has memory for."""
-    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    return max(1, min(usable_cores(), memory // WORKER_BYTES))
+    """Processes that there are cores and memory for."""
+    return max(1, min(limits.cores(), limits.memory() // WORKER_BYTES))
 
 
 def known_claims() -> tuple[str, ...]:

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from mnist_fp8.core import limits
 from mnist_fp8.core.capability import Capability, refuse_on_kernels
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.gate.releases import processes
@@ -647,9 +648,8 @@ def test_unknown_claim_is_refused_with_the_known_ones() -> None:
 
 @pytest.mark.parametrize(("cores", "gigabytes", "jobs"), [(8, 64, 8), (8, 10, 3), (8, 1, 1), (1, 64, 1)])
 def test_jobs_fit_cores_and_memory(monkeypatch: pytest.MonkeyPatch, cores: int, gigabytes: int, jobs: int) -> None:
-    sizes = {"SC_PAGE_SIZE": 1000, "SC_PHYS_PAGES": gigabytes * 10**6}
-    monkeypatch.setattr(os, "sysconf", sizes.__getitem__)
-    monkeypatch.setattr(os, "sched_getaffinity", lambda _: set(range(cores)))
+    monkeypatch.setattr(limits, "cores", lambda: cores)
+    monkeypatch.setattr(limits, "memory", lambda: gigabytes * 10**9)
     assert suite.default_jobs() == jobs
 
 
