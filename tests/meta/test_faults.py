@@ -164,7 +164,7 @@ def test_wrong_file_is_refused_in_one_line_with_its_name(
 @pytest.mark.parametrize(
     ("pattern", "names"),
     [
-        ("scale-inv", {"scale-inverted"}),
+        ("/scale-inv", {"scale-inverted"}),
         ("^kernel_numerics/scale-not", {"scale-not-passed-to-the-quantization"}),
     ],
 )
