@@ -7,6 +7,7 @@ Linux says so in files of control groups, https://docs.kernel.org/admin-guide/cg
 import contextlib
 import math
 import os
+import resource
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -25,6 +26,12 @@ def memory() -> int:
     whole = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     limits = [limit for name in ("memory.max", "memory.limit_in_bytes") for (limit,) in _read("memory", name)]
     return min([whole, *map(int, limits)])
+
+
+def address_space() -> int | None:
+    """Bytes of memory that a shell allows each process (``ulimit``); ``None`` if it sets no limit."""
+    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
+    return min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=None)
 
 
 def _shares() -> Iterator[float]:

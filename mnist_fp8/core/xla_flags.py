@@ -67,11 +67,16 @@ _OURS = (*ON_A_CPU, NO_GRAPHS, *REPEATABLE)
 
 def put_first(*flags: str, environ: MutableMapping[str, str] = os.environ) -> None:
     """Set flags, before JAX starts. What the user has set comes last and wins; the name of a file of flags stays."""
-    given = environ.get(VARIABLE, "")
-    if given and not given.lstrip().startswith("-"):
+    if names_file(environ):
         return
+    given = environ.get(VARIABLE, "")
     words = given.split()
     environ[VARIABLE] = " ".join([*(flag for flag in flags if flag not in words), given]).strip()
+
+
+def names_file(environ: Mapping[str, str]) -> bool:
+    """Whether the variable is the name of a file with flags: so XLA takes what does not begin as a flag does."""
+    return environ.get(VARIABLE, "-").strip()[:1] not in ("-", "")
 
 
 def ours(environ: Mapping[str, str] = os.environ) -> tuple[str, ...]:

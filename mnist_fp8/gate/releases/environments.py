@@ -18,6 +18,7 @@ from packaging.utils import canonicalize_name
 
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.core.files import cache_dir, digest_of
+from mnist_fp8.core.model import CONTENTS
 from mnist_fp8.core.requirements import applies
 from mnist_fp8.core.run_kind import RunKind, requested_run_kind
 from mnist_fp8.gate.releases import contents, identity, stacks, staging, uv
@@ -127,9 +128,10 @@ class Environment:
 
     @property
     def _own(self) -> dict[str, str]:
-        # What Python compiles lies apart from what it compiles: each content has its own, and nothing is written
-        # into the folders of others.
-        return {"PYTHONPYCACHEPREFIX": str(_bytecode() / self.digest[:16]), **self.variables}
+        # What Python compiles lies apart from what it compiles: each content has its own, a user's model included,
+        # and nothing is written into the folders of others.
+        content = "-".join(filter(None, [self.digest[:16], self.variables.get(CONTENTS)]))
+        return {"PYTHONPYCACHEPREFIX": str(_bytecode() / content), **self.variables}
 
     def _first_on_path(self, environ: Mapping[str, str]) -> dict[str, str]:
         path = os.pathsep.join([str(self.python.parent), environ.get("PATH", os.defpath)])

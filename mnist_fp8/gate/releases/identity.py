@@ -17,6 +17,8 @@ from mnist_fp8.gate.releases.interpreters import Facts
 
 _NOTES = ("RECORD", "REQUESTED", "INSTALLER", "direct_url.json", "uv_build.json", "uv_cache.json")
 """What an installer notes beside a package: paths and times, which no run reads."""
+_IMPORTABLE = (*MODULES, "METADATA", "PKG-INFO", "entry_points.txt")
+"""Ends of the names of what a Python imports from a folder on its path, and is told there of packages."""
 _AT_START = Path(sysconfig.get_path("stdlib"), "sitecustomize.py")
 """What a Python imports before all else, in every environment that is made from it."""
 
@@ -28,15 +30,16 @@ def of_made(files: Mapping[str, str], first: Path | None) -> str:
 
     Args:
         files: digests of its files.
-        first: folder with ``transformer_engine`` that comes first on the path, if there is one.
+        first: folder with ``transformer_engine`` that comes first on the path, if there is one. A package in it counts
+            with its data, all else as far as it can be imported: a folder needs no ``__init__.py`` for that.
     """
     loaded = {
         name: digest
         for name, digest in files.items()
         if name == "bin/python" or ("/site-packages/" in name and not name.endswith(_NOTES))
     }
-    importable = [*first.glob("*.py"), *first.glob("*.so"), *first.glob("*/__init__.py")] if first else []
-    before = [_content(place) for place in sorted(importable)]
+    places = sorted(first.glob("*/__init__.py")) if first else []
+    before = [_content(first, _IMPORTABLE), *map(_content, places)] if first else []
     return digest_of([loaded, before, _content(_AT_START), sys.version, describe_processor()])
 
 
@@ -50,7 +53,7 @@ def of_adopted(facts: Facts, sites: Collection[str], package: Path) -> str:
     """
     places = [str(package), *facts.places]
     outside = [place for place in places if not any(Path(place).is_relative_to(folder) for folder in facts.path)]
-    inside = [_content(Path(folder), () if folder in sites else MODULES) for folder in facts.path]
+    inside = [_content(Path(folder), () if folder in sites else _IMPORTABLE) for folder in facts.path]
     others = [_content(Path(place)) for place in outside]
     machine: list[Any] = [facts.python, facts.device, describe_processor()]
     if facts.device:

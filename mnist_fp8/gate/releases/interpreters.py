@@ -26,7 +26,7 @@ class Facts:
         requires: what each of them needs.
         base: the interpreter that virtual environments are made from.
         sites: its folders of installed packages.
-        path: where it looks for what is imported, without Python's own library.
+        path: folders and archives where it looks for what is imported, without Python's own library.
         places: files of packages that a run imports, wherever they are.
         python: version of Python and its compiler, in Python's words.
         device: the GPUs and the newest CUDA of their driver, in words; empty without one.
@@ -61,7 +61,7 @@ for one in metadata.distributions():
     requires.setdefault(name, one.requires or [])
 own = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
 own += [os.path.join(folder, "lib-dynload") for folder in own]
-path = [folder for folder in sys.path if os.path.isdir(folder) and folder not in own]
+path = [place for place in sys.path if os.path.exists(place) and place not in own]
 places = [file for file in map(place, sys.argv[2:]) if file]
 driver = None
 if sys.argv[1] and sys.version_info >= (3, 11):

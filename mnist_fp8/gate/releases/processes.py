@@ -16,7 +16,7 @@ from typing import IO
 import filelock
 
 from mnist_fp8.core import model, variables, xla_flags
-from mnist_fp8.core.errors import EnvError
+from mnist_fp8.core.errors import ConfigError, EnvError
 
 _OF_ANOTHER_PYTHON = ("PYTHON", "PYTEST_", "VIRTUAL_ENV")
 OF_EVERY_RUN: Mapping[str, str] = MappingProxyType(
@@ -128,7 +128,15 @@ def closed(own: Mapping[str, str]) -> dict[str, str]:
     """The environment variables of a run of ours: those of a known list, and what is set for it.
 
     A model is named by us alone, with a digest of its code: what the shell says of one is dropped.
+
+    Raises:
+        ConfigError: the flags of XLA are those of a file, which no result would be kept for.
     """
+    if xla_flags.names_file(os.environ):
+        raise ConfigError(
+            f"{xla_flags.VARIABLE} is {os.environ[xla_flags.VARIABLE]!r}, the name of a file with flags; put the flags"
+            " themselves into it: a result is kept for them"
+        )
     shell = {name: value for name, value in os.environ.items() if name not in model.VARIABLES}
     return variables.passed_on(xla_flags.without_ours(shell)) | dict(OF_EVERY_RUN) | dict(own)
 

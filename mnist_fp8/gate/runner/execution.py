@@ -1,10 +1,13 @@
 """A run in an environment, and why it ended before its end."""
 
+import contextlib
 import re
 import signal
-from collections.abc import Iterable, Mapping, Sequence
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from mnist_fp8.core import limits
 from mnist_fp8.core.capability import ONLY_ON_HOST
 from mnist_fp8.core.errors import EnvError
 from mnist_fp8.gate.releases import contents, staging
@@ -15,16 +18,22 @@ from mnist_fp8.gate.runner import model
 from mnist_fp8.record.names import PACKAGE
 
 # What the suite's environment lacks, as opposed to what Transformer Engine does.
-_FULL = "No space left on device|Disk quota exceeded"
 _OURS = re.compile(
-    rf"{_FULL}|Read-only file system"
+    r"Read-only file system"
     r"|No module named '?(?:pytest|xdist|execnet|hypothesis|mnist_fp8)\b"
     rf"|compute capability [\d.]+ {ONLY_ON_HOST}"
     r"|error: unrecognized arguments|ERROR: .*(?:file or directory not found|minversion|requires pytest-)"
 )
-_NO_ROOM = re.compile(rf"{_FULL}|Cannot allocate memory|MemoryError|bad_alloc|RESOURCE_EXHAUSTED")
+_NO_ROOM = re.compile(
+    r"No space left on device|Disk quota exceeded|File too large|Too many open files"
+    r"|Cannot allocate memory|MemoryError|bad_alloc|RESOURCE_EXHAUSTED|LLVM ERROR: out of memory"
+    r"|Resource temporarily unavailable|can't start new thread"
+)
 _OF_THE_SUITE = ("mnist_fp8", "conftest", "test_")
-_FROM_OUTSIDE = (signal.SIGKILL, signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+_OF_A_CRASH = frozenset(
+    {signal.SIGSEGV, signal.SIGABRT, signal.SIGBUS, signal.SIGFPE, signal.SIGILL, signal.SIGTRAP, signal.SIGSYS}
+)
+"""Signals that a process gets for what it does itself; all others come from a person, a timer or a limit."""
 _USAGE = 4
 
 
@@ -65,6 +74,24 @@ def run(
     return ended, printed
 
 
+@contextlib.contextmanager
+def scratch_folder() -> Iterator[Path]:
+    """A temporary folder, in which a run leaves its results.
+
+    Raises:
+        EnvError: somebody else cleaned it meanwhile, and with it perhaps results.
+    """
+    with tempfile.TemporaryDirectory() as folder:
+        mark = Path(folder) / "in use"
+        mark.touch()
+        yield Path(folder)
+        if not mark.exists():
+            raise EnvError(
+                f"temporary files of the run were removed from {Path(folder).parent} meanwhile: no result counts; set"
+                " TMPDIR to a folder that nothing cleans, and run the same again"
+            )
+
+
 def problem_of(ended: Ended, printed: str, timeout: float, *, finished: bool) -> str:
     """Why the run ended before its end, in one line; empty if it did not.
 
@@ -79,14 +106,16 @@ def problem_of(ended: Ended, printed: str, timeout: float, *, finished: bool) ->
     """
     if ended.timed_out:
         return f"it hung: not done after {timeout:.0f} s"
-    if -ended.code in _FROM_OUTSIDE:
-        name = signal.Signals(-ended.code).name
-        hint = "; perhaps memory ran out: try fewer --jobs" if name == "SIGKILL" else ": run it again"
-        raise EnvError(f"the run was ended from outside ({name}){hint}")
     if ended.code < 0:
-        return f"it crashed: {' or '.join(fatal(printed)) or signal.Signals(-ended.code).name}"
+        name = _signal_name(-ended.code)
+        if -ended.code not in _OF_A_CRASH:
+            hint = "; perhaps memory ran out: try fewer --jobs" if name == "SIGKILL" else ": run it again"
+            raise EnvError(f"the run was ended from outside ({name}){hint}")
+        refuse_crash_for_want_of_room(printed)
+        return f"it crashed: {' or '.join(fatal(printed)) or name}"
     if finished:
         return ""
+    refuse_for_want_of_room([printed])
     ours = _OURS.search(printed)
     if ours:
         raise EnvError(f"the suite cannot run: {_line_of(printed, ours.start())}")
@@ -94,6 +123,13 @@ def problem_of(ended: Ended, printed: str, timeout: float, *, finished: bool) ->
         said = re.search(r"^ERROR: (.+)$", ended.err, re.MULTILINE)
         return said[1] if said else last_line(ended.err)
     return f"it did not come to its end (exit code {ended.code}): {last_line(printed)}"
+
+
+def _signal_name(number: int) -> str:
+    try:
+        return signal.Signals(number).name
+    except ValueError:  # one of the signals that have no name of their own
+        return f"signal {number}"
 
 
 def _line_of(text: str, position: int) -> str:
@@ -120,6 +156,23 @@ def refuse_for_want_of_room(reasons: Iterable[str]) -> None:
         if found := _NO_ROOM.search(reason):
             line = _line_of(reason, found.start())
             raise EnvError(f"disk or memory ran out: {line}; make room or try fewer --jobs, and run the same again")
+
+
+def refuse_crash_for_want_of_room(printed: str) -> None:
+    """Blame no crash on Transformer Engine where room ran out, or may have: XLA and LLVM end without an exception then.
+
+    Args:
+        printed: all that the crashed processes printed.
+
+    Raises:
+        EnvError: they say that it did, or the shell limits the memory of each process.
+    """
+    refuse_for_want_of_room([printed])
+    if limit := limits.address_space():
+        raise EnvError(
+            f"a process crashed that may have no more than {limit:,} bytes of memory (ulimit -v or -d): lift the limit,"
+            " and run the same again"
+        )
 
 
 def check_imports(environment: Environment, stage: Path, imported: Mapping[str, str]) -> None:

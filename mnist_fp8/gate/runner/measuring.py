@@ -3,7 +3,6 @@
 import contextlib
 import dataclasses
 import json
-import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -55,8 +54,8 @@ def run(module: str, arguments: Sequence[str], environment: Environment, log: Pa
         EnvError: the environment failed, not Transformer Engine.
     """
     begin = time.monotonic()
-    with tempfile.TemporaryDirectory() as scratch:
-        file = Path(scratch) / "measured.json"
+    with execution.scratch_folder() as scratch:
+        file = scratch / "measured.json"
         command = [str(environment.python), "-m", module, str(file), *arguments]
         ended, printed = execution.run(environment, command, staging.stage(), TIMEOUT_S, log)
         document: Mapping[str, Any] = {}

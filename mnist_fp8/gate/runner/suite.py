@@ -4,7 +4,6 @@ import dataclasses
 import json
 import re
 import shlex
-import tempfile
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -131,16 +130,19 @@ def _run(
 ) -> _Run:
     """Run tests, and see that each that was collected came to an end, or was spared."""
     python = [str(environment.python), "-m", "pytest", *_PYTEST]
-    with tempfile.TemporaryDirectory() as scratch:
-        records, header = Path(scratch) / "records.jsonl", Path(scratch) / "header.json"
-        spare = Path(scratch) / "spare.json"
+    with execution.scratch_folder() as scratch:
+        records, header = scratch / "records.jsonl", scratch / "header.json"
+        spare = scratch / "spare.json"
         spare.write_text(json.dumps(sorted(passed)))
-        command = [*python, *_arguments(records, header, workers), f"--mnist-fp8-spare={spare}", *tests]
+        command = [*python, *_arguments(records, header, workers), f"--mnist-fp8-spare={spare}"]
+        command += [f"--basetemp={scratch / 'tests'}", *tests]  # pytest's own would be shared with other users
         ended, printed = execution.run(environment, command, stage, timeout, log)
         finished = records.exists() and ended.code in _FINISHED
         problem = problem_of(ended, printed, timeout, finished=finished)
+        if execution.fatal(printed):
+            execution.refuse_crash_for_want_of_room(printed)
         results, cut_short = explain_crashes(read_results(records), printed)
-        accounts = [_read(file) for file in sorted(Path(scratch).glob(f"{header.stem}-*.json"))]
+        accounts = [_read(file) for file in sorted(scratch.glob(f"{header.stem}-*.json"))]
         ran = _read(header)
     execution.refuse_for_want_of_room([problem, *(test.reason for test in results.values())])
     collected = {name for account in accounts for name in account["tests"]}
@@ -175,9 +177,12 @@ def _read(file: Path) -> Mapping[str, Any]:
 
 
 def _arguments(records: Path, header: Path, workers: int) -> list[str]:
-    """Of pytest. A test's process that dies is one failed test; a test that hangs in native code is made to die."""
+    """Of pytest. A test's process that dies is one failed test; a test that hangs in native code is made to die.
+
+    What native code prints is not captured: it would be gone with a process that dies, and may say why that died.
+    """
     return [
-        *("--tb=short", f"--report-log={records}", f"--mnist-fp8-json={header}"),
+        *("--tb=short", "--capture=sys", f"--report-log={records}", f"--mnist-fp8-json={header}"),
         *("-n", str(max(1, workers)), f"--max-worker-restart={MAX_RESTARTS}", "--timeout-method=thread"),
         f"--timeout={TEST_TIMEOUT_S}",
     ]

@@ -1,6 +1,7 @@
 """What a process may use of its machine."""
 
 import os
+import resource
 from collections.abc import Callable
 from pathlib import Path
 
@@ -62,3 +63,13 @@ def test_limits_of_the_first_control_groups_count(groups: Groups, quota: str, co
     files = {"cpu__cpu.cfs_quota_us": quota, "cpu__cpu.cfs_period_us": "100000"}
     groups(own, **files, **{"memory__docker__1__memory.limit_in_bytes": "7000000000"})
     assert (limits.cores(), limits.memory()) == (cores, 7 * GIGABYTE)
+
+
+def test_limit_of_the_shell_is_that_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = {resource.RLIMIT_AS: resource.RLIM_INFINITY, resource.RLIMIT_DATA: resource.RLIM_INFINITY}
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (found[kind], 1))
+    assert limits.address_space() is None
+    found[resource.RLIMIT_AS] = 9 * GIGABYTE
+    assert limits.address_space() == 9 * GIGABYTE
+    found[resource.RLIMIT_DATA] = GIGABYTE
+    assert limits.address_space() == GIGABYTE

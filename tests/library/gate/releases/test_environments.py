@@ -26,6 +26,7 @@ from packaging.version import Version
 from mnist_fp8 import __version__
 from mnist_fp8.core.errors import ConfigError, EnvError
 from mnist_fp8.core.files import cache_dir
+from mnist_fp8.core.model import CONTENTS
 from mnist_fp8.core.xla_flags import FLOAT32_SUMS
 from mnist_fp8.gate.releases import catalogue, editions, environments, interpreters, processes, stacks, staging, uv
 from mnist_fp8.gate.releases.editions import Edition, EditionKind
@@ -730,6 +731,13 @@ def test_probe_is_answered_by_a_real_interpreter() -> None:
     assert all(Path(folder).is_absolute() for folder in facts.sites)
 
 
+def test_archive_on_the_path_is_one_of_the_places(tmp_path: Path) -> None:
+    (tmp_path / "archive.zip").touch()
+    path = os.pathsep.join([str(tmp_path / "archive.zip"), str(tmp_path / "not there")])
+    found = interpreters.probe(Path(sys.executable), pythonpath=path).path
+    assert [place for place in found if place.startswith(str(tmp_path))] == [str(tmp_path / "archive.zip")]
+
+
 def test_probe_leaves_nothing_in_the_stage() -> None:
     """A result of a run in an edited stage does not count."""
     home = staging.stage()
@@ -793,6 +801,8 @@ def test_bytecode_lies_apart_and_apart_for_each_content(fake_uv: FakeUv) -> None
     folder = Path(made.environ["PYTHONPYCACHEPREFIX"])
     assert folder.parent == cache_dir() / "bytecode"
     assert dataclasses.replace(made, digest="other").environ["PYTHONPYCACHEPREFIX"] != str(folder)
+    models = [dataclasses.replace(made, variables={**made.variables, CONTENTS: contents}) for contents in "ab"]
+    assert len({each.environ["PYTHONPYCACHEPREFIX"] for each in (made, *models)}) == 3, "an edit may keep size and time"
     folder.mkdir(parents=True)
     os.utime(folder, (0, 0))
     environments.prepare(RELEASE)
@@ -804,6 +814,15 @@ def test_run_has_no_flags_that_were_set_for_the_xla_here(monkeypatch: pytest.Mon
     """XLA ends at a flag that it does not know, as that of an old JAX would."""
     monkeypatch.setenv("XLA_FLAGS", f"{FLOAT32_SUMS} --mine")
     assert here().run(["sh", "-c", "echo $XLA_FLAGS"], cwd=tmp_path, timeout=20).out == "--mine\n"
+
+
+def test_file_with_flags_for_xla_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its name would be part of a result's key, and not what it says."""
+    monkeypatch.setenv("XLA_FLAGS", " --a --b")
+    assert here().environ["XLA_FLAGS"] == "--a --b"
+    monkeypatch.setenv("XLA_FLAGS", "/etc/flags")
+    with pytest.raises(ConfigError, match=r"^XLA_FLAGS is '/etc/flags', .*put the flags themselves into it"):
+        _ = here().environ
 
 
 def test_output_goes_to_a_file_in_order(tmp_path: Path) -> None:

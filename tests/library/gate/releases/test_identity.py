@@ -41,7 +41,11 @@ def test_made_environment_is_what_it_holds(name: str, *, counts: bool) -> None:
 
 
 def _write(name: str) -> Callable[[Path], object]:
-    return lambda home: (home / name).write_text("changed")
+    def write(home: Path) -> None:
+        (home / name).parent.mkdir(exist_ok=True)
+        (home / name).write_text("changed")
+
+    return write
 
 
 @pytest.mark.parametrize(
@@ -54,8 +58,12 @@ def _write(name: str) -> Callable[[Path], object]:
         ("sitecustomize.py", True),
         ("te_jax.so", True),
         ("jax/__init__.py", True),
+        ("helpers/without_init.py", True),
+        ("helper.pyc", True),
+        ("te-2.20.2.dist-info/METADATA", True),
+        ("other-1.dist-info/entry_points.txt", True),
         ("README.md", False),
-        ("examples/mine.py", False),
+        ("notes/data.json", False),
     ],
 )
 def test_folder_is_all_that_can_be_imported_from_it(tmp_path: Path, name: str, *, counts: bool) -> None:
@@ -76,6 +84,7 @@ def facts(tmp_path: Path) -> Facts:
         "site/te/data.json",
         "path/mine.py",
         "path/notes.txt",
+        "archive.zip",
         "src/jax/__init__.py",
         "src/jax/b.py",
         "std/sitecustomize.py",
@@ -90,7 +99,7 @@ def facts(tmp_path: Path) -> Facts:
         requires={},
         base="",
         sites=(str(tmp_path / "site"),),
-        path=(str(tmp_path / "path"), str(tmp_path / "site")),
+        path=(str(tmp_path / "path"), str(tmp_path / "archive.zip"), str(tmp_path / "site")),
         places=tuple(str(tmp_path / place) for place in places),
         python="3.11.9 (GCC 13)",
         device="an H100",
@@ -112,6 +121,8 @@ def of(facts: Facts) -> str:
         ("path/mine.py", True),
         ("path/sitecustomize.py", True),
         ("path/notes.txt", False),
+        ("path/te-2.20.2.dist-info/METADATA", True),
+        ("archive.zip", True),
         ("src/jax/b.py", True),
         ("std/sitecustomize.py", True),
         ("std/os.py", False),

@@ -170,10 +170,10 @@ def test_variable_is_part_of_the_key_or_does_not_reach_the_run(
     monkeypatch: pytest.MonkeyPatch, name: str, *, reaches: bool
 ) -> None:
     before = record_file(environment(), "x")
-    monkeypatch.setenv(name, "changed")
+    monkeypatch.setenv(name, "--new")
     assert (record_file(environment(), "x") != before) is reaches
-    assert (environment().environ.get(name) == "changed") is reaches
-    assert environment().program_environ.get(name) == ("changed" if not name.startswith(("PYTHON", "PYTEST")) else None)
+    assert (environment().environ.get(name) == "--new") is reaches
+    assert environment().program_environ.get(name) == ("--new" if not name.startswith(("PYTHON", "PYTEST")) else None)
 
 
 def test_layers_that_are_asked_for_reach_the_run_and_are_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -293,7 +293,7 @@ def test_process_that_fails_after_its_results_has_a_problem(printed: dict[str, A
     assert found.entries == {}
 
 
-@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT"])
+@pytest.mark.parametrize("name", ["SIGKILL", "SIGTERM", "SIGHUP", "SIGINT", "SIGQUIT", "SIGXCPU", "SIGUSR1", "SIGALRM"])
 def test_process_that_is_ended_from_outside_is_not_blamed_on_transformer_engine(
     printed: dict[str, Any], tmp_path: Path, name: str
 ) -> None:

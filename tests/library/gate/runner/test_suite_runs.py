@@ -6,6 +6,7 @@ import os
 import re
 import signal
 import sys
+import tempfile
 import textwrap
 import time
 from pathlib import Path
@@ -471,6 +472,48 @@ def test_want_of_room_is_not_blamed_on_te(tmp_path: Path, error: str) -> None:
         judged(folder, "a")
 
 
+NO_THREADS = "LLVM ERROR: pthread_create failed: Resource temporarily unavailable"
+CRASHES_SAYING = "import os\ndef test_a():\n    os.write(2, b'{}\\n')\n    os.abort()"
+
+
+@pytest.mark.parametrize("words", [NO_THREADS, "LLVM ERROR: out of memory", "what():  std::bad_alloc"])
+def test_crash_for_want_of_room_is_not_blamed_on_te(tmp_path: Path, words: str) -> None:
+    """What ends a process for that is no exception, but a line before the end."""
+    with pytest.raises(EnvError, match=f"disk or memory ran out: .*{re.escape(words)}"):
+        problem(ended(-signal.SIGABRT, err=f"{words}\n"))
+    with pytest.raises(EnvError, match="disk or memory ran out: "):
+        judged(write_suite(tmp_path, a=CRASHES_SAYING.format(words)), "a")
+
+
+def test_crash_under_a_limit_on_memory_is_not_blamed_on_te(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """XLA does not look whether it was given memory: it ends with a segmentation fault, and says nothing."""
+    monkeypatch.setattr(limits, "address_space", lambda: 2 * 10**9)
+    with pytest.raises(
+        EnvError, match=r"no more than 2,000,000,000 bytes of memory \(ulimit -v or -d\): lift the limit"
+    ):
+        problem(ended(-signal.SIGSEGV))
+    folder = write_suite(tmp_path, a=CRASHES_SAYING.format("nothing"))
+    with pytest.raises(EnvError, match=r"a process crashed that may have no more than"):
+        judged(folder, "a")
+
+
+def test_run_whose_temporary_files_were_removed_is_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
+    (tmp_path / "tmp").mkdir()
+    code = f"import shutil\ndef test_a(): shutil.rmtree({str(tmp_path / 'tmp')!r})"
+    with pytest.raises(EnvError, match=r"temporary files of the run were removed from \S+tmp meanwhile"):
+        judged(write_suite(tmp_path / "suite", a=code), "a")
+
+
+def test_temporary_files_of_tests_are_those_of_the_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The folder that pytest would take has the user's name, and may be one of somebody else who had it."""
+    (tmp_path / "run").mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "run"))
+    code = f"def test_a(tmp_path): assert tmp_path.is_relative_to({str(tmp_path / 'run')!r})"
+    (claim,) = judged(write_suite(tmp_path / "suite", a=code), "a").claims
+    assert claim.status is ClaimStatus.HOLDS
+
+
 # --- runs that break off -------------------------------------------------------------------------------------------
 
 
@@ -605,11 +648,24 @@ def test_run_that_broke_off_has_its_reason_in_one_line(how: Ended, says: str) ->
         (ended(-signal.SIGKILL), "ended from outside (SIGKILL); perhaps memory ran out"),
         (ended(-signal.SIGTERM), "ended from outside (SIGTERM)"),
         (ended(-signal.SIGHUP), "ended from outside (SIGHUP)"),
+        (ended(-signal.SIGXCPU), "ended from outside (SIGXCPU)"),
+        (ended(-signal.SIGRTMIN - 1), "ended from outside (signal 35)"),
+        (ended(3, out="RuntimeError: can't start new thread\nINTERNALERROR>"), "can't start new thread"),
         (ended(1, err="/x/bin/python: No module named pytest\n"), "/x/bin/python: No module named pytest"),
         (ended(4, err="__main__.py: error: unrecognized arguments: --report-log=x"), "unrecognized arguments"),
         (ended(3, err="a\nOSError: [Errno 28] No space left on device: 'y'\nb"), "OSError: [Errno 28] No space left"),
     ],
-    ids=["killed", "terminated", "hung up", "no pytest", "no plugin", "disk full"],
+    ids=[
+        "killed",
+        "terminated",
+        "hung up",
+        "time of processor",
+        "no name",
+        "threads",
+        "no pytest",
+        "no plugin",
+        "disk full",
+    ],
 )
 def test_failure_of_the_environment_is_not_blamed_on_te(how: Ended, says: str) -> None:
     with pytest.raises(EnvError, match=re.escape(says)):
