@@ -2,7 +2,9 @@
 
 import enum
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass
+from importlib import metadata
 from pathlib import Path
 
 from packaging.utils import InvalidWheelFilename, parse_wheel_filename
@@ -111,9 +113,20 @@ def _folder_edition(path: Path) -> Edition:
         )
     if not (package / "__init__.py").is_file():
         raise ConfigError(f"folder {path} holds no {PACKAGE}/__init__.py")
-    beside = next(iter(sorted(path.glob(f"{PACKAGE}-*.dist-info"))), None)
-    version = beside.name.removesuffix(".dist-info").partition("-")[2] if beside else most_similar_release(package)
-    return Edition(EditionKind.FOLDER, str(path), version)
+    versions = sorted(set(_versions_beside(path)))
+    if len(versions) > 1:  # Python would take one of them, and the claims what is known of that release
+        raise ConfigError(f"folder {path} has metadata of {DISTRIBUTION} {' and '.join(versions)}: leave one there")
+    return Edition(EditionKind.FOLDER, str(path), versions[0] if versions else most_similar_release(package))
+
+
+def _versions_beside(folder: Path) -> Iterator[str]:
+    """The versions that metadata in a folder say, as a run there reads them; else those in their names."""
+    for place in (*folder.glob(f"{PACKAGE}-*.dist-info"), *folder.glob(f"{PACKAGE}*.egg-info")):
+        found = metadata.PathDistribution(place)
+        noted = found.read_text("METADATA") or found.read_text("PKG-INFO")
+        version = found.version if noted else place.stem.partition("-")[2]
+        if version and is_version(version):
+            yield version
 
 
 def interpreter_edition(python: Path) -> Edition:

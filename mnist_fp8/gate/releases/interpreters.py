@@ -27,7 +27,8 @@ class Facts:
         base: the interpreter that virtual environments are made from.
         sites: its folders of installed packages.
         path: folders and archives where it looks for what is imported, without Python's own library.
-        places: files of packages that a run imports, wherever they are.
+        places: files or folders of packages that a run imports, wherever they are, and of all that are installed in
+            editable mode by a finder of setuptools.
         python: version of Python and its compiler, in Python's words.
         device: the GPUs and the newest CUDA of their driver, in words; empty without one.
     """
@@ -63,6 +64,8 @@ own = [sysconfig.get_path("stdlib"), sysconfig.get_path("platstdlib")]
 own += [os.path.join(folder, "lib-dynload") for folder in own]
 path = [place for place in sys.path if os.path.exists(place) and place not in own]
 places = [file for file in map(place, sys.argv[2:]) if file]
+finders = [vars(module) for name, module in sys.modules.items() if name.startswith("__editable__")]
+places += sorted(place for finder in finders for place in finder.get("MAPPING", {}).values())
 driver = None
 if sys.argv[1] and sys.version_info >= (3, 11):
     sys.path.insert(0, sys.argv[1])

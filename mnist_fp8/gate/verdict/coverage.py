@@ -44,6 +44,7 @@ class GapKind(enum.Enum):
     SUITE_BROKE_OFF = "claims broke off"
     NO_CLAIM = "no claim verified"
     FAILING = "fails on both sides"
+    OLD_FAILING = "fails on the old side"
     ONLY = "asked for in part"
     NO_CLAIMS = "claims of one side at most"
     AREAS = "areas without entries"
@@ -205,16 +206,24 @@ def _without_labels(old: Record, new: Record) -> Iterator[str]:
 
 
 def _failing(area: str, old: Record, new: Record) -> Iterator[Gap]:
-    """Entries that fail on both sides; too many if they are half of the area's entries, or of its subjects."""
+    """Entries that fail on both sides, and those that fail on the old one where that leaves too few to compare."""
     keys = [key for key in {**old.entries, **new.entries} if key.startswith(f"{area}/")]
-    failing = [key for key in keys if all(isinstance(each.entries.get(key), Failure) for each in (old, new))]
-    if failing:
-        subjects = {key.split("/")[1] for key in keys}
-        without = subjects - {key.split("/")[1] for key in keys if key not in failing}
-        enough = ENOUGH * len(failing) < len(keys) and ENOUGH * len(without) < len(subjects)
-        error = new.entries[failing[0]]
+    failing = [key for key in keys if isinstance(old.entries.get(key), Failure) and key in new.entries]
+    both = [key for key in failing if isinstance(new.entries[key], Failure)]
+    if both:
+        error = new.entries[both[0]]
         reason = f"{error.type}: {error.message}" if isinstance(error, Failure) else ""
-        yield Gap(GapKind.FAILING, Effect.NOTED if enough else Effect.UNVERIFIED, tuple(failing), reason)
+        effect = Effect.UNVERIFIED if _are_too_many(both, keys) else Effect.NOTED
+        yield Gap(GapKind.FAILING, effect, tuple(both), reason)
+    if len(failing) > len(both) and _are_too_many(failing, keys):
+        yield Gap(GapKind.OLD_FAILING, Effect.PARTIAL, tuple(key for key in failing if key not in both))
+
+
+def _are_too_many(some: Collection[str], keys: Collection[str]) -> bool:
+    """Whether they are half of an area's entries, or all entries of half of its subjects."""
+    subjects = {key.split("/")[1] for key in keys}
+    without = subjects - {key.split("/")[1] for key in keys if key not in some}
+    return ENOUGH * len(some) >= len(keys) or ENOUGH * len(without) >= len(subjects)
 
 
 def _judged_layers(old: Record, new: Record) -> Collection[str]:

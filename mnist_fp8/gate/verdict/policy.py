@@ -82,9 +82,16 @@ def load(path: Path, today: dt.date | None = None) -> tuple[Acceptance, ...]:
         except ConfigError as error:
             raise ConfigError(f"policy {path}, entry {number}: {error}") from None
         found[acceptance.label] = acceptance
-    if all(f"{area}/*" in found for area in AREAS if area not in ("costs", "uses")):
+    whole = {one.pattern.partition("/")[0] for one in found.values() if _is_of_an_area(one)}
+    if whole.issuperset(area for area in AREAS if area not in ("costs", "uses")):
         raise ConfigError(f"policy {path} accepts every area, and so every difference; name what you accept")
     return tuple(found.values())
+
+
+def _is_of_an_area(acceptance: Acceptance) -> bool:
+    """Whether it accepts all of an area, however many stars that is written with."""
+    _, _, rest = acceptance.pattern.partition("/")
+    return not acceptance.rule and rest != "" and set(rest) <= {"*", "/"}
 
 
 def _entries(path: Path) -> list[Any]:

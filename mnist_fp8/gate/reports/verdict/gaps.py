@@ -15,6 +15,7 @@ _WORDS = {
     GapKind.SUITE_BROKE_OFF: "the claims were not run to their end",
     GapKind.NO_CLAIM: "no claim could be verified",
     GapKind.FAILING: "fails on both sides",
+    GapKind.OLD_FAILING: "fails with the old one, so that nothing is compared",
     GapKind.ONLY: "only this was asked for",
     GapKind.NO_CLAIMS: "the claims are not part of both records: mnist-fp8 upgrade, or measure --claims, judges them",
     GapKind.AREAS: "areas that are not compared",

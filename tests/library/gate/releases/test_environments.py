@@ -155,6 +155,27 @@ def test_folder_takes_the_version_beside_it(tmp_path: Path) -> None:
     assert (edition.kind, edition.version, edition.label) == (EditionKind.FOLDER, "2.5.0+abc", f"folder {tmp_path}")
 
 
+def test_folder_with_the_metadata_of_two_versions_is_one_line(tmp_path: Path) -> None:
+    """Python would take one of them, and the claims what is known of that release."""
+    folder = te_folder(tmp_path / "mine")
+    for version in ("2.19.0", "2.20.2"):
+        metadata = folder / f"transformer_engine-{version}.dist-info" / "METADATA"
+        metadata.parent.mkdir()
+        metadata.write_text(f"Metadata-Version: 2.1\nName: transformer_engine\nVersion: {version}\n")
+    with pytest.raises(ConfigError, match=r"mine has metadata of transformer-engine 2\.19\.0 and 2\.20\.2: leave one"):
+        editions.parse_edition(str(folder))
+
+
+def test_version_of_a_folder_is_what_python_reads(tmp_path: Path) -> None:
+    folder = te_folder(tmp_path / "mine")
+    for kind, file in (("dist-info", "METADATA"), ("egg-info", "PKG-INFO")):
+        metadata = folder / f"transformer_engine-2.19.0.{kind}" / file
+        metadata.parent.mkdir()
+        metadata.write_text("Metadata-Version: 2.1\nName: transformer-engine\nVersion: 2.20.2\n")
+        assert editions.parse_edition(str(folder)).version == "2.20.2"
+        shutil.rmtree(metadata.parent)
+
+
 def test_folder_named_like_a_version_needs_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     te_folder(tmp_path / "2.19.0")
     monkeypatch.chdir(tmp_path)
@@ -736,6 +757,16 @@ def test_archive_on_the_path_is_one_of_the_places(tmp_path: Path) -> None:
     path = os.pathsep.join([str(tmp_path / "archive.zip"), str(tmp_path / "not there")])
     found = interpreters.probe(Path(sys.executable), pythonpath=path).path
     assert [place for place in found if place.startswith(str(tmp_path))] == [str(tmp_path / "archive.zip")]
+
+
+def test_package_in_editable_mode_is_one_of_the_places(tmp_path: Path) -> None:
+    """It lies in none of the folders of packages, and setuptools finds it by a table."""
+    finder = (
+        f"sys.modules['__editable___orbax_finder'] = m = type(sys)('m'); m.MAPPING = {{'orbax': {str(tmp_path)!r}}}"
+    )
+    (tmp_path / "sitecustomize.py").write_text(f"import sys; {finder}")
+    assert str(tmp_path) not in interpreters.probe(Path(sys.executable)).places
+    assert str(tmp_path) in interpreters.probe(Path(sys.executable), pythonpath=str(tmp_path)).places
 
 
 def test_probe_leaves_nothing_in_the_stage() -> None:

@@ -377,6 +377,16 @@ def test_entries_that_fail_on_both_sides_are_verified_on_neither() -> None:
     assert compared(few, few).verdict is UpgradeVerdict.SAFE
 
 
+@pytest.mark.parametrize("failing", [1, 20])
+def test_area_of_which_half_fails_on_the_old_side_is_compared_in_part(failing: int) -> None:
+    """What comes to work is no difference to look at; but then nothing is known of what it was."""
+    new = WHOLE | {f"special/BF16/{number}": Text("1") for number in range(20)}
+    found = compared(new | dict.fromkeys([*new][-failing:], FAILS), new)
+    assert {difference.rule.id for difference in found.differences} == {"works-now"}
+    expected = ({GapKind.OLD_FAILING}, UpgradeVerdict.PARTIAL) if failing > 1 else (set(), UpgradeVerdict.SAFE)
+    assert (kinds(found), found.verdict) == expected
+
+
 @pytest.mark.parametrize("area", sorted({area_of(key) for key in WHOLE} - {"recipes"}))
 def test_area_of_which_half_fails_on_both_sides_is_unverified(area: str) -> None:
     keys = [key for key in WHOLE if area_of(key) == area]

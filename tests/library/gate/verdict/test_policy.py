@@ -131,8 +131,10 @@ def test_pattern_that_names_no_area_is_refused(pattern: str, tmp_path: Path) -> 
     assert f", entry 1: {pattern!r} names no area, and may accept differences of all; " in str(caught.value)
 
 
-def test_entries_that_accept_every_area_together_are_refused(tmp_path: Path) -> None:
-    entries = {area: ENTRY.replace("api/transformer_engine.jax.get_delayed_scaling", f"{area}/*") for area in AREAS}
+@pytest.mark.parametrize("stars", ["*", "**", "*/*"])
+def test_entries_that_accept_every_area_together_are_refused(stars: str, tmp_path: Path) -> None:
+    name = "api/transformer_engine.jax.get_delayed_scaling"
+    entries = {area: ENTRY.replace(name, f"{area}/{stars}") for area in AREAS}
     path = policy(tmp_path, "".join(entries.values()))
     with pytest.raises(ConfigError, match=r"accepts every area, and so every difference; name what you accept$"):
         load(path)
