@@ -14,6 +14,7 @@ from pathlib import Path
 from mnist_fp8.core.processor import usable_cores
 
 _GROUPS, _OWN = Path("/sys/fs/cgroup"), Path("/proc/self/cgroup")
+_EVENTS = Path("/proc/vmstat")
 
 
 def cores() -> int:
@@ -32,6 +33,12 @@ def address_space() -> int | None:
     """Bytes of memory that a shell allows each process (``ulimit``); ``None`` if it sets no limit."""
     limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
     return min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=None)
+
+
+def kills_for_memory() -> int:
+    """Processes that Linux has killed since it runs because memory ran out, of the machine or of any group."""
+    words = _EVENTS.read_text().split() if _EVENTS.exists() else []
+    return int(words[words.index("oom_kill") + 1]) if "oom_kill" in words else 0
 
 
 def _shares() -> Iterator[float]:

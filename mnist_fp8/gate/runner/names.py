@@ -36,7 +36,7 @@ def with_names(record: Record, environment: Environment, keys: Sequence[str], *,
         rerun: read again what was read before.
 
     Raises:
-        EnvError: the names cannot be kept.
+        EnvError: the names cannot be kept, or what they were read from was edited meanwhile.
     """
     names: Names | None = None
     entries: dict[str, Value]
@@ -56,5 +56,6 @@ def _names_of(environment: Environment, *, rerun: bool) -> Names:
     if found and found.names:
         return found.names
     names = reading.read_names(environment.package)
+    environment.check_unedited()
     keep_record(file, dataclasses.replace(unexamined(environment), names=names))
     return names

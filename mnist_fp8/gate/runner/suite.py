@@ -113,8 +113,11 @@ def judge(
     environment = dataclasses.replace(environment, variables={**environment.variables, "HYPOTHESIS_PROFILE": "ci"})
     run = _run(environment, stage, [_file(claim) for claim in claims], workers, timeout, log, passed)
     if run.cut_short:
+        kills = limits.kills_for_memory()
         with processes.alone():
             again = _run(environment, stage, run.cut_short, 1, timeout, log and log.with_suffix(".again.txt"))
+        if again.cut_short and limits.kills_for_memory() > kills:
+            raise EnvError("memory ran out, and Linux killed a process of the run: make room, and run the same again")
         run = dataclasses.replace(again, results={**run.results, **again.results}, header=run.header or again.header)
     return Attempt(_record(environment, stage, claims, run), lasting=not run.cut_short)
 

@@ -73,3 +73,10 @@ def test_limit_of_the_shell_is_that_of_a_process(monkeypatch: pytest.MonkeyPatch
     assert limits.address_space() == 9 * GIGABYTE
     found[resource.RLIMIT_DATA] = GIGABYTE
     assert limits.address_space() == GIGABYTE
+
+
+def test_processes_that_linux_killed_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(limits, "_EVENTS", tmp_path / "vmstat")
+    assert limits.kills_for_memory() == 0
+    (tmp_path / "vmstat").write_text("nr_free_pages 7\noom_kill 3\ndrop_slab 1\n")
+    assert limits.kills_for_memory() == 3

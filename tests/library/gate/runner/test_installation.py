@@ -367,6 +367,20 @@ def test_names_are_read_once_for_an_installation_and_a_reader(
     assert len(read) == 4, "asked for"
 
 
+@pytest.mark.usefixtures("printed")
+def test_names_of_what_is_edited_while_they_are_read_are_not_kept(
+    read: list[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What was measured may come from before, so that no run sees the edit."""
+    measured()
+    monkeypatch.setattr(reading, "digest", lambda: "another reader")
+    edited = dataclasses.replace(environment(), identify=lambda: "edited")
+    for _ in range(2):
+        with pytest.raises(EnvError, match="was edited while it was judged: no result counts"):
+            measured(edited)
+    assert len(read) == 3
+
+
 @pytest.mark.parametrize("version", ["platform.python_version", "importlib.metadata.version"])
 def test_reader_is_another_with_another_python_or_griffe(monkeypatch: pytest.MonkeyPatch, version: str) -> None:
     before = reading.digest.__wrapped__()

@@ -497,6 +497,18 @@ def test_crash_under_a_limit_on_memory_is_not_blamed_on_te(tmp_path: Path, monke
         judged(folder, "a")
 
 
+def test_worker_that_linux_kills_for_memory_is_not_blamed_on_te(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once more, alone, is not enough where one process is too large."""
+    code = "import os, signal\ndef test_a(): os.kill(os.getpid(), signal.SIGKILL)"
+    attempt = suite.judge(environment(), write_suite(tmp_path / "one", a=code), ["a"])
+    assert not attempt.lasting, "Control: who killed it is not known"
+    monkeypatch.setattr(limits, "kills_for_memory", iter([4, 5]).__next__)
+    with pytest.raises(EnvError, match=r"^memory ran out, and Linux killed a process of the run: make room"):
+        judged(write_suite(tmp_path / "other", a=code), "a")
+
+
 def test_run_whose_temporary_files_were_removed_is_no_verdict(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
