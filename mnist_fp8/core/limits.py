@@ -29,10 +29,11 @@ def memory() -> int:
     return min([whole, *map(int, limits)])
 
 
-def address_space() -> int | None:
-    """Bytes of memory that a shell allows each process (``ulimit``); ``None`` if it sets no limit."""
-    limits = [resource.getrlimit(kind)[0] for kind in (resource.RLIMIT_AS, resource.RLIMIT_DATA)]
-    return min((limit for limit in limits if limit != resource.RLIM_INFINITY), default=None)
+def of_shell() -> tuple[str, ...]:
+    """Limits that a shell sets for each process, and that may end one without a word, as it writes them."""
+    kinds = {"-v": resource.RLIMIT_AS, "-d": resource.RLIMIT_DATA, "-t": resource.RLIMIT_CPU}
+    found = {option: resource.getrlimit(kind)[0] for option, kind in kinds.items()}
+    return tuple(f"ulimit {option}" for option, limit in found.items() if limit != resource.RLIM_INFINITY)
 
 
 def kills_for_memory() -> int:

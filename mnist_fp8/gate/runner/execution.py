@@ -165,13 +165,22 @@ def refuse_crash_for_want_of_room(printed: str) -> None:
         printed: all that the crashed processes printed.
 
     Raises:
-        EnvError: they say that it did, or the shell limits the memory of each process.
+        EnvError: they say that it did, or the shell limits what each process may have.
     """
     refuse_for_want_of_room([printed])
-    if limit := limits.address_space():
+    refuse_death_under_limits()
+
+
+def refuse_death_under_limits() -> None:
+    """Blame no process's end on Transformer Engine that a limit of the shell may have brought about.
+
+    Raises:
+        EnvError: the shell limits the memory of each process, or its time.
+    """
+    if found := limits.of_shell():
         raise EnvError(
-            f"a process crashed that may have no more than {limit:,} bytes of memory (ulimit -v or -d): lift the limit,"
-            " and run the same again"
+            f"a process of the run died under {' and '.join(found)}, which may be why: lift that limit, and run the"
+            " same again"
         )
 
 

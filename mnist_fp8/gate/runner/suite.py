@@ -116,6 +116,8 @@ def judge(
         kills = limits.kills_for_memory()
         with processes.alone():
             again = _run(environment, stage, run.cut_short, 1, timeout, log and log.with_suffix(".again.txt"))
+        if again.cut_short:
+            execution.refuse_death_under_limits()
         if again.cut_short and limits.kills_for_memory() > kills:
             raise EnvError("memory ran out, and Linux killed a process of the run: make room, and run the same again")
         run = dataclasses.replace(again, results={**run.results, **again.results}, header=run.header or again.header)

@@ -65,14 +65,13 @@ def test_limits_of_the_first_control_groups_count(groups: Groups, quota: str, co
     assert (limits.cores(), limits.memory()) == (cores, 7 * GIGABYTE)
 
 
-def test_limit_of_the_shell_is_that_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    found = {resource.RLIMIT_AS: resource.RLIM_INFINITY, resource.RLIMIT_DATA: resource.RLIM_INFINITY}
-    monkeypatch.setattr(resource, "getrlimit", lambda kind: (found[kind], 1))
-    assert limits.address_space() is None
+def test_limits_of_the_shell_are_those_of_a_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = dict.fromkeys((resource.RLIMIT_AS, resource.RLIMIT_DATA, resource.RLIMIT_CPU), resource.RLIM_INFINITY)
+    monkeypatch.setattr(resource, "getrlimit", lambda kind: (found[kind], resource.RLIM_INFINITY))
+    assert limits.of_shell() == ()
     found[resource.RLIMIT_AS] = 9 * GIGABYTE
-    assert limits.address_space() == 9 * GIGABYTE
-    found[resource.RLIMIT_DATA] = GIGABYTE
-    assert limits.address_space() == GIGABYTE
+    found[resource.RLIMIT_CPU] = 60
+    assert limits.of_shell() == ("ulimit -v", "ulimit -t")
 
 
 def test_processes_that_linux_killed_are_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -485,16 +485,16 @@ def test_crash_for_want_of_room_is_not_blamed_on_te(tmp_path: Path, words: str) 
         judged(write_suite(tmp_path, a=CRASHES_SAYING.format(words)), "a")
 
 
-def test_crash_under_a_limit_on_memory_is_not_blamed_on_te(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_death_under_a_limit_of_the_shell_is_not_blamed_on_te(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """XLA does not look whether it was given memory: it ends with a segmentation fault, and says nothing."""
-    monkeypatch.setattr(limits, "address_space", lambda: 2 * 10**9)
-    with pytest.raises(
-        EnvError, match=r"no more than 2,000,000,000 bytes of memory \(ulimit -v or -d\): lift the limit"
-    ):
+    monkeypatch.setattr(limits, "of_shell", lambda: ("ulimit -v", "ulimit -t"))
+    says = r"^a process of the run died under ulimit -v and ulimit -t, which may be why: lift that limit"
+    with pytest.raises(EnvError, match=says):
         problem(ended(-signal.SIGSEGV))
-    folder = write_suite(tmp_path, a=CRASHES_SAYING.format("nothing"))
-    with pytest.raises(EnvError, match=r"a process crashed that may have no more than"):
-        judged(folder, "a")
+    killed = "import os, signal\ndef test_a(): os.kill(os.getpid(), signal.SIGXCPU)"
+    for number, code in enumerate((CRASHES_SAYING.format("nothing"), killed)):
+        with pytest.raises(EnvError, match=says):
+            judged(write_suite(tmp_path / str(number), a=code), "a")
 
 
 def test_worker_that_linux_kills_for_memory_is_not_blamed_on_te(
