@@ -34,7 +34,15 @@ from mnist_fp8.subjects.subject import Case
 from mnist_fp8.te.dense_step import BF16, fp8, on_device
 from mnist_fp8.te.pretended import pretending
 from support.assertions import assert_close, assert_close_norm
-from support.layer_kernels import ACTIVATIONS, REPLACED, clamped, expected_by_kernels, put_in_place
+from support.layer_kernels import (
+    ACTIVATIONS,
+    REPLACED,
+    assert_amaxes,
+    clamped,
+    expected_by_kernels,
+    own_scales,
+    put_in_place,
+)
 from support.layers import CURRENT, DELAYED, MXFP8, amax_tolerance, assert_step, paths, scales_of
 
 pytestmark = [
@@ -93,17 +101,6 @@ def layer_of(which: str, mode: te.Autocast) -> Layer:
     return Layer(find_subject(name), Case(which, fields, INPUTS), mode)
 
 
-def variables_of(layer: Layer) -> dict[str, Any]:
-    """Variables of which no two scales are the same, so that each tensor is quantized in its own way."""
-    scales = itertools.count(3, 7)
-
-    def own(path: Any, leaf: jax.Array) -> jax.Array:
-        is_scale = path[0].key != "params" and "scale" in jax.tree_util.keystr(path[-1:])
-        return jnp.full_like(leaf, next(scales)) if is_scale else leaf
-
-    return jax.tree_util.tree_map_with_path(own, layer.variables())
-
-
 def run(layer: Layer, variables: Any) -> Step:
     """A layer's passes, traced anew: JAX would not see that kernels are in place."""
     traced = jax.jit(lambda *given: inspect.unwrap(step)(layer, *given))
@@ -119,7 +116,7 @@ def test_layer_by_kernels_computes_its_definition(which: str, mode: str, monkeyp
     layer, where = layer_of(which, MODES[mode].autocast), f"{which}, {mode}"
     put_in_place(monkeypatch)
     with MODES[mode].device():
-        variables = variables_of(layer)
+        variables = own_scales(layer)
         found = run(layer, variables)
     following = next_variables(layer, variables, found.grads)
     is_delayed = layer.mode is DELAYED
@@ -130,16 +127,6 @@ def test_layer_by_kernels_computes_its_definition(which: str, mode: str, monkeyp
     assert_step(found, wanted, where=where, tolerance_of=lambda name: max(least, tolerance_of(layer, name)))
     if is_delayed:
         assert_amaxes(layer, following, wanted, where=where)
-
-
-def assert_amaxes(layer: Layer, following: Any, wanted: Passes, *, where: str) -> None:
-    """The metadata of the next step have the amaxes of this one."""
-    __tracebackhide__ = True
-    metas = read_metas(layer, following)
-    for product, amaxes in wanted.amaxes.items():
-        for tensor, amax in amaxes.items():
-            at, tolerance = f"{where}: amax of {product} {tensor}", amax_tolerance(layer, tensor, amax)
-            assert_close(where=at, actual=newest(metas[product][tensor]), expected=amax, tolerance=tolerance)
 
 
 @pytest.mark.te_name("cpp_extensions", "amax", "AmaxScope")  # before 2.9, layers chose by their kind of parallelism

@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import functools
 import inspect
+import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -23,13 +24,18 @@ from flax import linen as nn
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from mnist_fp8 import te
+from mnist_fp8.core.capability import Capability
 from mnist_fp8.oracle.tolerances import PARTIAL_SUMS
 from mnist_fp8.subjects import find_subject
 from mnist_fp8.subjects.layer import Layer, Step, next_variables, step
+from mnist_fp8.subjects.making import name_of_te
 from mnist_fp8.subjects.subject import Case, Subject
 from mnist_fp8.te.dense_step import BF16
-from support.assertions import assert_close_norm, assert_trees_close_norm, assert_trees_equal
-from support.layers import DELAYED, cases, has_rows, paths, plainest, tolerance_of
+from mnist_fp8.te.pretended import pretending
+from support import divided_kernels
+from support.assertions import assert_close_norm, assert_equal, assert_trees_close_norm, assert_trees_equal
+from support.layer_kernels import REPLACED, assert_amaxes, expected_by_kernels, own_scales
+from support.layers import DELAYED, assert_step, cases, has_rows, paths, plainest, scales_of, tolerance_of
 from support.layouts import are_codes_transposed
 from support.programs import equations
 
@@ -40,11 +46,17 @@ modes = pytest.mark.parametrize(
 )
 
 
-@contextlib.contextmanager
-def over_two_devices(axis: str, rules: Mapping[str, str | None]) -> Iterator[Mesh]:
+def over_two_devices(axis: str, rules: Mapping[str, str | None]) -> contextlib.AbstractContextManager[Mesh]:
     """A mesh of one axis, its mesh resource, and Flax's rules."""
-    mesh = Mesh(np.asarray(jax.devices()[:2]), (axis,))
-    with te.mesh_context(mesh), te.Autocast(axes=(axis,))(), nn.logical_axis_rules(tuple(rules.items())):
+    return over_devices({axis: 2}, rules)
+
+
+@contextlib.contextmanager
+def over_devices(sizes: Mapping[str, int], rules: Mapping[str, str | None]) -> Iterator[Mesh]:
+    """A mesh of axes that have the names of their kinds of parallelism, its mesh resource, and Flax's rules."""
+    devices = np.asarray(jax.devices()[: math.prod(sizes.values())]).reshape(tuple(sizes.values()))
+    mesh = Mesh(devices, tuple(sizes))
+    with te.mesh_context(mesh), te.Autocast(axes=tuple(sizes))(), nn.logical_axis_rules(tuple(rules.items())):
         yield mesh
 
 
@@ -263,3 +275,143 @@ def test_attention_is_divided_by_sequences_or_by_heads(name: str, case: str, axi
         for (shape, parts), count in WITH_HEADS[name, case].items()
     }
     assert +found == wanted, f"{name}, {case}, by {axis}: constrained are {dict(+found)}, but should be {wanted}"
+
+
+# --- kernels, each on its device's part ------------------------------------------------------------------------------
+
+NARROW = 2.0**-7
+"""Largest relative norm of a difference in BF16, where the reference activates in BF16 and a kernel in float32."""
+BY_KERNELS: dict[str, tuple[str, dict[str, Any]]] = {
+    "gated": (
+        "LayerNormMLP",
+        {
+            **INSIDE["LayerNormMLP"],
+            "activations": ("silu", "linear"),
+            "use_bias": True,
+            "zero_centered_gamma": True,
+            "kernel_axes_1": ("w", "act", "mlp"),
+            "kernel_axes_2": ("mlp", "w"),
+        },
+    ),
+    "norm apart": (
+        "LayerNormDenseGeneral",
+        {
+            **INSIDE["LayerNormDenseGeneral"],
+            "use_bias": True,
+            "return_layernorm_output": True,
+            "kernel_axes": ("w", "mlp"),
+        },
+    ),
+}
+BY_KERNELS["not gated"] = "LayerNormMLP", {
+    **BY_KERNELS["gated"][1],
+    "activations": ("gelu",),
+    "layernorm_type": "rmsnorm",
+    "zero_centered_gamma": False,
+    "epsilon": 1e-2,
+}
+"""Subject and fields, by what is tested."""
+MESHES: dict[str, tuple[dict[str, int], dict[str, str]]] = {
+    "examples and hidden axis": ({"dp": 2, "tpsp": 2}, {"batch": "dp", "seq": "tpsp", "mlp": "tpsp"}),
+    "examples and positions": ({"dp": 2, "tpsp": 2}, {"batch": "dp", "seq": "tpsp", "whole": "tpsp"}),
+    "examples and kernels": ({"fsdp": 2}, {"batch": "fsdp", "w": "fsdp"}),
+    "features": ({"tp": 2}, {"embed": "tp"}),
+}
+"""Sizes of a mesh, and which axes are divided over it."""
+DIVIDED = [
+    ("gated", "delayed on a Blackwell", "examples and hidden axis"),
+    ("gated", "bf16", "examples and hidden axis"),
+    ("not gated", "delayed", "examples and kernels"),
+    ("norm apart", "delayed", "examples and positions"),
+    ("norm apart", "bf16", "features"),
+]
+"""What is tested, in which mode, and divided how."""
+MODES = {"bf16": BF16, "delayed": DELAYED, "delayed on a Blackwell": DELAYED}
+"""A Blackwell's kernels of a quantization sum up the gradient of a bias; on a Hopper, JAX does."""
+
+
+def by_kernels(test: Any) -> Any:
+    """What a test on kernels needs that TE's rules divide."""
+    marks = [
+        pytest.mark.host,
+        pytest.mark.shardy,
+        pytest.mark.devices(4),
+        pytest.mark.te_name("sharding", "is_mesh_available"),  # since 2.12, TE sees the mesh that Flax looks at
+        *REPLACED,
+    ]
+    return functools.reduce(lambda marked, mark: mark(marked), marks, test)
+
+
+def assert_defined(
+    which: str, mode: str, sizes: Mapping[str, int], rules: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Kernels that TE's rules divide over the devices of a mesh compute a layer's definition, metadata included."""
+    __tracebackhide__ = True
+    name, fields = BY_KERNELS[which]
+    layer = Layer(find_subject(name), Case(which, fields, {"x": (4, 32, 64)}), MODES[mode])
+    device = pretending(Capability.BLACKWELL) if "Blackwell" in mode else contextlib.nullcontext()
+    variables, inputs, grads = own_scales(layer), layer.inputs(), layer.grads()
+    divided_kernels.put_in_place(monkeypatch)
+    with device, over_devices(sizes, {axis: rules.get(axis) for axis in (*NAMES, "w")}) as mesh:
+        divided_kernels.show_mesh(monkeypatch, mesh)
+        there = dataclasses.replace(layer, mode=dataclasses.replace(layer.mode, axes=tuple(sizes)))
+        given = jax.device_put((variables, inputs, grads), NamedSharding(mesh, PartitionSpec()))
+        found = fresh_step(there)(*given)
+    following, is_delayed = next_variables(layer, variables, found.grads), layer.mode is DELAYED
+    scales = scales_of(layer, variables, following) if is_delayed else None
+    wanted, where = expected_by_kernels(layer, variables, found, scales), f"{which}, {mode}, over {dict(sizes)}"
+    least = PARTIAL_SUMS if layer.quantizes else NARROW
+    assert_step(found, wanted, where=where, tolerance_of=lambda path: max(least, tolerance_of(layer, path)))
+    if is_delayed:
+        assert_amaxes(layer, following, wanted, where=where)
+
+
+# A norm needs whole rows: TE puts them together, and warns.
+@pytest.mark.filterwarnings("ignore:Does not support to shard hidden dim:UserWarning")
+@pytest.mark.filterwarnings("ignore:Tensor sequence parallelism is detected:UserWarning")
+@by_kernels
+@pytest.mark.parametrize(("which", "mode", "divided"), DIVIDED)
+def test_layer_by_kernels_on_several_devices_computes_its_definition(
+    which: str, mode: str, divided: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """TE's rules divide what each kernel is given, and put together what they give."""
+    assert_defined(which, mode, *MESHES[divided], monkeypatch)
+
+
+@by_kernels
+def test_layer_by_kernels_whose_tensors_every_device_has_whole_computes_its_definition(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """On a mesh that nothing is divided over."""
+    assert_defined("norm apart", "bf16", {"dp": 2}, {}, monkeypatch)
+
+
+SCOPES: dict[str, tuple[str, PartitionSpec, bool]] = {
+    "positions": ("TPSP", PartitionSpec(None, "tpsp"), False),
+    "positions, which come first": ("TPSP", PartitionSpec("tpsp"), True),
+    "kernels": ("FSDP", PartitionSpec("fsdp"), False),
+}
+"""Scope of an amax, how the tensor is divided, and whether its first axis is that of sequences."""
+
+
+@pytest.mark.host
+@pytest.mark.shardy
+@pytest.mark.devices(4)
+@pytest.mark.te_name("cpp_extensions", "amax", "calculate_amax")  # since 2.9
+@pytest.mark.parametrize("name", SCOPES)
+def test_amax_of_a_divided_tensor_is_that_of_all_devices_that_share_it(
+    name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As current scaling takes it; the largest number is on the last device."""
+    scope, spec, sequence_first = SCOPES[name]
+    amaxes = name_of_te("cpp_extensions", "amax")
+    tensor = -np.arange(4 * 4 * 2, dtype=np.float32).reshape(4, 4, 2)
+
+    def amax(x: jax.Array) -> Any:
+        return amaxes.calculate_amax(x, getattr(amaxes.AmaxScope, scope), sequence_first)
+
+    with over_devices({"fsdp": 2, "tpsp": 2}, {}) as mesh:
+        divided_kernels.show_mesh(monkeypatch, mesh)
+        found = jax.jit(amax)(jax.device_put(tensor, NamedSharding(mesh, spec)))
+    for shard in found.addressable_shards:
+        assert_equal(where=f"amax of {name} on {shard.device}", actual=shard.data, expected=np.float32([31]))

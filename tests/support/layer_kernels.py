@@ -3,6 +3,7 @@
 Each computes its definition in float32 and quantizes that, as it is told.
 """
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
@@ -10,14 +11,16 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from mnist_fp8.model.delayed import newest
 from mnist_fp8.oracle import arithmetic, layers
 from mnist_fp8.oracle.arithmetic import Passes
 from mnist_fp8.oracle.products import ProductForm, Scales
-from mnist_fp8.subjects.layer import Layer, Step
+from mnist_fp8.subjects.layer import Layer, Step, read_metas
 from mnist_fp8.subjects.making import name_of_te
-from mnist_fp8.subjects.prediction import distance, pairs, tolerance_of
+from mnist_fp8.subjects.prediction import amax_tolerance, distance, pairs, tolerance_of
 from mnist_fp8.te.predictions import KEPT
 from support import fp8_kernels, stand_ins
+from support.assertions import assert_close
 from support.stand_ins import Asked
 
 _QUANTIZED = (
@@ -178,6 +181,27 @@ def _differentiate_activation(asked: Asked, kinds: Any) -> Callable[..., Any]:
 
 
 # --- what a layer must compute by them --------------------------------------------------------------------------------
+
+
+def own_scales(layer: Layer) -> dict[str, Any]:
+    """Variables of which no two scales are the same, so that each tensor is quantized in its own way."""
+    scales = itertools.count(3, 7)
+
+    def own(path: Any, leaf: jax.Array) -> jax.Array:
+        is_scale = path[0].key != "params" and "scale" in jax.tree_util.keystr(path[-1:])
+        return jnp.full_like(leaf, next(scales)) if is_scale else leaf
+
+    return jax.tree_util.tree_map_with_path(own, layer.variables())
+
+
+def assert_amaxes(layer: Layer, following: Mapping[str, Any], wanted: Passes, *, where: str) -> None:
+    """The metadata of the next step have the amaxes of this one."""
+    __tracebackhide__ = True
+    metas = read_metas(layer, following)
+    for product, amaxes in wanted.amaxes.items():
+        for tensor, amax in amaxes.items():
+            at, tolerance = f"{where}: amax of {product} {tensor}", amax_tolerance(layer, tensor, amax)
+            assert_close(where=at, actual=newest(metas[product][tensor]), expected=amax, tolerance=tolerance)
 
 
 def expected_by_kernels(
