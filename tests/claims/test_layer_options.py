@@ -359,6 +359,31 @@ def test_epsilon_is_added_to_the_variance(name: str) -> None:
     assert_computes(dataclasses.replace(layer, mode=mode), where=f"{name} with a large epsilon")
 
 
+@pytest.mark.recipe("DelayedScaling")
+@pytest.mark.parametrize("recipe", [False, True], ids=["bf16", "delayed"])
+@pytest.mark.subject(DENSE, find_subject(DENSE).cases[0].name)
+def test_depth_scaling_divides_what_a_bias_adds_as_well(recipe: bool) -> None:  # noqa: FBT001
+    """It scales the layer's output, of which the bias is a part."""
+    layer = layer_of(DENSE, DELAYED if recipe else BF16, depth_scaling=4.0, use_bias=True)
+    assert_computes(layer, where=f"{DENSE} with a bias, scaled")
+
+
+RELATIVE_POSITIONS = "RelativePositionBiases"
+
+
+@pytest.mark.subject(RELATIVE_POSITIONS, find_subject(RELATIVE_POSITIONS).cases[0].name)
+def test_relative_positions_have_the_first_values_axes_and_dtype_that_are_given() -> None:
+    subject = find_subject(RELATIVE_POSITIONS)
+    plain = subject.cases[0]
+    given = {"embedding_init": nn.initializers.constant(0.25), "embedding_axes": ("h", "b"), "dtype": jnp.bfloat16}
+    layer = Layer(subject, dataclasses.replace(plain, fields={**plain.fields, **given}))
+    box = layer.init({})["params"]["rel_embedding"]
+    assert box.names == ("h", "b"), f"names of axes={box.names}, but should be ('h', 'b')"
+    values = te.unbox({"embedding": box})["embedding"]
+    assert values.dtype == jnp.bfloat16, f"dtype={values.dtype}, but should be bfloat16"
+    assert_equal(where="first values", actual=values, expected=np.full(values.shape, 0.25))
+
+
 # --- low rank adaptation -------------------------------------------------------------------------------------------
 
 RANK = 8

@@ -12,7 +12,6 @@ it is set to, although it computes the right numbers without them.
 import contextlib
 import functools
 import inspect
-import itertools
 from typing import Any, NamedTuple
 
 import jax
@@ -23,17 +22,16 @@ from jax.sharding import Mesh
 
 from mnist_fp8 import te
 from mnist_fp8.core.capability import Capability
-from mnist_fp8.model.delayed import newest
 from mnist_fp8.oracle import dense, layers
-from mnist_fp8.oracle.arithmetic import Passes
 from mnist_fp8.subjects import find_subject
-from mnist_fp8.subjects.layer import Layer, Step, next_variables, read_metas, step
+from mnist_fp8.subjects.layer import Layer, Step, next_variables, step
 from mnist_fp8.subjects.making import name_of_te
 from mnist_fp8.subjects.prediction import tolerance_of
 from mnist_fp8.subjects.subject import Case
 from mnist_fp8.te.dense_step import BF16, fp8, on_device
 from mnist_fp8.te.pretended import pretending
-from support.assertions import assert_close, assert_close_norm
+from support import divided_kernels
+from support.assertions import assert_close_norm, assert_trees_close_norm
 from support.layer_kernels import (
     ACTIVATIONS,
     REPLACED,
@@ -43,7 +41,7 @@ from support.layer_kernels import (
     own_scales,
     put_in_place,
 )
-from support.layers import CURRENT, DELAYED, MXFP8, amax_tolerance, assert_step, paths, scales_of
+from support.layers import CURRENT, DELAYED, MXFP8, assert_step, paths, scales_of
 
 pytestmark = [
     pytest.mark.host,
@@ -269,3 +267,27 @@ def test_each_device_has_random_numbers_of_its_own(monkeypatch: pytest.MonkeyPat
     found = np.asarray(keys)
     assert found.shape == (2, 4), f"random numbers={found}, but should be four for each device"
     assert not np.array_equal(*found), f"random numbers={found}, but should differ"
+
+
+@pytest.mark.parametrize("norm", ["layernorm", "rmsnorm"])
+def test_gradients_of_a_norm_mapped_over_its_inputs_are_those_of_each(
+    norm: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As gradients of single examples are taken; the output and the gradient of the input come first."""
+    layer = Layer(find_subject("LayerNorm"), Case(norm, {"layernorm_type": norm}, INPUTS))
+    variables, passes = layer.variables(), functools.partial(inspect.unwrap(step), layer)
+    inputs, grads = jax.tree.map(lambda x: jnp.stack([x, -3 * x[::-1]]), (layer.inputs(), layer.grads()))
+    divided_kernels.put_in_place(monkeypatch)
+    found = jax.jit(jax.vmap(passes, in_axes=(None, 0, 0)))(variables, inputs, grads)
+    for example in range(2):
+        alone = jax.jit(passes)(variables, *jax.tree.map(lambda x, n=example: x[n], (inputs, grads)))
+        own = jax.tree.map(lambda x, n=example: x[n], found)
+        assert_trees_close_norm(where=f"{norm}, example {example}", actual=own, expected=alone, tolerance=NARROW)
+
+
+def test_inputs_mapped_over_another_axis_than_the_first_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel takes all axes but the last for rows: of what is mapped, it would give the axes of another tensor."""
+    layer = Layer(find_subject("LayerNorm"), Case("mapped", {}, INPUTS))
+    divided_kernels.put_in_place(monkeypatch)
+    with pytest.raises(AssertionError, match="batch_dim"):
+        jax.make_jaxpr(jax.vmap(layer.apply, in_axes=(None, 2)))(layer.variables(), layer.inputs())

@@ -18,6 +18,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
@@ -30,7 +31,7 @@ from mnist_fp8.subjects import find_subject
 from mnist_fp8.subjects.layer import Layer, Step, next_variables, step
 from mnist_fp8.subjects.making import name_of_te
 from mnist_fp8.subjects.subject import Case, Subject
-from mnist_fp8.te.dense_step import BF16
+from mnist_fp8.te.dense_step import BF16, on_device
 from mnist_fp8.te.pretended import pretending
 from support import divided_kernels
 from support.assertions import assert_close_norm, assert_equal, assert_trees_close_norm, assert_trees_equal
@@ -38,6 +39,7 @@ from support.layer_kernels import REPLACED, assert_amaxes, expected_by_kernels, 
 from support.layers import DELAYED, assert_step, cases, has_rows, paths, plainest, scales_of, tolerance_of
 from support.layouts import are_codes_transposed
 from support.programs import equations
+from support.stand_ins import Kernel
 
 pytestmark = pytest.mark.devices(2)
 
@@ -303,13 +305,16 @@ BY_KERNELS: dict[str, tuple[str, dict[str, Any]]] = {
         },
     ),
 }
-BY_KERNELS["not gated"] = "LayerNormMLP", {
-    **BY_KERNELS["gated"][1],
-    "activations": ("gelu",),
-    "layernorm_type": "rmsnorm",
-    "zero_centered_gamma": False,
-    "epsilon": 1e-2,
-}
+BY_KERNELS["not gated"] = (
+    "LayerNormMLP",
+    {
+        **BY_KERNELS["gated"][1],
+        "activations": ("gelu",),
+        "layernorm_type": "rmsnorm",
+        "zero_centered_gamma": False,
+        "epsilon": 1e-2,
+    },
+)
 """Subject and fields, by what is tested."""
 MESHES: dict[str, tuple[dict[str, int], dict[str, str]]] = {
     "examples and hidden axis": ({"dp": 2, "tpsp": 2}, {"batch": "dp", "seq": "tpsp", "mlp": "tpsp"}),
@@ -362,8 +367,10 @@ def assert_defined(
     wanted, where = expected_by_kernels(layer, variables, found, scales), f"{which}, {mode}, over {dict(sizes)}"
     least = PARTIAL_SUMS if layer.quantizes else NARROW
     assert_step(found, wanted, where=where, tolerance_of=lambda path: max(least, tolerance_of(layer, path)))
-    if is_delayed:
-        assert_amaxes(layer, following, wanted, where=where)
+    for device in range(mesh.size if is_delayed else 0):
+        own = jax.tree.map(lambda leaf, d=device: leaf.addressable_shards[d].data, found.grads[layer.collection])
+        there_next = next_variables(layer, variables, {layer.collection: own})
+        assert_amaxes(layer, there_next, wanted, where=f"{where}, on device {device}")
 
 
 # A norm needs whole rows: TE puts them together, and warns.
@@ -415,3 +422,71 @@ def test_amax_of_a_divided_tensor_is_that_of_all_devices_that_share_it(
         found = jax.jit(amax)(jax.device_put(tensor, NamedSharding(mesh, spec)))
     for shard in found.addressable_shards:
         assert_equal(where=f"amax of {name} on {shard.device}", actual=shard.data, expected=np.float32([31]))
+
+
+SOFTMAXES = {"SCALED": "ScaledSoftmax", "SCALED_MASKED": "ScaledMaskedSoftmax"}
+"""Kind of a softmax, and how the names of its kernels begin."""
+LOGITS = (4, 4, 32, 32)
+ALONG = {
+    "sequences": PartitionSpec("a"),
+    "heads": PartitionSpec(None, "a"),
+    "queries": PartitionSpec(None, None, "a"),
+    "keys": PartitionSpec(None, None, None, "a"),
+}
+
+
+def put_softmax_in_place(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have TE's rules divide the kernels of a softmax, and compute each part here."""
+
+    def forward(logits: jax.Array, mask: Any = None, *, scale_factor: float) -> jax.Array:
+        seen = None if mask is None else jnp.broadcast_to(mask == 0, logits.shape)
+        return jax.nn.softmax(logits.astype(jnp.float32) * scale_factor, where=seen).astype(logits.dtype)
+
+    def backward(grad: jax.Array, y: jax.Array, *, scale_factor: float) -> jax.Array:
+        wide, weights = grad.astype(jnp.float32), y.astype(jnp.float32)
+        inner = wide - (wide * weights).sum(axis=-1, keepdims=True)
+        return (weights * inner * scale_factor).astype(grad.dtype)
+
+    monkeypatch.setenv("NVTE_JAX_CUSTOM_CALLS", "true")
+    for way, kernel in (("Fwd", forward), ("Bwd", backward)):
+        primitive = name_of_te("cpp_extensions.softmax", f"{SOFTMAXES[kind]}{way}Primitive")
+        monkeypatch.setattr(primitive, "inner_primitive", Kernel(kernel))
+
+
+# A softmax needs whole rows: TE puts them together, and warns.
+@pytest.mark.filterwarnings("ignore:Sharding the hidden dimension is not supported:UserWarning")
+@pytest.mark.host
+@pytest.mark.shardy
+@pytest.mark.te_name("cpp_extensions", "base", "manage_primitives")  # since kernels are switched by their names
+@pytest.mark.parametrize("along", ALONG)
+@pytest.mark.parametrize("kind", SOFTMAXES)
+def test_softmax_by_a_kernel_on_two_devices_computes_its_definition(
+    kind: str, along: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    put_softmax_in_place(kind, monkeypatch)
+    softmax, fusion = name_of_te("softmax", "softmax"), name_of_te("softmax", "SoftmaxFusionType", kind)
+    drawn, scale = np.random.default_rng(3), 0.5
+    logits, grad = (on_device(drawn.normal(0, 2, LOGITS), "bfloat16") for _ in range(2))
+    hidden = drawn.random((LOGITS[0], 1, *LOGITS[2:])) < (0.25 if kind == "SCALED_MASKED" else 0)
+    mask = on_device(hidden, "uint8")
+    whole_or_not = ALONG[along] if along in ("sequences", "queries") else PartitionSpec()
+
+    @jax.jit
+    def passes(logits: jax.Array, mask: jax.Array, grad: jax.Array) -> Any:
+        y, pull_back = jax.vjp(lambda logits: softmax(logits, mask, scale, fusion), logits)
+        return y, pull_back(grad)[0]
+
+    mesh = Mesh(np.asarray(jax.devices()[:2]), ("a",))
+    with te.mesh_context(mesh):
+        specs = ALONG[along], whole_or_not, ALONG[along]
+        given = [
+            jax.device_put(x, NamedSharding(mesh, spec)) for x, spec in zip((logits, mask, grad), specs, strict=True)
+        ]
+        found = passes(*given)
+    scaled = np.where(hidden, -np.inf, np.asarray(logits, np.float64) * scale)
+    powers = np.exp(scaled - scaled.max(axis=-1, keepdims=True))
+    weights = powers / powers.sum(axis=-1, keepdims=True)
+    wide = np.asarray(grad, np.float64)
+    dlogits = weights * (wide - (wide * weights).sum(axis=-1, keepdims=True)) * scale
+    for name, actual, wanted in zip(("output", "gradient"), found, (weights, dlogits), strict=True):
+        assert_close_norm(where=f"{kind}, {along}: {name}", actual=actual, expected=wanted, tolerance=NARROW)

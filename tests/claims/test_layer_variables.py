@@ -8,6 +8,7 @@ model begins elsewhere.
 """
 
 import functools
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -140,6 +141,19 @@ def test_first_kernel_of_queries_is_smaller_than_the_others_by_the_root_of_the_h
         assert abs(deviation - expected) <= error, (
             f"{form}: {product} kernel {deviation=:.4g}, but should be {expected}"
         )
+
+
+@pytest.mark.subject("MultiHeadAttention", "asks itself")
+@pytest.mark.parametrize("form", FORMS)
+def test_first_kernels_of_attention_are_drawn_each_on_its_own(form: str) -> None:
+    fields, encoded = FORMS[form]
+    inputs = dict.fromkeys(("x", "encoded") if encoded else ("x",), (2, 16, WIDTH))
+    case = Case(form, {"head_dim": SIZE, "num_attention_heads": HEADS, **fields}, inputs)
+    layer = Layer(find_subject("MultiHeadAttention"), case, BF16)
+    kernels = _kernels_by_product(paths(first_parameters(layer, layer.inputs())))
+    for one, other in itertools.combinations(kernels, 2):
+        alike = np.corrcoef(kernels[one].ravel(), kernels[other].ravel())[0, 1]
+        assert abs(alike) <= 5 / WIDTH, f"{form}: kernels of {one} and {other} have a correlation of {alike:.2f}"
 
 
 def _kernels_by_product(params: Mapping[str, Any]) -> dict[str, npt.NDArray[np.float64]]:

@@ -6,6 +6,7 @@ its counterpart undoes. The router's and the Triton functions are kernels; what 
 What a failure means for an upgrade: tokens go to other experts, come back to other places, or with other weights.
 """
 
+import functools
 from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
@@ -175,6 +176,43 @@ def test_auxiliary_loss_of_tokens_on_two_devices_is_that_of_all(monkeypatch: pyt
     wanted = experts.auxiliary_loss(probs.astype(np.float64), counts, 2, 0.5)
     for shard in loss.addressable_shards:
         assert_close_norm(where=f"loss of {shard.device}", actual=shard.data, expected=wanted, tolerance=FLOAT32)
+
+
+@pytest.mark.host
+@pytest.mark.devices(2)
+@pytest.mark.shardy
+@router
+@pytest.mark.parametrize("given_whole", [False, True], ids=["divided gradient", "whole gradient"])
+def test_tokens_on_two_devices_are_routed_as_on_one(given_whole: bool, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: FBT001
+    """With kernels of this suite's own, each for the tokens of its device, also where all have the whole gradient."""
+    routing = Routing(2, "sigmoid", scaling=2.5)
+    probabilities = functools.partial(experts.probabilities, routing)
+
+    def forward(logits: jax.Array, _bias: jax.Array, **_options: Any) -> list[jax.Array]:
+        return [probabilities(logits), experts.chosen(routing, logits), logits]
+
+    def backward(_choice: jax.Array, logits: jax.Array, grad: jax.Array, **_options: Any) -> jax.Array:
+        return jax.vjp(probabilities, logits)[1](grad)[0]
+
+    for way, kernel in (("Fwd", forward), ("Bwd", backward)):
+        primitive = name_of_te("cpp_extensions", "router", f"FusedTopkWithScoreFunction{way}Primitive")
+        monkeypatch.setattr(primitive, "inner_primitive", SimpleNamespace(bind=kernel))
+    logits, grad = _logits(), np.random.default_rng(1).normal(0, 1, (TOKENS, EXPERTS)).astype(np.float32)
+
+    @jax.jit
+    def passes(logits: jax.Array, grad: jax.Array) -> Any:
+        probs, pull_back, choice = jax.vjp(_router(routing), logits, has_aux=True)
+        return probs, choice, pull_back(grad)[0]
+
+    mesh = Mesh(np.asarray(jax.devices()[:2]), ("data",))
+    with te.mesh_context(mesh):
+        divided, whole = (NamedSharding(mesh, PartitionSpec(*spec)) for spec in (("data",), ()))
+        found = passes(jax.device_put(logits, divided), jax.device_put(grad, whole if given_whole else divided))
+    wanted = forward(jnp.asarray(logits), jnp.zeros(0))[:2]
+    wanted.append(backward(wanted[1], jnp.asarray(logits), jnp.asarray(grad)))
+    for name, actual, right in zip(("probabilities", "choice", "gradient"), found, wanted, strict=True):
+        assert_close_norm(where=name, actual=actual, expected=np.asarray(right), tolerance=FLOAT32)
+        assert actual.sharding.is_equivalent_to(divided, 2), f"{name}: {actual.sharding}, but should be {divided}"
 
 
 CAPACITIES: list[tuple[int, int, int, int, float | None, int]] = [
@@ -413,3 +451,26 @@ def test_chunks_are_sorted_by_their_index() -> None:
     found, _ = sort(on_device(tokens), jnp.asarray(sizes), jnp.asarray(order))
     chunks = np.split(tokens, np.cumsum(sizes)[:-1])
     assert_equal(where="sorted chunks", actual=found, expected=np.concatenate([chunks[index] for index in order]))
+
+
+UNROUTABLE: dict[str, tuple[dict[str, Any], type[Exception]]] = {
+    "a bias of experts beside a softmax": ({"expert_bias": np.ones(EXPERTS, np.float32)}, ValueError),
+    "an unknown score": ({"score_function": "tanh"}, ValueError),
+    "a factor that JAX has computed": ({"scaling_factor": np.float32(2.5).reshape(1)}, TypeError),
+}
+
+
+@router
+@pytest.mark.parametrize("wrong", UNROUTABLE)
+def test_option_of_the_router_that_means_nothing_is_refused(wrong: str) -> None:
+    options, error = UNROUTABLE[wrong]
+    route = functools.partial(name_of_te("router", "fused_topk_with_score_function"), topk=2, **options)
+    with pytest.raises(error):
+        jax.eval_shape(route, jnp.asarray(_logits()))
+
+
+@sorting
+def test_blocks_of_less_than_no_tokens_are_refused() -> None:
+    dispatch, chosen = name_of_te("permutation", "pure_jax_token_dispatch"), jnp.zeros((TOKENS, 2), jnp.int32)
+    with pytest.raises(AssertionError, match="align_size"):
+        dispatch(jnp.ones((TOKENS, HIDDEN)), chosen, num_experts=EXPERTS, num_experts_per_tok=2, align_size=-1)

@@ -120,6 +120,24 @@ def test_half_of_what_a_path_adds_is_dropped(kind: str, path: str) -> None:
     assert abs(scale * (1 - RATE) - 1) <= 0.01, f"{path}: what is kept is {scale:.3f} times as large, but should be 2"
 
 
+@pytest.mark.subject("TransformerLayer", "decoder, relative embedding")
+@pytest.mark.parametrize("path", ["self-attention", "cross-attention"])
+def test_weights_of_each_attention_of_a_decoder_are_dropped(path: str) -> None:
+    """``attention_dropout`` is of both; here of one that alone adds."""
+    kind = name_of_te("flax", "TransformerLayerType", "DECODER")
+    x = jnp.asarray(X[:4], jnp.bfloat16)
+    inputs = {"encoded": x, "encoder_decoder_mask": jnp.zeros((4, 1, *X.shape[1:2] * 2), jnp.uint8)}
+    layers = [_layer(layer_type=kind, attention_dropout=rate) for rate in (0.0, RATE)]
+    with BF16():
+        params = te.unbox(jax.jit(layers[0].init)({"params": jax.random.PRNGKey(0)}, x, **inputs))["params"]
+    flat = flatten_dict(params)
+    flat |= {end: 0 * flat[end] for name, end in ENDS.items() if name != path and end in flat}
+    keys = {"dropout": jax.random.PRNGKey(1)}
+    plain, found = (_applied(layer, {"params": unflatten_dict(flat)}, x, keys, inputs) for layer in layers)
+    assert (np.asarray(plain) != np.asarray(x)).any(), f"Control: the {path} should add something"
+    assert (np.asarray(plain) != np.asarray(found)).any(), f"{path}: no weight is dropped"
+
+
 @transformer
 @pytest.mark.parametrize("name", [*NONE, "drop_path"])
 def test_random_numbers_of_the_given_name_decide(name: str) -> None:

@@ -86,6 +86,13 @@ OPTIONS: dict[str, dict[str, Any]] = {
 }
 
 
+NORMS: dict[str, dict[str, Any]] = {
+    "epsilon and kind": {"layernorm_type": "rmsnorm", "layernorm_epsilon": 0.75},
+    "scale around one": {"zero_centered_gamma": True},
+    "residual after the norm": {"apply_residual_connection_post_layernorm": True},
+}
+
+
 FUTURE = {"attention_mask": np.triu(np.ones((2, 1, 32, 32), np.uint8), 1)}
 """What a causal layer hides. Without a mask, a window is not looked at, nor is causality before 2.3."""
 
@@ -94,6 +101,17 @@ FUTURE = {"attention_mask": np.triu(np.ones((2, 1, 32, 32), np.uint8), 1)}
 @pytest.mark.parametrize("option", OPTIONS)
 def test_option_of_a_transformer_layer_reaches_its_attention(name: str, option: str) -> None:
     assert_computes(layer_of(name, FUTURE, **OPTIONS[option]), where=f"{name}, {option}")
+
+
+@needs("encoder", "decoder", "normalised output")
+@pytest.mark.parametrize("option", NORMS)
+def test_option_of_a_transformer_layer_reaches_all_of_its_norms(name: str, option: str) -> None:
+    if name == "normalised output" and "residual" in option:
+        option = "epsilon and kind"  # its attention normalises nothing that could be added
+    layer = layer_of(name, **{"zero_centered_gamma": False, **NORMS[option]})
+    biased = [path for path in paths(layer.shapes["params"]) if path.endswith("ln_bias")]
+    assert not biased or "kind" not in option, f"{name}: {biased} are not of an RMS norm"
+    assert_computes(layer, where=f"{name}, {option}")
 
 
 @pytest.mark.filterwarnings("ignore:transpose_batch_sequence is not well tested")
@@ -263,3 +281,37 @@ def test_sequence_is_divided_outside_of_products_where_that_is_asked_for(name: s
         specs = [e.params["sharding"].spec for e in equations(program, "sharding_constraint")]
         found = sum(tuple(spec) == (None, "tpsp", None) for spec in specs)
         assert found == wanted, f"sequence parallelism={asked}: {found} divided tensors, but should be {wanted}"
+
+
+REFUSED: dict[str, tuple[str, dict[str, Any], dict[str, Any]]] = {
+    "an encoder that generates": ("encoder", {}, {"decode": True}),
+    "a size that heads do not share": ("encoder", {"hidden_size": 63}, {}),
+    "dropout along an axis that there is not": ("encoder", {"hidden_dropout": 0.5, "hidden_dropout_dims": (3,)}, {}),
+    "an unknown scope of low rank adaptation": ("encoder", {"low_rank_adaptation_scope": "attention"}, {}),
+    "an unknown group of rotary embeddings": (
+        "attention",
+        {"enable_rotary_pos_emb": True, "rotary_pos_emb_group_method": "paired"},
+        {},
+    ),
+}
+"""The layer, its fields and the arguments of its call, by what is wrong."""
+
+
+@pytest.mark.parametrize(
+    "wrong", [pytest.param(wrong, marks=pytest.mark.subject(*LAYERS[name])) for wrong, (name, _, _) in REFUSED.items()]
+)
+def test_option_that_means_nothing_is_refused(wrong: str) -> None:
+    name, fields, arguments = REFUSED[wrong]
+    layer = layer_of(name, arguments, **fields)
+    with pytest.raises(AssertionError):
+        layer.shapes  # noqa: B018 - made when asked for
+
+
+@needs("cross attention")
+def test_queries_and_keys_of_two_dtypes_are_refused(name: str) -> None:
+    layer = layer_of(name)
+    first, *others = layer.inputs()
+    mixed = {**layer.inputs(), first: layer.inputs(dtype="float32")[first]}
+    assert others
+    with pytest.raises(AssertionError, match="dtype"), layer.entered():
+        layer.apply(layer.variables(), mixed)
