@@ -290,4 +290,4 @@ def test_inputs_mapped_over_another_axis_than_the_first_are_refused(monkeypatch:
     layer = Layer(find_subject("LayerNorm"), Case("mapped", {}, INPUTS))
     divided_kernels.put_in_place(monkeypatch)
     with pytest.raises(AssertionError, match="batch_dim"):
-        jax.make_jaxpr(jax.vmap(layer.apply, in_axes=(None, 2)))(layer.variables(), layer.inputs())
+        jax.make_jaxpr(jax.vmap(layer.apply, in_axes=(None, 1)))(layer.variables(), layer.inputs())

@@ -326,7 +326,7 @@ MESHES: dict[str, tuple[dict[str, int], dict[str, str]]] = {
 DIVIDED = [
     ("gated", "delayed on a Blackwell", "examples and hidden axis"),
     ("gated", "bf16", "examples and hidden axis"),
-    ("not gated", "delayed", "examples and kernels"),
+    ("not gated", "delayed on a Blackwell", "examples and kernels"),
     ("norm apart", "delayed", "examples and positions"),
     ("norm apart", "bf16", "features"),
 ]
@@ -367,10 +367,10 @@ def assert_defined(
     wanted, where = expected_by_kernels(layer, variables, found, scales), f"{which}, {mode}, over {dict(sizes)}"
     least = PARTIAL_SUMS if layer.quantizes else NARROW
     assert_step(found, wanted, where=where, tolerance_of=lambda path: max(least, tolerance_of(layer, path)))
-    for device in range(mesh.size if is_delayed else 0):
-        own = jax.tree.map(lambda leaf, d=device: leaf.addressable_shards[d].data, found.grads[layer.collection])
+    for number in range(mesh.size if is_delayed else 0):
+        own = jax.tree.map(lambda leaf, d=number: leaf.addressable_shards[d].data, found.grads[layer.collection])
         there_next = next_variables(layer, variables, {layer.collection: own})
-        assert_amaxes(layer, there_next, wanted, where=f"{where}, on device {device}")
+        assert_amaxes(layer, there_next, wanted, where=f"{where}, on device {number}")
 
 
 # A norm needs whole rows: TE puts them together, and warns.
@@ -421,7 +421,9 @@ def test_amax_of_a_divided_tensor_is_that_of_all_devices_that_share_it(
         divided_kernels.show_mesh(monkeypatch, mesh)
         found = jax.jit(amax)(jax.device_put(tensor, NamedSharding(mesh, spec)))
     for shard in found.addressable_shards:
-        assert_equal(where=f"amax of {name} on {shard.device}", actual=shard.data, expected=np.float32([31]))
+        assert_equal(
+            where=f"amax of {name} on {shard.device}", actual=shard.data, expected=np.asarray([31], np.float32)
+        )
 
 
 SOFTMAXES = {"SCALED": "ScaledSoftmax", "SCALED_MASKED": "ScaledMaskedSoftmax"}
@@ -457,7 +459,7 @@ def put_softmax_in_place(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.filterwarnings("ignore:Sharding the hidden dimension is not supported:UserWarning")
 @pytest.mark.host
 @pytest.mark.shardy
-@pytest.mark.te_name("cpp_extensions", "base", "manage_primitives")  # since kernels are switched by their names
+@pytest.mark.te_name("softmax", "SoftmaxFusionType", "SCALED")  # since 2.10, by that name
 @pytest.mark.parametrize("along", ALONG)
 @pytest.mark.parametrize("kind", SOFTMAXES)
 def test_softmax_by_a_kernel_on_two_devices_computes_its_definition(

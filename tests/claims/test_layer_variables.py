@@ -13,15 +13,19 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 import pytest
+from flax import linen as nn
 from flax.core import meta
 
 from mnist_fp8 import te
+from mnist_fp8.core.modes import RecipeConfig
 from mnist_fp8.oracle.dense import TENSORS
 from mnist_fp8.subjects import find_subject
-from mnist_fp8.subjects.layer import Layer, number_of
+from mnist_fp8.subjects.layer import OVERWRITE, Layer, number_of
+from mnist_fp8.subjects.making import name_of_te
 from mnist_fp8.subjects.subject import Case, Parameter, Subject
 from mnist_fp8.te.dense_step import BF16
 from support.assertions import assert_same_structure, assert_trees_equal
@@ -109,6 +113,25 @@ def assert_distributed(values: Any, parameter: Parameter, *, where: str) -> None
     assert abs(spread - deviation) <= error, f"{where}: deviation={spread:.4g}, but should be {deviation:.4g}"
     cut = 2 * CUT * deviation * (1 + 1e-5)
     assert largest <= cut, f"{where}: {largest:.4g} from the mean, but the distribution ends at {cut:.4g}"
+
+
+class OfItsOwn(nn.Module):
+    """Multiplies by a kernel of its own, by a product that it gives no name."""
+
+    @nn.compact
+    def __call__(self, x: jax.Array, kernel: jax.Array) -> jax.Array:
+        """Multiply them."""
+        product = name_of_te("flax", "make_dot_general_cls")(te.make_recipe(RecipeConfig()))()
+        y: jax.Array = product(x, kernel, (((1,), (0,)), ((), ())))
+        return y
+
+
+@pytest.mark.te_name("flax", "make_dot_general_cls")
+@pytest.mark.recipe("DelayedScaling")
+def test_metadata_of_a_product_without_a_name_lie_where_checkpoints_have_them() -> None:
+    shapes = jax.eval_shape(OfItsOwn().init, jax.random.key(0), *2 * [jnp.ones((32, 32), jnp.bfloat16)])
+    found = {path.rpartition("/")[0] for path in paths(shapes[OVERWRITE])}
+    assert found == {"TEWrapper_dot_general_0"}, f"metadata are of {found}"
 
 
 WIDTH, HEADS, SIZE = 256, 4, 64

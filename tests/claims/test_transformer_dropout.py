@@ -138,6 +138,19 @@ def test_weights_of_each_attention_of_a_decoder_are_dropped(path: str) -> None:
     assert (np.asarray(plain) != np.asarray(found)).any(), f"{path}: no weight is dropped"
 
 
+@pytest.mark.subject("MultiHeadAttention", "asks itself")
+@pytest.mark.filterwarnings("ignore:.*dropout_rate is deprecated:DeprecationWarning")  # whenever Flax copies the layer
+def test_rate_of_attention_by_its_former_name_warns_and_counts() -> None:
+    fields = {"head_dim": 8, "num_attention_heads": 2, "transpose_batch_sequence": False, "dropout_rate": RATE}
+    with pytest.warns(DeprecationWarning, match="dropout_rate is deprecated"):
+        layer = flax_layer("MultiHeadAttention", **fields)
+    x, keys = jnp.asarray(X[:4], jnp.bfloat16), {name: jax.random.PRNGKey(0) for name in ("params", "dropout")}
+    with BF16():
+        variables = te.unbox(layer.init(keys, x, x))
+        plain, found = (layer.apply(variables, x, x, rngs=keys, deterministic=each)[0] for each in (True, False))
+    assert (np.asarray(plain) != np.asarray(found)).any(), f"dropout_rate={RATE}: no weight is dropped"
+
+
 @transformer
 @pytest.mark.parametrize("name", [*NONE, "drop_path"])
 def test_random_numbers_of_the_given_name_decide(name: str) -> None:

@@ -305,13 +305,3 @@ def test_option_that_means_nothing_is_refused(wrong: str) -> None:
     layer = layer_of(name, arguments, **fields)
     with pytest.raises(AssertionError):
         layer.shapes  # noqa: B018 - made when asked for
-
-
-@needs("cross attention")
-def test_queries_and_keys_of_two_dtypes_are_refused(name: str) -> None:
-    layer = layer_of(name)
-    first, *others = layer.inputs()
-    mixed = {**layer.inputs(), first: layer.inputs(dtype="float32")[first]}
-    assert others
-    with pytest.raises(AssertionError, match="dtype"), layer.entered():
-        layer.apply(layer.variables(), mixed)
