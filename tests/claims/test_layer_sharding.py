@@ -432,7 +432,6 @@ LOGITS = (4, 4, 32, 32)
 ALONG = {
     "sequences": PartitionSpec("a"),
     "heads": PartitionSpec(None, "a"),
-    "queries": PartitionSpec(None, None, "a"),
     "keys": PartitionSpec(None, None, None, "a"),
 }
 
@@ -471,7 +470,7 @@ def test_softmax_by_a_kernel_on_two_devices_computes_its_definition(
     logits, grad = (on_device(drawn.normal(0, 2, LOGITS), "bfloat16") for _ in range(2))
     hidden = drawn.random((LOGITS[0], 1, *LOGITS[2:])) < (0.25 if kind == "SCALED_MASKED" else 0)
     mask = on_device(hidden, "uint8")
-    whole_or_not = ALONG[along] if along in ("sequences", "queries") else PartitionSpec()
+    whole_or_not = ALONG[along] if along == "sequences" else PartitionSpec()
 
     @jax.jit
     def passes(logits: jax.Array, mask: jax.Array, grad: jax.Array) -> Any:
