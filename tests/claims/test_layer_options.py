@@ -359,6 +359,7 @@ def test_epsilon_is_added_to_the_variance(name: str) -> None:
     assert_computes(dataclasses.replace(layer, mode=mode), where=f"{name} with a large epsilon")
 
 
+@pytest.mark.host  # Not tried on kernels yet.
 @pytest.mark.recipe("DelayedScaling")
 @pytest.mark.parametrize("recipe", [False, True], ids=["bf16", "delayed"])
 @pytest.mark.subject(DENSE, find_subject(DENSE).cases[0].name)

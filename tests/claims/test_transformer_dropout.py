@@ -120,6 +120,7 @@ def test_half_of_what_a_path_adds_is_dropped(kind: str, path: str) -> None:
     assert abs(scale * (1 - RATE) - 1) <= 0.01, f"{path}: what is kept is {scale:.3f} times as large, but should be 2"
 
 
+@pytest.mark.host  # Not tried on kernels yet.
 @pytest.mark.subject("TransformerLayer", "decoder, relative embedding")
 @pytest.mark.parametrize("path", ["self-attention", "cross-attention"])
 def test_weights_of_each_attention_of_a_decoder_are_dropped(path: str) -> None:
@@ -138,6 +139,7 @@ def test_weights_of_each_attention_of_a_decoder_are_dropped(path: str) -> None:
     assert (np.asarray(plain) != np.asarray(found)).any(), f"{path}: no weight is dropped"
 
 
+@pytest.mark.host  # Not tried on kernels yet.
 @pytest.mark.subject("MultiHeadAttention", "asks itself")
 @pytest.mark.filterwarnings("ignore:.*dropout_rate is deprecated:DeprecationWarning")  # whenever Flax copies the layer
 def test_rate_of_attention_by_its_former_name_warns_and_counts() -> None:

@@ -102,6 +102,7 @@ def test_option_of_a_transformer_layer_reaches_its_attention(name: str, option: 
     assert_computes(layer_of(name, FUTURE, **OPTIONS[option]), where=f"{name}, {option}")
 
 
+@pytest.mark.host  # Not tried on kernels yet.
 @pytest.mark.parametrize(
     ("option", "name"),
     [

@@ -32,7 +32,6 @@ _MULTIPLY = (
     *("lhs", "lhs_scale_inv", "rhs", "rhs_scale_inv", "bias", "gelu_input", "alpha", "beta", "out_dtype"),
     *("contracting_dims", "scaling_mode", "fuse_bias", "fuse_gelu", "grad", "use_split_accumulator", "sequence_dim"),
     *("transpose_batch_sequence", "is_outer", "collective_op"),
-    *("batched_dims", "lhs_quantized_colwise", "rhs_quantized_colwise", "sequence_parallel_output"),  # before 2.7
 )
 PARAMETERS = {
     **{("cpp_extensions.quantization", f"{name}Primitive"): _QUANTIZE for name in QUANTIZING},
