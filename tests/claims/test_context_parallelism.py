@@ -113,6 +113,16 @@ PLANS = {
 }
 
 
+SCAN = "NVTE_FUSED_RING_ATTENTION_USE_SCAN"
+
+
+@pytest.fixture
+def asked(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Which passes a kernel of the suite's own is asked for; the steps of a ring are no loop."""
+    monkeypatch.setenv(SCAN, "0")
+    return put_in_place(monkeypatch)
+
+
 def tensors() -> list[jax.Array]:
     """Queries, keys, values and a gradient of the output."""
     few = (BATCH, LENGTH, GROUPS, SIZE)
@@ -203,9 +213,11 @@ def assert_passes(found: tuple[Array, ...], wanted: NumpyPasses, where: str) -> 
 
 @pytest.mark.devices(8)
 @pytest.mark.parametrize("name", PLANS)
-def test_attention_over_devices_computes_its_definition(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    plan, asked = PLANS[name], put_in_place(monkeypatch)
-    monkeypatch.setenv("NVTE_FUSED_RING_ATTENTION_USE_SCAN", str(int(plan.scan)))
+def test_attention_over_devices_computes_its_definition(
+    name: str, asked: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plan = PLANS[name]
+    monkeypatch.setenv(SCAN, str(int(plan.scan)))
     given = tensors()
     found, spec = both_passes(plan, *given)
     assert {"Fwd", "Bwd"} <= set(asked), f"Control: passes asked for={sorted(set(asked))}"
@@ -217,10 +229,10 @@ def test_attention_over_devices_computes_its_definition(name: str, monkeypatch: 
 SINGLE = Plan(strategy="ALL_GATHER", balanced=True, segments=SHORT, stripe=1, devices=2)
 
 
+@pytest.mark.usefixtures("asked")
 @pytest.mark.devices(2)
-def test_segments_are_told_apart_where_positions_follow_each_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_segments_are_told_apart_where_positions_follow_each_other() -> None:
     """A device has every other token: position 1 of a segment comes next to position 0 of another."""
-    put_in_place(monkeypatch)
     *operands, grad = tensors()
     found = run(SINGLE, lambda operands, segments: attend(SINGLE, operands, segments), *operands)
     wanted = numpy_passes(operands, SINGLE.seen(), grad, scale=SCALE).y
@@ -230,6 +242,7 @@ def test_segments_are_told_apart_where_positions_follow_each_other(monkeypatch: 
 RING_WINDOW = Plan(strategy="RING", balanced=True, segments=LONG, window=7, devices=3)
 
 
+@pytest.mark.usefixtures("asked")
 @pytest.mark.devices(3)
 @pytest.mark.te_name("cpp_extensions", "attention", "adjust_cp_striped_window_size")
 def test_window_of_a_ring_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,8 +250,6 @@ def test_window_of_a_ring_is_that_of_the_device(monkeypatch: pytest.MonkeyPatch)
 
     The gradient of the output is zero but for its own queries, so that the others' shares are.
     """
-    put_in_place(monkeypatch)
-    monkeypatch.setenv("NVTE_FUSED_RING_ATTENTION_USE_SCAN", "0")
     plan, own, place = RING_WINDOW, np.zeros(LENGTH), 1
     monkeypatch.setattr(name_of_te("cpp_extensions", "attention"), "get_mesh_axis_rank_host", lambda *_: place)
     own[np.split(plan.order(), plan.devices)[place]] = 1
@@ -289,11 +300,10 @@ ROUNDED = {
 }
 
 
+@pytest.mark.usefixtures("asked")
 @pytest.mark.devices(8)
 @pytest.mark.parametrize("name", ROUNDED)
-def test_steps_of_a_ring_are_put_together_and_rounded_once(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_in_place(monkeypatch)
-    monkeypatch.setenv("NVTE_FUSED_RING_ATTENTION_USE_SCAN", "0")
+def test_steps_of_a_ring_are_put_together_and_rounded_once(name: str) -> None:
     plan = ROUNDED[name]
     operands = [tensor.astype(jnp.bfloat16) for tensor in tensors()[:3]]
     found = run(plan, lambda operands, segments: attend(plan, operands, segments), *operands)
@@ -311,11 +321,10 @@ LARGEST = {
 }
 
 
+@pytest.mark.usefixtures("asked")
 @pytest.mark.devices(8)
 @pytest.mark.parametrize("name", LARGEST)
-def test_largest_logits_are_those_of_all_devices(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    put_in_place(monkeypatch)
-    monkeypatch.setenv("NVTE_FUSED_RING_ATTENTION_USE_SCAN", "0")
+def test_largest_logits_are_those_of_all_devices(name: str) -> None:
     plan = LARGEST[name]
     *operands, _ = tensors()
     found = run(plan, lambda operands, segments: attend(plan, operands, segments, return_max_logit=True)[1], *operands)
@@ -325,11 +334,11 @@ def test_largest_logits_are_those_of_all_devices(name: str, monkeypatch: pytest.
     assert_close_norm(where=f"{name}: largest logits", actual=found, expected=wanted, tolerance=FLOAT32)
 
 
+@pytest.mark.usefixtures("asked")
 @pytest.mark.devices(2)
 @pytest.mark.te_name("attention", "AttnSoftmaxType")
-def test_gradients_of_bias_and_sink_are_summed_over_the_devices_of_a_batch(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_gradients_of_bias_and_sink_are_summed_over_the_devices_of_a_batch() -> None:
     """Both are the same for all sequences, each of which a device has some of."""
-    put_in_place(monkeypatch)
     attention, plan = name_of_te("attention"), Plan(strategy="DEFAULT", batch=2, devices=1)
     *operands, grad = tensors()
     bias, sink = draw((1, HEADS, LENGTH, LENGTH), (1, HEADS, 1, 1))

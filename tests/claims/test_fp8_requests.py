@@ -103,11 +103,7 @@ def test_amaxes_are_taken_over_the_devices_that_share_a_tensor(name: str, monkey
         made, pull_back = jax.vjp(layer.apply, variables, x)
         pull_back(jax.tree.map(jnp.ones_like, made))
     kernels = {tuple(leaf.shape) for leaf in jax.tree.leaves(variables["params"]) if leaf.ndim > 1}
-    seen = set(asked.scopes)
-    wrong = {(shape, scope) for shape, scope in seen if scope != ("FSDP" if shape in kernels else "TPSP")}
-    assert not wrong, f"{name}: amaxes over {wrong}"
-    assert kernels <= {shape for shape, _ in seen}, f"{name}: no amax of a kernel in {seen}"
-    assert {shape for shape, _ in seen} - kernels, f"{name}: no amax of a gradient in {seen}"
+    asked.assert_scopes(kernels, where=name)
 
 
 DIVIDED = {

@@ -11,7 +11,6 @@ tensors that should be divided are kept whole on every device.
 import contextlib
 import dataclasses
 import functools
-import inspect
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -35,8 +34,8 @@ from mnist_fp8.te.dense_step import BF16, on_device
 from mnist_fp8.te.pretended import pretending
 from support import divided_kernels
 from support.assertions import assert_close_norm, assert_equal, assert_trees_close_norm, assert_trees_equal
-from support.layer_kernels import REPLACED, assert_amaxes, expected_by_kernels, own_scales
-from support.layers import DELAYED, assert_step, cases, has_rows, paths, plainest, scales_of, tolerance_of
+from support.layer_kernels import NARROW, REPLACED, assert_amaxes, assert_defined, own_scales
+from support.layers import DELAYED, cases, fresh_step, has_rows, paths, plainest, tolerance_of
 from support.layouts import are_codes_transposed
 from support.programs import equations
 from support.stand_ins import Kernel
@@ -159,11 +158,6 @@ def divided_layer(name: str, mode: te.Autocast) -> Layer:
     return Layer(subject, Case("divided", INSIDE[name], {"x": (4, 16, 48)}), mode)
 
 
-def fresh_step(layer: Layer) -> Any:
-    """`step`, to be traced anew: ``jax.jit`` does not see that Flax's rules have changed."""
-    return jax.jit(functools.partial(inspect.unwrap(step), layer))
-
-
 inside = pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.subject(name, find_subject(name).cases[0].name)) for name in INSIDE]
 )
@@ -281,8 +275,6 @@ def test_attention_is_divided_by_sequences_or_by_heads(name: str, case: str, axi
 
 # --- kernels, each on its device's part ------------------------------------------------------------------------------
 
-NARROW = 2.0**-7
-"""Largest relative norm of a difference in BF16, where the reference activates in BF16 and a kernel in float32."""
 BY_KERNELS: dict[str, tuple[str, dict[str, Any]]] = {
     "gated": (
         "LayerNormMLP",
@@ -347,7 +339,7 @@ def by_kernels(test: Any) -> Any:
     return functools.reduce(lambda marked, mark: mark(marked), marks, test)
 
 
-def assert_defined(
+def assert_divided(
     which: str, mode: str, sizes: Mapping[str, int], rules: Mapping[str, str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Kernels that TE's rules divide over the devices of a mesh compute a layer's definition, metadata included."""
@@ -362,12 +354,9 @@ def assert_defined(
         there = dataclasses.replace(layer, mode=dataclasses.replace(layer.mode, axes=tuple(sizes)))
         given = jax.device_put((variables, inputs, grads), NamedSharding(mesh, PartitionSpec()))
         found = fresh_step(there)(*given)
-    following, is_delayed = next_variables(layer, variables, found.grads), layer.mode is DELAYED
-    scales = scales_of(layer, variables, following) if is_delayed else None
-    wanted, where = expected_by_kernels(layer, variables, found, scales), f"{which}, {mode}, over {dict(sizes)}"
-    least = PARTIAL_SUMS if layer.quantizes else NARROW
-    assert_step(found, wanted, where=where, tolerance_of=lambda path: max(least, tolerance_of(layer, path)))
-    for number in range(mesh.size if is_delayed else 0):
+    where = f"{which}, {mode}, over {dict(sizes)}"
+    wanted = assert_defined(layer, variables, found, where=where, least=PARTIAL_SUMS)
+    for number in range(mesh.size if layer.mode is DELAYED else 0):
         own = jax.tree.map(lambda leaf, d=number: leaf.addressable_shards[d].data, found.grads[layer.collection])
         there_next = next_variables(layer, variables, {layer.collection: own})
         assert_amaxes(layer, there_next, wanted, where=f"{where}, on device {number}")
@@ -382,7 +371,7 @@ def test_layer_by_kernels_on_several_devices_computes_its_definition(
     which: str, mode: str, divided: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """TE's rules divide what each kernel is given, and put together what they give."""
-    assert_defined(which, mode, *MESHES[divided], monkeypatch)
+    assert_divided(which, mode, *MESHES[divided], monkeypatch)
 
 
 @by_kernels
@@ -390,7 +379,7 @@ def test_layer_by_kernels_whose_tensors_every_device_has_whole_computes_its_defi
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """On a mesh that nothing is divided over."""
-    assert_defined("norm apart", "bf16", {"dp": 2}, {}, monkeypatch)
+    assert_divided("norm apart", "bf16", {"dp": 2}, {}, monkeypatch)
 
 
 SCOPES: dict[str, tuple[str, PartitionSpec, bool]] = {

@@ -8,7 +8,6 @@ What a failure means for an upgrade: tokens go to other experts, come back to ot
 
 import functools
 from collections.abc import Callable
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -25,6 +24,7 @@ from mnist_fp8.programs.jaxprs import equations
 from mnist_fp8.subjects.making import name_of_te
 from mnist_fp8.te.dense_step import on_device
 from support.assertions import assert_close_norm, assert_equal
+from support.stand_ins import Kernel
 
 TOKENS, EXPERTS, HIDDEN = 48, 8, 16
 FLOAT32 = 2.0**-18
@@ -165,7 +165,7 @@ def test_auxiliary_loss_of_tokens_on_two_devices_is_that_of_all(monkeypatch: pyt
         return [loss.astype(probs.dtype), jnp.zeros(2, jnp.float32)]
 
     primitive = name_of_te("cpp_extensions", "router", "FusedMoEAuxLossFwdPrimitive")
-    monkeypatch.setattr(primitive, "inner_primitive", SimpleNamespace(bind=bind))
+    monkeypatch.setattr(primitive, "inner_primitive", Kernel(bind))
     drawn = np.random.default_rng(2)
     probs = drawn.uniform(0, 1, (TOKENS, EXPERTS)).astype(np.float32)
     counts = drawn.integers(0, TOKENS, EXPERTS).astype(np.int32)
@@ -196,7 +196,7 @@ def test_tokens_on_two_devices_are_routed_as_on_one(given_whole: bool, monkeypat
 
     for way, kernel in (("Fwd", forward), ("Bwd", backward)):
         primitive = name_of_te("cpp_extensions", "router", f"FusedTopkWithScoreFunction{way}Primitive")
-        monkeypatch.setattr(primitive, "inner_primitive", SimpleNamespace(bind=kernel))
+        monkeypatch.setattr(primitive, "inner_primitive", Kernel(kernel))
     logits, grad = _logits(), np.random.default_rng(1).normal(0, 1, (TOKENS, EXPERTS)).astype(np.float32)
 
     @jax.jit

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from proofs.healthy import Outcome, Run, Series, earlier, most_red, page
+from proofs.healthy import Outcome, Run, Series, kept, most_red, page
 from proofs.mutation.results import Notes
 
 GREEN, RED = Outcome(0, "9 passed", [], 3.0), Outcome(1, "1 failed, 8 passed", ["test_a"], 4.0)
@@ -27,10 +27,11 @@ def test_page_counts_red_runs_by_release() -> None:
 
 def test_runs_of_earlier_claims_stay_in_the_count(tmp_path: Path) -> None:
     run = Run("2.20.2", 3, 2)
-    for stem in ("00000000", "11111111", "00000000-22222222"):  # the last one is of some claims alone
-        Notes(tmp_path / f"{stem}.jsonl").add(run.name, dataclasses.asdict(RED))
-    before = earlier(tmp_path, "11111111", "")
-    assert before == [Series("00000000", {run: RED})]
-    written = page([*before, Series("11111111", {run: GREEN})], ("attention",))
+    for stem, outcome in (("00000000", RED), ("11111111", GREEN), ("00000000-22222222", RED)):  # the last: some claims
+        Notes(tmp_path / f"{stem}.jsonl").add(run.name, dataclasses.asdict(outcome))
+    series = kept(tmp_path, "00000000", "")
+    assert series == [Series("11111111", {run: GREEN}), Series("00000000", {run: RED})]
+    assert kept(tmp_path, "11111111", "") == series[::-1]
+    written = page(series, ("attention",))
     assert "**1 of 2 runs were red**" in written
     assert "1 of the runs are of the claims as they are" in written

@@ -165,17 +165,16 @@ def main() -> None:
         outcomes = dict(
             zip(runs, pool.map(lambda run: noted(run, folders[run.release], names, notes), runs), strict=True)
         )
-    series = [*earlier(folder, suite, which), Series(suite, outcomes)]
-    print(page(series, names))
+    print(page(kept(folder, suite, which), names))
     sys.exit(any(outcome.code for outcome in outcomes.values()))
 
 
-def earlier(folder: Path, suite: str, which: str) -> list[Series]:
-    """Runs of the same selection of claims as they were before, in the order of their last runs."""
-    files = [file for file in folder.glob("*.jsonl") if file.stem[8:] == which and not file.stem.startswith(suite)]
+def kept(folder: Path, suite: str, which: str) -> list[Series]:
+    """All runs of the same selection of claims, in the order of their last runs, with the claims as they are last."""
+    files = [file for file in folder.glob("*.jsonl") if file.stem[8:] == which]
     return [
         Series(file.stem[:8], {_run_of(name): Outcome(**fact) for name, fact in Notes(file).items()})
-        for file in sorted(files, key=lambda file: file.stat().st_mtime)
+        for file in sorted(files, key=lambda file: (file.stem.startswith(suite), file.stat().st_mtime))
     ]
 
 

@@ -9,7 +9,6 @@ import dataclasses
 import functools
 import inspect
 import sys
-from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -18,6 +17,7 @@ import pytest
 
 from mnist_fp8.subjects.making import name_of_te
 from support.fused import know_formats
+from support.stand_ins import Kernel
 
 _TENSORS = (
     *("q_aval", "k_aval", "v_aval", "bias_aval", "softmax_offset_aval"),
@@ -198,5 +198,5 @@ def put_in_place(monkeypatch: pytest.MonkeyPatch) -> list[str]:
             asked.append(way)
             return kernel(Part(dict(zip(names, tensors, strict=True)), config))
 
-        monkeypatch.setattr(primitive, "inner_primitive", SimpleNamespace(bind=bind))
+        monkeypatch.setattr(primitive, "inner_primitive", Kernel(bind))
     return asked

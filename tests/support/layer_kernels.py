@@ -15,12 +15,13 @@ from mnist_fp8.model.delayed import newest
 from mnist_fp8.oracle import arithmetic, layers
 from mnist_fp8.oracle.arithmetic import Passes
 from mnist_fp8.oracle.products import ProductForm, Scales
-from mnist_fp8.subjects.layer import Layer, Step, read_metas
+from mnist_fp8.subjects.layer import Layer, Step, next_variables, read_metas
 from mnist_fp8.subjects.making import name_of_te
-from mnist_fp8.subjects.prediction import amax_tolerance, distance, pairs, tolerance_of
+from mnist_fp8.subjects.prediction import distance, pairs
 from mnist_fp8.te.predictions import KEPT
 from support import fp8_kernels, stand_ins
 from support.assertions import assert_close
+from support.layers import DELAYED, amax_tolerance, assert_step, scales_of, tolerance_of
 from support.stand_ins import Asked
 
 _QUANTIZED = (
@@ -59,6 +60,9 @@ ACTIVATIONS = {
     "CLAMPED_SWIGLU": ("clamped_silu", "clamped_linear"),
 }
 """What the activations of the kernels are, by their names there."""
+NARROW = 2.0**-7
+"""Largest relative norm of a difference in BF16, where the reference activates in BF16 and a kernel in float32. Seen:
+0.0045."""
 
 
 def put_in_place(monkeypatch: pytest.MonkeyPatch) -> Asked:
@@ -204,19 +208,36 @@ def assert_amaxes(layer: Layer, following: Mapping[str, Any], wanted: Passes, *,
             assert_close(where=at, actual=newest(metas[product][tensor]), expected=amax, tolerance=tolerance)
 
 
-def expected_by_kernels(
-    layer: Layer, variables: Mapping[str, Any], found: Step, scales: Mapping[str, Scales] | None = None
+def assert_defined(
+    layer: Layer, variables: Mapping[str, Any], found: Step, *, where: str, least: float = 0.0
 ) -> Passes:
-    """What a layer must compute on its inputs and gradients of seed 0 and 1, as the kernels have it.
+    """Compare what a layer computed by kernels, on inputs and gradients of seed 0 and 1, with its definition.
+
+    Args:
+        layer: of any recipe; of delayed scaling, in `DELAYED`.
+        variables: its variables.
+        found: what it computed.
+        where: what is compared.
+        least: tolerance that is wide enough for each tensor under a recipe.
+
+    Returns:
+        What it should compute.
+    """
+    __tracebackhide__ = True
+    scales = None
+    if layer.mode is DELAYED:
+        scales = scales_of(layer, variables, next_variables(layer, variables, found.grads))
+    wanted = _expected(layer, variables, found, scales)
+    least = least if layer.quantizes else NARROW
+    assert_step(found, wanted, where=where, tolerance_of=lambda name: max(least, tolerance_of(layer, name)))
+    return wanted
+
+
+def _expected(layer: Layer, variables: Mapping[str, Any], found: Step, scales: Mapping[str, Scales] | None) -> Passes:
+    """What a layer must compute, as the kernels have it; under current scaling if there are no scales.
 
     A kernel that quantizes what it computes does so in float32, and others are given BF16; which there are is TE's
     choice, and differs by release. The first that fits is expected of all of the step.
-
-    Args:
-        layer: on what.
-        variables: its variables.
-        found: what it computed.
-        scales: by product; of current scaling if there are none.
     """
     form = ProductForm.KERNEL if layer.quantizes else ProductForm.BF16
     tried = []

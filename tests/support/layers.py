@@ -1,6 +1,7 @@
 """Layers in modes, for claims that hold for each of them: which there are, and what is expected of one."""
 
 import functools
+import inspect
 from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
@@ -11,7 +12,7 @@ import pytest
 
 from mnist_fp8.oracle.arithmetic import Arithmetic, Passes
 from mnist_fp8.subjects import SUBJECTS
-from mnist_fp8.subjects.layer import Layer, Step
+from mnist_fp8.subjects.layer import Layer, Step, step
 from mnist_fp8.subjects.prediction import amax_tolerance, expected, pairs, paths, scales_of, tolerance_of
 from mnist_fp8.subjects.subject import Case, Subject
 from mnist_fp8.te.dense_step import fp8
@@ -28,6 +29,7 @@ __all__ = [
     "cases",
     "defined",
     "expected",
+    "fresh_step",
     "passes",
     "paths",
     "plainest",
@@ -43,6 +45,11 @@ DELAYED, CURRENT = fp8(amax_history_len=4), fp8("Float8CurrentScaling")
 MXFP8 = fp8("MXFP8BlockScaling")
 NVFP4 = fp8("NVFP4BlockScaling", disable_stochastic_rounding=True, disable_rht=True, disable_2d_quantization=True)
 """Without what is random, and without the options that have claims of their own on a dense layer."""
+
+
+def fresh_step(layer: Layer) -> Any:
+    """`step`, to be traced anew: ``jax.jit`` sees neither that Flax's rules have changed, nor a kernel put in place."""
+    return jax.jit(functools.partial(inspect.unwrap(step), layer))
 
 
 def cases(of: Callable[[Subject, Case], bool] = lambda _subject, _case: True, *, fused: bool = False) -> list[Any]:

@@ -7,7 +7,7 @@ any result.
 import dataclasses
 import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -46,6 +46,18 @@ class Asked:
         """Note over which devices the amax of a tensor is taken."""
         self.scopes.append((x.shape, options["amax_scope"].name))
         self.sequences_first.append((x.shape, options.get("transpose_batch_sequence", False)))  # since 2.9
+
+    def assert_scopes(self, kernels: Collection[tuple[int, ...]], *, where: str) -> None:
+        """Amaxes were taken of kernels over the devices of FSDP, and of other tensors over those of sequences.
+
+        Raises:
+            AssertionError: one was taken over others; or none of a kernel, or of anything else.
+        """
+        __tracebackhide__ = True
+        wrong = {(shape, scope) for shape, scope in self.scopes if scope != ("FSDP" if shape in kernels else "TPSP")}
+        assert not wrong, f"{where}: amaxes over {wrong}"
+        seen = {shape for shape, _ in self.scopes}
+        assert set(kernels) < seen, f"{where}: amaxes of {seen}, but should be of kernels, inputs and gradients"
 
 
 class Kernel:

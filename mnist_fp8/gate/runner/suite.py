@@ -118,8 +118,10 @@ def judge(
             again = _run(environment, stage, run.cut_short, 1, timeout, log and log.with_suffix(".again.txt"))
         if again.cut_short:
             execution.refuse_death_under_limits()
-        if again.cut_short and limits.kills_for_memory() > kills:
-            raise EnvError("memory ran out, and Linux killed a process of the run: make room, and run the same again")
+            if limits.kills_for_memory() > kills:
+                raise EnvError(
+                    "memory ran out, and Linux killed a process of the run: make room, and run the same again"
+                )
         run = dataclasses.replace(again, results={**run.results, **again.results}, header=run.header or again.header)
     return Attempt(_record(environment, stage, claims, run), lasting=not run.cut_short)
 
