@@ -132,6 +132,8 @@ def _multiplied(
     """The product, its scales undone, and a workspace; before 2.14, also what biases and activations would need."""
     mode, dims = stand_ins.mode_of(options["scaling_mode"]), options["contracting_dims"]
     pairs = ((lhs, undo_lhs), (rhs, undo_rhs))
+    sizes = [[operand.shape[dim] for dim in each] for (operand, _), each in zip(pairs, dims, strict=True)]
+    assert sizes[0] == sizes[1], f"contracting dimensions have the sizes {sizes[0]} and {sizes[1]}"
     left, right = (stand_ins.operand(*pair, each, mode) for pair, each in zip(pairs, dims, strict=True))
     y = jnp.matmul(left, right.T, precision="highest")
     if len(rest) > 1:  # since 2.9
